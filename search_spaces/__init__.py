@@ -1,4 +1,4 @@
-"""Search spaces: configurations, kinds of choice, feasibility, strategy traits."""
+"""Search spaces: configurations, allowed values of each axis, feasibility conditions, strategies."""
 
 from search_spaces.choices import Choice, CountRange, FloatRange, OneOf
 from search_spaces.configuration import AxisValue, Configuration

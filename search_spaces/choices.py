@@ -1,4 +1,4 @@
-"""Choices: the values that one axis of a search space may have."""
+"""Choices: sets of allowed values for one axis of a search space."""
 
 from __future__ import annotations
 
@@ -13,30 +13,30 @@ from search_spaces.configuration import AxisValue
 
 
 class Choice(ABC):
-    """The values that one axis may have.
+    """The set of allowed values of one axis.
 
-    The model-driven search picks from `levels`, a finite list that covers the choice.
+    Samplers call `sample`. The model-driven search considers only `levels`, a finite list of allowed values.
     """
 
     @abstractmethod
     def contains(self, value: AxisValue) -> bool:
-        """Whether the axis may have a value."""
+        """Whether a value is allowed."""
 
     @abstractmethod
     def sample(self, rng: np.random.Generator) -> AxisValue:
-        """A random value, uniform over the choice (for ranges, uniform in the logarithm)."""
+        """Draws a random allowed value: uniform for lists, log-uniform for ranges."""
 
     @abstractmethod
     def levels(self) -> list[AxisValue]:
-        """A finite list of values that covers the choice, in a fixed order."""
+        """Returns a finite list of allowed values in a fixed order, spread over the whole set."""
 
     @abstractmethod
     def nearest(self, value: AxisValue) -> AxisValue:
-        """The allowed value that is nearest to `value`."""
+        """Returns the allowed value that is nearest to `value`."""
 
     @abstractmethod
     def describe(self) -> str:
-        """The allowed values in words, for error messages."""
+        """Describes the allowed values in words, for error messages."""
 
 
 @dataclass(frozen=True)
@@ -107,7 +107,7 @@ class FloatRange(Choice):
         return float(np.exp(rng.uniform(math.log(self.low), math.log(self.high))))
 
     def levels(self) -> list[AxisValue]:
-        # Not the logarithm of the ratio, which may overflow.
+        # The difference of logarithms, because the ratio high / low may overflow.
         decades = math.log10(self.high) - math.log10(self.low)
         count = max(1, math.ceil(decades * self.levels_per_decade - 1e-9)) + 1
         if self.low == self.high:

@@ -1,4 +1,4 @@
-"""Configurations: points of a search space, as canonical, hashable mappings of axes to values."""
+"""Configurations: points of a search space, as hashable mappings from axis names to values."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 
 AxisValue = str | int | float | bool
 
-#: Axes that every part of Paceline knows, in display order.
+#: Axes that Paceline itself interprets, in display order.
 STANDARD_AXES = ("nodes", "machine", "batch_size", "learning_rate", "strategy")
 
 _POSITIONS = {axis: position for position, axis in enumerate(STANDARD_AXES)}
@@ -32,14 +32,14 @@ def _axis_order(axis: str) -> tuple[int, str]:
 
 
 class Configuration(Mapping[str, AxisValue]):
-    """The settings of one training: nodes, global batch size, learning rate, strategy and its knobs.
+    """The settings of one training run: nodes, global batch size, learning rate, strategy and its knobs.
 
-    Configurations with the same values are equal, whatever the order of the axes. Floats are rounded to six
-    significant digits, so that JSON and databases store a configuration unchanged.
+    Two configurations are equal if they have the same axes and values, in any order. Floats are rounded to
+    six significant digits, so that JSON and databases store a configuration unchanged.
 
     Args:
-        axes: Values by axis name. Numbers must be finite.
-        more: Further values by axis name.
+        axes: Maps axis names to values. Numbers must be finite.
+        more: Further axes as keyword arguments; they override `axes`.
 
     Raises:
         ValueError: A number is not finite.
@@ -60,7 +60,7 @@ class Configuration(Mapping[str, AxisValue]):
 
     @classmethod
     def from_key(cls, key: str) -> Configuration:
-        """The configuration with this `key`."""
+        """Creates the configuration that has this `key`."""
         return cls(json.loads(key))
 
     @property
@@ -70,7 +70,7 @@ class Configuration(Mapping[str, AxisValue]):
 
     @property
     def batch_size(self) -> int:
-        """Global batch size: samples of one optimizer step over all ranks; 1 without such an axis."""
+        """Global batch size, in samples per optimizer step over all ranks; 1 without such an axis."""
         return int(self._axes.get("batch_size", 1))
 
     @property
@@ -84,19 +84,19 @@ class Configuration(Mapping[str, AxisValue]):
         return str(self._axes.get("strategy", "all_reduce"))
 
     def replaced(self, **changes: AxisValue) -> Configuration:
-        """A copy with some axes changed or added."""
+        """Returns a copy with some axes changed or added."""
         return Configuration({**self._axes, **changes})
 
     def without(self, *axes: str) -> Configuration:
-        """A copy without some axes."""
-        # Skips `__init__`: the remaining values are canonical and in order.
+        """Returns a copy without the given axes."""
+        # Skips `__init__`, because the remaining values are rounded and ordered already.
         found = object.__new__(Configuration)
         found._axes = {a: v for a, v in self._axes.items() if a not in axes}
         found._key = _KEYS.encode(found._axes)
         return found
 
     def as_dict(self) -> dict[str, Any]:
-        """Axes and values as a dictionary, in display order."""
+        """Returns a dictionary from axis names to values, in display order."""
         return dict(self._axes)
 
     def __getitem__(self, axis: str) -> AxisValue:

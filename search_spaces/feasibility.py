@@ -1,4 +1,4 @@
-"""Feasibility: conditions that configurations must meet, each with the reason if it is not met."""
+"""Feasibility conditions: checks whether a configuration can run, and gives the reason if it cannot."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ class Feasibility(Protocol):
     """A condition that a configuration must meet before it may run."""
 
     def reason_against(self, configuration: Configuration) -> str | None:
-        """Why a configuration cannot run; None if it can."""
+        """Returns why a configuration cannot run; None if it can."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -20,7 +20,7 @@ class BatchCoversRanks:
     """Condition: every rank gets at least one sample of each batch.
 
     Args:
-        devices_per_node: Ranks on one node.
+        devices_per_node: Number of ranks on one node.
     """
 
     devices_per_node: int = 1
@@ -36,18 +36,19 @@ class BatchCoversRanks:
 class BatchSplitsEvenly:
     """Condition: every rank gets the same number of samples, in micro-batches of equal size.
 
-    For programs that split batches themselves.
+    It applies to training programs that split batches themselves.
 
     Args:
-        devices_per_node: Ranks on one node.
-        max_per_rank: Largest micro-batch; larger shares are accumulated over several. None for no limit.
+        devices_per_node: Number of ranks on one node.
+        max_per_rank: Largest micro-batch, in samples. A rank with a larger share of the batch accumulates
+            gradients over several micro-batches. None for no limit.
     """
 
     devices_per_node: int = 1
     max_per_rank: int | None = None
 
     def split(self, configuration: Configuration) -> tuple[int, int]:
-        """Samples of one rank per batch, and the number of micro-batches over which they are accumulated."""
+        """Returns the number of samples per rank and batch, and the number of micro-batches per rank."""
         per_rank = configuration.batch_size // (configuration.nodes * self.devices_per_node)
         if self.max_per_rank is None:
             return per_rank, 1
@@ -60,7 +61,7 @@ class BatchSplitsEvenly:
         per_rank, parts = self.split(configuration)
         if per_rank % parts:
             return (
-                f"batch_size {batch_size}: {per_rank} samples a rank do not split evenly over {parts} "
+                f"batch_size {batch_size}: {per_rank} samples per rank do not split evenly over {parts} "
                 f"micro-batches of at most {self.max_per_rank}"
             )
         return None
@@ -68,10 +69,10 @@ class BatchSplitsEvenly:
 
 @dataclass(frozen=True, kw_only=True)
 class RanksWithin:
-    """Condition: the share of a rank is smaller than shares that ran out of memory.
+    """Condition: every rank gets fewer samples of a batch than a rank that ran out of memory.
 
     Args:
-        devices_per_node: Ranks on one node.
+        devices_per_node: Number of ranks on one node.
         too_large_per_rank: Smallest number of samples per rank that ran out of memory.
     """
 
@@ -82,5 +83,5 @@ class RanksWithin:
         ranks = configuration.nodes * self.devices_per_node
         per_rank = -(-configuration.batch_size // ranks)
         if per_rank >= self.too_large_per_rank:
-            return f"{per_rank} samples a rank: {self.too_large_per_rank} were seen to run out of memory"
+            return f"{per_rank} samples per rank, but {self.too_large_per_rank} ran out of memory"
         return None

@@ -1,4 +1,4 @@
-"""Search spaces that consist of a list of configurations."""
+"""Search space that consists of a list of configurations."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ from search_spaces.space import SearchSpace
 
 @dataclass(frozen=True, kw_only=True)
 class ListedSpace(SearchSpace):
-    """A list of configurations.
+    """A search space that consists of a list of configurations.
 
-    An axis that all configurations have is one of `axes`; any other is a knob of the strategies that have it.
+    `axes` contains the axes that all configurations have. Every other axis is a knob of some strategies.
 
     Args:
-        configurations: At least one configuration, without repetition, in the order of `candidates`. Those of
-            one strategy have the same axes.
+        configurations: At least one configuration, without repetition, in the order of `candidates`. All
+            configurations of one strategy have the same axes.
     """
 
     configurations: tuple[Configuration, ...]
@@ -32,13 +32,13 @@ class ListedSpace(SearchSpace):
         if not self.configurations:
             raise ValueError("a listed space needs at least one configuration")
         if len(self._members) != len(self.configurations):
-            raise ValueError("a listed space names a configuration twice")
+            raise ValueError("a listed space has the same configuration twice")
         of_strategy: dict[str, frozenset[str]] = {}
         for configuration in self.configurations:
             axes = of_strategy.setdefault(configuration.strategy, frozenset(configuration))
             if axes != frozenset(configuration):
                 raise ValueError(
-                    f"{configuration} has other axes than the configurations of its strategy before it, "
+                    f"{configuration} has other axes than earlier configurations of its strategy, "
                     f"which have {', '.join(sorted(axes))}"
                 )
 
@@ -56,37 +56,41 @@ class ListedSpace(SearchSpace):
         return frozenset(self.configurations)
 
     def knob_choices(self, strategy: str) -> dict[str, Choice]:
-        """The axes that only some strategies have, with the values listed for this strategy."""
+        """Returns the axes that only some strategies have, with the values listed for this strategy."""
         own = [c for c in self.configurations if c.strategy == strategy]
         names = [axis for axis in own[0] if axis not in self._common] if own else []
         return self._choices(own, names)
 
     def reasons_against(self, configuration: Configuration) -> list[str]:
         if configuration not in self._members:
-            return [f"{configuration} is not listed; the nearest that is: {self.nearest(configuration)}"]
+            return [f"{configuration} is not listed; the nearest listed one is {self.nearest(configuration)}"]
         found = (condition.reason_against(configuration) for condition in self.conditions)
         return [reason for reason in found if reason is not None]
 
     def is_runnable(self, configuration: Configuration) -> bool:
-        """Whether it is listed and meets all conditions."""
+        """Whether a configuration is listed and meets all conditions."""
         return self.is_feasible(configuration)
 
     def with_condition(self, condition: Feasibility) -> ListedSpace:
         return replace(self, conditions=(*self.conditions, condition))
 
     def candidates(self) -> list[Configuration]:
-        """Every listed configuration that meets all conditions, in the order of the list."""
+        """Returns every listed configuration that meets all conditions, in the order of the list."""
         if not self.conditions:
             return list(self.configurations)
         return [c for c in self.configurations if self.is_feasible(c)]
 
     def sample(self, rng: np.random.Generator, *, attempts: int = 1000) -> Configuration | None:
-        """A random feasible configuration; None if there is none."""
+        """Draws a random feasible configuration; None if no configuration is feasible."""
         feasible = self.candidates()
         return feasible[int(rng.integers(len(feasible)))] if feasible else None
 
     def nearest(self, configuration: Configuration) -> Configuration:
-        """The listed configuration that differs least, on logarithmic axes; the first in case of a tie."""
+        """Returns the nearest listed configuration, the first one in case of a tie.
+
+        The distance is the sum over axes of: the absolute logarithm of the ratio of two positive numbers, and
+        1 for other different values or for an axis that only one configuration has.
+        """
         return min(self.configurations, key=lambda listed: _distance(listed, configuration))
 
     @staticmethod
@@ -95,14 +99,14 @@ class ListedSpace(SearchSpace):
 
 
 def _ordered(values: Sequence[AxisValue]) -> list[AxisValue]:
-    """Distinct values: numbers in ascending order, others in the given order."""
+    """Returns the distinct values: ascending if all are numbers, otherwise in the given order."""
     distinct = list(dict.fromkeys(values))
     numbers = [v for v in distinct if isinstance(v, int | float)]
     return [*sorted(numbers)] if len(numbers) == len(distinct) else distinct
 
 
 def _distance(one: Configuration, other: Configuration) -> float:
-    """Sum over axes: absolute log ratio of numbers, 1 for different names or an axis that one lacks."""
+    """Returns the distance that `ListedSpace.nearest` minimizes."""
     total = float(len(set(one) ^ set(other)))
     for axis in set(one) & set(other):
         a, b = one[axis], other[axis]

@@ -1,4 +1,4 @@
-"""Search spaces: axes with their choices, and the feasible combinations."""
+"""Search spaces: axes with their allowed values, and the feasible combinations of values."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ from search_spaces.strategy_traits import traits_of
 
 @dataclass(frozen=True, kw_only=True)
 class SearchSpace(ABC):
-    """The configurations that may be tried: axes with their choices, and conditions on combinations.
+    """The configurations that the search may try: axes with allowed values, and feasibility conditions.
 
     Args:
-        conditions: Conditions that a configuration must meet; hashable.
+        conditions: Hashable conditions that a feasible configuration must meet.
     """
 
     conditions: Sequence[Feasibility] = ()
@@ -29,45 +29,46 @@ class SearchSpace(ABC):
     @property
     @abstractmethod
     def axes(self) -> Mapping[str, Choice]:
-        """Choices of the axes that every configuration has, by name."""
+        """Allowed values of the axes that every configuration has, by axis name."""
 
     @abstractmethod
     def knob_choices(self, strategy: str) -> dict[str, Choice]:
-        """Choices of the further axes that are active with a strategy, by name."""
+        """Returns the allowed values of the knobs (further axes) of a strategy, by knob name."""
 
     @abstractmethod
     def reasons_against(self, configuration: Configuration) -> list[str]:
-        """Why a configuration is outside the space or infeasible; empty if it may be tried."""
+        """Returns why a configuration is outside the space or infeasible; empty if it is feasible."""
 
     @abstractmethod
     def is_runnable(self, configuration: Configuration) -> bool:
-        """Whether a configuration can run, even if it is outside of the choices."""
+        """Whether a configuration can run, though some of its values may be outside the search space."""
 
     @abstractmethod
     def with_condition(self, condition: Feasibility) -> SearchSpace:
-        """A copy of the space with one more condition."""
+        """Returns a copy of the space with one more condition."""
 
     @abstractmethod
     def candidates(self) -> list[Configuration]:
-        """Every feasible combination of levels, in a fixed order."""
+        """Returns every feasible configuration that the model-driven search considers, in a fixed order."""
 
     @abstractmethod
     def sample(self, rng: np.random.Generator, *, attempts: int = 1000) -> Configuration | None:
-        """A random feasible configuration; None if `attempts` draws found none."""
+        """Draws a random feasible configuration; None if none was found in `attempts` draws."""
 
     def is_feasible(self, configuration: Configuration) -> bool:
-        """Whether a configuration is feasible."""
+        """Whether a configuration is in the space and meets all conditions."""
         return not self.reasons_against(configuration)
 
 
 @dataclass(frozen=True, kw_only=True)
 class ProductSpace(SearchSpace):
-    """All combinations of the values of axes.
+    """A search space of all combinations of the axes' values.
+
+    A configuration has, besides the axes in `choices`, the knobs of its own strategy.
 
     Args:
-        choices: Choices by axis name, with `nodes`, `batch_size`, `learning_rate` and `strategy`. Knobs of a
-            strategy are added from its traits and are active only with it.
-        knobs: Choices that replace the default levels of knobs, by name.
+        choices: Allowed values by axis name; must have `nodes`, `batch_size`, `learning_rate` and `strategy`.
+        knobs: Allowed values that replace the default levels of knobs, by knob name.
     """
 
     choices: Mapping[str, Choice]
@@ -78,7 +79,7 @@ class ProductSpace(SearchSpace):
         return self.choices
 
     def knob_choices(self, strategy: str) -> dict[str, Choice]:
-        """Choices of the knobs of a strategy, by name."""
+        """Returns the allowed values of a strategy's knobs, by knob name."""
         return {name: self.knobs.get(name, knob.levels) for name, knob in traits_of(strategy).knobs.items()}
 
     def reasons_against(self, configuration: Configuration) -> list[str]:
@@ -95,9 +96,9 @@ class ProductSpace(SearchSpace):
         return reasons
 
     def is_runnable(self, configuration: Configuration) -> bool:
-        """Whether its nodes exist and it meets all conditions.
+        """Whether the space allows a configuration's number of nodes, and all conditions are met.
 
-        Batch size and learning rate may be outside the ranges, as a user's present settings often are.
+        Batch size and learning rate may be outside their ranges, as a user's present settings often are.
         """
         if not self.axes["nodes"].contains(configuration.nodes):
             return False
@@ -107,13 +108,13 @@ class ProductSpace(SearchSpace):
         return replace(self, conditions=(*self.conditions, condition))
 
     def candidates(self) -> list[Configuration]:
-        """Every feasible combination of levels, in a fixed order."""
+        """Returns every feasible combination of the choices' levels, in a fixed order; cached."""
         choices, knobs = tuple(self.choices.items()), tuple(self.knobs.items())
         # 1 and 1.0 are equal but print differently, so the text is part of the cache key.
         return list(_combinations(choices, knobs, tuple(self.conditions), repr((choices, knobs))))
 
     def combinations(self) -> Iterator[Configuration]:
-        """Generates `candidates`, without the cache."""
+        """Generates the same configurations as `candidates`, without the cache."""
         names = list(self.axes)
         for values in itertools.product(*(self.axes[name].levels() for name in names)):
             base = dict(zip(names, values, strict=True))
@@ -140,6 +141,6 @@ def _combinations(
     conditions: tuple[Feasibility, ...],
     _written: str,
 ) -> tuple[Configuration, ...]:
-    """Caches the candidates: a search needs the same ones at every decision, from an equal space."""
+    """Returns the candidates of a space; cached, because the search asks for them at every decision."""
     space = ProductSpace(choices=dict(choices), knobs=dict(knobs), conditions=conditions)
     return tuple(space.combinations())

@@ -1,4 +1,4 @@
-"""Strategies by name: the properties that are known without running them; does not import torch."""
+"""Traits of the training strategies: how each one synchronizes ranks, as data; does not import torch."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ class Knob:
     """A further axis that only some strategies have.
 
     Args:
-        default: Its value if the job does not state one.
-        levels: The values that the search considers if the job lists none.
-        allowed: All allowed values.
+        default: Value of the axis if the job does not state one.
+        levels: Values that the search considers if the job lists none.
+        allowed: All values that a job may state.
     """
 
     default: AxisValue
@@ -28,28 +28,36 @@ class Knob:
 
 @dataclass(frozen=True, kw_only=True)
 class StrategyTraits:
-    """How a strategy synchronizes the replicas, as far as the models and the search need to know.
+    """The properties of a strategy that the cost models and the search use.
+
+    A strategy defines how ranks synchronize their model replicas. In an exchange, a rank sends gradients or
+    parameters to other ranks, and receives theirs.
 
     Args:
-        name: The value of the `strategy` axis.
-        title: The name in reports.
-        rule: Import path of the class that trains, `"package.module:Class"`: a `PeerRule`, an
-            `AveragingRule` or a `Strategy`. Its arguments are the knobs. Empty if nothing can train with it.
-        step_time_law: The law of seconds per step, a key of `tuner.analytic.strategy_laws.STEP_TIME_LAWS`.
-        samples_law: The law of samples to target, a key of `tuner.analytic.strategy_laws.SAMPLES_LAWS`; None
-            if ranks always have the same parameters.
-        exchanged: What crosses the network: `gradients` or `parameters`.
-        partners: Who exchanges: `all` ranks, a rank and a `server`, or a rank and a `peer`.
-        barrier: Whether all ranks wait for the slowest at an exchange.
-        draws_itself: Whether a rank draws its peer among all ranks, itself included. If it draws itself,
-            nothing is exchanged.
-        vectors: Parameter vectors that one rank sends and receives in one exchange.
-        counted_batch: The batch that gradient noise depends on: the `global` one or the `rank`'s.
-        statistics_depend_on_nodes: Whether the number of ranks changes the learning curve over samples at a
-            fixed global batch size. If not, one curve serves all numbers of nodes.
-        statistics_depend_on_machine: Whether the machine type changes it.
-        scored: The parameters that are evaluated: the `common` ones, the `center`, or the `average`.
-        knobs: Further axes that are active with this strategy.
+        name: Value of the `strategy` axis.
+        title: Name of the strategy in reports.
+        rule: Import path `"package.module:Class"` of the class that trains: a `PeerRule`, an
+            `AveragingRule` or a `Strategy`, with the knobs as arguments. Empty if Paceline cannot train with
+            the strategy.
+        step_time_law: Cost model of seconds per step, a key of
+            `tuner.analytic.strategy_laws.STEP_TIME_LAWS`.
+        samples_law: Cost model of samples to target, a key of `tuner.analytic.strategy_laws.SAMPLES_LAWS`;
+            None if all ranks always have the same parameters.
+        exchanged: Content of an exchange: `gradients` or `parameters`.
+        partners: Partners of an exchange: `all` ranks, a rank and a `server`, or a rank and a `peer`.
+        barrier: Whether all ranks wait for the slowest rank at an exchange.
+        draws_itself: Whether a rank draws its peer at random among all ranks including itself. A rank that
+            draws itself exchanges nothing in that step.
+        vectors: Number of parameter vectors that one rank sends and receives in one exchange.
+        counted_batch: Batch size that determines the gradient noise: the `global` one or that of one `rank`.
+        statistics_depend_on_nodes: Whether the number of ranks changes the metric as a function of the
+            number of samples processed, at a fixed global batch size. If false, one metric curve applies to
+            all numbers of nodes.
+        statistics_depend_on_machine: Whether the machine type changes the metric as a function of the number
+            of samples processed.
+        scored: Parameters that are evaluated: `common` (all ranks have the same), `center` (those of the
+            server), or `average` (mean over ranks).
+        knobs: Further axes that only this strategy has, by name.
     """
 
     name: str
@@ -69,7 +77,7 @@ class StrategyTraits:
     statistics_depend_on_machine: bool = False
 
     def statistics_of(self, configuration: Configuration) -> Configuration:
-        """The configuration without the axes that change only seconds, not samples to target."""
+        """Returns the configuration without the axes that do not change the number of samples to target."""
         return _without(
             configuration, not self.statistics_depend_on_nodes, not self.statistics_depend_on_machine
         )
@@ -80,15 +88,18 @@ class StrategyTraits:
         return "outer_learning_rate" in self.knobs
 
     def vectors_per_exchange(self, num_ranks: int) -> float:
-        """Expected number of parameter vectors that one rank moves in one exchange; 0 for a single rank."""
+        """Returns the expected number of parameter vectors that one rank sends and receives in one exchange.
+
+        It is 0 for a single rank.
+        """
         if num_ranks == 1:
             return 0.0
-        # A rank that draws itself, or that hosts the server, moves nothing.
+        # A rank that draws itself as its peer, or that hosts the server, sends nothing over the network.
         share = (num_ranks - 1) / num_ranks if self.draws_itself or self.partners == "server" else 1.0
         return self.vectors * share
 
     def tau_of(self, configuration: Configuration) -> int:
-        """Steps between two exchanges: the knob `tau`, or 1 without that knob."""
+        """Returns the number of steps between two exchanges: the knob `tau`, or 1 without that knob."""
         knob = self.knobs.get("tau")
         return 1 if knob is None else int(configuration.get("tau", knob.default))
 
@@ -99,7 +110,7 @@ def _without(configuration: Configuration, nodes: bool, machine: bool) -> Config
 
 
 def tau_knob(default: int, *levels: int) -> Knob:
-    """The knob `tau`, steps between two exchanges, with the levels that the search considers."""
+    """Creates the knob `tau`: steps between two exchanges, with the levels that the search considers."""
     return Knob(default=default, levels=OneOf(levels), allowed=CountRange(low=1, high=10_000))
 
 
@@ -210,10 +221,10 @@ _RECORDED: dict[str, StrategyTraits] = {}
 
 
 def traits_of(name: str) -> StrategyTraits:
-    """The traits of a strategy, of Paceline or of a recording.
+    """Returns the traits of one of Paceline's strategies or of a recording's strategy.
 
     Raises:
-        KeyError: No strategy has this name; the message lists the known ones and the nearest.
+        KeyError: No strategy has this name; the message lists the known names and the most similar one.
     """
     traits = STRATEGIES.get(name) or _RECORDED.get(name)
     if traits is None:
@@ -222,18 +233,23 @@ def traits_of(name: str) -> StrategyTraits:
 
 
 def unknown_strategy(name: str) -> str:
-    """The error message for an unknown strategy: the known ones and the nearest."""
+    """Returns the error message for an unknown strategy: the known names and the most similar one."""
     near = difflib.get_close_matches(name, STRATEGIES, n=1)
     hint = f"; did you mean {near[0]!r}?" if near else ""
     return f"unknown strategy {name!r}; known are {', '.join(sorted(STRATEGIES))}{hint}"
 
 
 def declare_recorded_strategy(name: str) -> StrategyTraits:
-    """Registers a strategy that only a recording names, so that `traits_of` knows it.
+    """Registers a strategy that exists only in a recording, so that `traits_of` returns its traits.
 
-    Nothing but the name is known. A name with `async` in it is treated as an asynchronous parameter server,
-    any other as synchronous all-reduce. Nothing is assumed about other numbers of nodes or machine types,
-    since every configuration of a recording has its own curve. A known strategy stays as it is.
+    A recording states only the strategy's name, so the traits are assumed:
+
+    - They are those of the asynchronous parameter server if the name contains `async`, otherwise those of
+      synchronous all-reduce.
+    - Metric curves may depend on the number of nodes and on the machine type, because a recording has a
+      curve for every configuration.
+
+    A strategy that is registered already is not changed.
     """
     if name in STRATEGIES or name in _RECORDED:
         return traits_of(name)
@@ -251,7 +267,7 @@ def declare_recorded_strategy(name: str) -> StrategyTraits:
 
 
 def with_knobs(configuration: Configuration) -> Configuration:
-    """The configuration, with the default of every knob that its strategy has and it does not state."""
+    """Returns a copy of the configuration in which every missing knob of its strategy has its default."""
     knobs = traits_of(configuration.strategy).knobs
     missing = {name: knob.default for name, knob in knobs.items() if name not in configuration}
     return configuration.replaced(**missing) if missing else configuration

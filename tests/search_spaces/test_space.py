@@ -88,7 +88,7 @@ def test_memory_once_exceeded_closes_that_share_and_all_larger_ones():
     assert not space.is_feasible(configuration(nodes=2, batch_size=32))
     assert not space.is_feasible(configuration(nodes=1, batch_size=32))
     reasons = space.reasons_against(configuration(nodes=2, batch_size=32))
-    assert reasons == ["16 samples a rank: 16 were seen to run out of memory"]
+    assert reasons == ["16 samples per rank, but 16 ran out of memory"]
 
 
 def test_statistics_of_all_reduce_do_not_depend_on_nodes():

@@ -1,1 +1,1 @@
-"""Recordings: tables of measured runs that a recorded job replays, and their file format."""
+"""Recordings: tables of measured training runs that a job can replay instead of training, and their files."""

@@ -1,4 +1,4 @@
-"""Reads and writes recording files; every line is checked, and reading gives back what was written."""
+"""Reads, checks and writes recording files (JSON lines, gzipped or not)."""
 
 from __future__ import annotations
 
@@ -38,17 +38,17 @@ _HEADER_KEYS = (
 
 
 def load_recording(path: Path) -> Recording:
-    """The recording that a file holds; read once while the file stays as it is.
+    """Reads and checks a recording file.
 
-    Keys that the format does not know are ignored, since a source may add notes of its own, unless
-    they look like a known key that is absent.
+    The result is cached until the file changes. Unknown keys are ignored, so that a recording may contain
+    notes; but a key that looks like a misspelled known key is an error.
 
     Args:
-        path: A file of JSON lines, gzipped or not.
+        path: Path of a file of JSON lines, gzipped or not.
 
     Raises:
-        JobError: It cannot be read or is no recording; the message names file, line and key, what is
-            allowed, and what to do.
+        JobError: The file cannot be read, or is not a valid recording. The message states the file, the
+            line, the key, the allowed values and the remedy.
     """
     try:
         found = path.stat()
@@ -61,20 +61,20 @@ def load_recording(path: Path) -> Recording:
 
 
 def write_recording(recording: Recording, path: Path) -> None:
-    """Writes a recording as a gzipped file of JSON lines, whole or not at all.
+    """Writes a recording as a gzipped file of JSON lines; an interrupted write leaves no partial file.
 
     Args:
-        recording: What is written.
-        path: The file; its folder is made if absent, and a file that is there is replaced.
+        recording: The recording to write.
+        path: Path of the new file. A missing folder is created, and an existing file is replaced.
 
     Raises:
-        StorageError: It cannot be written.
+        StorageError: The file cannot be written.
     """
     lines = [_header(recording), *(_line(run) for run in recording.runs)]
     text = "".join(json.dumps(line, allow_nan=False) + "\n" for line in lines)
 
     def write(file: BinaryIO) -> None:
-        # No time stamp: the same recording gives the same file.
+        # Without a time stamp, equal recordings give identical files.
         file.write(gzip.compress(text.encode(), mtime=0))
 
     try:
@@ -88,7 +88,7 @@ def write_recording(recording: Recording, path: Path) -> None:
 
 @lru_cache(maxsize=8)
 def _loaded(resolved: Path, path: Path, modified: int, size: int) -> Recording:
-    del modified, size  # they only tell whether it is still the file that was read
+    del modified, size  # only part of the cache key: a changed file is read again
     content = _content(resolved, path)
     lines = [(i, text) for i, text in enumerate(content.splitlines(), 1) if text.strip()]
     if not lines:
@@ -134,7 +134,7 @@ def _content(resolved: Path, path: Path) -> str:
 
 
 def _columns(header: Line) -> list[int]:
-    """The columns of seconds, steps and values in a row of a curve."""
+    """Returns the positions of seconds, step and value in each row of a curve, as the header states them."""
     names = header.value("curve")
     if not isinstance(names, list) or not set(_COLUMNS) <= set(map(str, names)):
         raise header.problem("curve", f"must be a list that names the columns {', '.join(_COLUMNS)}")
@@ -228,15 +228,15 @@ _KEYS = (
 
 
 def run_of_line(line: Line, columns: Sequence[int], machines: Mapping[str, Machine]) -> RecordedRun:
-    """The measured configuration in a line.
+    """Converts one line of a recording file to a run.
 
     Args:
-        line: The line.
-        columns: Columns of seconds, step and value in a row of a curve.
-        machines: The header's.
+        line: The parsed line of the file.
+        columns: Positions of seconds, step and value in each row of the curve.
+        machines: Machine types that the header of the file defines, by name.
 
     Raises:
-        JobError: Something in it is not as the format has it.
+        JobError: The line violates the file format.
     """
     line.refuse_misspelled(_KEYS)
     return RecordedRun(
@@ -304,13 +304,15 @@ _ABSENT = object()
 
 @dataclass(frozen=True, kw_only=True)
 class Line:
-    """A JSON object of a line, or one inside it.
+    """A JSON object in a recording file: a whole line, or an object nested in a line.
+
+    The methods read and check values; their error messages state the file, the line and the key.
 
     Args:
-        path: The file.
-        line_number: The line, from 1.
-        data: The object.
-        above: Key of the object within the line; empty for the line itself.
+        path: Path of the recording file.
+        line_number: Number of the line in the file, from 1.
+        data: The parsed JSON object.
+        above: Key of a nested object within its line; empty if the object is the whole line.
     """
 
     path: Path
@@ -320,10 +322,10 @@ class Line:
 
     @classmethod
     def parse(cls, path: Path, line_number: int, text: str) -> Line:
-        """The line as an object.
+        """Parses a line of text.
 
         Raises:
-            JobError: It is not one.
+            JobError: The text is not a JSON object.
         """
         try:
             data = json.loads(text)
@@ -340,24 +342,24 @@ class Line:
         return cls(path=path, line_number=line_number, data=data)
 
     def inside(self, key: str, data: Any) -> Line:
-        """The object at a key.
+        """Wraps the value of a key, so that the nested object can be checked as well.
 
         Raises:
-            JobError: There is none.
+            JobError: The value is not a JSON object.
         """
         if not isinstance(data, dict):
             raise self.problem(key, f"must be an object, not {_spelled(data)}")
         return Line(path=self.path, line_number=self.line_number, data=data, above=self._key(key))
 
     def problem(self, key: str, words: str) -> JobError:
-        """The error for a key."""
+        """Returns an error whose message starts with the file, the line and the key."""
         return JobError(f"{self.path}, line {self.line_number}: {self._key(key)}: {words}")
 
     def refuse_misspelled(self, known: Sequence[str]) -> None:
-        """Checks that no key looks like a known one that is absent.
+        """Checks that no key is a misspelling of a known key.
 
         Raises:
-            JobError: One does.
+            JobError: An unknown key resembles a known key that the object lacks.
         """
         absent = [key for key in known if key not in self.data]
         for key in self.data:
@@ -366,10 +368,10 @@ class Line:
                 raise self.problem(key, f"is unknown; did you mean {near[0]!r}? Known are {', '.join(known)}")
 
     def value(self, key: str, default: Any = _ABSENT) -> Any:
-        """The value of a key.
+        """Returns the value of a key, or the default if the key is absent.
 
         Raises:
-            JobError: It is absent, and there is no default.
+            JobError: The key is absent and has no default.
         """
         if key in self.data:
             return self.data[key]
@@ -378,14 +380,14 @@ class Line:
         return default
 
     def text(self, key: str, default: Any = _ABSENT) -> str:
-        """A string."""
+        """Returns the value of a key that must be a string."""
         value = self.value(key, default)
         if not isinstance(value, str):
             raise self.problem(key, f"must be a string, not {_spelled(value)}")
         return value
 
     def one_of(self, key: str, allowed: Sequence[str], default: Any = _ABSENT) -> str:
-        """One of some words."""
+        """Returns the value of a key that must be one of the allowed strings."""
         value = self.value(key, default)
         if value not in allowed:
             listed = " or ".join(repr(word) for word in allowed)
@@ -393,14 +395,14 @@ class Line:
         return str(value)
 
     def count(self, key: str, *, at_least: int, default: Any = _ABSENT) -> int:
-        """A whole number."""
+        """Returns the value of a key that must be a whole number, `at_least` or larger."""
         value = self.value(key, default)
         if not _is_finite(value) or not float(value).is_integer() or value < at_least:
             raise self.problem(key, f"must be a whole number from {at_least}, not {_spelled(value)}")
         return int(value)
 
     def optional_number(self, key: str, *, at_least: float) -> float | None:
-        """A number, or None where the key is absent."""
+        """Returns the value of a key that must be a number; None if the key is absent."""
         return self.number(key, at_least=at_least) if key in self.data else None
 
     def number(
@@ -412,7 +414,7 @@ class Line:
         at_most: float = math.inf,
         default: Any = _ABSENT,
     ) -> float:
-        """A finite number within bounds."""
+        """Returns the value of a key that must be a finite number within the given bounds."""
         value = self.value(key, default)
         if not _is_finite(value) or value < at_least or value <= above or value > at_most:
             bounds = [
@@ -429,7 +431,7 @@ class Line:
 
 
 def _is_finite(value: Any) -> bool:
-    """Whether it is a number that a float can hold."""
+    """Whether a value is a number, not a boolean, that a finite float can represent."""
     try:
         return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
     except OverflowError:

@@ -1,8 +1,8 @@
-"""Recordings: measured training runs of some configurations, as a file that can be probed again.
+"""Recordings: measured training runs that probes can replay instead of training.
 
-A recording is a gzipped file of JSON lines. The first is the header: what was measured, towards which
-target, on which machines. Every further line is one measured configuration with its curve. Past the end of
-a curve nothing is known.
+A recording is a gzipped file of JSON lines. The first line is the header: the metric, the target and the
+machine types. Every further line is the run of one configuration with its metric curve. A probe cannot
+replay a run beyond the end of its curve.
 """
 
 from __future__ import annotations
@@ -22,33 +22,33 @@ from tuner.domain.errors import JobError
 
 Array = npt.NDArray[np.float64]
 
-#: Stands for the size of the training set, which a recording does not state: no result uses it except
-#: the first evaluation points.
+#: Assumed size of the training set in samples, because recordings do not state it. It affects only when the
+#: first evaluations of a probe take place.
 NEUTRAL_EPOCH_SAMPLES = 10_000
 
 
 def samples_at(step: float, configuration: Configuration) -> float:
-    """Samples of a recording: steps times the stated batch size.
+    """Returns the number of samples processed after `step` steps: steps times the stated batch size.
 
-    If the source's batch size or step is that of one rank, the samples of
-    different configurations differ by factors that a model has to learn.
+    If a recording counts the batch size or the steps of one rank only, the results for different
+    configurations differ by constant factors, which the models have to learn.
     """
     return step * configuration.batch_size
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class RecordedRun:
-    """One measured configuration.
+    """The measured training run of one configuration.
 
     Args:
-        configuration: What was run; its axes are the source's own.
+        configuration: The configuration that was trained; it may have other axes than Paceline's own.
         data_fraction: Share of the training set that was used, in (0, 1].
-        step_seconds: Mean seconds of a step.
-        curve: Seconds since training began, step and value of each evaluation, `(num_points, 3)`; seconds and
-            steps ascend.
-        end: Why the recording stops; None if the target was reached.
-        seconds_std: Standard deviation of the seconds of the whole run between repetitions; None if unknown.
-        value_std: Standard deviation of the value between repetitions; None if unknown.
+        step_seconds: Mean duration of a step, in seconds.
+        curve: Metric curve of shape `(num_points, 3)`. Each row is one evaluation: seconds since training
+            began, step, and metric value. Seconds and steps ascend.
+        end: Why the run stopped; None if it reached the target.
+        seconds_std: Standard deviation of the run's total seconds over repetitions; None if unknown.
+        value_std: Standard deviation of the metric value over repetitions; None if unknown.
     """
 
     configuration: Configuration
@@ -61,20 +61,26 @@ class RecordedRun:
 
     @property
     def num_steps(self) -> float:
-        """Steps at the recording's end; 0 without any evaluation."""
+        """Number of steps at the last evaluation of the run; 0 without any evaluation."""
         return float(self.curve[-1, 1]) if len(self.curve) else 0.0
 
     @property
     def seconds(self) -> float:
-        """Seconds at the recording's end; 0 without any evaluation."""
+        """Training seconds at the last evaluation of the run; 0 without any evaluation."""
         return float(self.curve[-1, 0]) if len(self.curve) else 0.0
 
     def step_at(self, seconds: float) -> float:
-        """Steps done at a time, linear between evaluations; none past the recording's end."""
+        """Returns the step at a training time, linear between evaluations.
+
+        For a time after the last evaluation, it is the step of the last evaluation.
+        """
         return float(np.interp(seconds, *self._clock))
 
     def seconds_at(self, step: float) -> float:
-        """When a step was done, linear between evaluations; not past the recording's end."""
+        """Returns the training seconds at a step, linear between evaluations.
+
+        For a step after the last evaluation, these are the seconds of the last evaluation.
+        """
         seconds, steps = self._clock
         return float(np.interp(step, steps, seconds))
 
@@ -87,20 +93,21 @@ class RecordedRun:
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Recording:
-    """A grid of measured runs.
+    """The measured training runs of several configurations.
 
     Args:
-        name: Its name.
-        source: Where it comes from, and its licence.
-        metric: What the curves' values are.
-        maximize: Whether larger values are better.
-        target: The value that counts as reached.
-        machines: Types of machine by name; empty where none is named and nothing is priced.
-        batch_size_scope: What `batch_size` counts: one rank's samples of a step, or all ranks'.
-        extra_nodes: Machines charged besides a configuration's nodes.
-        startup_seconds: Charged once for each new probe.
-        runs: The runs, in the order of the file.
-        digest: Names the content of the file it was read from; empty where it was not read from one.
+        name: Name of the recording.
+        source: Where the measurements come from, and their licence.
+        metric: Name of the metric in the curves.
+        maximize: Whether larger metric values are better.
+        target: Metric value at which a run has reached the target.
+        machines: Cores and price of each machine type, by name; empty if the recording states none.
+        batch_size_scope: Whether `batch_size` counts the samples of one rank (`rank`) or of all ranks
+            (`global`) in a step.
+        extra_nodes: Number of machines charged in addition to a configuration's nodes.
+        startup_seconds: Seconds charged once for each new probe.
+        runs: The measured runs, in the order of the file.
+        digest: Hash of the file's content; empty if the recording was not read from a file.
     """
 
     name: str
@@ -120,10 +127,11 @@ class Recording:
             declare_recorded_strategy(strategy)
 
     def configurations(self, data_fraction: float | None = None) -> list[Configuration]:
-        """The recorded configurations in the order of the file.
+        """Returns the recorded configurations in the order of the file, without repetition.
 
         Args:
-            data_fraction: Only those that were run with this share of the data; None for all.
+            data_fraction: Returns only configurations that were trained with this share of the training set;
+                None for all.
         """
         found = (
             run.configuration
@@ -133,14 +141,16 @@ class Recording:
         return list(dict.fromkeys(found))
 
     def run(self, configuration: Configuration, data_fraction: float | None = None) -> RecordedRun:
-        """The run of a configuration.
+        """Returns the measured run of a configuration.
 
         Args:
-            configuration: One that was recorded.
-            data_fraction: Share of the data it used; None for the largest that was recorded.
+            configuration: A recorded configuration.
+            data_fraction: Share of the training set that the run used; None for the run with the largest
+                recorded share.
 
         Raises:
-            JobError: There is no such run; the message names the nearest configuration.
+            JobError: The recording has no such run. The message states the nearest configuration, or the
+                recorded values of `data_fraction`.
         """
         runs = self._by_configuration.get(configuration, [])
         if not runs:
@@ -155,14 +165,15 @@ class Recording:
         raise JobError(f"{configuration} was not recorded with data_fraction {data_fraction:g}, but {known}")
 
     def truth_seconds(self, run: RecordedRun, target: float | None = None) -> float:
-        """Seconds until a run first crosses the target; infinite where it never does.
+        """Returns the seconds until a run first reaches the target; infinite if the run never reaches it.
 
-        Linear between the evaluations around the crossing; a first one already past the target counts as
-        it is. The untrained model, evaluated at step 0, does not count.
+        The time is interpolated linearly between the evaluations before and after the crossing. If the first
+        evaluation is past the target already, its time is returned. The evaluation of the untrained model at
+        step 0 is ignored.
 
         Args:
-            run: One of the runs.
-            target: Another target than the recording's own; None for that.
+            run: One of `runs`.
+            target: Metric value to reach; None for the recording's own target.
         """
         goal = self.target if target is None else target
         curve = run.curve[run.curve[:, 1] > 0]
@@ -177,12 +188,12 @@ class Recording:
 
     @cached_property
     def space(self) -> ListedSpace:
-        """Exactly the recorded configurations."""
+        """Search space that consists of exactly the recorded configurations."""
         return ListedSpace(configurations=tuple(self.configurations()))
 
     @cached_property
     def cluster(self) -> Cluster:
-        """The machines it was measured on."""
+        """Cluster with the recorded node counts and machine types."""
         return Cluster(
             node_counts=tuple(sorted({c.nodes for c in self.configurations()})),
             launcher="recorded",

@@ -165,7 +165,7 @@ def test_running_out_of_memory_narrows_the_space(tmp_path: Path) -> None:
     assert not space.is_feasible(configuration(1, 256, 0.03))
     assert space.is_feasible(configuration(4, 512, 0.03))
     assert space.reasons_against(configuration(1, 1024, 0.03)) == [
-        "1024 samples a rank: 256 were seen to run out of memory"
+        "1024 samples per rank, but 256 ran out of memory"
     ]
 
 
