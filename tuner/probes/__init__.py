@@ -1,4 +1,4 @@
-"""Probers run the slices of probes; one module for each kind."""
+"""Probers, which run probes (short training runs of one configuration) in slices; one module per kind."""
 
 from tuner.probes.prober import ProbeHandle, Prober, Until
 

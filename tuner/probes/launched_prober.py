@@ -1,4 +1,4 @@
-"""Base class of the probers whose slices are jobs of a launcher."""
+"""Base class of the probers that run each slice as a job of a launcher."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ Slice = TypeVar("Slice")
 
 
 class LaunchedProber(Prober, Generic[Slice]):
-    """Plans slices and stores their records by handle.
+    """Plans slices, and stores the state of each slice that was started under the identity of its handle.
 
     Args:
         job: The job.
-        job_folder: The folder of the job file; the workload is looked for there first.
-        launcher: Starts the jobs; closed with the prober.
-        clock: Seconds, never going back.
+        job_folder: Folder of the job file; the workload's module is looked for there first.
+        launcher: Starts the processes of a slice; `close` of the prober closes it.
+        clock: Returns the seconds on a monotonic clock.
     """
 
     def __init__(
@@ -49,7 +49,7 @@ class LaunchedProber(Prober, Generic[Slice]):
         *,
         score_untrained: bool = True,
     ) -> tuple[SlicePlan, ProbeFolder]:
-        """The plan of a slice, which is written to the probe's folder, and that folder."""
+        """Plans a slice and writes the plan to the probe's folder; returns the plan and the folder."""
         if purpose is Purpose.TIMING and until.steps is None:
             until = replace(until, steps=self._job.probe.timing_steps)
         probe_folder = ProbeFolder(folder.resolve())
@@ -67,7 +67,7 @@ class LaunchedProber(Prober, Generic[Slice]):
         return plan, probe_folder
 
     def _add(self, record: Slice, plan: SlicePlan) -> ProbeHandle:
-        """Stores the record of a slice that was started."""
+        """Stores the state of a slice that was started, and returns its handle."""
         identity = str(len(self._slices) + 1)
         self._slices[identity] = record
         return ProbeHandle(

@@ -1,4 +1,4 @@
-"""Folder of a probe, which stores its plan and its learning curve as lines of JSON."""
+"""Folder of a probe, with the plan of its last slice and its learning curve as lines of JSON."""
 
 from __future__ import annotations
 
@@ -19,18 +19,22 @@ from tuner.probes.slice_plan import SlicePlan
 DESCRIPTION_FILE = "probe.json"
 METRICS_FILE = "metrics.jsonl"
 
+#: Size of the file that is written to check for free disk space.
 _SPARE_BYTES = 2**16
 
 
 class ProbeFolder:
     """Writes and reads a probe's `probe.json` and `metrics.jsonl`.
 
-    Each line of `metrics.jsonl` is a score with the number of its slice, or the end of a slice. A slice
-    without an end, or whose end was withdrawn, was lost with the process that polled it: its scores up to the
-    checkpoint from which the run resumes belong to the next slice.
+    - Each line of `metrics.jsonl` has the number of a slice, and either a score or a mark that the slice has
+      ended.
+    - A slice is lost if it has no such mark, because the tuner was killed while the slice ran, or if the mark
+      was withdrawn, because the study database did not store the slice.
+    - The next slice of the run takes over the scores of a lost slice, as far as training had come at the
+      checkpoint from which the run resumes.
 
     Args:
-        folder: The folder of the probe; created if it does not exist.
+        folder: Folder of the probe; created if it does not exist.
 
     Raises:
         StorageError: The folder cannot be created.
@@ -49,7 +53,7 @@ class ProbeFolder:
 
     @property
     def slice_number(self) -> int:
-        """Number of the current slice, from 1; lost slices count."""
+        """Number of the current slice, from 1; lost slices have numbers too."""
         return self._slice
 
     @property
@@ -59,17 +63,17 @@ class ProbeFolder:
 
     @property
     def reported_samples(self) -> frozenset[int]:
-        """Samples of the scores of earlier slices that have ended."""
+        """Numbers of samples processed at the scores of earlier slices that have ended."""
         return frozenset(self._reported)
 
     @property
     def reported_points(self) -> list[CurvePoint]:
-        """Scores of earlier slices that have ended, in order of samples."""
+        """Scores of earlier slices that have ended, in the order of samples processed."""
         found = {samples: point for number in self._ended for samples, point in self._points[number].items()}
         return [found[samples] for samples in sorted(found)]
 
     def restart_slice(self) -> None:
-        """Withdraws the scores of this slice, so that they can be added again.
+        """Withdraws the scores of the current slice, so that they can be added again.
 
         Raises:
             StorageError: The file cannot be written.
@@ -77,11 +81,19 @@ class ProbeFolder:
         self._append({"slice": self._slice, "restarted": True})
 
     def lost_points(self, up_to_samples: int) -> list[CurvePoint]:
-        """Scores of lost slices up to the samples at which the run resumes."""
+        """Returns the scores of lost slices, in order, as far as the run has come when it resumes.
+
+        Args:
+            up_to_samples: Number of samples processed at the checkpoint from which the run resumes.
+        """
         return [point for samples, point in sorted(self._lost.items()) if samples <= up_to_samples]
 
     def describe(self, plan: SlicePlan, *, num_ranks: int) -> None:
-        """Writes the plan of the slice and the versions of the software to `probe.json`.
+        """Writes the plan of the current slice and the versions of the software to `probe.json`.
+
+        Args:
+            plan: Plan of the slice.
+            num_ranks: Number of ranks that train.
 
         Raises:
             StorageError: The file cannot be written.
@@ -111,7 +123,10 @@ class ProbeFolder:
             raise unwritable(self.folder, error) from error
 
     def add_point(self, point: CurvePoint) -> None:
-        """Appends a score; it replaces an earlier one at the same samples.
+        """Appends a score of the current slice to `metrics.jsonl`.
+
+        Args:
+            point: The score; it replaces an earlier score of this slice at the same number of samples.
 
         Raises:
             StorageError: The file cannot be written.
@@ -119,7 +134,10 @@ class ProbeFolder:
         self._append({"slice": self._slice, **asdict(point)})
 
     def end_slice(self, outcome: Outcome) -> None:
-        """Appends that the slice has ended.
+        """Appends a mark that the current slice has ended.
+
+        Args:
+            outcome: How the slice has ended.
 
         Raises:
             StorageError: The file cannot be written.
@@ -127,10 +145,10 @@ class ProbeFolder:
         self._append({"slice": self._slice, "ended": outcome.value})
 
     def take_back_ends(self, stored_samples: Collection[int]) -> None:
-        """Marks ended slices as lost if the ledger has not stored them.
+        """Marks an ended slice as lost if the study database lacks any of its scores.
 
         Args:
-            stored_samples: Samples of all scores that the ledger has stored.
+            stored_samples: Numbers of samples processed at the scores of this run in the study database.
 
         Raises:
             StorageError: The file cannot be written.
@@ -146,7 +164,7 @@ class ProbeFolder:
         """Checks that the folder can be written.
 
         Raises:
-            StorageError: It cannot, since the disk is full or the folder is gone.
+            StorageError: The disk is full or the folder was removed.
         """
         try:
             with tempfile.TemporaryFile(dir=self.folder) as file:
@@ -183,7 +201,7 @@ class ProbeFolder:
                     point = CurvePoint(**line)
                     of_slice[point.samples] = point
             except (ValueError, KeyError, TypeError):
-                # A process that was killed while it wrote leaves half a line: only this score is lost.
+                # A process was killed while it wrote this line: only this score is lost.
                 continue
         self._slice = max(points, default=0) + 1
         self._points, self._ended = points, ended
@@ -195,7 +213,13 @@ class ProbeFolder:
 
 
 def take_back_ends(folder: Path, stored_samples: Collection[int]) -> None:
-    """Calls `ProbeFolder.take_back_ends` if the folder holds scores.
+    """Marks an ended slice in a probe's folder as lost if the study database lacks any of its scores.
+
+    Does nothing if the folder has no `metrics.jsonl`.
+
+    Args:
+        folder: Folder of the probe.
+        stored_samples: Numbers of samples processed at the scores of the run in the study database.
 
     Raises:
         StorageError: The folder cannot be read or written.
@@ -212,7 +236,7 @@ def _version(package: str) -> str | None:
 
 
 def unwritable(folder: Path, error: OSError) -> StorageError:
-    """The error for a probe's folder that cannot be created, read or written."""
+    """Returns the error for a probe's folder that cannot be created, read or written."""
     return StorageError(
         f"the probe's folder {folder} cannot be used: {error}; choose another output folder or free space"
     )

@@ -1,4 +1,9 @@
-"""Interface of probers, which start slices of probes and poll them without blocking."""
+"""Interface of probers, which start slices of probes and poll them without blocking.
+
+A probe is a training run of one configuration, made to measure it. A slice is a part of that run: the next
+slice of the same probe continues from the checkpoint of the previous slice. A score is one evaluation of the
+metric that the job names as its goal.
+"""
 
 from __future__ import annotations
 
@@ -13,18 +18,19 @@ from tuner.domain.measurement import Measurement, Purpose
 
 @dataclass(frozen=True, kw_only=True)
 class Until:
-    """Limits of a slice; the first one that is reached ends it. The target always ends it.
+    """Limits of a slice: the slice ends when it reaches the first of them, or the target of the job.
 
     Args:
-        training_seconds: Training clock since the run started.
-        samples: Samples seen since the run started.
-        steps: Optimizer steps of this slice.
-        scores: Number of scores of this slice, at least 1; the slice ends right after the last of them.
-            Scores of the untrained model, or at positions that an earlier slice has reached, do not count. A
-            timing probe scores nothing and ignores this limit.
+        training_seconds: Training time since the run started, including earlier slices; None for no limit.
+        samples: Number of samples processed since the run started, including earlier slices; None for no
+            limit.
+        steps: Number of optimizer steps in this slice alone; None for no limit.
+        scores: Number of scores in this slice alone, at least 1; None for no limit. The slice ends right
+            after its last score. Scores of the untrained model do not count, nor do scores of training that
+            an earlier slice has already done. A timing probe does not score and ignores this limit.
 
     Raises:
-        ValueError: No end is given, or `scores` is below 1.
+        ValueError: No limit is given, or `scores` is below 1.
     """
 
     training_seconds: float | None = None
@@ -41,13 +47,13 @@ class Until:
 
 @dataclass(frozen=True, kw_only=True)
 class ProbeHandle:
-    """Handle of a slice in flight.
+    """Handle of a slice that was started; `Prober.poll` and `Prober.cancel` take it.
 
     Args:
-        identity: Unique within the prober.
-        configuration: The configuration that runs.
-        purpose: What the slice is for.
-        folder: The folder of its command, environment, log, metrics and checkpoints.
+        identity: Number of the slice as text, unique within the prober.
+        configuration: The configuration that the slice trains.
+        purpose: Whether the slice times steps or trains (see `Purpose`).
+        folder: Folder of the probe, with its command, environment, log, metrics and checkpoints.
     """
 
     identity: str
@@ -59,10 +65,14 @@ class ProbeHandle:
 class Prober(ABC):
     """Runs slices of probes, several at the same time.
 
-    A probe has a folder. Another slice in the same folder resumes from its newest checkpoint, with the same
-    configuration; only `nodes` may differ if the strategy's statistics do not depend on them. The measurement
-    that `poll` returns grows until its outcome is no longer RUNNING; it covers this slice only (see
-    `Measurement`). A failure inside a probe is an outcome; a prober raises only if it cannot work at all.
+    - Each probe has its own folder. A new slice in the folder of an earlier slice resumes from the newest
+      checkpoint there.
+    - All slices in a folder have the same configuration. Only `nodes` may differ, and only if the number of
+      nodes does not change the training that the strategy does.
+    - `poll` returns a measurement that grows until its outcome is no longer RUNNING. It covers one slice, not
+      the whole run (see `Measurement`).
+    - If training fails, the measurement has an outcome such as FAILED. A prober raises an exception only if
+      it cannot run any slice.
     """
 
     @abstractmethod
@@ -71,6 +81,12 @@ class Prober(ABC):
     ) -> ProbeHandle:
         """Starts a slice and returns at once.
 
+        Args:
+            configuration: The configuration to train.
+            purpose: Whether the slice times steps or trains.
+            until: Limits of the slice.
+            folder: Folder of the probe; the slice resumes from a checkpoint there.
+
         Raises:
             ProbeError: No rank can be started.
             StorageError: The folder cannot be written.
@@ -78,7 +94,7 @@ class Prober(ABC):
 
     @abstractmethod
     def poll(self, handle: ProbeHandle) -> Measurement:
-        """Returns what the slice has measured so far.
+        """Returns the measurement of the slice so far.
 
         Raises:
             ProbeError: Another prober started the slice.
@@ -86,22 +102,27 @@ class Prober(ABC):
 
     @abstractmethod
     def cancel(self, handle: ProbeHandle) -> None:
-        """Ends the slice and everything it started; its checkpoints stay."""
+        """Ends a slice and all processes that it started; its checkpoints are not deleted."""
 
     def ask_to_end(self, handle: ProbeHandle) -> float | None:
-        """Asks the slice to save and end; `poll` returns when it has ended.
+        """Asks a slice to save a checkpoint and end; poll it until its outcome is no longer RUNNING.
 
         Returns:
-            Seconds that the slice may take to save; None if it cannot be asked and has to be cancelled.
+            Seconds that the slice may take to save; None if this prober cannot ask, so that the caller has to
+            cancel the slice.
         """
         return None
 
     def end_orphans(self, folder: Path) -> None:
-        """Ends processes that slices of an earlier tuner left running in a probe's folder, on any host."""
+        """Ends processes that a killed tuner left running for a probe, on any host.
+
+        Args:
+            folder: Folder of the probe.
+        """
         return
 
     def now(self) -> float:
-        """Seconds on the clock that slices are charged by; never goes back."""
+        """Returns the seconds on the monotonic clock by which slices are charged."""
         return time.monotonic()
 
     @abstractmethod

@@ -1,4 +1,7 @@
-"""Prober that replays a recording: measurements and charges of real probes without real training."""
+"""Prober that replays a recording: it returns the measurements and charges of real probes without training.
+
+A recording has the learning curve and the step time of each configuration of a job.
+"""
 
 from __future__ import annotations
 
@@ -26,22 +29,23 @@ from tuner.probes.prober import ProbeHandle, Prober, Until
 from tuner.probes.slice_plan import CHECKPOINTS_FOLDER
 from tuner.recordings.recording import RecordedRun, Recording, samples_at
 
+#: Name of the file with the replayed training progress of a run, in the folder of checkpoints.
 STATE_FILE = "replayed.json"
 
-#: How a recorded run that diverged has ended.
+#: Value of `RecordedRun.end` for a run that diverged.
 DIVERGED_END = "diverged"
 
 
 @dataclass(frozen=True, kw_only=True)
 class _Position:
-    """The position of a run, which is the whole content of its checkpoint.
+    """Training progress of a replayed run; the checkpoint of the run has only this content.
 
     Args:
-        configuration: Key of the configuration whose curve was replayed.
-        seconds: The clock of that curve.
-        step: Steps done.
-        ahead_seconds: The run's own clock minus the clock of the curve. A run that resumes as another
-            configuration keeps its own clock, and continues at the same step of the other curve.
+        configuration: Key of the configuration whose recorded curve is replayed.
+        seconds: Training time in the recorded curve, seconds.
+        step: Number of steps done in the recorded curve; may be a fraction.
+        ahead_seconds: Training clock of this run minus `seconds`. It is not 0 after the run was resumed with
+            another configuration: the run continues in another curve, at the same number of samples.
     """
 
     configuration: str = ""
@@ -64,30 +68,40 @@ class _Slice:
 
 
 class RecordedProber(Prober):
-    """Replays a recording.
+    """Replays a recording under a virtual clock, so that slices take no real time.
 
-    Slices take no real time. The prober has a virtual clock, which jumps to the end of a slice when that
-    slice is polled and is the next one to end. So a single slice ends at its first poll; of several slices,
-    the later ones are RUNNING until the earlier ones have ended. Start the successor of an ended slice before
-    you poll again. Two polls of the same slice in a row wait for it, whatever else is in flight.
+    How the clock advances:
 
-    A slice measures the step time and its part of the configuration's curve. It is charged for that part, and
-    for the start-up of the recording before the first slice of a run. It ends PAUSED, REACHED at the score
-    past the target, or STOPPED or DIVERGED at the end of the recording. A timing probe measures no curve.
+    - If the polled slice is the next of all started slices to end, the clock jumps to its end. So if only one
+      slice was started, its first poll returns its end.
+    - Other slices are RUNNING until the slices that end before them were polled.
+    - Start the next slice on the nodes of an ended slice before the next poll, else the nodes stay idle while
+      the clock jumps.
+    - If the same slice is polled twice in a row, the clock jumps to the end of this slice, even if other
+      slices end before it.
 
-    The position of a run is stored in its folder once `poll` has returned the end of the slice. A slice that
-    was lost before that is replayed and charged again.
+    What a slice measures:
+
+    - A slice measures the step time, and its part of the configuration's learning curve. A timing probe
+      measures only the step time.
+    - It is charged for the time of that part. The first slice of a run is charged for the start-up time of
+      the recording, too.
+    - Its outcome is PAUSED at a limit, REACHED at the score that reaches the target, and STOPPED or DIVERGED
+      at the end of the recorded curve.
+
+    The training progress of a run is stored in its folder when `poll` returns the end of the slice. A slice
+    whose end was not polled before the tuner was killed is replayed and charged again.
 
     Args:
         recording: The recording.
-        cluster: The cluster whose nodes are charged; None for that of the recording.
-        target: The value that ends a run; None for that of the recording.
-        consecutive: Consecutive scores past the target that end a run.
-        timing_steps: Steps of a timing probe without a limit on steps.
+        cluster: The cluster whose nodes are charged; None for the cluster of the recording.
+        target: The score that ends a run; None for the target of the recording.
+        consecutive: Number of consecutive scores past the target that end a run.
+        timing_steps: Number of steps of a timing probe whose limits do not state a number of steps.
         can_resume: Whether a run resumes where its last slice ended. Otherwise each slice starts the run
-            over, and start-up and all training before are charged again, as `repeated_seconds`.
-        pays_to_resume: Whether a slice that resumes is charged the start-up too.
-        folderless: Whether positions of runs are stored in memory instead of in files.
+            over, and the start-up and all earlier training are charged again, as `repeated_seconds`.
+        pays_to_resume: Whether a slice that resumes is charged for a start-up too.
+        folderless: Whether the training progress of runs is stored in memory instead of in files.
     """
 
     def __init__(
@@ -132,7 +146,7 @@ class RecordedProber(Prober):
             identity=next(self._identities), configuration=configuration, purpose=purpose, folder=folder
         )
         start = _Position() if started is None or purpose is Purpose.TIMING else _as(started, run)
-        # Only a run that resumes as another configuration needs a start-up.
+        # A run that resumes with the same configuration needs no start-up.
         goes_on = started is not None and start == started
         startup = 0.0 if goes_on and self._starts_for_free else self._recording.startup_seconds
         repeated = 0.0 if self._can_resume else start.seconds
@@ -156,7 +170,10 @@ class RecordedProber(Prober):
         return found.measurement
 
     def cancel(self, handle: ProbeHandle) -> None:
-        """Ends a slice that has not ended: it is charged until now, and its run keeps its position."""
+        """Cancels a slice that has not ended.
+
+        It is charged up to the current virtual time. The training progress of its run does not change.
+        """
         found = self._slice(handle)
         if not found.reported:
             found.measurement = replace(self._running(found), outcome=Outcome.STOPPED)
@@ -170,7 +187,7 @@ class RecordedProber(Prober):
             self.cancel(found.handle)
 
     def _running(self, found: _Slice) -> Measurement:
-        """The measurement of a slice before its end, which shows only how long it has held its nodes."""
+        """Returns the measurement of a slice before its end: only the charge for its nodes so far."""
         configuration = found.handle.configuration
         charged = charge(self._now - found.started_at, configuration, self._cluster)
         return Measurement(
@@ -248,7 +265,16 @@ class RecordedProber(Prober):
 
 
 def _end(run: RecordedRun, start: _Position, until: Until) -> _Position:
-    """The first limit of a slice, but not before its start and not after the end of the recording."""
+    """Returns the training progress at the end of a slice.
+
+    This is the first limit that the slice reaches, but not before its start and not after the end of the
+    recorded curve.
+
+    Args:
+        run: The recorded run of the slice's configuration.
+        start: Training progress at the start of the slice.
+        until: Limits of the slice.
+    """
     ends = [(run.seconds, run.num_steps)]
     if until.training_seconds is not None:
         seconds = min(max(until.training_seconds - start.ahead_seconds, 0.0), run.seconds)
@@ -269,7 +295,13 @@ def _end(run: RecordedRun, start: _Position, until: Until) -> _Position:
 
 
 def _points(run: RecordedRun, start: _Position, end: _Position) -> list[CurvePoint]:
-    """The scores after the start of a slice, up to its end; the first slice of a run includes step 0."""
+    """Returns the scores after the start of a slice, up to its end; the first slice includes step 0.
+
+    Args:
+        run: The recorded run of the slice's configuration.
+        start: Training progress at the start of the slice.
+        end: Training progress at the end of the slice.
+    """
     rows = run.curve
     after = rows[:, 1] > start.step if start.step > 0 else rows[:, 1] >= 0
     return [
@@ -284,9 +316,14 @@ def _points(run: RecordedRun, start: _Position, end: _Position) -> list[CurvePoi
 
 
 def _timing(run: RecordedRun, steps: float) -> RankTiming:
-    """The step time, as the computing time of one rank that represents all.
+    """Returns the recorded step time, as the computing time of one rank that represents all ranks.
 
-    The recording has the mean over the run and its spread between repetitions, but not the waiting time.
+    The recording has the mean step time of the run and its spread between repetitions of the run, but not the
+    time that ranks waited for each other.
+
+    Args:
+        run: The recorded run.
+        steps: Number of steps that the slice replays.
     """
     mean = run.step_seconds
     spread = mean * run.seconds_std / run.seconds if run.seconds_std and run.seconds > 0 else 0.0
@@ -297,7 +334,12 @@ def _timing(run: RecordedRun, steps: float) -> RankTiming:
 
 
 def _as(position: _Position, run: RecordedRun) -> _Position:
-    """Converts a position to the curve of this run, which may be that of another configuration."""
+    """Converts training progress to the recorded curve of a run.
+
+    Args:
+        position: Training progress, maybe in the curve of another configuration.
+        run: The recorded run; the result is at the same number of processed samples.
+    """
     if position.configuration == run.configuration.key:
         return position
     samples = samples_at(position.step, Configuration.from_key(position.configuration))
@@ -322,8 +364,8 @@ def _read(folder: Path) -> _Position | None:
 
 
 def _write(folder: Path, position: _Position) -> None:
-    # The file is complete even if the process is killed. It is not flushed to the disk, which would take
-    # longer than the replay: after a power cut the slice is replayed.
+    # If the process is killed, the file still is complete. It is not flushed to the disk, since that would
+    # take longer than the replay; the slice is replayed if the file is lost in a power cut.
     path = folder / CHECKPOINTS_FOLDER / STATE_FILE
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_suffix(f".{os.getpid()}.partial")

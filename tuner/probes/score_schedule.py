@@ -1,4 +1,4 @@
-"""Schedule of the scores of a script, found from the slices measured so far."""
+"""Estimates how often the user's script scores its model, from the scores of the slices measured so far."""
 
 from __future__ import annotations
 
@@ -13,19 +13,23 @@ from search_spaces import Configuration
 from tuner.domain.measurement import Measurement, Outcome, Purpose
 from tuner.job import Job
 
-#: Distances are multiples of the smallest one if they differ from a multiple by less than this share of it.
+#: A distance between scores counts as a multiple of the smallest distance if it differs from the multiple by
+#: less than this share of the smallest distance.
 _EVEN_SHARE = 0.25
-#: Scores come up to this share of their distance too early or late, since steps do not divide it.
+#: Scores come up to this share of their distance too early or late, since a script can score only after a
+#: whole step.
 _ROUNDING = 0.05
 
 
 @dataclass(frozen=True, kw_only=True)
 class ScoreSchedule:
-    """When a script scores, and whether it reports progress in between.
+    """Distance between the scores of a script, and whether the script reports progress between them.
 
     Args:
-        every_samples: Samples between two scores; None if unknown, or if steps decide.
-        every_steps: Optimizer steps between two scores; None if unknown, or if samples decide.
+        every_samples: Number of samples between two scores; None if unknown, or if the script scores after a
+            fixed number of steps.
+        every_steps: Number of optimizer steps between two scores; None if unknown, or if the script scores
+            after a fixed number of samples.
         has_scores: Whether any score was read.
         times_steps: Whether steps can be timed without a score, since progress is reported between scores.
     """
@@ -36,18 +40,23 @@ class ScoreSchedule:
     times_steps: bool = True
 
     def next_after(self, configuration: Configuration, samples: int) -> int | None:
-        """Samples at which the next score of a run is due; None if unknown.
+        """Returns the number of samples processed at the next score of a run; None if unknown.
 
         Args:
             configuration: The configuration of the run.
-            samples: Samples that the run has seen.
+            samples: Number of samples that the run has processed so far.
         """
         every = self._distance(configuration)
-        # The score that has just come must not count as the next one because of rounding.
+        # Rounding must not make the score at `samples` itself the next one.
         return None if every is None else round(every * (math.floor(samples / every + _ROUNDING) + 1))
 
     def at_or_after(self, configuration: Configuration, samples: float) -> int:
-        """Samples of the first score at or after some samples; the samples themselves if unknown."""
+        """Returns the number of samples processed at the first score that is not before `samples`.
+
+        Args:
+            configuration: The configuration of the run.
+            samples: Number of processed samples; returned, rounded up, if the schedule is unknown.
+        """
         every = self._distance(configuration)
         if every is None:
             return math.ceil(samples)
@@ -60,16 +69,17 @@ class ScoreSchedule:
 
 
 def score_schedule(job: Job, slices: Sequence[Measurement]) -> ScoreSchedule:
-    """Finds the schedule of a job's script.
+    """Estimates the score schedule of a job's script.
 
-    Scores come at even distances in samples, such as once an epoch, or in steps. Runs with different batch
-    sizes show which; before, the distance counts in samples if it is a whole number of epochs.
+    A script scores after a fixed number of samples (such as an epoch) or after a fixed number of steps. Runs
+    with different batch sizes show which of the two is fixed. If all runs have the same batch size, the
+    number of samples is taken as fixed if it is a whole number of epochs, else the number of steps.
 
-    The schedule of a job that trains a `Workload` is empty: Paceline decides when it is scored.
+    The schedule of a job that trains a `Workload` is empty, since Paceline decides when such a job is scored.
 
     Args:
         job: The job.
-        slices: All slices measured so far.
+        slices: Measurements of all slices so far.
     """
     if not job.runs_command:
         return ScoreSchedule()
@@ -81,7 +91,7 @@ def score_schedule(job: Job, slices: Sequence[Measurement]) -> ScoreSchedule:
         gaps = [(b.samples - a.samples, b.step - a.step) for a, b in itertools.pairwise(curve)]
         if not gaps and curve:
             gaps = [(curve[0].samples, curve[0].step)]
-        # Not all scores are stored: only the smallest distance is that of the script.
+        # Not all scores are stored: only the smallest distance is certain to be between successive scores.
         if gaps:
             smallest = min(gaps)
             samples.append(float(smallest[0]))
@@ -106,7 +116,7 @@ def score_schedule(job: Job, slices: Sequence[Measurement]) -> ScoreSchedule:
 
 
 def _every(gaps: Sequence[float]) -> float | None:
-    """The distance of which all gaps are multiples; None if there is none."""
+    """Returns the smallest gap if all gaps are about multiples of it and most equal it; else None."""
     smallest = min(gaps)
     if smallest <= 0:
         return None

@@ -1,4 +1,4 @@
-"""Plan of a slice, as plain data for its ranks; does not import torch."""
+"""Plan of a slice, as plain data that is sent to its ranks; this module does not import torch."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from tuner.domain.measurement import Purpose
 from tuner.job import Job
 from tuner.probes.prober import Until
 
-#: The function that ranks run.
+#: Import path of the function that each rank runs.
 RANK_FUNCTION = "tuner.probes.ranks.rank:run_slice"
-#: The function that one process runs for all ranks of a virtual cluster.
+#: Import path of the function that one process runs to emulate all ranks of a virtual cluster.
 EMULATION_FUNCTION = "tuner.probes.ranks.emulated_slice:run_emulated_slice"
 
 CHECKPOINTS_FOLDER = "checkpoints"
@@ -28,15 +28,15 @@ class SlicePlan:
 
     Args:
         job: The job.
-        job_folder: The folder of the job file; the workload is looked for there first.
-        configuration: The configuration that runs.
-        purpose: What the slice is for.
-        until: The limits of the slice.
-        folder: The folder of the probe.
-        score_untrained: Whether a new run is scored before its first step. Once is enough for a job, since
-            all its runs start with the same model.
-        scored_samples: Samples of the last score of earlier slices; 0 if there is none. Only later scores
-            count for `until.scores`.
+        job_folder: Folder of the job file; the workload's module is looked for there first.
+        configuration: The configuration that the slice trains.
+        purpose: Whether the slice times steps or trains.
+        until: Limits of the slice.
+        folder: Folder of the probe.
+        score_untrained: Whether a new run is scored before its first step. One such score is enough for a
+            job, since all its runs start with the same model.
+        scored_samples: Number of samples processed at the last score of earlier slices; 0 if there is none.
+            Only scores after it count for `until.scores`.
     """
 
     job: Job
@@ -50,20 +50,24 @@ class SlicePlan:
 
     @property
     def is_emulated(self) -> bool:
-        """Whether one process trains for all ranks."""
+        """Whether one process of this host trains for all ranks, under a virtual clock."""
         return self.job.resolved_cluster().emulates(self.configuration)
 
     @property
     def is_timing(self) -> bool:
-        """Whether the slice only times steps, and scores and saves nothing."""
+        """Whether the slice only times steps, without scores and checkpoints."""
         return self.purpose is Purpose.TIMING
 
     def has_all_scores(self, num_scores: int) -> bool:
-        """Whether a number of new scores ends the slice."""
+        """Whether the slice has as many scores as its limit `until.scores` allows.
+
+        Args:
+            num_scores: Number of new scores in the slice so far.
+        """
         return self.until.scores is not None and num_scores >= self.until.scores
 
     def to_payload(self) -> dict[str, Any]:
-        """The plan as plain data for the launcher."""
+        """Converts the plan to data that JSON can represent, for the launcher."""
         return {
             "job": self.job.model_dump(mode="json"),
             "job_folder": str(self.job_folder),
@@ -77,7 +81,7 @@ class SlicePlan:
 
     @classmethod
     def from_payload(cls, payload: Mapping[str, Any]) -> SlicePlan:
-        """Restores a plan from `to_payload`."""
+        """Restores a plan from the result of `to_payload`."""
         return cls(
             job=Job.model_validate(payload["job"]),
             job_folder=Path(payload["job_folder"]),
@@ -90,21 +94,24 @@ class SlicePlan:
         )
 
 
-#: By default the first evaluation point is an epoch divided by this number,
+#: By default, the first evaluation comes after an epoch divided by this number.
 FIRST_EVALUATION_PER_EPOCH = 32
-#: but at least this many samples, or a whole epoch if it has fewer.
+#: Smallest default number of samples before the first evaluation; a whole epoch if it has fewer samples.
 SMALLEST_FIRST_EVALUATION = 1024
 
 
 class EvaluationPoints:
-    """Evaluation points in samples. They depend only on the job, so that curves are comparable.
+    """Numbers of processed samples after which a run is evaluated.
 
-    A point is due after the step that reaches it; a step that passes several points is scored once.
+    These evaluation points depend only on the job, so that the curves of all configurations are comparable.
+    The model is evaluated after the optimizer step that reaches a point; it is evaluated once after a step
+    that passes several points.
 
     Args:
-        first_samples: The first point, at least 1.
-        growth: Ratio of each point to the one before, above 1.
-        horizon_samples: The last point, at the end of the schedule; None if there is no end.
+        first_samples: The first evaluation point, at least 1.
+        growth: Ratio of each evaluation point to the previous one, above 1.
+        horizon_samples: An additional point at the end of the learning-rate schedule; None if the schedule
+            has no end.
     """
 
     def __init__(self, first_samples: int, growth: float, horizon_samples: int | None = None) -> None:
@@ -117,7 +124,7 @@ class EvaluationPoints:
         self._horizon = horizon_samples
 
     def next_after(self, samples: int) -> int:
-        """The first evaluation point after `samples`."""
+        """Returns the first evaluation point after a number of processed samples."""
         if samples < self._first:
             point = self._first
         else:
@@ -126,7 +133,7 @@ class EvaluationPoints:
             while point <= samples:
                 place += 1
                 point = self._point(place)
-            # The logarithm may round up, which must not skip a point.
+            # Rounding of the logarithm must not skip a point.
             while place > 0 and self._point(place - 1) > samples:
                 place -= 1
                 point = self._point(place)
@@ -135,12 +142,18 @@ class EvaluationPoints:
         return point
 
     def _point(self, place: int) -> int:
-        # The second term keeps points distinct if growth times a small point rounds to the same number.
+        # Due to the second term, small points differ even if the first term rounds to the same number.
         return max(math.ceil(self._first * self._growth**place), self._first + place)
 
 
 def first_evaluation(num_training_samples: int, stated: int | None) -> int:
-    """The first evaluation point in samples: as the job states, or 1/32 of an epoch (more of small data)."""
+    """Returns the number of samples processed before the first evaluation.
+
+    Args:
+        num_training_samples: Number of samples in the training set.
+        stated: The number that the job file states; None if it states none. The default is 1/32 of an epoch,
+            but at least 1024 samples, or a whole epoch if that has fewer.
+    """
     if stated is not None:
         return stated
     part = math.ceil(num_training_samples / FIRST_EVALUATION_PER_EPOCH)

@@ -1,4 +1,4 @@
-"""Measurement of a slice in flight, built from its ranks' messages."""
+"""Builds the measurement of a running slice from the messages of its ranks."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ from tuner.probes.slice_plan import CHECKPOINTS_FOLDER, SlicePlan
 
 
 class SliceRecord:
-    """Turns the messages of ranks into a growing measurement.
+    """Collects the messages of a slice's ranks and builds a measurement from them.
 
     Args:
-        plan: The slice.
-        job: The launched job.
-        folder: The folder of the probe.
-        cluster: The cluster it runs on.
-        started: The prober's clock at submission, seconds.
+        plan: Plan of the slice.
+        job: Handle of the launched job that runs the slice.
+        folder: Folder of the probe, to which scores are written.
+        cluster: The cluster on which the slice runs.
+        started: The prober's clock when the job was submitted, seconds.
     """
 
     def __init__(
@@ -44,7 +44,11 @@ class SliceRecord:
         self._leader = 0
 
     def take(self, rank: int, message: Mapping[str, Any]) -> None:
-        """Adds one message of a rank (see `ProgressReporter`).
+        """Adds one message of a rank.
+
+        Args:
+            rank: The rank that sent the message.
+            message: The message; `ProgressReporter` describes the kinds.
 
         Raises:
             StorageError: The curve cannot be written to the folder of the probe.
@@ -53,11 +57,11 @@ class SliceRecord:
         if kind == "progress":
             self._last_said[rank] = dict(message)
         elif kind == "started":
-            # Ranks set up together once the last one has entered: the times of earlier ranks include waiting.
+            # Setup needs all ranks. Only the rank that arrived last did not wait: its time is the shortest.
             self._setup_seconds = min(self._setup_seconds, message["setup_seconds"])
             if rank != 0 and self._has_started:
                 return
-            # The samples of rank 0 count; those of another rank only until rank 0 has started.
+            # The first message and that of rank 0 say from where the run resumes.
             self._has_started = True
             for point in self.folder.lost_points(message["samples"]):
                 self._add_point(point)
@@ -71,13 +75,17 @@ class SliceRecord:
             self.out_of_memory[rank] = message["words"]
 
     def finish(self, results: Mapping[int, dict[str, Any]]) -> Outcome:
-        """Adds the results of the ranks, and returns the outcome that they agreed on."""
+        """Adds the results of the ranks, and returns the outcome of the slice.
+
+        Args:
+            results: Maps each rank to the result of its function. The outcome is that of the rank that leads.
+        """
         self._results = results
         self._leader = min(results, key=lambda rank: (not results[rank].get("leads"), rank))
         return Outcome(results[self._leader]["outcome"])
 
     def last_words(self) -> str:
-        """The last message of each rank."""
+        """Describes the last progress message of each rank, for error messages."""
         ranks = range(self.job.num_ranks)
         return "; ".join(f"rank {rank}: {_words(self._last_said.get(rank))}" for rank in ranks)
 
@@ -89,13 +97,14 @@ class SliceRecord:
         startup_seconds: float | None,
         error: str | None = None,
     ) -> Measurement:
-        """The measurement of the slice so far.
+        """Builds the measurement of the slice so far.
 
         Args:
-            outcome: The outcome so far.
-            elapsed_seconds: Seconds since submission.
-            startup_seconds: Seconds from submission until every rank had entered its function; None before.
-            error: What went wrong, with the errors of all ranks; None if nothing did.
+            outcome: Outcome of the slice; RUNNING if it has not ended.
+            elapsed_seconds: Seconds since the job was submitted, without the wait for nodes.
+            startup_seconds: Seconds from submission until every rank had entered its function; None if some
+                rank has not entered yet.
+            error: Description of the failure, with the errors of all ranks; None if there is no failure.
         """
         status = self._results.get(self._leader) or self._furthest_said()
         held = elapsed_seconds
@@ -142,19 +151,27 @@ class SliceRecord:
         )
 
     def _furthest_said(self) -> dict[str, Any]:
-        """The last message of rank 0, or of the furthest rank if ranks do not wait for each other."""
+        """Returns the progress message that stands for the slice.
+
+        It is the last one of rank 0; if ranks do not wait for each other, it is the last one of the rank that
+        has processed the most samples.
+        """
         said = sorted(self._last_said.items(), key=lambda item: (-item[1]["samples"], item[0]))
         return self._last_said.get(0, {}) if not said or self._goes_in_step else said[0][1]
 
     def _lost_ranks(self) -> tuple[int, ...]:
-        """Ranks that the leader lost, and ranks that returned nothing."""
+        """Returns the ranks that the leading rank lost, and the ranks that returned no result."""
         if not self._results or self._goes_in_step:
             return ()
         unheard = set(self._results[self._leader].get("lost_ranks", ()))
         return tuple(sorted(unheard | (set(range(self.job.num_ranks)) - set(self._results))))
 
     def _mean_reported(self, key: str) -> float | None:
-        """The mean over ranks, from their sums and counts; None if nothing was counted."""
+        """Returns the mean of a quantity over all ranks; None if the total count is 0.
+
+        Args:
+            key: Key of the quantity in the results of ranks, where each rank reports a sum and a count.
+        """
         reported = [result[key] for result in self._results.values() if key in result]
         count = sum(counted for _, counted in reported)
         return float(sum(total for total, _ in reported) / count) if count else None
@@ -166,7 +183,10 @@ class SliceRecord:
         self.folder.add_point(point)
 
     def _older_checkpoint(self) -> str | None:
-        """The newest checkpoint of earlier slices; ranks check that it is complete when they load it."""
+        """Returns the path of the newest checkpoint of earlier slices; None if there is none.
+
+        Ranks check that the checkpoint is complete when they load it.
+        """
         if self.plan.is_timing:
             return None
         folder = Path(self.folder.folder) / CHECKPOINTS_FOLDER
@@ -175,7 +195,7 @@ class SliceRecord:
 
 
 def failure_words(failures: tuple[RankFailure, ...]) -> str:
-    """The errors of all failed ranks, in the order in which they failed."""
+    """Joins the errors of all failed ranks, one per line, in the order in which the ranks failed."""
     if not failures:
         return "the ranks ended without an error message"
     return "\n".join(f"rank {failure.rank}: {failure.reason.strip()}" for failure in failures)

@@ -1,4 +1,4 @@
-"""Terms of a job's probes: what continuing a run costs, when it is scored, and whether it can resume."""
+"""Properties of a job's probes: cost of continuing a run, times of scores, whether runs can resume."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from tuner.domain.measurement import Measurement
 from tuner.job import Job
 from tuner.probes.slice_plan import first_evaluation
 
-#: Start-up that is charged before any was measured, seconds.
+#: Assumed start-up time of a slice until one was measured, seconds.
 UNKNOWN_STARTUP_SECONDS = 3.0
-#: The same on ranks that have already run a slice, seconds.
+#: Assumed start-up time of a slice on ranks that have already run a slice, seconds.
 _WARM_STARTUP_SECONDS = 0.5
 
 
@@ -22,18 +22,21 @@ _WARM_STARTUP_SECONDS = 0.5
 class ProbeTerms:
     """Properties of a job's prober that the search depends on.
 
-    The search reads these instead of asking which prober runs.
+    The search reads these properties, so that it does not depend on the class of the prober.
 
     Args:
-        is_training: Whether slices are part of the training that the user wants. Emulated slices are not.
+        is_training: Whether slices are part of the training that the user wants. They are not if the cluster
+            is virtual, that is, if all ranks are emulated in one process of this host.
         resumes: Whether a run continues where its last slice ended. Otherwise each slice starts the run over.
-        pays_to_resume: Whether a slice that continues a run is charged a start-up too.
+        pays_to_resume: Whether a slice that continues a run is charged for a start-up too.
         times_alone: Whether a slice can time steps without training; a recording cannot.
-        reuses_ranks: Whether later slices run on the ranks of the first one and start much faster.
+        reuses_ranks: Whether later slices run on the processes of the first slice and start much faster.
         ends_itself: Whether a run may end by itself, as a script does after its last epoch.
-        startup_seconds: Start-up that is charged before any was measured.
-        first_score_samples: Samples at the first score if Paceline decides when to score; else None.
-        score_growth: Factor between the samples of two scores if Paceline decides when to score.
+        startup_seconds: Assumed start-up time of a slice until one was measured, seconds.
+        first_score_samples: Number of samples processed before the first score; None if the user's script
+            decides when to score.
+        score_growth: Ratio of the samples processed at a score to those at the previous score; unused if
+            `first_score_samples` is None.
     """
 
     is_training: bool = True
@@ -50,7 +53,7 @@ class ProbeTerms:
         """Predicts the start-up of the next slice, seconds.
 
         Args:
-            measured: The start-up of each slice so far, seconds, in order.
+            measured: Start-up times of the slices so far, seconds, oldest first.
         """
         if not measured:
             return self.startup_seconds
@@ -59,20 +62,27 @@ class ProbeTerms:
         return median(measured[1:]) if len(measured) > 1 else min(measured[0], _WARM_STARTUP_SECONDS)
 
     def next_score_samples(self, samples: int) -> int | None:
-        """Samples at the next score of a run; None if Paceline does not decide when to score."""
+        """Returns the number of samples processed at the next score of a run.
+
+        Args:
+            samples: Number of samples that the run has processed so far.
+
+        Returns:
+            The number of samples; None if the user's script decides when to score.
+        """
         if self.first_score_samples is None:
             return None
         return max(math.ceil(samples * self.score_growth), self.first_score_samples)
 
 
 def probe_terms(job: Job, cluster: Cluster, slices: Sequence[Measurement], epoch_samples: int) -> ProbeTerms:
-    """Finds the terms of a job.
+    """Returns the properties of a job's probes.
 
     Args:
         job: The job.
-        cluster: The cluster it trains on.
-        slices: All slices measured so far; they may show that a script cannot resume.
-        epoch_samples: Samples of the training set.
+        cluster: The cluster on which the job trains.
+        slices: Measurements of all slices so far; they may show that the script cannot resume.
+        epoch_samples: Number of samples in the training set.
     """
     recording = job.recording()
     is_recorded = recording is not None

@@ -1,4 +1,4 @@
-"""Prober that trains the workload on launched ranks, in slices from checkpoint to checkpoint."""
+"""Prober that trains the job's workload on ranks of a launcher, in slices from checkpoint to checkpoint."""
 
 from __future__ import annotations
 
@@ -22,20 +22,28 @@ from tuner.probes.slice_record import SliceRecord, failure_words
 class TrainingProber(LaunchedProber[SliceRecord]):
     """Trains the job's workload on ranks that a launcher starts.
 
-    A timing probe makes its steps, scores and saves nothing, and ends STOPPED. Any other slice ends PAUSED at
-    `until`, REACHED at the first score past the target, STOPPED at the horizon of the schedule, and DIVERGED
-    once loss, gradient or score are not finite. A slice whose ranks report nothing for `probe.hang_timeout`
-    ends TIMED_OUT; raise it if a single step or evaluation takes longer. If the strategy is asynchronous, the
-    loss of ranks does not end the slice while others train: the measurement names the lost ranks.
+    A timing probe does its steps without scores and checkpoints, and ends with the outcome STOPPED. Any other
+    slice ends with one of these outcomes:
 
-    A job with emulated ranks starts one process for all of them. It is charged for the time of that process
-    and costs no dollars.
+    - PAUSED at a limit in `until`.
+    - REACHED once the scores have reached the target of the job.
+    - STOPPED at the end of the learning-rate schedule.
+    - DIVERGED once the loss, the gradient or the score is not finite.
+    - TIMED_OUT if no rank reports anything for `probe.hang_timeout`; raise this limit if a single step or
+      evaluation takes longer.
+    - OUT_OF_MEMORY or FAILED if a rank fails.
+
+    If the strategy is asynchronous, a slice goes on without ranks that were lost while other ranks train; the
+    measurement lists the lost ranks.
+
+    If the ranks are emulated, one process of this host trains for all of them, under a virtual clock. The job
+    is charged for the time of that process and costs no dollars.
 
     Args:
         job: The job.
-        job_folder: The folder of the job file; the workload is looked for there first.
-        launcher: Starts the ranks; closed with the prober.
-        clock: Seconds, never going back.
+        job_folder: Folder of the job file; the workload's module is looked for there first.
+        launcher: Starts the ranks; `close` of the prober closes it.
+        clock: Returns the seconds on a monotonic clock.
     """
 
     def __init__(
@@ -82,7 +90,7 @@ class TrainingProber(LaunchedProber[SliceRecord]):
         if status.state is JobState.CANCELLED:
             return self._end(record, status, Outcome.STOPPED)
         if status.state.has_ended:
-            # Its nodes were lost, or its time limit was reached.
+            # The nodes of the job were lost, or the time limit of the job was reached.
             outcome = Outcome.TIMED_OUT if status.state is JobState.TIMED_OUT else Outcome.FAILED
             return self._end(record, status, outcome, failure_words(status.failures) or status.detail)
         limit = self._job.probe.hang_seconds
@@ -105,7 +113,10 @@ class TrainingProber(LaunchedProber[SliceRecord]):
         self._end(record, status, Outcome.STOPPED)
 
     def ask_to_end(self, handle: ProbeHandle) -> float | None:
-        """Returns 0: ranks save only at the end of a slice, which is close to the end of the budget."""
+        """Returns 0, so that the caller cancels the slice at once.
+
+        Ranks save a checkpoint only at the end of a slice, and that end is close to the end of the budget.
+        """
         return 0.0
 
     def end_orphans(self, folder: Path) -> None:
@@ -129,7 +140,7 @@ class TrainingProber(LaunchedProber[SliceRecord]):
     def _end(
         self, record: SliceRecord, status: JobStatus, outcome: Outcome, error: str | None = None
     ) -> Measurement:
-        # A rank that was killed, or whose node is gone, may succeed the next time.
+        # If a rank was killed or its node was lost, the same slice may succeed when it is run again.
         killed = outcome is Outcome.FAILED and any(
             f.exit_code == -signal.SIGKILL for f in status.failures[:1]
         )
@@ -138,7 +149,7 @@ class TrainingProber(LaunchedProber[SliceRecord]):
             self._measured(record, status, outcome, error), infrastructure_fault=lost and outcome.is_fault
         )
         if outcome is Outcome.FAILED:
-            # On a full disk ranks fail one after the other, which is not their fault.
+            # A full disk makes ranks fail; then this raises a StorageError instead.
             record.folder.check_disk_space()
         record.folder.end_slice(outcome)
         if any(point.samples == 0 for point in record.ended.curve):
@@ -150,7 +161,7 @@ class TrainingProber(LaunchedProber[SliceRecord]):
     ) -> Measurement:
         return record.measurement(
             outcome,
-            # Waiting for nodes is neither training nor charged.
+            # The time that the job waited for nodes is not charged.
             elapsed_seconds=self._clock() - record.started - status.pending_seconds,
             startup_seconds=status.startup_seconds,
             error=error,

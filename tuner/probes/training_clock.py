@@ -1,31 +1,30 @@
-"""Training clock of ranks: seconds of a run as if it had never been interrupted."""
+"""Training clock of ranks: the seconds that a run would have taken without interruptions."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from statistics import median
 
-#: The first steps after a start-up or a resume, which always count as warm-up.
+#: Number of steps after a start-up or a resume that always count as warm-up.
 WARMUP_STEPS = 5
 
-#: Steps after which the length of the warm-up no longer changes.
+#: Number of steps after which the length of the warm-up no longer changes.
 _SETTLED_AFTER_STEPS = 40
 
+#: The warm-up lasts while the median step time exceeds the later median by this factor.
 _SETTLED_RATIO = 1.25
 
 
 def settled_from(step_seconds: Sequence[float], *, at_least: int = WARMUP_STEPS) -> int:
-    """Index of the first step after the warm-up.
+    """Returns the index of the first step after the warm-up.
 
-    The warm-up has at least `at_least` steps, and more while the median of the next five exceeds the median
-    of the second half of the series by a quarter, but at most half of the series.
+    The warm-up has at least `at_least` steps. It goes on while the median time of the next five steps
+    exceeds the median of the second half of the series by more than a quarter. It has at most half of the
+    steps of the series.
 
     Args:
         step_seconds: Seconds of each step since a start-up or a resume, in order.
         at_least: Smallest number of warm-up steps.
-
-    Returns:
-        The index, at most half of the length.
     """
     half = len(step_seconds) // 2
     if half <= at_least:
@@ -38,18 +37,22 @@ def settled_from(step_seconds: Sequence[float], *, at_least: int = WARMUP_STEPS)
 
 
 class TrainingClock:
-    """Adds the steps of a slice to the clock of the slices before.
+    """Adds the step times of a slice to the training clock of the previous slices.
 
     The first steps after a start-up or a resume are slow for reasons that an uninterrupted run does not have
     (allocators, caches, buckets that are rebuilt, connections); the first step has taken up to 38 times the
-    median. So each warm-up step counts as the median of the later steps of its slice; with fewer than
-    `WARMUP_STEPS` of those, as the typical step of the slice before on the same ranks; else as the median of
-    all steps but the first. The clock at early steps may therefore change until `is_settled`. The charge
-    follows the wall clock, without this correction.
+    median. So the measured time of each warm-up step is replaced:
+
+    - by the median of the later steps of its slice, if there are at least `WARMUP_STEPS` later steps;
+    - otherwise by the typical step time of the previous slice on the same ranks, if known;
+    - otherwise by the median of all steps except the first.
+
+    The clock at the first steps may therefore change until `is_settled` is true. Slices are charged by the
+    wall clock, without this correction.
 
     Args:
-        start_seconds: The clock at the end of the slice before.
-        typical_seconds: Seconds of a typical step of the slice before, on the same ranks; None if unknown.
+        start_seconds: The training clock at the end of the previous slice, seconds.
+        typical_seconds: Typical step time of the previous slice on the same ranks, seconds; None if unknown.
     """
 
     def __init__(self, start_seconds: float = 0.0, typical_seconds: float | None = None) -> None:
@@ -58,22 +61,22 @@ class TrainingClock:
         self._early: list[float] = []
         self._later_seconds = 0.0
         self._later_steps = 0
-        #: The clock after the early steps once they are settled; cached, since every step reads it.
+        #: The clock after the early steps, once it can no longer change; None before. Every step reads it.
         self._settled_seconds: float | None = None
 
     @property
     def num_steps(self) -> int:
-        """Number of steps that were added."""
+        """Number of steps that were added in this slice."""
         return len(self._early) + self._later_steps
 
     @property
     def is_settled(self) -> bool:
-        """Whether `seconds_at` of earlier steps no longer changes."""
+        """Whether there are so many steps that later ones no longer change the results of `seconds_at`."""
         return len(self._early) >= _SETTLED_AFTER_STEPS
 
     @property
     def seconds(self) -> float:
-        """The clock after the last step."""
+        """The training clock after the last step, seconds."""
         if self._settled_seconds is not None:
             return self._settled_seconds + self._later_seconds
         early = self.seconds_at(len(self._early))
@@ -83,7 +86,7 @@ class TrainingClock:
 
     @property
     def typical_seconds(self) -> float | None:
-        """Seconds of a step after warm-up; None before the first step of the first slice."""
+        """Typical step time after the warm-up, seconds; None if no step is known."""
         warmup = self._num_warmup()
         settled = self._early[warmup:]
         if len(settled) >= WARMUP_STEPS:
@@ -95,7 +98,11 @@ class TrainingClock:
         return median(self._early[1:] or self._early)
 
     def add(self, step_seconds: float) -> None:
-        """Adds a step."""
+        """Adds a step.
+
+        Args:
+            step_seconds: Wall-clock time of the step, seconds.
+        """
         if self.is_settled:
             self._later_seconds += step_seconds
             self._later_steps += 1
@@ -103,11 +110,15 @@ class TrainingClock:
             self._early.append(step_seconds)
 
     def seconds_at(self, num_steps: int) -> float:
-        """The clock after the first `num_steps` steps of the slice, which must not be later than settled."""
+        """Returns the training clock after the first `num_steps` steps of the slice, seconds.
+
+        Args:
+            num_steps: Number of steps, not more than had been added when `is_settled` became true.
+        """
         warmup = min(self._num_warmup(), num_steps)
         typical = self.typical_seconds or 0.0
         return self._start_seconds + warmup * typical + sum(self._early[warmup:num_steps])
 
     def _num_warmup(self) -> int:
-        """Number of steps that count as the median: all of them while there are too few."""
+        """Number of warm-up steps, whose times are replaced: all steps while there are at most five."""
         return max(settled_from(self._early), min(WARMUP_STEPS, len(self._early)))
