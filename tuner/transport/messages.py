@@ -1,4 +1,8 @@
-"""Messages between ranks, and the received ones that no caller has taken yet."""
+"""Messages between ranks in binary form, and the store of received messages that no caller has taken yet.
+
+`Transport` explains the terms: a rank publishes vectors for others to fetch, pushes vectors to mailboxes, and
+sends requests, which the other rank answers by a reply.
+"""
 
 from __future__ import annotations
 
@@ -20,7 +24,12 @@ _HEAD = struct.Struct("<BBqq")
 
 
 class Kind(IntEnum):
-    """What a message is about."""
+    """Kinds of messages.
+
+    FETCH asks for a vector that the receiver published; PUBLISHED contains it. PUSHED contains a vector for
+    the receiver's mailbox; ARRIVED confirms it to the sender. QUESTION is a request; ANSWER is the reply to
+    it.
+    """
 
     FETCH = 0
     PUBLISHED = 1
@@ -39,13 +48,15 @@ class Message:
     """One message between two ranks.
 
     Args:
-        kind: What it is about.
-        rank: The rank that it is for, or comes from.
-        channel: Of `FETCH` and `PUBLISHED`.
-        number: Of the publication, push or question, counted by its sender; with `FETCH`, the newest
-            publication that the sender has.
-        tag: The number that the sender gave to the vector.
-        vector: Its content; nobody changes it once the message exists, so that it is sent without a copy.
+        kind: Kind of the message.
+        rank: The other rank: the receiver of a message to send, the sender of a received message.
+        channel: Channel number of the published vector, for `FETCH` and `PUBLISHED`; 0 otherwise.
+        number: Serial number. A sender counts the vectors it publishes in each channel, and its pushes and
+            requests to each rank. `ARRIVED` and `ANSWER` repeat the number of the message that they respond
+            to. In `FETCH`: the number of the newest published vector that the fetching rank already has.
+        tag: The number that the sender attached to the vector.
+        vector: The vector; None for kinds without one. It must not change after the message was created,
+            because it is sent without a copy.
     """
 
     kind: Kind
@@ -57,17 +68,17 @@ class Message:
 
     @property
     def place(self) -> tuple[Kind, int, int]:
-        """A message replaces an older one of the same place that was not sent yet."""
+        """Key of the message in a queue: a newer message replaces an unsent one with the same key."""
         return (self.kind, self.rank, self.channel)
 
     def parts(self) -> list[bytes | memoryview]:
-        """The message as ZeroMQ sends it."""
+        """Returns the message as the frames of a ZeroMQ multipart message."""
         head = _HEAD.pack(self.kind, self.channel, self.number, self.tag)
         return [head] if self.vector is None else [head, self.vector.view(torch.uint8).numpy().data]
 
     @classmethod
     def parsed(cls, parts: list[zmq.Frame], rank: int, form: VectorForm) -> Message | None:
-        """The message in the parts received from a rank; None if they are not one."""
+        """Parses the frames that were received from a rank; returns None if they are not a valid message."""
         if len(parts) not in (1, 2) or len(parts[0].buffer) != _HEAD.size:
             return None
         kind, channel, number, tag = _HEAD.unpack(parts[0].buffer)
@@ -83,18 +94,19 @@ class Message:
         return cls(kind=Kind(kind), rank=rank, channel=channel, number=number, tag=tag, vector=vector)
 
     def received(self) -> Received:
-        """The message as callers see it."""
+        """Returns the received message in the form that callers of `Transport` get."""
         assert self.vector is not None, "callers receive only messages with a vector"
         return Received(sender=self.rank, tag=self.tag, vector=self.vector)
 
 
 class Arrivals:
-    """Where the I/O thread puts received messages and the callers' threads find them.
+    """Thread-safe store of received messages: the I/O thread adds them, the threads of callers take them.
 
-    Bounded: one message for each sender's pushes, channel and answer, and one question of each asker.
+    Its size is bounded. For each sender it stores at most one pushed vector, one reply, one published vector
+    per channel, and one request.
 
     Args:
-        count: Called for each published vector that came in.
+        count: Function that is called for each published vector that arrives.
     """
 
     def __init__(self, count: Callable[[], None]) -> None:
@@ -107,7 +119,7 @@ class Arrivals:
         self._questions: SimpleQueue[Message] = SimpleQueue()
 
     def put(self, message: Message) -> None:
-        """Stores a received message."""
+        """Adds a received message."""
         with self._changed:
             match message.kind:
                 case Kind.QUESTION:
@@ -124,7 +136,16 @@ class Arrivals:
                     self._count()
 
     def begin_fetch(self, rank: int, channel: int, expiry_seconds: float) -> int | None:
-        """The number of the stored publication, 0 for none; None while a newer one is being fetched."""
+        """Records that a fetch of a published vector starts, unless one is in flight.
+
+        Args:
+            rank: The rank that published the vector.
+            channel: The channel it was published in.
+            expiry_seconds: A fetch without a result after this time counts as lost, and another may start.
+
+        Returns:
+            The number of the published vector that is stored here, 0 for none; None if a fetch is in flight.
+        """
         key, now = (rank, channel), time.monotonic()
         with self._changed:
             fetched_at = self._fetched_at.get(key)
@@ -135,17 +156,17 @@ class Arrivals:
         return message.number if message is not None else 0
 
     def published(self, rank: int, channel: int) -> Message | None:
-        """The newest received publication of a rank in a channel."""
+        """Returns the newest received vector that a rank published in a channel; None if none has arrived."""
         return self._published.get((rank, channel))
 
     def take_pushed(self) -> list[Received]:
-        """All pushes since the last call, at most one from each sender."""
+        """Removes and returns all pushed vectors, at most one from each sender."""
         with self._changed:
             messages, self._pushed = self._pushed, {}
         return [message.received() for message in messages.values()]
 
     def take_answer(self, rank: int, number: int, wait_seconds: float) -> Received | None:
-        """A rank's answer to the question of this number; None if it does not arrive in time."""
+        """Removes and returns a rank's reply to the request of this number; None if none arrives in time."""
 
         def is_there() -> bool:
             message = self._answers.get(rank)
@@ -157,7 +178,7 @@ class Arrivals:
             return self._answers.pop(rank).received()
 
     def take_question(self, wait_seconds: float) -> Message | None:
-        """The oldest question; None if none arrives in time."""
+        """Removes and returns the oldest request; None if none arrives in time."""
         try:
             return self._questions.get(timeout=max(wait_seconds, 0.0))
         except Empty:

@@ -1,4 +1,4 @@
-"""Rendezvous of ranks: the store where they meet, their process group, and the addresses they listen at."""
+"""Rendezvous of ranks: their shared key-value store, process group, devices and network addresses."""
 
 from __future__ import annotations
 
@@ -40,23 +40,23 @@ __all__ = [
 
 LOOPBACK = "127.0.0.1"
 
-#: In place of an address: only ranks of this host connect, through Unix sockets where names of sockets
-#: disappear with their process.
+#: Used in place of an address if all ranks are on this host. On Linux the ranks then connect by Unix sockets
+#: with abstract names, which disappear with their process; elsewhere by the loopback address.
 SAME_HOST = "ipc" if sys.platform == "linux" else LOOPBACK
 
-#: An address that nobody has (RFC 5737): the way there is the way out of this host.
+#: An address that no host has (RFC 5737). The route to it is the route from this host to other networks.
 ELSEWHERE = "192.0.2.1"
 
 
 def rank_device(local_rank: int, *, is_shared: bool = False) -> torch.device:
-    """This rank's device: its own accelerator, or the CPU if the host has none.
+    """Returns the device of this rank: an accelerator, or the CPU if the host has no accelerator.
 
     Args:
-        local_rank: Place among the ranks of this host.
-        is_shared: Whether several ranks may use one accelerator if there are too few.
+        local_rank: Index of this rank among the ranks of this host.
+        is_shared: Whether several ranks may use one accelerator if there are more ranks than accelerators.
 
     Raises:
-        ProbeError: There are accelerators, but not one for this rank.
+        ProbeError: The host has accelerators, but fewer than ranks.
     """
     if not torch.accelerator.is_available():
         return torch.device("cpu")
@@ -76,7 +76,13 @@ def rank_device(local_rank: int, *, is_shared: bool = False) -> torch.device:
 
 
 def meeting_store(init_method: str, *, rank: int, num_ranks: int) -> Store:
-    """The store in which ranks without a process group exchange addresses while they start."""
+    """Returns the key-value store in which ranks without a process group exchange addresses at start-up.
+
+    Args:
+        init_method: URL of the meeting point (see `torch.distributed.init_process_group`).
+        rank: Index of this rank.
+        num_ranks: Number of ranks of the job.
+    """
     store, _, _ = next(iter(rendezvous(init_method, rank=rank, world_size=num_ranks)))
     found: Store = store
     return found
@@ -86,18 +92,20 @@ def meeting_store(init_method: str, *, rank: int, num_ranks: int) -> Store:
 def process_group(
     init_method: str, *, rank: int, num_ranks: int, device: torch.device, timeout_seconds: float
 ) -> Iterator[ProcessGroup | None]:
-    """All ranks of the job as a process group; None for one rank, which needs none.
+    """Context manager that creates a process group of all ranks of the job, and destroys it at the end.
 
-    Gradients go over the device's own backend (gloo on the CPU, NCCL with CUDA), control messages
-    over gloo. Leaving it closes this rank's connections, so that the others of a failed one learn
-    of it at once. Models wrapped for the group must be deleted by then: if the wrapper has the last
-    reference to a gloo group, the group's end waits for a thread while it holds the interpreter lock that
-    the thread needs (seen with torch 2.13).
+    It yields None if there is only one rank. Tensors on an accelerator use the device's own backend (NCCL
+    with CUDA), tensors on the CPU use gloo. The end of the context closes this rank's connections: if this
+    rank has failed, the other ranks notice it at once.
+
+    Delete every model wrapped in `DistributedDataParallel` before the context ends. If the wrapper has the
+    last reference to a gloo group, destroying the group deadlocks: it waits for a thread that needs the
+    interpreter lock, and holds this lock (seen with torch 2.13).
 
     Args:
-        init_method: Where the ranks meet (see `torch.distributed.init_process_group`).
-        rank: This rank.
-        num_ranks: All ranks.
+        init_method: URL of the meeting point (see `torch.distributed.init_process_group`).
+        rank: Index of this rank.
+        num_ranks: Number of ranks of the job.
         device: This rank's device.
         timeout_seconds: How long a collective waits for the slowest rank.
     """
@@ -122,10 +130,17 @@ def process_group(
 
 
 def exchange(store: Store, name: str, *, rank: int, num_ranks: int, value: str) -> list[str]:
-    """Exchanges a value of each rank: waits for all of them, and returns them in the order of ranks.
+    """Gathers one text of each rank on all ranks: waits for all ranks, and returns the texts by rank.
+
+    Args:
+        store: The key-value store that all ranks share.
+        name: Prefix of the keys; the same on all ranks, and not used before in this store.
+        rank: Index of this rank.
+        num_ranks: Number of ranks.
+        value: The text of this rank.
 
     Raises:
-        torch.distributed.DistStoreError: A rank did not come within the store's time limit.
+        torch.distributed.DistStoreError: A rank did not set its value within the store's time limit.
     """
     keys = [f"{name}/{other}" for other in range(num_ranks)]
     store.set(keys[rank], value)
@@ -134,7 +149,7 @@ def exchange(store: Store, name: str, *, rank: int, num_ranks: int, value: str) 
 
 
 def is_loopback(host: str) -> bool:
-    """Whether a host's name or address reaches only the host itself."""
+    """Whether `host` is the name or the address of the loopback interface."""
     try:
         return ipaddress.ip_address(host).is_loopback
     except ValueError:
@@ -142,27 +157,33 @@ def is_loopback(host: str) -> bool:
 
 
 def own_address(store: Store) -> str:
-    """The address that this rank's packets to the other ranks come from.
+    """Returns the network address at which other ranks reach this rank.
 
-    If the store is reached over TCP, that of the route to the store's host, else that of the route out of
-    this host; if there is none, the ranks must be on this host.
+    - If the store's host is this host's loopback address: the loopback address.
+    - If the store has another host: this host's address on the route to that host.
+    - If the store has no host, or no such address is found: this host's address on the route to other
+      networks.
+    - If that is not found either: the loopback address; all ranks must then be on this host.
     """
     while isinstance(store, PrefixStore):
         store = store.underlying_store
-    # Read from the object: stores in files and in memory have no host.
+    # Stores in files and in memory have no attribute `host`.
     host = str(getattr(store, "host", ELSEWHERE))
     if is_loopback(host):
         return LOOPBACK
     for target in (host, ELSEWHERE):
         found = _source_address(target)
-        # Debian maps a host's own name to 127.0.1.1: no address for others.
+        # Debian maps a host's own name to 127.0.1.1, which other hosts cannot reach.
         if found is not None and not is_loopback(found):
             return found
     return LOOPBACK
 
 
 def _source_address(target: str) -> str | None:
-    """This host's address on the route to another host; connecting a datagram socket sends nothing."""
+    """Returns this host's address on the route to `target`; None if there is no route.
+
+    Connecting a datagram socket sends nothing.
+    """
     try:
         family, kind, protocol, _, address = socket.getaddrinfo(target, 9, type=socket.SOCK_DGRAM)[0]
         with socket.socket(family, kind, protocol) as probe:
@@ -173,14 +194,14 @@ def _source_address(target: str) -> str | None:
 
 
 def bind(listening: zmq.Socket[bytes], host: str) -> str:
-    """Binds a socket to a free port of an address; returns the endpoint that others connect to.
+    """Binds a socket to a free port of an address; returns the endpoint that other ranks connect to.
 
-    It listens at that address alone, unless this host does not have it (a translated one, or a name): then
-    at all addresses.
+    If no network interface of this host has the address (it is translated, or a name), the socket listens at
+    all addresses.
 
     Args:
-        listening: The socket.
-        host: The address, or `SAME_HOST`.
+        listening: The socket to bind.
+        host: Address at which other ranks reach this rank, or `SAME_HOST`.
     """
     if host == "ipc":
         # An abstract name, which disappears with its process.

@@ -1,4 +1,4 @@
-"""The status table: exchanges the statuses of all ranks by ZeroMQ, and stores the newest of each."""
+"""The status table: sends this rank's status by ZeroMQ, and stores the newest status of each rank."""
 
 from __future__ import annotations
 
@@ -16,29 +16,34 @@ from tuner.transport.transport import STATUS_WIDTH, Array
 _HEAD = struct.Struct("<iq")
 _NUMBERS = np.dtype("<f8")
 
-#: Least time between two sends, for each rank, in seconds: statuses stay a small load.
+#: A rank waits at least this many seconds, times the number of ranks, between two sends of its status, so
+#: that statuses stay a small load on the network.
 MIN_SECONDS_PER_RANK = 0.0005
 
-#: A status that stays the newest is sent again at intervals that grow up to this, in seconds: for ranks that
-#: were not connected yet, or whose full queue lost it.
+#: An unchanged status is sent again, for ranks that were not connected yet or whose full queue lost it. The
+#: interval between repetitions doubles up to this value, in seconds.
 MAX_SECONDS = 1.0
 
-#: Capacity of the queue to one peer, in messages; further ones to a frozen peer are dropped.
+#: Capacity of the queue to one rank, in messages. If a rank stops reading, further messages to it are
+#: dropped.
 NUM_WAITING = 4
 
 
 class StatusTable:
-    """The newest known status of each rank.
+    """Table with the newest known status of each rank.
 
-    Statuses use their own sockets, so that no vector delays them. `post`, `statuses` and `silent_seconds` are
-    for the caller's thread, the rest for the one that owns the sockets. They share only single references and
-    array elements, each written by one of the two.
+    Statuses use sockets of their own, so that large vectors do not delay them. Two threads use a table:
+
+    - The caller's thread calls `post`, `statuses` and `silent_seconds`.
+    - The I/O thread, which owns the sockets, calls the other methods.
+
+    No lock is needed: the threads share only single references and array elements.
 
     Args:
-        context: Makes the sockets.
-        rank: This rank.
-        num_ranks: All ranks.
-        host: The address that others reach this rank at (see `bind`).
+        context: ZeroMQ context that creates the sockets.
+        rank: Index of this rank.
+        num_ranks: Number of ranks of the job.
+        host: Address at which other ranks reach this rank (see `bind`).
     """
 
     def __init__(self, context: zmq.Context[zmq.Socket[bytes]], rank: int, num_ranks: int, host: str) -> None:
@@ -59,7 +64,12 @@ class StatusTable:
         self._sent_at = 0.0
 
     def connect(self, endpoints: Sequence[str], token: bytes) -> None:
-        """Subscribes to the other ranks of the job with this token."""
+        """Subscribes to the statuses of the other ranks.
+
+        Args:
+            endpoints: Endpoint of each rank's status table, by rank.
+            token: Random token of the job; statuses with another token are ignored.
+        """
         self._token = token
         self.subscriber.subscribe(token)
         self.subscriber.ipv6 = any("[" in endpoint for endpoint in endpoints)
@@ -68,33 +78,33 @@ class StatusTable:
                 self.subscriber.connect(endpoint)
 
     def post(self, status: Array) -> bool:
-        """Stores this rank's status; returns whether the sending thread must be woken."""
+        """Stores this rank's status; returns whether the caller must wake the I/O thread to send it."""
         self._statuses[self._rank] = status
         self._counts[self._rank] += 1
         self._newest = (self._counts[self._rank], np.ascontiguousarray(status, dtype=_NUMBERS).tobytes())
-        # The other thread clears the flag before it reads the status, so that none is missed.
+        # The I/O thread clears the flag before it reads the status, so that it misses none.
         was_new, self._is_new = self._is_new, True
         return not was_new
 
     def statuses(self) -> Array:
-        """The newest known status of each rank."""
+        """Returns a copy of the newest known status of each rank, `(num_ranks, STATUS_WIDTH)`."""
         return self._statuses.copy()
 
     def silent_seconds(self) -> Array:
-        """Seconds since each rank last sent a status."""
+        """Returns the seconds since a new status of each rank arrived, `(num_ranks,)`; 0 for this rank."""
         silent: Array = np.maximum(time.monotonic() - self._received_at, 0)
         silent[self._rank] = 0
         return silent
 
     def seconds_until_due(self) -> float:
-        """How long the sending thread may sleep before the next send."""
+        """Returns how long the I/O thread may sleep before it must send this rank's status."""
         if self._newest is None:
             return MAX_SECONDS
         pause_seconds = self._min_seconds if self._is_new else self._pause_seconds
         return max(0.0, self._sent_at + pause_seconds - time.monotonic())
 
     def send_if_due(self) -> None:
-        """Sends this rank's status to all, if it is due."""
+        """Sends this rank's status to all other ranks, if enough time has passed since the last send."""
         if self._newest is None or self.seconds_until_due() > 0:
             return
         is_new, self._is_new = self._is_new, False
@@ -104,7 +114,7 @@ class StatusTable:
         self._pause_seconds = self._min_seconds if is_new else min(2 * self._pause_seconds, MAX_SECONDS)
 
     def receive(self) -> None:
-        """Stores the statuses that arrived; a repeated status is no sign of life."""
+        """Stores the statuses that arrived. A repeated status does not count as a sign of life."""
         for _ in range(NUM_WAITING * len(self._counts)):
             try:
                 message = self.subscriber.recv(zmq.NOBLOCK)
@@ -122,5 +132,5 @@ class StatusTable:
     def close(self, linger_milliseconds: int) -> None:
         """Closes the sockets."""
         self._publisher.close(linger_milliseconds)
-        # It only has subscriptions left to send, to ranks that are gone.
+        # This socket can only have unsent subscriptions left, to ranks that have ended.
         self.subscriber.close(0)

@@ -1,4 +1,17 @@
-"""The contract of transports: pass vectors and statuses between ranks, without matching calls."""
+"""The interface of transports, which send vectors and statuses between the ranks of one job.
+
+Terms used here and in the implementations:
+
+- *vector*: one contiguous tensor, usually all trainable parameters of a model or an update of them.
+- *tag*: a number that the sender attaches to a vector, for instance its step.
+- *publish*: a rank makes a vector available under a channel number; other ranks fetch a copy when they want
+  one.
+- *push*: a rank sends a vector to another rank's mailbox, unasked.
+- *request* and *reply*: a rank sends a vector to another rank (`ask`), which sends a vector back (`answer`).
+- *status*: a few numbers by which each rank tells all others how far it is.
+
+No call needs a matching call on the other rank at the same time.
+"""
 
 from __future__ import annotations
 
@@ -14,22 +27,23 @@ from torch import Tensor
 
 Array = npt.NDArray[np.float64]
 
-#: Numbers in a rank's status.
+#: How many numbers a rank's status has.
 STATUS_WIDTH = 24
 
-#: Channels in which a rank may publish.
+#: How many channels a rank has to publish in; channel numbers start at 0.
 NUM_CHANNELS = 3
 
 
 @dataclass(frozen=True, kw_only=True)
 class Received:
-    """A vector that another rank pushed here, or sent with a question.
+    """A vector received from another rank: pushed to this rank, sent with a request, or sent as a reply.
 
     Args:
-        sender: The rank it comes from.
-        tag: The number it was sent with.
-        vector: Its content, on the CPU; may be a view of the transport's own memory, which is valid until the
-            next call of the method that gave it, or until the request is answered.
+        sender: The rank that sent the vector.
+        tag: The number that the sender attached to the vector.
+        vector: The vector, on the CPU. It may be a view of the transport's own memory. The view of a pushed
+            vector or of a reply is valid until the next call of the method that returned it; the view of a
+            request's vector is valid until the request is answered.
     """
 
     sender: int
@@ -38,30 +52,37 @@ class Received:
 
 
 class Transport(ABC):
-    """Carries vectors of one length between the ranks of one job.
+    """Sends vectors of one length and statuses between the ranks of one job.
 
-    No call waits for another rank except `reply`, and that no longer than its limit: a rank that died,
-    was stopped or is slow stops nobody. All vectors have the length and type the transport was made
-    with; what it gives lies on the CPU, what it is given may lie on a device. Each is one contiguous
-    message. One thread of a rank uses a transport for everything but `next_request` and `answer`, which
-    may be called in another one.
+    Rules for vectors:
 
-    Three ways of passing vectors:
+    - All vectors have the length and dtype that the transport was created with.
+    - Vectors passed to a method may be on any device. Vectors returned are on the CPU.
+    - A vector is always received whole, never as a mixture of two.
 
-    - *published*: a rank `publish`es a vector in a channel, replacing the one before; any rank `fetch`es
-      the newest whole one, never a mixture of two.
-    - *pushed*: `push` puts a vector into a rank's mailbox; one from the same sender that was not
-      taken yet is replaced, so that a mailbox never grows; `take_pushed` gives each once.
-    - *asked*: `ask` sends a vector to a rank, which finds it by `next_request` in the order of arrival and
-      `answer`s it with a vector; `reply` gives the answer. One question from a rank to a rank at a time.
+    Three ways to send a vector:
 
-    A status is `STATUS_WIDTH` numbers of a rank that all others see, each number by itself: a
-    reader may see some of them new and others still old.
+    - Publish and fetch: `publish` makes a vector available in a channel and replaces the previous vector of
+      that channel. Any rank can copy the newest one by `fetch`.
+    - Push: `push` sends a vector to another rank's mailbox, and `take_pushed` empties the mailbox. A mailbox
+      contains at most one vector per sender: a newer vector replaces one that was not taken yet.
+    - Request and reply: `ask` sends a vector to another rank. That rank takes requests by `next_request`, in
+      order of arrival, and sends a vector back by `answer`. `reply` returns this vector to the asking rank. A
+      rank can have one unanswered request to each rank.
+
+    Rules for waiting and threads:
+
+    - Only `reply` and `next_request` wait for other ranks, at most for their `wait_seconds`. A rank that has
+      died or is slow blocks no other rank.
+    - `next_request` and `answer` may be called from a second thread; all other methods belong to one thread.
+
+    A status is `STATUS_WIDTH` numbers. Each number is updated by itself: a reader may see some new numbers
+    and some old ones.
 
     Attributes:
-        rank: This rank.
-        num_ranks: All ranks.
-        moved_bytes: Bytes of vectors this rank has sent to or fetched from other ranks.
+        rank: Index of this rank.
+        num_ranks: Number of ranks of the job.
+        moved_bytes: Bytes of vectors that this rank has sent to other ranks or fetched from them.
     """
 
     rank: int
@@ -70,110 +91,123 @@ class Transport(ABC):
 
     @abstractmethod
     def post(self, status: Array) -> None:
-        """Makes this rank's status `(STATUS_WIDTH,)` known to all."""
+        """Sends this rank's status `(STATUS_WIDTH,)` to all other ranks."""
 
     @abstractmethod
     def statuses(self) -> Array:
-        """The newest known status of every rank, `(num_ranks, STATUS_WIDTH)`; zeros where none came."""
+        """Returns the newest received status of every rank, `(num_ranks, STATUS_WIDTH)`.
+
+        The row of a rank from which no status has arrived is zero.
+        """
 
     @abstractmethod
     def silent_seconds(self) -> Array:
-        """Seconds since each rank last posted, as far as this one knows, `(num_ranks,)`.
+        """Returns the seconds since the newest status of each rank arrived here, `(num_ranks,)`.
 
-        Its own is 0; that of a rank that never posted counts from this transport's start.
+        The value for this rank itself is 0. For a rank from which no status has arrived yet, the time counts
+        from the creation of this transport.
         """
 
     @abstractmethod
     def publish(self, channel: int, vector: Tensor, tag: int) -> None:
-        """Publishes a vector in one of `NUM_CHANNELS` channels; it is copied before this returns."""
+        """Makes a copy of `vector` available to all ranks in a channel, in place of the previous one.
+
+        Args:
+            channel: Channel number, below `NUM_CHANNELS`.
+            vector: The vector; the caller may change it after the call.
+            tag: A number to attach, which `fetch` returns.
+        """
 
     @abstractmethod
     def prefetch(self, rank: int, channel: int) -> None:
-        """Announces a `fetch` of this vector, so that the transfer may start."""
+        """Starts the transfer of the vector that `rank` published in `channel`, for a later `fetch`."""
 
     @abstractmethod
     def fetch(self, rank: int, channel: int, out: Tensor, *, newer_than: int | None = None) -> int | None:
-        """Copies what a rank published last into `out`.
+        """Copies the newest available vector that a rank published in a channel into `out`.
 
-        It does not wait for that rank: where messages take time, it gives what an earlier `prefetch` or
-        `fetch` brought, and requests a new one.
+        The call does not wait for the other rank. It copies the vector that an earlier `prefetch` or `fetch`
+        has transferred, and starts the next transfer.
 
         Args:
-            rank: The rank that published; this one works too.
-            channel: The channel.
+            rank: The rank that published the vector; may be this rank.
+            channel: The channel number.
             out: The tensor to copy into.
-            newer_than: A tag; what is not newer is not copied.
+            newer_than: If given, only a vector with a larger tag is copied.
 
         Returns:
-            The tag it was published with; None if nothing (newer) is available.
+            The tag of the copied vector; None if no vector was copied.
         """
 
     @abstractmethod
     def push(self, rank: int, vector: Tensor, tag: int) -> bool:
-        """Sends a vector to another rank's mailbox; it is copied before this returns.
+        """Sends a copy of a vector to another rank's mailbox.
 
         Returns:
-            Whether it was sent; a full queue loses it.
+            Whether the vector was sent. It is lost if the queue to that rank is full.
         """
 
     @abstractmethod
     def take_pushed(self) -> list[Received]:
-        """What was pushed here since the last call, at most one from each sender."""
+        """Returns the vectors pushed to this rank since the last call, at most one per sender."""
 
     @abstractmethod
     def ask(self, rank: int, vector: Tensor, tag: int) -> bool:
-        """Asks a rank (itself works too); the vector is copied before this returns.
+        """Sends a request with a copy of a vector to a rank, which may be this rank itself.
 
         Returns:
-            False, and nothing is sent, while an earlier question to that rank is unanswered.
+            Whether the request was sent. It is not sent while an earlier request to that rank is unanswered.
         """
 
     @abstractmethod
     def reply(self, rank: int, *, wait_seconds: float = 0.0) -> Received | None:
-        """The answer to the question to a rank, given once.
+        """Returns the reply to this rank's request to `rank`. Each reply is returned once.
 
         Args:
-            rank: The rank that was asked.
-            wait_seconds: How long to wait for it at most.
+            rank: The rank that the request was sent to.
+            wait_seconds: How long to wait for the reply at most.
 
         Returns:
-            None while there is none; a later call may still give it.
+            The reply; None if it has not arrived yet. A later call may return it.
         """
 
     @abstractmethod
     def is_asked(self, rank: int) -> bool:
-        """Whether a question to a rank waits for its answer."""
+        """Whether a request from this rank to `rank` is unanswered."""
 
     @abstractmethod
     def next_request(self, *, wait_seconds: float = 0.0) -> Received | None:
-        """The oldest question not taken yet; taken once, it must be answered.
+        """Returns the oldest request to this rank that no call has returned yet; None if there is none.
+
+        The caller must answer it by `answer`.
 
         Args:
-            wait_seconds: How long to wait for one at most.
+            wait_seconds: How long to wait for a request at most.
         """
 
     @abstractmethod
     def answer(self, request: Received, fill: Callable[[Tensor], None], tag: int) -> None:
-        """Answers a question.
+        """Sends a reply to a request.
 
         Args:
-            request: The question; its vector is valid until `fill` returns.
-            fill: Writes the answer into the vector it is given, which is the message itself.
-            tag: A number that goes with it.
+            request: The request, from `next_request`; its vector is valid until `fill` returns.
+            fill: Function that writes the reply into the vector it is called with. That vector is sent
+                without another copy.
+            tag: A number to attach to the reply.
         """
 
     @abstractmethod
     def close(self) -> None:
-        """Releases everything; other ranks are not disturbed, and see this one fall silent."""
+        """Closes all connections. Other ranks continue; they receive no further status from this rank."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class VectorForm:
-    """Length and type of a job's vectors.
+    """Length and dtype of all vectors of a job.
 
     Args:
-        num_elements: At least 1.
-        dtype: A real floating type.
+        num_elements: Number of elements of a vector, at least 1.
+        dtype: Floating-point dtype of the elements.
     """
 
     num_elements: int
@@ -187,29 +221,29 @@ class VectorForm:
 
     @property
     def num_bytes(self) -> int:
-        """Size of one vector."""
+        """Size of one vector, in bytes."""
         return self.num_elements * self.dtype.itemsize
 
     def new(self) -> Tensor:
-        """An uninitialized vector."""
+        """Returns a new, uninitialized vector on the CPU."""
         return torch.empty(self.num_elements, dtype=self.dtype)
 
     def copy_of(self, source: Tensor) -> Tensor:
-        """A new vector on the CPU with this content."""
+        """Returns a copy of `source` on the CPU."""
         copy = self.new()
         self.copy(source, copy)
         return copy
 
     def view(self, buffer: Any) -> Tensor:
-        """The vector that lies in a buffer; it keeps the buffer alive."""
+        """Returns the content of a buffer as a vector without a copy; the vector keeps the buffer alive."""
         return torch.frombuffer(buffer, dtype=self.dtype, count=self.num_elements)
 
     def copy(self, source: Tensor, target: Tensor) -> None:
-        """Copies a vector once, outside of what autograd records."""
+        """Copies `source` into `target`, which is on the CPU, without recording it for autograd."""
         assert source.dtype == target.dtype == self.dtype, "a transport's vectors are of one type"
         assert source.numel() == target.numel() == self.num_elements, (
             "a transport's vectors are of one length"
         )
-        # From a device it is waited for: the target is ordinary memory.
+        # A copy from a device is finished when this returns, because the target is not pinned memory.
         assert target.device.type == "cpu", "a transport's own vectors lie on the CPU"
         target.detach().copy_(source.detach())

@@ -1,4 +1,7 @@
-"""The I/O thread that owns a rank's ZeroMQ sockets: sends, receives, and serves what was published."""
+"""The I/O thread of a rank: owns its ZeroMQ sockets, sends and receives messages, and serves fetches.
+
+A fetch of another rank is answered from the vector that this rank published last, while the rank trains.
+"""
 
 from __future__ import annotations
 
@@ -17,41 +20,46 @@ from tuner.transport.rendezvous import bind
 from tuner.transport.status_table import StatusTable
 from tuner.transport.transport import VectorForm
 
-#: Capacity of the queue to one peer, in messages. A frozen peer costs at most so many vectors.
+#: Capacity of the queue to one rank, in messages: the most vectors stored for a rank that has stopped
+#: reading.
 NUM_WAITING = 8
 
-#: A push or fetch that is not confirmed after this time, in seconds, counts as lost, and another may be sent.
+#: A push or fetch without a response after this many seconds counts as lost, and another one may be sent.
 EXPIRY_SECONDS = 30.0
 
 #: How often to retry messages that could not be sent, in seconds.
 RETRY_SECONDS = 0.1
 
-#: How long closing waits for messages in flight.
+#: How long closing waits until messages in flight are sent, in milliseconds.
 LINGER_MILLISECONDS = 300
 
-#: Messages taken from one peer before it is the next peer's turn.
+#: Most messages that are read from one socket before the next socket is read.
 NUM_TAKEN_AT_ONCE = 16
 
 _Socket = zmq.Socket[bytes]
 
 
 class IoThread:
-    """Moves messages between a rank's callers and the other ranks.
+    """Sends the messages of a rank, and receives those of the other ranks, in a thread of its own.
 
-    A rank has one ROUTER socket, which receives the others' messages, and a DEALER for each other rank; an
-    answer returns by the socket its question came from. A peer's name is its rank and the job's token, so
-    that a rank left over from another job, which still connects to a port that is now ours, is ignored.
+    Sockets: a rank has one ROUTER socket, at which other ranks connect, and one DEALER socket to each other
+    rank. A response is sent by the socket that its request came from. Each rank connects under a name made of
+    its rank and the job's token. Messages from an unknown name are ignored, for instance from a process of an
+    ended job that still connects to a port which this job now uses.
 
-    Nothing blocks: one push per rank is in flight until that rank's I/O thread confirms it, while the newest
-    waits; one fetch per rank and channel; one question per rank. Callers hand messages over by `put`, which
-    stores one message for each place, so that a thread that gets no time costs no memory.
+    Limits, so that no call blocks and memory is bounded:
+
+    - One push to each rank is in flight until that rank's I/O thread confirms it. Of the pushes after it,
+      only the newest waits.
+    - One fetch per rank and channel, and one request per rank, is in flight.
+    - `put` stores one message per key (`Message.place`).
 
     Args:
-        rank: This rank.
-        num_ranks: All ranks.
-        host: The address that others reach this rank at (see `bind`).
-        form: Of the vectors.
-        arrivals: Where to put received messages.
+        rank: Index of this rank.
+        num_ranks: Number of ranks of the job.
+        host: Address at which other ranks reach this rank (see `bind`).
+        form: Length and dtype of the vectors.
+        arrivals: Store for the received messages.
     """
 
     def __init__(self, *, rank: int, num_ranks: int, host: str, form: VectorForm, arrivals: Arrivals) -> None:
@@ -66,7 +74,7 @@ class IoThread:
         self._is_closing = False
         self._context: Final = zmq.Context()
         self._router: Final[_Socket] = self._context.socket(zmq.ROUTER)
-        # A peer whose connection broke comes back under its name.
+        # A rank whose connection broke connects again under the same name.
         self._router.router_handover = True
         self._router.sndhwm = self._router.rcvhwm = NUM_WAITING * 2
         self.status_table: Final = StatusTable(self._context, rank, num_ranks, host)
@@ -74,18 +82,25 @@ class IoThread:
         self._dealers: dict[int, _Socket] = {}
         self._names: dict[int, bytes] = {}
         self._published: dict[int, Message] = {}
-        #: Ranks and channels whose fetch is answered by the next publication.
+        #: Pairs (rank, channel) of fetches that wait until this rank publishes a newer vector in that
+        #: channel.
         self._parked: set[tuple[int, int]] = set()
-        #: By rank: number of the push in flight, and when it was sent.
+        #: Maps each rank to the number of the push in flight to it and the time at which that push was sent.
         self._in_flight: dict[int, tuple[int, float]] = {}
         self._waiting: dict[tuple[Kind, int, int], Message] = {}
-        #: What ended the thread, unless `stop` did.
+        #: The exception that ended the thread; None if it runs, or was ended by `stop`.
         self.failure: Exception | None = None
-        # A daemon, so that a rank that ends without `close` does end.
+        # A daemon thread does not keep the process alive if a rank ends without `close`.
         self._thread: Final = threading.Thread(target=self._run, name=f"io-{rank}", daemon=True)
 
     def start(self, endpoints: Sequence[str], status_endpoints: Sequence[str], token: bytes) -> None:
-        """Connects to the other ranks and hands the sockets over to the thread."""
+        """Connects to the other ranks and starts the thread, which owns the sockets from then on.
+
+        Args:
+            endpoints: Endpoint of each rank's ROUTER socket, by rank.
+            status_endpoints: Endpoint of each rank's status table, by rank.
+            token: Random token of the job, the same on all ranks.
+        """
         self.status_table.connect(status_endpoints, token)
         self._names = {rank: b"%d:%s" % (rank, token) for rank in range(len(endpoints))}
         for rank, endpoint in enumerate(endpoints):
@@ -100,7 +115,7 @@ class IoThread:
         self._thread.start()
 
     def put(self, message: Message) -> None:
-        """Hands a message over to be sent; it replaces an older one of the same place."""
+        """Queues a message to be sent; it replaces an unsent message with the same `Message.place`."""
         with self._lock:
             is_first = not self._outbox
             self._outbox[message.place] = message
@@ -108,13 +123,13 @@ class IoThread:
             self.wake()
 
     def wake(self) -> None:
-        """Wakes the thread."""
-        # Refused only if so many wake-ups are unread that one more would add nothing.
+        """Wakes the thread from its wait for messages."""
+        # The socket is full only if wake-ups are unread, so that the thread will wake in any case.
         with suppress(BlockingIOError):
             self._wake_up_end.send(b"!")
 
     def stop(self) -> None:
-        """Ends the thread and waits for it; messages in flight have `LINGER_MILLISECONDS`."""
+        """Ends the thread and waits for it. Messages in flight are sent for at most `LINGER_MILLISECONDS`."""
         self._is_closing = True
         self.wake()
         if self._thread.ident is None:
@@ -162,11 +177,11 @@ class IoThread:
             self.status_table.send_if_due()
 
     def _send_outbox(self) -> bool:
-        """Sends all messages that callers have put; returns whether they are the last."""
+        """Moves all messages from `put` to the sending queue; returns whether `stop` was called before."""
         with suppress(BlockingIOError):
             self._wake_up_socket.recv(4096)
-        # Read after the wake-ups, or the one from `stop` could be read before its flag is seen; and before
-        # the messages, so that those put before closing are still sent.
+        # The flag is read after the wake-ups: otherwise the wake-up of `stop` could be consumed before its
+        # flag is seen. It is read before the messages, so that messages put before `stop` are still sent.
         is_last = self._is_closing
         with self._lock:
             messages, self._outbox = self._outbox, {}
@@ -185,9 +200,9 @@ class IoThread:
 
     @staticmethod
     def _taken_from(readable: _Socket) -> list[list[zmq.Frame]]:
-        """The messages available at a socket that has some, their content not copied."""
+        """Returns the messages that can be read from a socket now, without a copy of their content."""
         messages: list[list[zmq.Frame]] = []
-        # To ask whether there are more is cheaper than to be refused one.
+        # Asking for the number of events is cheaper than the exception of a failed read.
         while len(messages) < NUM_TAKEN_AT_ONCE and int(readable.getsockopt(zmq.EVENTS)) & zmq.POLLIN:
             messages.append(readable.recv_multipart(zmq.NOBLOCK, copy=False))
         return messages
@@ -198,7 +213,10 @@ class IoThread:
                 del self._waiting[place]
 
     def _is_sent(self, message: Message) -> bool:
-        """Sends a message if its connection is free."""
+        """Sends a message if possible; returns whether it was sent.
+
+        A push has to wait while the previous push to the same rank is in flight.
+        """
         if message.kind is Kind.PUSHED:
             _, sent_at = self._in_flight.get(message.rank, (0, -EXPIRY_SECONDS))
             if time.monotonic() - sent_at < EXPIRY_SECONDS:
@@ -212,19 +230,20 @@ class IoThread:
         return True
 
     def _deliver(self, message: Message, rank: int) -> None:
-        """Gives a message to ZeroMQ, which uses the vector's own memory until it is sent.
+        """Passes a message to ZeroMQ, which reads the vector's own memory until the message is sent.
 
         Raises:
-            zmq.Again: The queue is full.
+            zmq.Again: The queue to that rank is full.
         """
         if message.kind in (Kind.ANSWER, Kind.PUBLISHED, Kind.ARRIVED):
-            # Back the way the question came; to one that is gone, it goes nowhere.
+            # Responses use the socket that the request came from. ZeroMQ drops a response to a rank that has
+            # ended.
             self._router.send_multipart([self._names[rank], *message.parts()], zmq.NOBLOCK, copy=False)
         else:
             self._dealers[rank].send_multipart(message.parts(), zmq.NOBLOCK, copy=False)
 
     def _take(self, message: Message | None) -> None:
-        """Does what a message from another rank asks for."""
+        """Handles a message from another rank; None stands for an invalid one, which is ignored."""
         if message is None:
             return
         if message.kind is Kind.FETCH:

@@ -1,17 +1,19 @@
-"""Passes vectors between ranks by ZeroMQ messages: over TCP between hosts, over Unix sockets on one host.
+"""Transport by ZeroMQ messages: over TCP between hosts, over Unix sockets on one host.
 
-Each rank has one I/O thread that owns all its sockets (ZeroMQ's must not be shared). It answers
-fetches from the newest publication and receives what others send, whatever the rank's other threads do;
-only a rank whose process is stopped does not, and then others use the last they received. Why the threads
-are safe from each other:
+Each rank has one I/O thread that owns all its sockets (a ZeroMQ socket must not be shared between threads).
+The I/O thread sends published vectors to the ranks that fetch them and receives messages, whatever the rank's
+other threads do. If a rank's process is stopped, the other ranks continue with the last vectors they received
+from it.
 
-- A vector is copied once, when the caller gives it, and never changed after that: ZeroMQ sends that copy.
-- A received vector lies in its message, which lives as long as somebody has the vector.
-- Messages to send wait in the I/O thread's outbox and received ones in `Arrivals`, each under a lock. Both
-  are bounded, since the newest message of each place replaces the older ones.
+Why the threads do not disturb each other:
 
-A frozen peer costs at most `NUM_WAITING` vectors in the queue to it, and one that waits; the queue to a dead
-one is dropped by the system.
+- A vector is copied once, when the caller passes it. ZeroMQ sends this copy, which never changes.
+- A received vector is a view of its message, and keeps the message in memory.
+- Messages to send are stored in the I/O thread's outbox, received messages in `Arrivals`, each under a lock.
+  Both are bounded: the newest message of each kind, rank and channel replaces older ones.
+
+A rank that has stopped reading costs memory for at most `NUM_WAITING` + 1 vectors on each other rank. The
+queue to a dead rank is freed.
 """
 
 from __future__ import annotations
@@ -32,28 +34,35 @@ from tuner.transport.zmq_io_thread import EXPIRY_SECONDS, IoThread
 
 
 class MessageTransport(Transport):
-    """Carries vectors by ZeroMQ; between hosts, TCP must reach any port.
+    """Transport by ZeroMQ messages.
 
-    Making one waits until all ranks have reported their addresses. Stop threads that serve requests before
-    `close`: a closed transport must not be used. Nothing is encrypted, as with torch.distributed itself: the
-    network between the hosts must be trusted.
+    Requirements:
 
-    Beyond the contract: `push` and `ask` return True for a rank that is gone, which looks like a slow one. A
-    push waits while the one before it is in flight, and a newer one replaces it. A publication counts as
-    moved when it arrives, whether it is fetched into a tensor or not. `close` waits `LINGER_MILLISECONDS`
-    for messages in flight. A question is lost if its connection breaks while both ranks live.
+    - Between hosts, TCP connections to any port must be possible.
+    - The network must be trusted: as with torch.distributed, nothing is encrypted.
+    - The constructor waits until all ranks have reported their addresses.
+    - A closed transport must not be used: stop threads that answer requests before `close`.
+
+    Details beyond the interface:
+
+    - `push` and `ask` return True also for a rank that has ended, which cannot be told from a slow rank.
+    - A push waits while the previous push to the same rank is in flight; a newer push replaces a waiting one.
+    - `moved_bytes` counts a published vector when it arrives, even if no `fetch` copies it.
+    - `close` waits up to `LINGER_MILLISECONDS` for messages in flight.
+    - A request is lost if the connection breaks while both ranks are alive.
 
     Args:
-        store: Where the ranks meet; used only here, and fresh for each job.
-        rank: This rank.
-        num_ranks: All ranks.
-        num_elements: Length of all vectors.
-        dtype: Their floating type.
+        store: Key-value store in which the ranks exchange their addresses; must be empty at first, and is
+            used only by the constructor.
+        rank: Index of this rank.
+        num_ranks: Number of ranks of the job.
+        num_elements: Number of elements of each vector.
+        dtype: Floating-point dtype of the vectors.
         one_host: Whether all ranks run on one host, in one network namespace; the same on all ranks.
-        host: The address that others reach this rank at; found if not given.
+        host: Address at which other ranks reach this rank; determined from the routes of this host if None.
 
     Raises:
-        torch.distributed.DistStoreError: A rank did not come within the store's time limit.
+        torch.distributed.DistStoreError: A rank did not report its address within the store's time limit.
     """
 
     def __init__(
@@ -74,12 +83,12 @@ class MessageTransport(Transport):
         self._counting = threading.Lock()
         self._arrivals = Arrivals(self._count)
         self._is_closed = False
-        # The main thread's.
+        # Used only by the main thread.
         self._num_published = [0] * NUM_CHANNELS
         self._own: dict[int, Message] = {}
         self._num_sent = [0] * num_ranks
         self._asked: dict[int, int] = {}
-        # The serving thread's.
+        # Used only by the thread that answers requests.
         self._taken: dict[int, Message] = {}
         self._io_thread = IoThread(
             rank=rank,
@@ -174,7 +183,7 @@ class MessageTransport(Transport):
         return True
 
     def _send(self, kind: Kind, rank: int, vector: Tensor, tag: int) -> int:
-        """Sends a vector to a rank; returns the message's number."""
+        """Sends a copy of a vector to a rank; returns the message's number."""
         self._num_sent[rank] += 1
         number = self._num_sent[rank]
         self._pass_on(
