@@ -1,1 +1,21 @@
-"""Search policies and the search loop."""
+"""Search policies, which choose the next measurement, and the search loop, which runs it.
+
+The terms of this package:
+
+- configuration: values of all axes of the search space, such as the number of nodes, the batch size, the
+  learning rate and the communication strategy. A candidate is a configuration that may be recommended.
+- probe: an attempt to train or time one configuration. The ledger (the database of the study) stores it.
+- slice: a part of a probe that runs without interruption. A probe is paused between its slices, and every
+  slice is charged to the budget.
+- run: the training of a probe, with the measurements of all its slices.
+- score: an evaluation of the goal's metric. The target is the value that the metric has to reach.
+- samples to target, time to target: number of training samples processed, and training seconds, until a run
+  reaches the target.
+- incumbent: the candidate with the smallest expected cost so far.
+- cost model: a model of step time or of samples to target in closed form, with parameters that are fitted to
+  measurements. The code calls it a law.
+- slope model: a linear regression of log step time, or of log samples to target, on the log values of the
+  axes.
+- emulated ranks: ranks whose gradients are computed on this machine, while their seconds are computed by the
+  step-time model of a described cluster.
+"""

@@ -1,4 +1,8 @@
-"""Acquisition of candidates: expected savings, cost and length of each candidate's next slice."""
+"""Evaluate the next slice of every candidate: its expected saving, its cost and its length.
+
+`Acquisition` combines the acquisition function (`tuner.search.improvement`) with the costs of slices and the
+limits of the budget, and turns the best slice into an action of the policy.
+"""
 
 from __future__ import annotations
 
@@ -24,35 +28,39 @@ from tuner.search.timings import timing_key
 
 Array = npt.NDArray[np.float64]
 
-#: Slice length of a new probe, as a share of its predicted training time, and of a started run, as a share of
-#: the time it has trained.
+#: Slice length of a new probe, as a share of the predicted training time to target, and slice length of a
+#: started run, as a share of the training time that the run already has.
 _NEW_SHARE, _MORE_SHARE = 0.04, 0.3
-#: If resuming costs a start-up, a slice of the incumbent covers this share of its predicted training time.
+#: If every slice is charged a start-up, a slice of the incumbent lasts this share of the incumbent's
+#: predicted training time to target.
 _TRAINING_SHARE = 0.2
-#: Predicted training times are capped at this multiple of the incumbent's; longer ones are never chosen.
+#: For the length of a slice, a candidate's predicted training time is capped at this multiple of the
+#: incumbent's.
 _LENGTHS = 2.0
-#: Maximum cost of a slice, as a share of everything spent so far. So expensive slices come late.
+#: Maximum cost of a slice, as a share of the cost of all slices so far. So slices become more expensive only
+#: gradually.
 _SHARE_OF_SPENT = 0.15
-#: Minimum length of a new slice: this share of the start-up time, and this number of steps.
+#: Minimum length of the first slice of a probe: this share of the start-up time, and this number of steps.
 _STARTUP_SHARE, _FEWEST_STEPS = 0.5, 4
-#: Minimum length of any slice in steps, regardless of its cost.
+#: Minimum length of any slice in steps. It applies even if the slice then exceeds the maximum cost.
 _WHOLE_STEP = 1.1
-#: Minimum expected saving of a probe, even of a free one, as a share of the incumbent's cost.
+#: A probe must be expected to save at least this share of the cost of a training with the incumbent, even if
+#: the probe costs nothing.
 _LEAST_GAIN = 1e-2
-#: Maximum length of a timing probe in training seconds, even if it has steps left.
+#: Maximum length of a timing probe in training seconds. It applies even if fewer steps than planned are done.
 _TIMING_SECONDS = 1.5
-#: A candidate's steps are timed first if step time makes up more than this share of the variance of its log
-#: seconds to target.
+#: A candidate's steps are timed before the candidate is trained if the uncertainty of step time causes more
+#: than this share of the variance of log seconds to target.
 _TIMING_SHARE = 0.5
-#: The target is out of reach if the probability that any candidate reaches it is at most this.
+#: The target counts as out of reach if the probability that any candidate reaches it is at most this value.
 _LEAST_CHANCE = 0.1
-#: Thresholds of `before_the_budget_ends`. A run trains to the target if it reaches the target within the
-#: budget with at least the second probability. A later start counts as too late only if it lowers this
-#: probability below the first one.
+#: Two probabilities, used by `Acquisition.before_the_budget_ends`. A run trains to the target if it reaches
+#: the target within the budget with at least probability `_MAY_ARRIVE`. A later start is too late if it
+#: lowers this probability, and the lowered probability is below `_SURE_TO_ARRIVE`.
 _SURE_TO_ARRIVE, _MAY_ARRIVE = 0.75, 0.5
-#: Such a slice is long enough to reach the target with this probability.
+#: A slice from `Acquisition.before_the_budget_ends` is long enough to reach the target with this probability.
 _NEARLY_SURE = 0.9
-#: A probe ends without its score after this multiple of its expected seconds.
+#: A slice that waits for a score ends without the score after this multiple of its expected seconds.
 _OVERRUN_FACTOR = 4.0
 
 
@@ -61,10 +69,11 @@ class Option:
     """A slice that could run next.
 
     Args:
-        index: Index of the candidate.
-        is_timing: Whether it only times steps.
-        charged_seconds: Expected charged seconds.
-        share_of_cost: Opportunity cost as a share of its price; 0 if its nodes would be idle otherwise.
+        index: Index of the slice's candidate in `Prospects.configurations`.
+        is_timing: Whether the slice only times steps, instead of training.
+        charged_seconds: Expected seconds that the slice is charged.
+        share_of_cost: Opportunity cost of the slice, divided by the price of its charged seconds; 0 if the
+            nodes would be idle without the slice.
     """
 
     index: int
@@ -74,12 +83,13 @@ class Option:
 
 
 class Acquisition:
-    """Evaluates the next slice of every candidate for one decision.
+    """Evaluates the next slice of every candidate for one decision of the policy.
 
     Args:
         state: State of the search.
-        beliefs: Forecasts of the candidates.
-        prospects: The forecasts as expected after the slices in flight.
+        beliefs: Forecasts from the measurements so far; the prices of the candidates are read from here.
+        prospects: Distribution of the time to target of every candidate. While slices are running, it can be
+            the distribution that is expected once they have ended (`Believer.prospects`).
     """
 
     def __init__(self, state: SearchState, beliefs: Beliefs, prospects: Prospects) -> None:
@@ -91,11 +101,11 @@ class Acquisition:
         self._charged = probe_cost(state, prospects, beliefs.price)
         done = prospects.status.seconds
         again = np.zeros(len(done)) if state.terms.resumes else done * self._charged.per_second
-        # A candidate that cannot be trained further is no incumbent and gains nothing.
+        # A candidate becomes the incumbent only if its run has reached the target or can be trained further.
         usable = [(run is not None and run.arrived) or self._may_go_on(i) for i, run in enumerate(self._runs)]
         self._any_arrived = any(run.arrived for run in state.runs.values())
-        #: Number of trainings that benefit from a better configuration, and the share of a started run that
-        #: each of them does not have to repeat.
+        #: Number of trainings that benefit from a better configuration, and the share of a started run's
+        #: training time that each of these trainings saves, because the run continues to the target.
         self._trainings, credit = state.further_trainings, 0.0
         if not self._any_arrived and state.terms.is_training:
             self._trainings += 1
@@ -110,7 +120,8 @@ class Acquisition:
         self.weights: Weights = weigh(prospects, self.costs, self._slice_seconds)
         can_time = state.schedule.times_steps and self._may_start and state.terms.times_alone
         under_way = {timing_key(a.configuration, state.cluster) for a in state.capacity.under_way}
-        #: Keys that were timed, are being timed, or could not be timed; None if timing is not possible.
+        #: Keys (`timing_key`) of configurations whose steps were timed, are being timed, or failed to be
+        #: timed; None if the job does not allow timing probes now.
         self._timed = state.timed() | state.failed_timings() | under_way if can_time else None
 
     @property
@@ -126,7 +137,7 @@ class Acquisition:
 
     @property
     def can_go_on(self) -> bool:
-        """Whether the incumbent can be trained further, by its own run or from a run on other nodes."""
+        """Whether the incumbent can train further: as a new run, its own run, or from a checkpoint."""
         return self._may_go_on(self.incumbent)
 
     def _may_go_on(self, index: int) -> bool:
@@ -138,25 +149,28 @@ class Acquisition:
             return False  # the budget ends before the run trains anything new
         if not self._can_transfer(run, configuration):
             return run.is_open
-        # After a fault, or if the target was nearer before, the run resumes as a new probe.
+        # A run that ended by a fault, or that reached an earlier, easier target, resumes as a new probe.
         return (run.is_open and run.configuration == configuration) or (run.can_continue and self._may_start)
 
     @property
     def is_reachable(self) -> bool:
-        """Whether any candidate is expected to reach the target, without regard to the goal's limits."""
+        """Whether any candidate is expected to reach the target, if the goal's limits are ignored."""
         return self._prospects.reach > _LEAST_CHANCE
 
     @property
     def keeps_limits(self) -> bool:
-        """Whether any candidate may reach the target within the goal's limits."""
+        """Whether any candidate may reach the target within the goal's deadline and dollars."""
         keeps = keeps_within(self._prospects, self.costs.log_longest)
         return bool(np.any((keeps > LEAST_PROBABILITY) & ~self._prospects.status.ended))
 
     def best_option(self, opportunity: OpportunityCost) -> Option | None:
-        """The slice with the highest acquisition that pays for itself and can run now; None if there is none.
+        """Returns the slice with the highest score (`Weights.score`) that pays for itself and can run now.
 
         Args:
-            opportunity: Opportunity costs of slices.
+            opportunity: Opportunity cost of each slice that could run.
+
+        Returns:
+            The slice; None if no slice pays for itself, or if none of those that do can run now.
         """
         weights = self.weights
         least = _LEAST_GAIN * math.exp(min(weights.log_incumbent, NEVER))
@@ -169,7 +183,7 @@ class Acquisition:
         return None
 
     def _option(self, index: int, opportunity: OpportunityCost) -> Option | None:
-        """A candidate's next slice; None if it cannot run now."""
+        """Returns a candidate's next slice; None if the slice cannot run now."""
         configuration = self._prospects.configurations[index]
         if opportunity.leads(configuration) or not self._state.fits(configuration):
             return None
@@ -179,7 +193,7 @@ class Acquisition:
         charged, fixed = self._charged.per_second[index], self.costs.fixed[index]
         startup = self._charged.per_slice[index]
         if is_timing and can_train:
-            # Timing is cheaper than training only if start-up is not most of the cost of both.
+            # If start-up is most of the cost of both a timing slice and a training slice, training is better.
             share = (_TIMING_SECONDS * charged + startup) / (seconds * charged + fixed)
             speed = float(self._prospects.log_seconds_sd[index]) ** 2
             is_timing = speed > max(share, _TIMING_SHARE) * self._prospects.variance_log[index]
@@ -198,7 +212,7 @@ class Acquisition:
         )
 
     def _may_train(self, index: int) -> bool:
-        """Whether a candidate's own run can be started or resumed."""
+        """Whether a run of exactly this candidate can be started or resumed."""
         run, configuration = self._runs[index], self._prospects.configurations[index]
         if run is None:
             return self._may_start and self._state.space.is_runnable(configuration)
@@ -209,11 +223,20 @@ class Acquisition:
         cluster, configuration = self._state.cluster, self._prospects.configurations[index]
         if self._timed is None or timing_key(configuration, cluster) in self._timed:
             return False
-        # Timing emulated ranks only repeats the description, while real ranks can be timed on other nodes.
+        # The step times of emulated ranks are computed from the cluster's description, so that timing them
+        # shows nothing new. If a part of the cluster exists, its real ranks can be timed.
         return cluster.at_hand is None or not cluster.emulates(configuration)
 
     def _slice_seconds(self, log_incumbent: float) -> Array:
-        """Training seconds of each candidate's next slice, `(num,)`."""
+        """Computes the training seconds of each candidate's next slice.
+
+        Args:
+            log_incumbent: Logarithm of the expected cost of one training with the incumbent, in the goal's
+                unit.
+
+        Returns:
+            The training seconds, `(num,)`.
+        """
         state, prospects = self._state, self._prospects
         if state.job.probe.slice_seconds is not None:
             return np.full(len(self._runs), state.job.probe.slice_seconds)
@@ -229,21 +252,30 @@ class Acquisition:
         more = 1.0 if state.terms.pays_to_resume else 0.25
         least = np.where(started, np.maximum(more * startup, 2 * step), least_new)
         share = np.where(started, np.maximum(_MORE_SHARE * elapsed, 0.03 * length), _NEW_SHARE * length)
-        # A slice shorter than one step shows nothing.
+        # A slice shorter than one step measures nothing, so the maximum is at least about one step.
         most = np.maximum(most, np.maximum(_STARTUP_SHARE * startup, _WHOLE_STEP * step))
         found = np.minimum(np.maximum(share, least), most)
         if not state.terms.resumes:
-            # Repeated training at least doubles, so all repetitions together cost no more than the last one.
+            # Each slice repeats the training from the start. If its length at least doubles each time, then
+            # all earlier slices together cost no more than the last one.
             found = np.maximum(found, elapsed)
         return np.asarray(np.maximum(self._to_a_score(found), 1e-6))
 
     def _to_a_score(self, seconds: Array) -> Array:
-        """Extends slices to the next score if a shorter slice shows nothing or costs another start-up.
+        """Extends slices up to the next score of their run.
 
-        A started run without a score shows nothing until its first score. A new run shows its step time
-        first, which is enough if the goal is to minimize seconds. If the goal is to minimize dollars, a new
-        run also trains to its first score, because the costs of equally long probes may differ a
-        hundredfold.
+        - If every slice is charged a start-up, every slice is extended at least to the next score.
+        - Otherwise, the slice of a started run without a score is extended to the first score, because it
+          would show nothing before.
+        - A new run shows its step time first. This is enough if the goal is to minimize seconds. If the goal
+          is to minimize dollars, a new run is extended to its first score too, because probes of equal length
+          may differ in cost by a factor of a hundred.
+
+        Args:
+            seconds: Planned training seconds of each candidate's slice, `(num,)`.
+
+        Returns:
+            The training seconds after the extension, `(num,)`.
         """
         state, status = self._state, self._prospects.status
         if not state.terms.pays_to_resume:
@@ -254,21 +286,31 @@ class Acquisition:
         return np.asarray(samples * self._prospects.seconds_per_sample)
 
     def _end_samples(self, index: int, seconds: float) -> int:
-        """Samples at which a candidate's slice ends if it trains for about `seconds` training seconds."""
+        """Returns the number of samples processed by a candidate's run at the end of its next slice.
+
+        Args:
+            index: Index of the candidate.
+            seconds: Planned training seconds of the slice. The slice may be longer, so that it ends at a
+                score.
+        """
         state, seen = self._state, self._seen[index]
         configuration = self._prospects.configurations[index]
         wanted = seen + seconds / float(self._prospects.seconds_per_sample[index])
         due = state.next_score_samples(configuration, seen) or 0
         run = self._runs[index]
         if run is None or run.rise_samples is None:
-            wanted = max(wanted, state.rise_samples)  # a shorter run shows little
+            wanted = max(wanted, state.rise_samples)  # most runs do not improve before
         if state.schedule.has_scores:
             return max(state.schedule.at_or_after(configuration, wanted), due)
         # One more score shows how fast the run improves.
         return max(math.ceil(wanted), state.terms.next_score_samples(due) or 0)
 
     def execute(self, option: Option) -> Start | Continue:
-        """The action that runs an option."""
+        """Returns the action that runs a slice.
+
+        Args:
+            option: The slice, from `best_option`.
+        """
         if not option.is_timing:
             if option.index == self.incumbent:
                 return self.go_on()
@@ -281,17 +323,20 @@ class Acquisition:
         )
 
     def before_the_budget_ends(self, option: Option) -> Continue | Start | None:
-        """A slice that trains a run to the target while the budget still allows it.
+        """Decides whether to train a run to the target now, because the budget may not allow it later.
 
-        Without this rule, a search could end with forecasts only, although it could have trained a run to
-        the target.
+        Without this rule, a search could use up its budget before any run has reached the target.
 
         Args:
-            option: The slice that would run otherwise.
+            option: The slice that is run if this rule does not apply.
 
         Returns:
-            The action. None if the budget also allows it after `option`, if a run has reached the target, if
-            no run is likely to reach it, while slices are in flight, or if resuming costs no start-up.
+            The action that trains a run to the target, or None if the rule does not apply. It does not apply
+
+            - if the budget still allows this training after the slice `option`;
+            - if a run has already reached the target, or if none is likely to reach it;
+            - while slices are running;
+            - for emulated ranks, and for jobs that resume a run without a start-up.
         """
         state, status, draws = self._state, self._prospects.status, self._prospects.draws
         runs = [i for i, run in enumerate(self._runs) if run and self._may_train(i) and not status.ended[i]]
@@ -311,10 +356,10 @@ class Acquisition:
             for first in (None, before)
         )
         if option.index in runs and not option.is_timing:
-            later[runs.index(option.index)] = now[runs.index(option.index)]  # the slice belongs to this run
+            later[runs.index(option.index)] = now[runs.index(option.index)]  # `option` continues this run
         likely = 1.0 - status.never[runs]
         place = int(np.argmax(likely * now))
-        # Only the budget is a reason to hurry, not the chance that the run never reaches the target.
+        # Compare probabilities with the same factor `likely`, so that only the budget makes a run late.
         is_late = (likely * later).max() < likely[place] * min(now[place], _SURE_TO_ARRIVE)
         if runs[place] == option.index or likely[place] * now[place] < _MAY_ARRIVE or not is_late:
             return None
@@ -326,7 +371,13 @@ class Acquisition:
         )
 
     def _until_arrival(self, index: int) -> Until:
-        """End of a slice that very probably reaches the target; the budget may end the slice earlier."""
+        """Returns limits of a slice so long that its run very probably reaches the target.
+
+        The limits also include the end of the budget, which may come first.
+
+        Args:
+            index: Index of the candidate.
+        """
         seen, left = float(self._prospects.status.seconds[index]), self._seconds_left(index)
         if self._state.job.probe.slice_seconds is not None:
             return self._until(index, Purpose.TRAINING)
@@ -335,7 +386,7 @@ class Acquisition:
         return Until(samples=self._end_samples(index, seconds), training_seconds=seen + left)
 
     def go_on(self) -> Start | Continue:
-        """The next slice of the incumbent."""
+        """Returns the action that runs the next slice of the incumbent."""
         run, configuration = self._runs[self.incumbent], self._prospects.configurations[self.incumbent]
         has_run = run is not None and (
             run.configuration == configuration or not self._can_transfer(run, configuration)
@@ -351,7 +402,8 @@ class Acquisition:
         if run is not None and run.is_open and run.configuration == configuration:
             return Continue(probe_id=run.probe.probe_id, purpose=purpose, until=until, reason=reason)
         if run is not None and not self._can_transfer(run, configuration):
-            # The run's curve holds for all nodes, so it continues where it runs.
+            # The run cannot move, but its learning curve is the same on any number of nodes. So the run
+            # continues on its own nodes.
             samples = until.samples or int(run.measurement.samples + 1)
             until = Until(samples=samples)
             return Continue(probe_id=run.probe.probe_id, purpose=purpose, until=until, reason=reason)
@@ -364,7 +416,12 @@ class Acquisition:
         )
 
     def _until(self, index: int, purpose: Purpose) -> Until:
-        """End of a candidate's next slice; the budget may end the slice earlier."""
+        """Returns the limits of a candidate's next slice, which include the end of the budget.
+
+        Args:
+            index: Index of the candidate.
+            purpose: Purpose of the slice.
+        """
         state = self._state
         run, seconds = self._runs[index], float(self.weights.slice_seconds[index])
         done = float(self._prospects.status.seconds[index])
@@ -381,15 +438,15 @@ class Acquisition:
         if purpose is Purpose.STATISTICS:
             left = min(left, _OVERRUN_FACTOR * seconds)
         else:
-            # Each slice costs a start-up, so train longer. But the predicted length of a short run may be
-            # far off, so at most double what the run has trained.
+            # Each slice is charged a start-up, so a longer slice is cheaper per training second. But the
+            # prediction for a run that has trained little may be wrong, so at most double its training time.
             length = math.exp(min(float(self._prospects.mean_log[index]), NEVER))
             seconds = max(seconds, min(_TRAINING_SHARE * length, done))
         samples = self._end_samples(index, seconds)
         return Until(samples=samples, training_seconds=done + left if math.isfinite(left) else None)
 
     def _seconds_left(self, index: int) -> float:
-        """Training seconds that the budget leaves for a candidate's next slice."""
+        """Returns the number of training seconds of a candidate's next slice that the budget allows."""
         left = seconds_left(self._state, self._prospects.configurations[index])
         if not self._state.terms.resumes:
             left -= float(self._prospects.status.seconds[index])
@@ -398,7 +455,14 @@ class Acquisition:
         return max(left, 1e-3)
 
     def _can_transfer(self, run: Run, configuration: Configuration) -> bool:
-        """Whether a run can resume on other nodes. A run on real ranks cannot resume on emulated ones."""
+        """Whether a run's checkpoint can resume with the nodes of another configuration.
+
+        A run on real ranks cannot resume on emulated ranks, or the reverse.
+
+        Args:
+            run: The run with the checkpoint.
+            configuration: The configuration with other nodes.
+        """
         cluster = self._state.cluster
         return cluster.emulates(run.configuration) == cluster.emulates(configuration)
 

@@ -1,4 +1,7 @@
-"""Fit the models of step time and samples to target, and forecast every candidate configuration."""
+"""Fit the models of step time and of samples to target, and forecast the time to target of all candidates.
+
+Samples to target is the number of training samples that a run processes until it reaches the target.
+"""
 
 from __future__ import annotations
 
@@ -27,14 +30,16 @@ from tuner.search.state import SearchState, run_of
 
 Array = npt.NDArray[np.float64]
 
-#: Prior standard deviation of the log best learning rate around the user's own rate, and around the middle of
-#: the space if there is none.
+#: Prior standard deviation of the logarithm of the best learning rate: around the learning rate of the user's
+#: present settings, and, without present settings, around the middle of the space.
 _RATE_SD_WITH_BASELINE, _RATE_SD_WITHOUT = 1.6, 2.0
-#: A configuration is out of reach if it reaches the target within the limits with at most this probability.
+#: A configuration counts as unable to reach the target if it does so within the goal's deadline and dollars
+#: with at most this probability.
 LEAST_PROBABILITY = 0.02
-#: Candidates are subsampled above this number.
+#: If the space has more feasible levels than this, the candidates are a random subset of this size.
 _MOST_LEVELS = 800
-#: All runs share a limit if at least `_ENDS_ALIKE` of them ended within `_ALIKE` (log) of the longest.
+#: All runs are expected to end at the same length if at least `_ENDS_ALIKE` runs ended by themselves, and the
+#: logarithms of their lengths differ by at most `_ALIKE` from that of the longest of them.
 _ALIKE, _ENDS_ALIKE = 0.05, 2
 
 
@@ -44,14 +49,16 @@ class Beliefs:
 
     Args:
         predictor: The fitted models.
-        forecast: Joint draws from the posterior for every candidate.
-        prospects: Time to target of every candidate, as policies use it.
-        price: Cost in the goal's unit of one training second of each candidate, `(num,)`.
-        expected: Expected cost of one whole training of each candidate in the goal's unit; infinite for
-            candidates that are out of reach, `(num,)`.
-        recommended: The candidate to recommend; None if none is expected to reach the target.
-        regret_bound: The best candidate is at most this factor cheaper than the recommended one, with 90%
-            probability.
+        forecast: Posterior samples of time and samples to target, drawn jointly for all candidates.
+        prospects: Distribution of the time to target of every candidate, in the form that policies use.
+        price: Cost of one training second of each candidate, in the goal's unit (seconds or dollars),
+            `(num,)`.
+        expected: Expected cost of one training of each candidate from the start to the target, in the goal's
+            unit, `(num,)`. It is infinite if the candidate is not expected to reach the target within the
+            goal's limits.
+        recommended: The candidate to recommend; None if its run ended before the target.
+        regret_bound: Upper bound on the cost of the recommended candidate, divided by the smallest cost of
+            all candidates. The bound holds with 90% probability.
     """
 
     predictor: Predictor
@@ -64,12 +71,20 @@ class Beliefs:
 
     @property
     def configurations(self) -> tuple[Configuration, ...]:
-        """The candidates."""
+        """The candidate configurations, in the order of all arrays of this class."""
         return self.forecast.configurations
 
 
 def seconds_ratio(state: SearchState, to: Configuration, of: Configuration) -> float:
-    """Expected seconds per sample of configuration `to` divided by those of `of`, by the step-time law."""
+    """Returns the seconds per sample of configuration `to` divided by those of `of`.
+
+    Both are predictions of the cost model of step time, fitted to the measurements of the search.
+
+    Args:
+        state: State of the search.
+        to: The configuration in the numerator.
+        of: The configuration in the denominator.
+    """
     means, _ = _law_of_seconds(state, [to, of], NO_PAST).log_seconds_per_sample([to, of])
     return math.exp(float(means[0] - means[1]))
 
@@ -84,10 +99,18 @@ def _law_of_seconds(
 
 
 def candidates(state: SearchState, rng: np.random.Generator) -> list[Configuration]:
-    """Candidates: feasible levels of the space, the baseline and the started runs.
+    """Lists the candidate configurations of a search.
 
-    If the space has too many levels, they are a random subset. Configurations that failed by their own fault
-    are left out, and so is a baseline that would run out of memory.
+    - If the job replays a recording, the candidates are the recorded configurations and the started runs.
+    - Otherwise, they are the feasible levels of the space (a random subset if there are too many), the
+      present settings of the user, and the started runs, also on other numbers of nodes if their learning
+      curve does not depend on nodes.
+    - Configurations that failed by their own fault are left out. Present settings that would run out of
+      memory are left out too.
+
+    Args:
+        state: State of the search.
+        rng: Random generator of the subset.
     """
     if state.job.recording() is not None:
         return sorted({*state.space.candidates(), *(run.configuration for run in state.runs.values())})
@@ -107,16 +130,29 @@ def candidates(state: SearchState, rng: np.random.Generator) -> list[Configurati
 
 
 def weighed_levels(space: SearchSpace, cluster: Cluster, rng: np.random.Generator) -> list[Configuration]:
-    """Feasible levels of a space without duplicates; a random subset if there are too many."""
+    """Returns the feasible configurations of a space, without those that are the same training.
+
+    If there are more than `_MOST_LEVELS`, the result is a random subset of this size.
+
+    Args:
+        space: The search space.
+        cluster: The cluster; its number of ranks tells which configurations are the same training.
+        rng: Random generator of the subset.
+    """
     levels = distinct(space.candidates(), cluster)
     return levels if len(levels) <= _MOST_LEVELS else _thinned(levels, rng)
 
 
 def distinct(levels: Sequence[Configuration], cluster: Cluster) -> list[Configuration]:
-    """Removes levels that are the same training as another level.
+    """Removes configurations that describe the same training as another configuration.
 
-    On a single rank, every strategy without an outer step is plain SGD, whatever its knobs. One of these
-    levels stays: all-reduce if the space has it, because its curve also holds for more nodes, else the first.
+    On a single rank, every strategy without an outer step is plain SGD, with any values of its knobs. One of
+    these configurations stays: one whose learning curve does not depend on the number of nodes, such as
+    all-reduce, if there is one; otherwise the first one.
+
+    Args:
+        levels: The configurations.
+        cluster: The cluster, which gives the number of ranks.
     """
     unique: dict[Configuration, Configuration] = {}
     for level in levels:
@@ -132,7 +168,11 @@ def distinct(levels: Sequence[Configuration], cluster: Cluster) -> list[Configur
 
 
 def _thinned(levels: Sequence[Configuration], rng: np.random.Generator) -> list[Configuration]:
-    """A random subset, with equal shares for each strategy on each number of nodes where possible."""
+    """Draws a random subset of `_MOST_LEVELS` configurations.
+
+    With several strategies, every pair of a strategy and a number of nodes gets an equal share, as far as it
+    has enough configurations.
+    """
     groups: dict[tuple[str, int], list[int]] = {}
     for i, level in enumerate(levels):
         groups.setdefault((level.strategy, level.nodes), []).append(i)
@@ -156,19 +196,20 @@ def believe(
     slopes: SlopeModels | None = None,
     calibration: Calibration = NO_CALIBRATION,
 ) -> Beliefs:
-    """Fits all models to the state and forecasts configurations.
+    """Fits all models to the measurements of a search and forecasts the time to target of the candidates.
 
-    Two models predict samples to target: the law, if it knows all axes of the space, and linear models of
-    log values (slopes). Their weights depend on how well each predicts the runs from each other. Step times
-    are predicted by the step-time law, or by slopes if the job replays a list of recorded runs.
+    - Samples to target: predicted by a mixture of the cost model (if it covers all axes of the space) and the
+      slope model, which is a linear regression of logarithms. The weight of each model depends on how well it
+      predicts every run from the other runs.
+    - Step time: predicted by the cost model, or by a slope model if the job replays recorded runs.
 
     Args:
         state: State of the search.
         configurations: The candidates.
-        rng: Random generator of the draws.
-        past: Priors from past studies.
+        rng: Random generator of the posterior samples.
+        past: Priors of the parameters of the cost models, from past studies.
         slopes: Slope models of the candidates; if None, new ones with the textbook prior.
-        calibration: Correction of the forecasts' widths.
+        calibration: Correction of the widths of the forecast intervals.
     """
     kinds = [run_key(state.job, configuration) for configuration in configurations]
     slopes = slopes or SlopeModels(tuple(dict.fromkeys([*kinds, *state.runs])), state.cluster, TEXTBOOK)
@@ -177,7 +218,7 @@ def believe(
     status = _status(state, predictor, forecast, kinds)
     forecast = calibration.stretched(forecast, status.seconds)
     found = [run_of(state, configuration) for configuration in configurations]
-    # No run reaches the target before its first score.
+    # A run without a score reaches the target at its first score at the earliest.
     unscored = np.array([run is None or not run.measurement.trained_curve for run in found])
     least = np.where(unscored, np.log(np.maximum(status.earliest, 1e-12)), -np.inf)
     forecast = replace(forecast, log_seconds=np.maximum(forecast.log_seconds, least))
@@ -190,7 +231,7 @@ def believe(
 def _predictor(
     state: SearchState, configurations: Sequence[Configuration], slopes: SlopeModels, past: PastLaws
 ) -> Predictor:
-    """Fits all models to the state."""
+    """Fits the models of step time and of samples to target to the measurements of a search."""
     evidence, runs = state.evidence()
     by_slopes, devices = slopes.samples(state), state.cluster.devices_per_node
     law, weight, is_listed = None, 1.0, state.job.recording() is not None
@@ -235,7 +276,7 @@ def _predictor(
 
 
 def _laws_know(configurations: Sequence[Configuration]) -> bool:
-    """Whether every configuration has a batch size, a learning rate, and a strategy that the laws know."""
+    """Whether all configurations have a batch size, a learning rate, and a strategy with a cost model."""
     return all(
         "batch_size" in c and "learning_rate" in c and c.strategy in STRATEGIES for c in configurations
     )
@@ -244,7 +285,14 @@ def _laws_know(configurations: Sequence[Configuration]) -> bool:
 def _status(
     state: SearchState, predictor: Predictor, forecast: Forecast, kinds: Sequence[Configuration]
 ) -> RunStatus:
-    """Progress of the candidates' runs, in training seconds on each candidate's own nodes."""
+    """Computes the progress of the candidates' runs, in training seconds on each candidate's own nodes.
+
+    Args:
+        state: State of the search.
+        predictor: The fitted models, with the started runs.
+        forecast: Posterior samples of the candidates.
+        kinds: Key (`run_key`) of the run of each candidate.
+    """
     per_sample, configurations = forecast.seconds_per_sample, forecast.configurations
     num = len(configurations)
     done, samples = np.zeros(num), np.zeros(num)
@@ -262,7 +310,8 @@ def _status(
         left = score_times(state, configurations, per_sample)
     else:
         left = (np.array(due, dtype=float) - samples) * per_sample
-    # `reach_of_list` compares these chances with that of the others, so a list needs the exact values.
+    # `reach_of_list` tests whether a probability equals `never_of_others`, so a recorded list needs exact
+    # values. For other jobs, the share of posterior samples is good enough.
     is_listed = state.job.recording() is not None
     return RunStatus(
         seconds=done,
@@ -280,8 +329,8 @@ def beliefs_of(state: SearchState, predictor: Predictor, forecast: Forecast, pro
     Args:
         state: State of the search.
         predictor: The fitted models.
-        forecast: Joint draws for every candidate.
-        prospects: Time to target of every candidate.
+        forecast: Posterior samples of time and samples to target of all candidates.
+        prospects: Distribution of the time to target of every candidate.
     """
     price = prices(state, prospects.configurations)
     longest = log_longest(state, prospects)
@@ -300,14 +349,18 @@ def beliefs_of(state: SearchState, predictor: Predictor, forecast: Forecast, pro
 
 
 def log_longest(state: SearchState, prospects: Prospects) -> Array:
-    """Logarithm of the longest training of each candidate, in seconds, `(num,)`.
+    """Computes the logarithm of the longest possible training of each candidate, in seconds.
 
-    The goal's deadline and dollars limit it. If several runs ended before the target after the same number
-    of samples or seconds, and no other run has trained longer, all runs are expected to end there.
+    The length of a training is limited by the goal's deadline, by the goal's dollars, and by the end of the
+    user's script. All scripts are expected to end after a number of samples or seconds if at least two runs
+    ended by themselves after that number, and no run has trained longer.
 
     Args:
         state: State of the search.
-        prospects: Time to target of every candidate.
+        prospects: Distribution of the time to target of every candidate.
+
+    Returns:
+        The logarithms, `(num,)`; infinite if there is no limit.
     """
     goal = state.job.goal
     longest = np.full(
@@ -319,7 +372,8 @@ def log_longest(state: SearchState, prospects: Prospects) -> Array:
             longest = np.minimum(longest, math.log(goal.max_dollars) - np.log(dollars))
     runs = [run for run in state.runs.values() if run.measurement.samples > 0]
     ended = np.array([run.ended_by_itself for run in runs], dtype=bool)
-    # Most scripts end after a number of samples, so seconds count only if the samples differ.
+    # Most scripts end after a number of samples. So look for a common number of seconds only if there is no
+    # common number of samples.
     for values, base in (
         ([float(run.measurement.samples) for run in runs], np.log(prospects.seconds_per_sample)),
         ([run.measurement.training_seconds for run in runs], np.zeros(len(longest))),
@@ -333,7 +387,7 @@ def log_longest(state: SearchState, prospects: Prospects) -> Array:
 
 
 def _up_to_the_script_s_end(state: SearchState, forecast: Forecast) -> Forecast:
-    """Marks draws that need more samples than the user's script trains as never reaching the target."""
+    """Sets `Forecast.never` in posterior samples that need more training samples than the script has."""
     ends = np.array(state.script_ends(forecast.configurations))
     if not np.isfinite(ends).any():
         return forecast
@@ -341,14 +395,29 @@ def _up_to_the_script_s_end(state: SearchState, forecast: Forecast) -> Forecast:
 
 
 def prices(state: SearchState, configurations: Sequence[Configuration]) -> Array:
-    """Cost of one second on each configuration's nodes, in the goal's unit, `(num,)`."""
+    """Returns the cost of one second on each configuration's nodes, `(num,)`.
+
+    The unit is that of the goal: dollars if the goal minimizes dollars, else seconds, so that all costs are
+    1.
+
+    Args:
+        state: State of the search.
+        configurations: The configurations.
+    """
     if state.job.goal.minimize == "seconds":
         return np.ones(len(configurations))
     return np.array([state.cluster.dollars_per_second(c) for c in configurations])
 
 
 def rate_prior(state: SearchState) -> RatePrior:
-    """Prior of the best learning rate: near the user's own rate, or else near the middle of the space."""
+    """Returns the prior of the best learning rate.
+
+    Its center is the learning rate of the user's present settings. Without present settings, its center is
+    the middle of the space.
+
+    Args:
+        state: State of the search.
+    """
     job = state.job
     optimizer = job.workload.optimizer if job.workload is not None else None
     exponent = 0.5 if isinstance(optimizer, AdamWSettings) else 1.0

@@ -1,4 +1,4 @@
-"""The model-based search policy: run a slice of the most promising candidate, refit, decide again."""
+"""The model-based search policy, which runs a slice of the most promising candidate and then fits again."""
 
 from __future__ import annotations
 
@@ -24,35 +24,41 @@ from tuner.search.runs import Run
 from tuner.search.state import SearchState, run_of
 from tuner.search.stopping import arrival, ended_by_fault, limit_reached, may_start, seconds_left
 
-#: Maximum length of a first short probe: a share of the time budget, or seconds if there is no budget.
+#: Maximum length of a first short probe: a share of the time budget, or, without a time budget, this number
+#: of training seconds.
 _FIRST_SHARE, _FIRST_UNKNOWN = 0.1, 600.0
-#: Number of first probes without the laws (which know the effect of every axis), and with them.
+#: Number of first short probes. With cost models, which describe the effect of every axis, fewer are needed.
 _FIRST_PROBES, _FIRST_WITH_LAWS = 3, 1
 #: If the goal is to minimize dollars, the first probes are among this share of the cheapest candidates.
 _CHEAP_SHARE = 0.4
-#: Distances between candidates are multiplied by a random factor from this value to 1, so that seeds differ.
+#: Distances between candidates are multiplied by random factors from this value to 1, so that searches with
+#: different seeds choose different first probes.
 _LEAST_FACTOR = 0.5
-#: While no score shows a gain, the first run trains for `_FIRST_WAIT` times the samples of its first score
-#: before a second run starts. Each further run multiplies this limit by `_MORE_WAIT`.
+#: While no run has improved, the first run processes `_FIRST_WAIT` times as many samples as at its first
+#: score before a second run starts. Each further run multiplies this factor by `_MORE_WAIT`.
 _FIRST_WAIT, _MORE_WAIT = 8.0, 3.0
-#: If imported runs improved later, the limit is `_RISE_FACTOR` times the samples at which they did, but at
-#: most `_MOST_WAIT` times the limit without imports.
+#: If imported runs improved only after more samples, the first run processes `_RISE_FACTOR` times that number
+#: of samples, but at most `_MOST_WAIT` times as many as without imported runs.
 _RISE_FACTOR, _MOST_WAIT = 1.5, 4.0
-#: Number of runs with a score that are needed to conclude that no configuration reaches the target.
+#: The search concludes that no configuration reaches the target only after this number of runs with a score.
 _FEWEST_TRIED = 3
 
 
 class ModelPolicy:
-    """Chooses slices by expected improvement over the incumbent per cost (`Acquisition`).
+    """Chooses slices by the expected improvement over the incumbent per cost (`Acquisition`).
 
-    A slice runs if it pays for itself: its expected saving over all trainings that will use the answer
-    exceeds its cost. If no slice does, the incumbent trains to the target and the search ends. With
-    concurrent slices, those in flight count as if they had shown their expected results. If the goal is one
-    training in the shortest time, the incumbent trains as soon as nodes are free, and probes on other nodes
-    cost no time meanwhile (`OpportunityCost`).
+    The incumbent is the candidate with the smallest expected cost.
+
+    - A slice runs if it pays for itself: its expected saving, over all trainings that will use the
+      recommendation, is larger than its cost.
+    - If no slice pays for itself, the incumbent trains to the target, and the search ends.
+    - With concurrent slices, a new slice is chosen as if the running slices had already shown their expected
+      results.
+    - If the goal is one training in the shortest time, the incumbent trains as soon as nodes are free.
+      Meanwhile, probes on other nodes cost no additional time (`OpportunityCost`).
 
     Args:
-        believer: Fits the models; its seed also chooses the first short probes.
+        believer: Fits the models. Its seed also determines the first short probes.
     """
 
     def __init__(self, believer: Believer | None = None) -> None:
@@ -65,7 +71,7 @@ class ModelPolicy:
         if self._past_faults is None:
             self._past_faults = ended_by_fault(state)
         state = replace(state, past_faults=self._past_faults)
-        # Before the first informative score, samples to target are unknown, so there is no forecast.
+        # Samples to target cannot be forecast before the scores of a run have improved.
         beliefs = self._believer.believe(state) if state.is_scored else None
         action = arrival(state) or limit_reached(state) or self._first(state)
         if action is None:
@@ -73,7 +79,12 @@ class ModelPolicy:
         return Decision(action=action, beliefs=beliefs)
 
     def _first(self, state: SearchState) -> Action | None:
-        """Starts the present settings, then a few short probes; None once these have run."""
+        """Returns the start of the next first probe: the user's present settings, then a few short probes.
+
+        Returns:
+            The action: a start, or a wait for free nodes or for the first results. None if the first probes
+            have been started.
+        """
         under_way = state.capacity.probe_ids
         tried = {
             p.configuration
@@ -98,7 +109,7 @@ class ModelPolicy:
         )
 
     def _wanted(self, state: SearchState) -> list[Configuration]:
-        """Configurations of the first short probes, the same for all states of a search."""
+        """Returns the configurations of the first short probes, which are computed once per search."""
         if self._first_probes is None:
             if self._believer.knows_laws(state):
                 found = _from_the_middle(state.space.candidates())
@@ -119,7 +130,10 @@ class ModelPolicy:
         return self._first_probes
 
     def _first_until(self, state: SearchState) -> Until:
-        """End of a first probe: its second score if known from the job, within a share of the budget."""
+        """Returns the limits of a first short probe: its second score, within a share of the time budget.
+
+        If it is not known when the script scores, the probe trains for as long as a start-up takes.
+        """
         stated, terms = state.job.probe.slice_seconds, state.terms
         if stated is not None:
             return Until(training_seconds=stated)
@@ -134,11 +148,13 @@ class ModelPolicy:
         return Until(training_seconds=limit, samples=samples)
 
     def _unscored(self, state: SearchState) -> Action:
-        """Continues runs, or starts another one, until a score shows a gain.
+        """Chooses the next action while no run has improved since its first score.
 
-        Runs without a score train to their first one, the cheapest per sample first. Then the shortest run
-        continues, from score to score. Another run starts once all runs have trained for a multiple of the
-        samples of their first score. The multiple grows with the number of runs (`_FIRST_WAIT`).
+        - Runs without a score train to their first score. The run with the smallest cost per sample goes
+          first.
+        - Then the run that has processed the fewest samples, relative to its first score, continues.
+        - Another run starts once every run has processed a multiple of the number of samples at its first
+          score. The multiple grows with the number of runs (`_FIRST_WAIT`, `_MORE_WAIT`).
         """
         reason = "no score shows a gain yet, so runs continue until one does"
         under_way = state.capacity.probe_ids
@@ -163,7 +179,10 @@ class ModelPolicy:
         return Start(configuration=untried[0], purpose=Purpose.STATISTICS, until=until, reason=reason)
 
     def _first_wait(self, runs: Sequence[Run]) -> float:
-        """Samples that the first run trains before a second one starts, divided by those of a first score."""
+        """Returns how long the first run trains before a second run starts.
+
+        The result is a multiple of the number of samples at the first score.
+        """
         firsts = [run.measurement.trained_curve[0].samples for run in runs if run.measurement.trained_curve]
         if not firsts:
             return _FIRST_WAIT
@@ -171,7 +190,7 @@ class ModelPolicy:
         return _FIRST_WAIT * min(max(late / _FIRST_WAIT, 1.0), _MOST_WAIT)
 
     def _untried(self, state: SearchState) -> list[Configuration]:
-        """Configurations that may start while no score shows a gain, in the order in which to try them."""
+        """Lists configurations that may be started while no run has improved, in the order of preference."""
         tried = state.given_up | {probe.configuration for probe in state.probes}
         # If a run diverged, larger learning rates will diverge too.
         broken = [r.configuration for r in state.runs.values() if r.probe.outcome is Outcome.DIVERGED]
@@ -186,7 +205,11 @@ class ModelPolicy:
         ]
 
     def _best(self, state: SearchState, beliefs: Beliefs) -> Action:
-        """The best slice that pays for itself; else the incumbent's next slice, or the end of the search."""
+        """Chooses the next action from the forecasts.
+
+        The result is the best slice that pays for itself. If no slice does, it is the next slice of the
+        incumbent, or the end of the search if the incumbent has reached the target.
+        """
         acquisition = Acquisition(state, beliefs, beliefs.prospects)
         num_scored = sum(bool(run.measurement.trained_curve) for run in state.runs.values())
         is_known = num_scored >= _FEWEST_TRIED and not state.capacity.under_way
@@ -216,7 +239,10 @@ class ModelPolicy:
         return recheck(state, beliefs.configurations[acquisition.incumbent]) or _no_gain(state, beliefs)
 
     def _unreachable(self, state: SearchState, beliefs: Beliefs) -> Action:
-        """Ends the search because the target is out of reach; with too few runs, probes elsewhere first."""
+        """Ends the search because no candidate is expected to reach the target.
+
+        If fewer than `_FEWEST_TRIED` runs have a score, it starts a run of a distant configuration instead.
+        """
         laws = self._believer.knows_laws(state)
         scored = [run.configuration for run in state.runs.values() if run.measurement.trained_curve]
         tried = {probe.configuration for probe in state.probes}
@@ -225,7 +251,7 @@ class ModelPolicy:
             seen = np.log([[c.batch_size, c.learning_rate] for c in scored])
             rows = np.log([[c.batch_size, c.learning_rate] for c in untried])
             nearest = np.abs(rows[:, None, :] - seen[None, :, :]).sum(axis=2).min(axis=1)
-            # Halfway to the farthest candidate: at the edges of a space, few configurations train well.
+            # Choose a candidate halfway to the farthest one, as few configurations at the edges train well.
             return Start(
                 configuration=untried[int(np.argmin(np.abs(nearest - 0.5 * nearest.max())))],
                 purpose=Purpose.STATISTICS,
@@ -239,22 +265,24 @@ class ModelPolicy:
 
 
 def _times_first_score(run: Run) -> float:
-    """Samples that a run has trained, divided by those at its first score; 0 without a score."""
+    """Returns the samples processed by a run, divided by those at its first score; 0 without a score."""
     curve = run.measurement.trained_curve
     return run.measurement.samples / curve[0].samples if curve else 0.0
 
 
 def _unrisen_until(state: SearchState, configuration: Configuration, run: Run | None) -> Until:
-    """End of the next slice while no run shows a gain, at the latest the end of the budget.
+    """Returns the limits of the next slice of a run while no run has improved since its first score.
 
-    A run without a score trains until its first one. A run with a score doubles its training so far. If
-    every slice pays for a start-up, it also trains for at least the time of a start-up. Then start-up is at
-    most half of the cost of the slice.
+    - A run without a score trains until its first score.
+    - A run with a score doubles the number of samples that it has processed.
+    - If every slice is charged a start-up, the slice also trains at least as long as a start-up takes, so
+      that the start-up is at most half of the slice's cost.
+    - The slice ends at the latest when the budget ends.
 
     Args:
         state: State of the search.
         configuration: The configuration to run.
-        run: Its run; None if it has not started.
+        run: The started run of this configuration; None if the run has not started.
     """
     seen, done = (run.seen_samples, run.measurement.training_seconds) if run else (0, 0.0)
     end, stated = done + max(seconds_left(state, configuration), 1e-3), state.job.probe.slice_seconds
@@ -275,10 +303,10 @@ def _unrisen_until(state: SearchState, configuration: Configuration, run: Run | 
 
 
 def _leader_is_due(state: SearchState) -> bool:
-    """Whether the incumbent of an emulated job resumes before others are probed.
+    """Whether the incumbent's run continues now, in a job with emulated ranks, before others are probed.
 
-    The incumbent gets half of the charged time until it reaches the target, and all other candidates
-    together get the other half (top-two sampling; Russo 2016). So the answer was always trained.
+    Half of the charged time goes to training the incumbent to the target, and half to probes of the other
+    candidates (top-two sampling; Russo 2016). So the recommended configuration has always been trained.
     """
     if state.terms.is_training:
         return False
@@ -303,7 +331,7 @@ def _no_gain(state: SearchState, beliefs: Beliefs) -> Stop:
 
 
 def _nothing_left(state: SearchState) -> Stop:
-    """Ends a search that has no configuration left to try."""
+    """Returns the end of a search in which no run has improved and every configuration was tried."""
     num_failed = len(state.given_up)
     if num_failed:
         tried = f"{num_failed} configuration{'s' if num_failed > 1 else ''} failed"
@@ -313,9 +341,10 @@ def _nothing_left(state: SearchState) -> Stop:
 
 
 def _from_the_middle(configurations: list[Configuration]) -> list[Configuration]:
-    """Sorts configurations by number of nodes, then by distance from the middle of the space, on log axes.
+    """Sorts configurations by number of nodes, then by distance from the middle of the space.
 
-    At the same distance, strategies whose curves hold for any number of nodes come first.
+    The distance is measured in the logarithms of batch size and learning rate. At the same distance,
+    strategies whose learning curve does not depend on the number of nodes come first.
     """
     rows = np.log([[c.batch_size, c.learning_rate] for c in configurations])
     distance = np.abs(rows - np.median(rows, axis=0)).sum(axis=1)
@@ -330,13 +359,16 @@ def first_probes(
     price: Array | None,
     rng: np.random.Generator,
 ) -> list[Configuration]:
-    """Chooses first probes: one near the middle of the space, each further one far from those before.
+    """Chooses the configurations of the first short probes.
+
+    The first is near the middle of the space. Each further one is far from all that were chosen before it.
 
     Args:
         configurations: The candidates.
-        features: Features of the candidates; they give the positions.
-        price: Cost of a second of each candidate, `(num,)`, to leave out expensive ones; None for all.
-        rng: Random generator of the factors on distances.
+        features: Features of the candidates. Distances are measured between their positions.
+        price: Cost of one second of each candidate, `(num,)`; only the cheapest candidates are chosen from.
+            None to choose from all candidates.
+        rng: Random generator. It multiplies each distance by a random factor.
     """
     num = len(configurations)
     allowed = rng.permutation(num)

@@ -1,4 +1,4 @@
-"""Interface of search policies: choose the next action from the state."""
+"""Interface of search policies, which choose the next action from the state of a search."""
 
 from __future__ import annotations
 
@@ -15,15 +15,16 @@ from tuner.search.state import SearchState
 
 @dataclass(frozen=True, kw_only=True)
 class Start:
-    """Start a new probe.
+    """Action: start a new probe with its first slice.
 
     Args:
         configuration: The configuration to probe; it must be feasible.
-        purpose: Purpose of the slice.
-        until: End of the slice.
-        reason: The reason for the user, as one sentence.
-        resume_from: ID of a probe from whose checkpoint the run starts. Its configuration may differ in nodes
-            only.
+        purpose: Why the slice runs: to time steps, to learn about the configuration, or to reach the target.
+        until: Limits that end the slice.
+        reason: Why the policy chose this action, as one sentence for the user.
+        resume_from: ID of an earlier probe. The new run starts from the last checkpoint of that probe, whose
+            configuration may differ from the new one only in the number of nodes. If None, the run starts
+            from the untrained model.
     """
 
     configuration: Configuration
@@ -35,13 +36,13 @@ class Start:
 
 @dataclass(frozen=True, kw_only=True)
 class Continue:
-    """Resume a paused probe.
+    """Action: run the next slice of a paused probe.
 
     Args:
-        probe_id: ID of the probe.
-        purpose: Purpose of the slice.
-        until: End of the slice.
-        reason: The reason for the user, as one sentence.
+        probe_id: ID of the paused probe.
+        purpose: Why the slice runs: to time steps, to learn about the configuration, or to reach the target.
+        until: Limits that end the slice.
+        reason: Why the policy chose this action, as one sentence for the user.
     """
 
     probe_id: int
@@ -52,11 +53,11 @@ class Continue:
 
 @dataclass(frozen=True, kw_only=True)
 class Ask:
-    """Start a run with the configuration that the Optuna study's sampler suggests.
+    """Action: start a new probe of the configuration that the sampler of the Optuna study suggests.
 
     Args:
-        until: End of the slice.
-        reason: The reason for the user, as one sentence.
+        until: Limits that end the first slice of the probe.
+        reason: Why the policy chose this action, as one sentence for the user.
     """
 
     until: Until
@@ -65,11 +66,11 @@ class Ask:
 
 @dataclass(frozen=True, kw_only=True)
 class Abandon:
-    """Give up a paused probe.
+    """Action: end a paused probe for good, because its run cannot become the best.
 
     Args:
-        probe_id: ID of the probe.
-        reason: The reason for the user, as one sentence.
+        probe_id: ID of the paused probe.
+        reason: Why the policy chose this action, as one sentence for the user.
     """
 
     probe_id: int
@@ -78,22 +79,22 @@ class Abandon:
 
 @dataclass(frozen=True, kw_only=True)
 class Wait:
-    """Start nothing more until a slice in flight has ended. At least one slice must be in flight.
+    """Action: start nothing until one of the running slices has ended. At least one slice must be running.
 
     Args:
-        reason: The reason for the user, as one sentence.
+        reason: Why the policy chose this action, as one sentence for the user.
     """
 
     reason: str
 
 
 class StopKind(StrEnum):
-    """Why a search ends."""
+    """The cause of the end of a search."""
 
     ARRIVED = "arrived"
-    """The requested training, or the verification of the answer, reached the target."""
+    """The requested training, or the training that verifies the recommendation, reached the target."""
     NO_GAIN = "no_gain"
-    """No further probe is expected to pay back its cost."""
+    """No further probe is expected to save as much as it costs."""
     BUDGET = "budget"
     """The budget of time, dollars, node hours or probes is used up."""
     UNREACHABLE = "out_of_reach"
@@ -104,11 +105,11 @@ class StopKind(StrEnum):
 
 @dataclass(frozen=True, kw_only=True)
 class Stop:
-    """End the search.
+    """Action: end the search.
 
     Args:
-        kind: Why the search ends.
-        reason: The reason for the user, as one sentence.
+        kind: The cause of the end.
+        reason: The cause in words, as one sentence for the user.
     """
 
     kind: StopKind
@@ -120,11 +121,12 @@ Action = Start | Continue | Ask | Abandon | Wait | Stop
 
 @dataclass(frozen=True, kw_only=True)
 class Decision:
-    """An action, with the forecasts from which it was chosen.
+    """The choice of a policy, with the forecasts that led to it.
 
     Args:
-        action: The action.
-        beliefs: The forecasts; None if nothing was measured yet or the policy has no model.
+        action: The chosen action.
+        beliefs: Forecasts of the time to target of all candidates. None if there are not enough scores for a
+            forecast yet, or if the policy has no model.
     """
 
     action: Action
@@ -132,13 +134,16 @@ class Decision:
 
 
 class Policy(Protocol):
-    """Decides the next action from the state alone, so that a restarted search decides the same.
+    """Interface of a policy, which decides the next action of a search.
 
-    The state's capacity lists the slices in flight and the free nodes. An action must fit this capacity
-    (except `Ask`, which waits until it does) and must not concern a run in flight. `Stop` also ends the
-    slices in flight. But the kinds NO_GAIN and UNREACHABLE count as `Wait` until these slices have ended,
-    because their results may change the decision.
+    - A decision depends on the state alone, so a search that is restarted decides the same.
+    - `SearchState.capacity` lists the running slices and limits the number of slices and nodes in use. A
+      `Start` or `Continue` must fit these limits. `Ask` need not: the search delays the suggested
+      configuration until enough nodes are free.
+    - An action must not concern a run that has a running slice.
+    - `Stop` also ends the running slices. There are two exceptions: a `Stop` of kind NO_GAIN or UNREACHABLE
+      is treated as `Wait` while slices are running, because their results may change the decision.
     """
 
     def decide(self, state: SearchState) -> Decision:
-        """Decides the next action. It is not called again after `Stop`."""
+        """Returns the next action. The search does not call this method again after the final `Stop`."""
