@@ -1,27 +1,39 @@
 """Learning-curve template: the shape of the curve that all runs of a workload share.
 
-The model assumes that, within one phase of the learning-rate schedule, all configurations of a workload need
-the same number of e-folds of samples from one level of progress to the next. So the template averages
-increments of log samples between levels over all runs that passed both, finished or not. For levels that no
-run has passed, it uses a grid of shapes, weighted by how well each predicts the known increments. Where the
-shapes differ, the error is common to all runs. A level counts when it is first passed, as the target does.
+Training progress is y = (value - start) / (target - start) of the metric. It starts near 0, and the target is
+1, whether the metric rises or falls. Factors of the number of samples are counted in e-folds (factors of e),
+that is, as differences of log samples.
 
-Progress is y = (value - start) / (target - start): it starts near 0, and the target is 1, whether the metric
-rises or falls. A shape is a power law:
+Assumption: within one phase of the learning-rate schedule, all configurations of a workload need the same
+number of e-folds to get from one level of progress to the next. A level is passed when the progress first
+reaches it; so is the target.
+
+- If runs have passed two neighboring levels, the template averages their increments of log samples between
+  these levels. Unfinished runs contribute too.
+- For levels that no run has passed, the template uses a grid of shapes. The weight of a shape depends on how
+  well it predicts the known increments. Differences between the shapes are an error that all runs have in
+  common.
+
+A shape is a power law:
 
     y(s) = h (1 - (1 + k s^u)^(-q))
 
-where s is the samples seen, h the height that the curve tends to, u and q the form of its rise and of its
-tail, and k the speed of the run. Solved for the samples at a level v of progress below h,
+- s: number of samples processed.
+- h: height that the curve approaches.
+- u and q: form of the rise and of the tail.
+- k: speed of the run.
+
+Solved for the number of samples at a level v of progress below h,
 
     log s(v) = (log K(v) - log k) / u,    K(v) = (1 - v / h)^(-1 / q) - 1
 
-so the e-folds of samples between two levels depend only on the shape (h, u, q). All shapes have h > 1: the
+so the e-folds between two levels depend only on the shape (h, u, q). All shapes have h > 1, since the
 template describes runs that reach the target.
 
-The prior of the shapes is as wide as the curves of recorded networks, small networks and synthetic scripts
-differ (`python -m benchmarks.curve_shapes`; it was chosen on most of them). Targets are often near the best
-value that a network reaches, so heights close to 1 are as likely as high ones.
+The prior of the shapes is as wide as the differences between the curves of recorded networks, small networks
+and synthetic scripts. It was chosen on most of these curves (see `python -m benchmarks.curve_shapes`).
+Targets are often near the best value that a network reaches, so heights close to 1 are as likely as large
+heights.
 """
 
 from __future__ import annotations
@@ -34,12 +46,12 @@ import numpy as np
 
 from tuner.analytic.laws import Array
 
-#: Grid of shapes (h, u, q): curves that level off just above the target to twice the target, early to late
-#: rises, long to short tails.
+#: Grid of shapes (h, u, q): heights from just above the target to twice the target, early to late rises, and
+#: long to short tails.
 _HEIGHTS = 1.0 + np.exp(np.linspace(np.log(0.004), 0.0, 8))
 _RISES = np.exp(np.linspace(np.log(0.6), np.log(2.8), 6))
 _TAILS = np.exp(np.linspace(np.log(0.3), np.log(6.0), 6))
-#: Means and standard deviations of log(h - 1), log u and log q.
+#: Prior means and standard deviations of log(h - 1), log u and log q.
 _LOG_HEIGHT, _LOG_RISE, _LOG_TAIL = (np.log(0.025), 1.8), (np.log(1.85), 0.2), (np.log(1.25), 0.25)
 
 
@@ -58,13 +70,13 @@ SHAPES, PRIOR = _grid()
 
 
 def increments_of_shapes(levels: Array) -> Array:
-    """e-folds of samples between levels of progress, for every shape.
+    """Returns the e-folds of samples between neighboring levels of progress, for every shape.
 
     Args:
         levels: Levels of progress, ascending, in (0, 1], `(num_levels,)`.
 
     Returns:
-        `(num_shapes, num_levels - 1)`.
+        The increments of log samples, `(num_shapes, num_levels - 1)`.
     """
     height, rise, tail = SHAPES.T[:, :, None]
     log_samples = np.log((1.0 - levels / height) ** (-1.0 / tail) - 1.0) / rise
@@ -75,32 +87,34 @@ LEVELS = np.array(
     [0.05, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.76, 0.81, 0.85, 0.89, 0.92, 0.945, 0.965, 0.985, 1.0]
 )
 _INCREMENTS = increments_of_shapes(LEVELS)
-#: Weight of a shape's increment, in runs, when it is averaged with the increments of runs.
+#: Weight of a shape's increment in an average with the increments of runs; each run has weight 1.
 _SHAPE_RUNS = 0.3
-#: Standard deviation of an increment that no shape of the grid explains, even with many runs.
+#: Standard deviation of an increment that no shape of the grid explains, however many runs are averaged.
 _MISFIT_SD = 0.16
-#: Standard deviation of a run from the template, over the square root of the e-folds that lie ahead.
+#: Standard deviation of a run's log samples to target from the template, per square root of the remaining
+#: e-folds.
 _OWN_SD = 0.33
-#: Standard deviation of log samples to target that remains even just before the target.
+#: Standard deviation of log samples to target that remains even just before the target is reached.
 FORM_SD = 0.05
-#: Standard deviation of the furthest progress, from the noise of an evaluation.
+#: Standard deviation of the furthest progress, caused by the noise of an evaluation.
 NOISE = 0.015
-#: Additional e-folds of a run that has not left its start, over one that just left it. The standard deviation
-#: is large: the run may leave soon, late or never, and other runs must not be expected to be as late.
+#: Additional e-folds for a run whose score has not clearly improved since its start, compared with a run
+#: whose score just has. The standard deviation is large: the score may improve soon, late or never. Other
+#: runs are not expected to be equally late.
 _STUCK_FOLDS, _STUCK_SD = 0.5, 1.3
-#: Largest standard deviation that the noise of one evaluation adds.
+#: Largest standard deviation of log samples to target that the noise of one evaluation may add.
 _MOST_PLACE_SD = 0.8
 _LEAST_AHEAD = 0.02
 
 
 @dataclass(frozen=True, kw_only=True)
 class Passage:
-    """When a run first passed each level of progress.
+    """The number of samples at which a run first passed each level of progress.
 
     Args:
-        log_samples: Logarithm of samples at the first passage of each of `LEVELS`, `(num_levels,)`; NaN if
-            the level is not passed, or was passed before the first evaluation.
-        log_seen: Logarithm of samples at the last evaluation.
+        log_samples: Log number of samples when the run first passed each of `LEVELS`, `(num_levels,)`. NaN if
+            the run has not passed the level, or had passed it at its first evaluation.
+        log_seen: Log number of samples at the last evaluation.
         progress: The furthest progress of the run.
     """
 
@@ -110,10 +124,13 @@ class Passage:
 
 
 def passage_of(samples: Array, progress: Array) -> Passage:
-    """When a run first passed each level, interpolated linearly in log samples between evaluations.
+    """Returns when a run first passed each level of progress.
+
+    Between evaluations, progress is interpolated linearly in log samples.
 
     Args:
-        samples: Samples seen at each evaluation, ascending, above 0, `(num_points,)` with at least one point.
+        samples: Number of samples processed at each evaluation, ascending, above 0, `(num_points,)` with at
+            least one point.
         progress: Progress at each evaluation, `(num_points,)`.
     """
     log_samples = np.log(samples)
@@ -130,10 +147,11 @@ def passage_of(samples: Array, progress: Array) -> Passage:
 
 @dataclass(frozen=True, kw_only=True)
 class Template:
-    """e-folds of samples from each level of progress to the next.
+    """The e-folds of samples from each level of progress to the next, for a workload.
 
     Args:
-        folds: e-folds under each shape, `(num_shapes, num_levels - 1)`.
+        folds: The e-folds under each shape, averaged with the increments of runs, `(num_shapes, num_levels -
+            1)`.
         weights: Probability of each shape, `(num_shapes,)`.
     """
 
@@ -141,7 +159,10 @@ class Template:
     weights: Array
 
     def ahead(self, progress: float) -> tuple[float, float]:
-        """e-folds of samples from a level of progress to the target, and their spread over the shapes.
+        """Returns the e-folds of samples that remain until the target, and their spread over the shapes.
+
+        Args:
+            progress: Present progress of the run.
 
         Returns:
             The geometric mean over the shapes, and the root mean square distance from it.
@@ -155,20 +176,20 @@ class Template:
         return middle, math.sqrt(float(self.weights @ (found - middle) ** 2))
 
     def steepness(self, progress: float) -> float:
-        """e-folds of samples per unit of progress, at a level of progress."""
+        """Returns the e-folds of samples per unit of progress, at a level of progress."""
         place = int(np.searchsorted(LEVELS, progress, side="right")) - 1
         place = min(max(place, 0), self.folds.shape[1] - 1)
         return float(self.weights @ self.folds[:, place] / (LEVELS[place + 1] - LEVELS[place]))
 
 
 def template_of(passages: Sequence[Passage], prior: Array = PRIOR) -> Template:
-    """The template of the runs of one workload.
+    """Returns the template that fits the runs of one workload.
 
-    The increments that runs have passed determine the probability of each shape, and the shapes predict the
-    other increments.
+    The increments between levels that runs have passed determine the probability of each shape. The shapes
+    predict the other increments.
 
     Args:
-        passages: One for every run with an evaluation; may be empty.
+        passages: The passage of every run with an evaluation; may be empty.
         prior: Prior probability of each shape, `(num_shapes,)`.
     """
     if not passages:
@@ -187,35 +208,35 @@ def template_of(passages: Sequence[Passage], prior: Array = PRIOR) -> Template:
 
 
 def informed_shapes(passages: Sequence[Passage]) -> Array:
-    """Prior probability of each shape, given runs of a possibly similar workload, `(num_shapes,)`.
+    """Returns the probability of each shape, given runs of a possibly similar workload, `(num_shapes,)`.
 
-    Half of the probability follows these runs, and half the general prior, so that dissimilar runs cost
-    little.
+    The result is the average of `PRIOR` and the shape weights of the runs, so that runs of a dissimilar
+    workload do little harm.
 
     Args:
-        passages: One for each run; may be empty.
+        passages: The passage of each run; may be empty.
     """
     return np.asarray(0.5 * (PRIOR + template_of(passages).weights), dtype=float)
 
 
 def variance_after(share: Array) -> Array:
-    """Variance of the extrapolated log samples to target, `(num,)`.
+    """Returns the variance of the extrapolated log samples to target, `(num,)`.
 
     Args:
-        share: Share of the run that is known, in (0, 1), `(num,)`.
+        share: Samples processed divided by samples to target, in (0, 1), `(num,)`.
     """
     return np.asarray(FORM_SD**2 - _OWN_SD**2 * np.log(share), dtype=float)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Ahead:
-    """The remaining e-folds of samples of a run, with standard deviations by cause.
+    """The e-folds of samples that a run needs until its target, with standard deviations by cause.
 
     Args:
-        folds: e-folds of samples to the target.
-        form_sd: Because no run follows the template exactly.
-        place_sd: Because the last evaluation is noisy.
-        common_sd: Because the template is uncertain; this error is common to all runs.
+        folds: Expected e-folds of samples until the target.
+        form_sd: Standard deviation because no run follows the template exactly.
+        place_sd: Standard deviation because the last evaluation is noisy.
+        common_sd: Standard deviation because the template is uncertain; all runs have this error in common.
     """
 
     folds: float
@@ -225,14 +246,15 @@ class Ahead:
 
 
 def ahead_of(passage: Passage, template: Template) -> Ahead:
-    """The remaining e-folds of samples of a run.
+    """Returns the e-folds of samples that a run needs until its target.
 
-    A run that has not left its start only shows that it needs longer. Any other is located on the template
-    as precisely as the noise of an evaluation allows.
+    If the score of a run has not clearly improved since its start, the template says little: the run needs at
+    least as long as a run that has just started to improve. Otherwise the noise of an evaluation limits how
+    precisely the progress is known.
 
     Args:
-        passage: When the run passed which level.
-        template: The template of its workload.
+        passage: The number of samples at which the run passed each level.
+        template: The template of the run's workload.
     """
     folds, common_sd = template.ahead(passage.progress)
     folds = max(folds, _LEAST_AHEAD)

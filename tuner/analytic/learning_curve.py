@@ -1,4 +1,4 @@
-"""Learning-curve extrapolation: draws of samples to target for every started run."""
+"""Learning-curve extrapolation: posterior samples of the number of samples to target, for every run."""
 
 from __future__ import annotations
 
@@ -20,31 +20,33 @@ from tuner.analytic.plateau import TRAINED, chance_of_never
 from tuner.analytic.quasi_random import NUM_DRAWS, spread_normals
 from tuner.analytic.rate_edge import RunEvidence
 
-#: Share of the variance of extrapolation errors that is common to all runs of a workload, because the
-#: template is wrong for all of them. For real curves, truncated at random, up to eight of a workload at a
-#: time, the standard deviation was 0.54 early in a run, of which 0.30 was specific to the run.
+#: Share of the variance of extrapolation errors that all runs of a workload have in common, because the
+#: template is wrong for all of them. On real curves, truncated at random, with up to eight runs per workload,
+#: the standard deviation was 0.54 early in a run. The part specific to each run was 0.30.
 _COMMON_SHARE = 0.7
-#: A run has come further than one that turned back if it covered this share of the other's distance to
-#: target.
+#: A run has come clearly further than a run that turned back if it also covered this share of the distance
+#: that the other run lacked to the target.
 FURTHER_SHARE = 0.2
-#: Probability that another run reaches the target nevertheless, for each run that turned back.
+#: Probability that another run reaches the target although one run turned back; it is multiplied for each run
+#: that turned back.
 _REACHES_ALL_THE_SAME = 0.4
-#: Expected standard deviation of the levels of progress at which runs turn back.
+#: Expected standard deviation between the levels of progress at which runs turn back.
 _LEVEL_SD = 0.03
 
 
 @dataclass(frozen=True, kw_only=True)
 class Arrivals:
-    """Joint draws of log samples to target for all runs.
+    """The expected log number of samples to target of all runs, with joint posterior samples of its error.
 
-    The common error of all runs is stored separately, since it does not matter to the choice between runs.
+    The error that all runs have in common is separate, since it does not affect the choice between runs.
 
     Args:
-        median: Median of each run, `(num_runs,)`; infinite without an evaluation.
-        own: Deviation of each run from median plus common deviation, `(NUM_DRAWS, num_runs)`.
-        common: Deviation that all runs share, `(NUM_DRAWS,)`.
+        median: Median log samples to target of each run, `(num_runs,)`; infinite for a run without an
+            evaluation.
+        own: Error of each run without the common error, `(NUM_DRAWS, num_runs)`.
+        common: Error that all runs have in common, `(NUM_DRAWS,)`.
         unreachable: Probability that a run never reaches the target, `(num_runs,)`.
-        unreachable_elsewhere: The same for a run that was not started, or has no score.
+        unreachable_elsewhere: This probability for a run that was not started or has no score.
     """
 
     median: Array
@@ -55,10 +57,10 @@ class Arrivals:
 
 
 def extrapolate(runs: Sequence[RunEvidence], shapes: Array = PRIOR) -> Arrivals:
-    """Extrapolates the curve of every run to the target, along the template of the workload.
+    """Extrapolates the learning curve of every run to the target, along the template of the workload.
 
     Args:
-        runs: The runs; those without an evaluation, and those that diverged, are not extrapolated.
+        runs: The runs. Diverged runs and runs without an evaluation are not extrapolated.
         shapes: Prior probability of each shape of a curve, `(num_shapes,)`.
     """
     num = len(runs)
@@ -70,7 +72,7 @@ def extrapolate(runs: Sequence[RunEvidence], shapes: Array = PRIOR) -> Arrivals:
     template = template_of(list(passages.values()), shapes)
     median, unreachable = np.full(num, np.inf), np.full(num, np.nan)
     deviation = np.zeros((NUM_DRAWS, num))
-    # The first two columns are shared by all runs; the last two are rolled for each run.
+    # All runs share the first two columns. Each run gets its own shift of the last two.
     normals = spread_normals(NUM_DRAWS, 4)
     open_runs = []
     turned = [
@@ -101,7 +103,7 @@ def extrapolate(runs: Sequence[RunEvidence], shapes: Array = PRIOR) -> Arrivals:
         open_runs.append(i)
     common = np.zeros(NUM_DRAWS)
     if open_runs and all(run.samples_to_target is None for run in runs):
-        # Runs with a small variance determine most of the common part.
+        # Weighted mean of the runs' errors: runs with a small variance have a large weight.
         weights = 1.0 / (0.05**2 + deviation[:, open_runs].var(axis=0))
         common = deviation[:, open_runs] @ (weights / weights.sum())
     deviation[:, open_runs] -= common[:, None]
@@ -119,13 +121,15 @@ def extrapolate(runs: Sequence[RunEvidence], shapes: Array = PRIOR) -> Arrivals:
 
 
 def others_never(levels: Sequence[float]) -> float:
-    """Probability that a run that has not come clearly further also ends below the target; 0 without levels.
+    """Returns the probability that a run ends below the target, as other runs did that turned back.
 
-    It grows with the number of runs that turned back, and falls with the spread of the levels at which they
-    did: levels are modeled as normal, with `_LEVEL_SD` as one observation of the spread (Student's t).
+    The probability applies to a run that has not come clearly further than those runs. It grows with their
+    number and falls with the spread of the levels at which they turned back. Levels are modeled as normal,
+    with `_LEVEL_SD` as one additional observation of their spread (Student's t). It is 0 if no run turned
+    back.
 
     Args:
-        levels: Progress at which runs turned back or leveled off.
+        levels: Progress at which each run turned back or leveled off.
     """
     from scipy.special import stdtr  # takes a while to import; only models need it
 

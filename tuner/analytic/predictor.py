@@ -1,4 +1,7 @@
-"""Predicts time to target: joint draws of seconds per sample times samples to target."""
+"""Predicts the time to target: posterior samples of seconds per sample times number of samples to target.
+
+The posterior samples (draws) of all configurations are joint, so correlated errors cancel in comparisons.
+"""
 
 from __future__ import annotations
 
@@ -17,23 +20,23 @@ from tuner.analytic.samples_model import SamplesModel, staleness
 from tuner.analytic.slope_fit import SlopeFit
 from tuner.analytic.step_time_model import SecondsModel
 
-#: Coprime to the number of draws.
+#: Strides of permutations of the posterior samples; coprime to `NUM_DRAWS`.
 _COPRIME, _OTHER_COPRIME = 61, 97
 
 
 @dataclass(frozen=True, kw_only=True)
 class RunState:
-    """A started run, which resuming would continue.
+    """A run that was started; a search may resume it.
 
     Args:
         configuration: The configuration of the run.
-        index: Index among the runs that the samples model was fitted to.
-        samples: Samples seen.
-        training_seconds: Seconds on the training clock.
-        samples_to_target: Samples at which it reached the target; None if it has not.
-        seconds_to_target: Training seconds at which it reached the target; None if it has not.
-        ended: Whether it failed and cannot resume.
-        is_timed: Whether its clock is that of the cluster to predict.
+        index: Index of the run in the list that the samples model was fitted to.
+        samples: Number of samples processed so far.
+        training_seconds: Seconds of training so far, without pauses and evaluations.
+        samples_to_target: Number of samples processed when the run reached the target; None if it has not.
+        seconds_to_target: Training seconds when the run reached the target; None if it has not.
+        ended: Whether the run failed and cannot be resumed.
+        is_timed: Whether `training_seconds` were measured on the cluster to predict.
     """
 
     configuration: Configuration
@@ -48,13 +51,16 @@ class RunState:
 
 @dataclass(frozen=True, kw_only=True)
 class Forecast:
-    """Draws of time and samples to target, `(NUM_DRAWS, num_configurations)` each.
+    """Posterior samples of time and number of samples to target for some configurations.
+
+    `log_seconds`, `log_samples` and `never` have one row per posterior sample and one column per
+    configuration, `(NUM_DRAWS, num_configurations)`.
 
     Args:
-        configurations: The configurations, in order.
-        log_seconds: Logarithm of training seconds from the start to the target, if it is reached.
-        log_samples: Logarithm of samples from the start to the target, if it is reached.
-        never: Whether the target is never reached.
+        configurations: The configurations, in the order of the columns.
+        log_seconds: Logarithm of the training seconds from start to target, if the target is reached.
+        log_samples: Logarithm of the number of samples from start to target, if the target is reached.
+        never: Whether the run never reaches the target.
         seconds_per_sample: Median seconds per sample, `(num_configurations,)`.
         log_seconds_sd: Standard deviation of log seconds per sample, `(num_configurations,)`.
     """
@@ -68,33 +74,40 @@ class Forecast:
 
     @cached_property
     def total(self) -> Array:
-        """Training seconds from the start to the target; infinite if it is never reached."""
+        """Training seconds from start to target, `(NUM_DRAWS, num_configurations)`; infinite if never."""
         return np.where(self.never, np.inf, np.exp(np.minimum(self.log_seconds, 600.0)))
 
     @cached_property
     def samples(self) -> Array:
-        """Samples to the target; infinite if it is never reached."""
+        """Number of samples to target, `(NUM_DRAWS, num_configurations)`; infinite if never reached."""
         return np.where(self.never, np.inf, np.exp(np.minimum(self.log_samples, 600.0)))
 
     def quantile(self, level: float) -> Array:
-        """Quantile of `total` over draws that reach the target, `(num_configurations,)`; infinite if none."""
+        """Returns a quantile of the training seconds to target, `(num_configurations,)`.
+
+        Posterior samples in which the run never reaches the target are left out. If none reaches the target,
+        the quantile is infinite.
+
+        Args:
+            level: Level of the quantile, in [0, 1).
+        """
         ordered = np.sort(self.total, axis=0)
         position = (level * np.isfinite(ordered).sum(axis=0)).astype(int)
         return np.asarray(ordered[position, np.arange(ordered.shape[1])], dtype=float)
 
     def probability_of_reaching(self) -> Array:
-        """Share of draws that reach the target, `(num_configurations,)`."""
+        """Returns the share of posterior samples that reach the target, `(num_configurations,)`."""
         return np.asarray(1.0 - self.never.mean(axis=0), dtype=float)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Chances:
-    """Probabilities of never reaching the target.
+    """Probabilities that a run never reaches the target.
 
     Args:
-        of_runs: For started runs, by `run_key`.
-        of_others: For every other candidate.
-        edge: The learning rates at which other candidates break down; None if unknown.
+        of_runs: Maps the `run_key` of each started run to its probability of never reaching the target.
+        of_others: The probability for every configuration that was not started.
+        edge: The learning rate above which configurations that were not started break down; None if unknown.
     """
 
     of_runs: Mapping[Configuration, float]
@@ -104,15 +117,15 @@ class Chances:
 
 @dataclass(frozen=True, kw_only=True)
 class Predictor:
-    """Predicts training seconds to target.
+    """Predicts training seconds to target from a model of speed and a model of samples to target.
 
     Args:
         seconds: The model of seconds per sample.
-        samples: The model of samples to target that is reported and stored.
+        samples: The main model of samples to target; reports and studies use this one.
         chances: Probabilities of never reaching the target.
-        runs: Started runs, by `run_key`.
-        other: A second model of samples to target, mixed with `samples`; None for none.
-        weight_of_other: Probability of `other`.
+        runs: Maps the `run_key` of each started run to its state.
+        other: A second model of samples to target, mixed with `samples`; None to use `samples` only.
+        weight_of_other: Share of posterior samples that come from `other`, in [0, 1].
         devices_per_node: Ranks on one node.
     """
 
@@ -130,17 +143,22 @@ class Predictor:
         statistics: Sequence[Configuration],
         rng: np.random.Generator,
     ) -> Forecast:
-        """Joint draws of time and samples to target of some configurations.
+        """Returns joint posterior samples of time and number of samples to target.
+
+        For a started run, the seconds that it has already trained are known; only the remaining samples are
+        predicted.
 
         Args:
-            configurations: What to predict.
-            statistics: The `run_key` of each configuration, `(num_configurations,)`.
-            rng: Generator of the draws.
+            configurations: The configurations to predict, `(num_configurations,)`.
+            statistics: The `run_key` of each configuration: configurations with the same key train alike and
+                differ only in speed, `(num_configurations,)`.
+            rng: Random generator of the posterior samples.
         """
         kinds = list(dict.fromkeys(statistics))
         places = {kind: place for place, kind in enumerate(kinds)}
         kind_of = np.array([places[kind] for kind in statistics], dtype=np.intp)
-        # Separate generators, so that every decision has the same draws of each quantity.
+        # Separate generators, so that each quantity has the same posterior samples at every decision of a
+        # search.
         of_samples, of_seconds = rng.spawn(2)
         log_samples = self._log_samples(kinds, of_samples)[:, kind_of]
         never = self._never(kinds)[:, kind_of]
@@ -166,7 +184,7 @@ class Predictor:
         )
 
     def _log_samples(self, kinds: Sequence[Configuration], rng: np.random.Generator) -> Array:
-        """Joint draws of log samples to target, if it is reached, `(NUM_DRAWS, num_kinds)`."""
+        """Returns joint posterior samples of log samples to target, if reached, `(NUM_DRAWS, num_kinds)`."""
         started = [self.runs.get(kind) for kind in kinds]
         indexes = [run.index if run else None for run in started]
         own, others = rng.spawn(2)
@@ -182,9 +200,12 @@ class Predictor:
         return draws
 
     def _never(self, kinds: Sequence[Configuration]) -> npt.NDArray[np.bool_]:
-        """In which draws each never reaches the target, independently, `(NUM_DRAWS, num_kinds)`."""
+        """Returns whether a run never reaches the target, per posterior sample, `(NUM_DRAWS, num_kinds)`.
+
+        The runs are independent of one another.
+        """
         chances = self.chances_of(kinds)
-        # Shuffled, so that never reaching the target is independent of the draws of samples.
+        # Permuted, so that never reaching the target is independent of the number of samples to target.
         starts = np.arange(len(kinds)) * _OTHER_COPRIME * 31
         order = (np.arange(NUM_DRAWS)[:, None] * _COPRIME + starts[None, :]) % NUM_DRAWS
         never = (order + 0.5) / NUM_DRAWS < chances
@@ -198,7 +219,13 @@ class Predictor:
         return never
 
     def chances_of(self, kinds: Sequence[Configuration]) -> Array:
-        """Probability of never reaching the target, without break-downs (`Chances.edge`), `(num_kinds,)`."""
+        """Returns the probability of never reaching the target, `(num_kinds,)`.
+
+        Break-downs at large learning rates (`Chances.edge`) are not included.
+
+        Args:
+            kinds: The `run_key` of each run to predict, `(num_kinds,)`.
+        """
         return np.array([self._chance(kind) for kind in kinds], dtype=float)
 
     def _chance(self, kind: Configuration) -> float:
@@ -209,5 +236,12 @@ class Predictor:
 
 
 def _later(draws: Array, least: float) -> Array:
-    """Draws of a run that has not reached the target yet: it needs more samples than it has seen."""
+    """Returns the posterior samples, raised to at least the number of samples already processed.
+
+    The run has not reached its target yet, so it needs more samples than it has processed.
+
+    Args:
+        draws: Posterior samples of log samples to target, `(NUM_DRAWS,)`.
+        least: Logarithm of the number of samples that the run has processed.
+    """
     return np.maximum(draws, least + 0.01)

@@ -1,10 +1,17 @@
-"""Bayesian nonlinear regression: a law with priors on its unknowns, plus a Gaussian-process residual.
+"""Bayesian nonlinear regression: a law with priors on its parameters, plus a Gaussian-process residual.
 
-y_i = law(theta, x_i) + g(x_i) + e_i, with theta ~ N(prior_mean, prior_sd^2), g a zero-mean Gaussian process
-and e_i ~ N(0, noise_sd_i^2). The fit finds the maximum a posteriori theta and linearizes the law around it,
-so predictions are those of one Gaussian process with kernel J(x) diag(prior_sd^2) J(x')' + k(x, x') (O'Hagan
-1978; Rasmussen and Williams 2006, section 2.7). The linearization is good if the data or the prior confine
-theta to a region in which the law is nearly linear.
+A law (analytic model) is a function that predicts observations from parameters theta and inputs x:
+
+    y_i = law(theta, x_i) + g(x_i) + e_i
+
+- theta ~ N(prior_mean, prior_sd^2): the parameters.
+- g: a zero-mean Gaussian process, the residual.
+- e_i ~ N(0, noise_sd_i^2): noise of observation i.
+
+The fit finds the maximum a posteriori theta and linearizes the law around it. Predictions are then those of
+one Gaussian process with kernel J(x) diag(prior_sd^2) J(x')' + k(x, x'), where J is the Jacobian of the law
+and k the kernel of the residual (O'Hagan 1978; Rasmussen and Williams 2006, section 2.7). The linearization
+is accurate if the data or the prior confine theta to a region in which the law is nearly linear.
 """
 
 from __future__ import annotations
@@ -20,34 +27,39 @@ from tuner.analytic.laws import Array
 
 IntArray = npt.NDArray[np.intp]
 Law = Callable[[Array, Array], Array]
-"""`law(theta, inputs)`: theta `(num_parameters,)`, inputs `(num_points, num_features)` -> `(num_points,)`.
+"""Function `law(theta, inputs)` that returns predictions, `(num_points,)`.
 
-A law without its own derivatives also accepts theta `(num_parameters, num, 1)` and returns
-`(num, num_points)`, for `broadcast_slopes`.
+theta is `(num_parameters,)` and inputs is `(num_points, num_features)`. `broadcast_slopes` calls a law with
+many thetas at once: then theta is `(num_parameters, num, 1)`, and the law returns `(num, num_points)`.
 """
 
 Slopes = Callable[[Array, Array], Array]
-"""Derivatives of a law by its unknowns: `slopes(theta, inputs)` -> `(num_points, num_parameters)`."""
+"""Function `slopes(theta, inputs)` that returns the Jacobian of a law, `(num_points, num_parameters)`."""
 
 _MAX_ITERATIONS = 60
 _STEP = 1e-4
 
 
 class Kernel(Protocol):
-    """The covariance function of a residual."""
+    """Interface of the covariance function of a Gaussian-process residual."""
 
     def covariance(self, left: Array, right: Array) -> Array:
-        """Covariances `(num_left, num_right)` of the residual between inputs."""
+        """Returns the covariances of the residual between all pairs of inputs, `(num_left, num_right)`.
+
+        Args:
+            left: Inputs of the rows of the result, `(num_left, num_features)`.
+            right: Inputs of the columns of the result, `(num_right, num_features)`.
+        """
 
 
 @dataclass(frozen=True, kw_only=True)
 class Parameter:
-    """One unknown of a law.
+    """One parameter of a law, with its normal prior.
 
     Args:
-        name: Name, with the unit.
-        mean: Prior mean, in the scale of the law (often a logarithm).
-        sd: Prior standard deviation, in the same scale.
+        name: Name of the parameter, with its unit.
+        mean: Prior mean, on the scale on which the law uses the parameter (often a logarithm).
+        sd: Prior standard deviation, on the same scale.
     """
 
     name: str
@@ -57,19 +69,26 @@ class Parameter:
 
 @dataclass(frozen=True, kw_only=True)
 class Residual:
-    """A squared-exponential kernel.
+    """Squared-exponential kernel of a Gaussian-process residual.
 
     Args:
-        sd: Standard deviation of the residual; 0 for none.
-        length_scales: One for each feature, in its unit, `(num_features,)`; infinite if it does not matter.
+        sd: Standard deviation of the residual; 0 for no residual.
+        length_scales: Length scale of each feature, in the feature's unit, `(num_features,)`; infinite for a
+            feature that does not affect the residual.
     """
 
     sd: float
     length_scales: tuple[float, ...]
 
     def covariance(self, left: Array, right: Array) -> Array:
-        """Covariances `(num_left, num_right)` of the residual between inputs."""
-        # Skip features that are the same for all inputs: most are.
+        """Returns the covariances of the residual between all pairs of inputs, `(num_left, num_right)`.
+
+        Args:
+            left: Inputs of the rows of the result, `(num_left, num_features)`.
+            right: Inputs of the columns of the result, `(num_right, num_features)`.
+        """
+        # Most features have the same value in all inputs and add nothing to the distance, so they are
+        # skipped.
         both = np.concatenate([left, right])
         differ = both.max(axis=0, initial=-np.inf) > both.min(axis=0, initial=np.inf)
         differ &= np.isfinite(self.length_scales)
@@ -82,22 +101,25 @@ class Residual:
 
 @dataclass(frozen=True, kw_only=True)
 class Posterior:
-    """The posterior of a law and its residual.
+    """The posterior of a law's parameters and of the residual.
 
     Args:
-        law: The law.
-        slopes: Derivatives of the law.
-        parameters: The unknowns with their priors.
-        theta: Maximum a posteriori values of the unknowns, `(num_parameters,)`.
-        theta_sd: Posterior standard deviations, `(num_parameters,)`.
+        law: The fitted law.
+        slopes: Function that returns the Jacobian of the law.
+        parameters: The parameters with their priors, in the order of `theta`.
+        theta: Maximum a posteriori values of the parameters, `(num_parameters,)`.
+        theta_sd: Posterior standard deviations of the parameters, `(num_parameters,)`.
         residual: Kernel of the residual.
         inputs: Inputs of the observations, `(num_points, num_features)`.
-        weights: Inverse covariance of residual and noise times the misfit, `(num_points,)`.
-        precision: Inverse of the observations' whole covariance, `(num_points, num_points)`.
-        jacobian: Derivatives at the observations, `(num_points, num_parameters)`.
+        weights: Inverse covariance of residual plus noise, times the observations minus the law's
+            predictions, `(num_points,)`.
+        precision: Inverse covariance of the observations with all sources of uncertainty, `(num_points,
+            num_points)`.
+        jacobian: Jacobian of the law at the observations, `(num_points, num_parameters)`.
         converged: Whether the search for theta converged.
-        rms: Root mean square of the law's misfit at the observations.
-        log_evidence: Log marginal likelihood of the observations (Laplace's approximation); 0 without any.
+        rms: Root mean square of the observations minus the law's predictions.
+        log_evidence: Log marginal likelihood of the observations (Laplace's approximation); 0 without
+            observations.
     """
 
     law: Law
@@ -117,15 +139,17 @@ class Posterior:
     def predict(
         self, inputs: Array, *, observed: IntArray | None = None, own_variance: float = 0.0
     ) -> tuple[Array, Array]:
-        """Mean `(num,)` and covariance `(num, num)` of law plus residual.
+        """Returns mean `(num,)` and covariance `(num, num)` of law plus residual.
 
-        The noise of an observation includes an independent deviation (such as the seed of a run). Predictions
-        do not include it, except for inputs that are themselves observations.
+        An observation deviates from law plus residual by its noise. A part of the noise may be a lasting
+        deviation of what was observed, such as the effect of a run's seed. Predictions of new inputs do not
+        include such a deviation; predictions of inputs that were observed do.
 
         Args:
-            inputs: What to predict, `(num, num_features)`.
-            observed: For each input, the index of the observation that it is, or -1, `(num,)`.
-            own_variance: Variance of the independent deviation.
+            inputs: The inputs to predict, `(num, num_features)`.
+            observed: Index of the observation that an input belongs to, or -1 for a new input, `(num,)`; None
+                if all inputs are new.
+            own_variance: Variance of the lasting deviation.
         """
         mean = self.law(self.theta, inputs)
         jacobian = self.slopes(self.theta, inputs)
@@ -143,7 +167,7 @@ class Posterior:
         return mean, 0.5 * (covariance + covariance.T)
 
     def at_prior(self) -> list[str]:
-        """Names of the unknowns whose posterior is nearly as wide as the prior."""
+        """Returns the names of the parameters whose posterior is nearly as wide as the prior."""
         known = zip(self.parameters, self.theta_sd, strict=True)
         return [parameter.name for parameter, sd in known if sd > 0.9 * parameter.sd]
 
@@ -160,18 +184,20 @@ def fit(
     start: Array | None = None,
     tolerance: float = 1e-7,
 ) -> Posterior:
-    """Fits a law and its residual to observations.
+    """Fits the parameters of a law and its residual to observations.
 
     Args:
         law: The law.
-        parameters: The unknowns with their priors, `(num_parameters,)`.
+        parameters: The parameters with their priors, `(num_parameters,)`.
         residual: Kernel of the residual.
-        inputs: `(num_points, num_features)`; may be empty, then the prior is returned.
-        observations: `(num_points,)`.
-        noise_sd: Standard deviation of each observation, above 0, `(num_points,)`.
-        slopes: Derivatives of the law; `broadcast_slopes` if None.
-        start: Initial theta, `(num_parameters,)`; the prior mean if None.
-        tolerance: The search ends when a step reduces (1 + sum of squares) by a smaller share.
+        inputs: Inputs of the observations, `(num_points, num_features)`; may be empty, then the result is the
+            prior.
+        observations: Observed values, `(num_points,)`.
+        noise_sd: Standard deviation of the noise of each observation, above 0, `(num_points,)`.
+        slopes: Function that returns the Jacobian of the law; None for central differences
+            (`broadcast_slopes`).
+        start: Initial theta of the search, `(num_parameters,)`; None for the prior mean.
+        tolerance: The search ends when a step reduces (1 + sum of squares) by less than this share.
     """
     slopes = slopes or broadcast_slopes(law)
     prior_mean = np.array([p.mean for p in parameters], dtype=float)
@@ -198,7 +224,7 @@ def fit(
     precision = inverse_noise - explained @ unknown @ explained.T
     log_determinant = np.linalg.slogdet(information)[1] + 2.0 * np.sum(np.log(prior_sd))
     log_determinant -= 2.0 * np.sum(np.log(np.diag(whitening)))
-    # Misfit of the prior mean, with the law linear around theta.
+    # Observations minus predictions at the prior mean, with the law linearized around theta.
     missed = misfit + jacobian @ (theta - prior_mean)
     squared = missed @ precision @ missed
     return Posterior(
@@ -219,7 +245,11 @@ def fit(
 
 
 def broadcast_slopes(law: Law) -> Slopes:
-    """Derivatives by central differences, in one call of a law that broadcasts."""
+    """Returns a function that computes the Jacobian of a law by central differences, in one call.
+
+    Args:
+        law: A law that accepts many thetas at once (see `Law`).
+    """
 
     def slopes(theta: Array, inputs: Array) -> Array:
         units = np.eye(len(theta)) * _STEP
@@ -237,11 +267,11 @@ def _levenberg_marquardt(
     scale: Array,
     tolerance: float,
 ) -> tuple[Array, bool]:
-    """Minimizes the sum of squares; returns theta and whether the search converged.
+    """Minimizes a sum of squares; returns theta and whether the search converged.
 
-    Damping is in units of the prior's width. `scipy.optimize.least_squares` finds the same theta to 4 digits
-    in 1.1 to 1.2 times the time (method `lm`, fits of 9 runs and of 24 timings), which would change the
-    decisions of seeded searches.
+    Damping is in units of the prior's width. `scipy.optimize.least_squares` (method `lm`) finds the same
+    theta to 4 digits but takes 1.1 to 1.2 times as long (fits of 9 runs and of 24 timings). Its last digits
+    would change the decisions of seeded searches.
     """
     theta, damping = start.copy(), 1e-2
     current = residuals(theta)

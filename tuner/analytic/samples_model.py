@@ -1,4 +1,9 @@
-"""The samples model: samples to target for any batch size, learning rate and strategy."""
+"""Samples model: predicts the number of samples to target for any batch size, learning rate and strategy.
+
+A law (analytic model) gives the logarithm of the number of samples that a run must process to reach its
+target. Its parameters are fitted to the runs of a study, finished or not. Runs may be emulated, that is,
+trained on this host under a virtual clock; their numbers of samples may then be biased.
+"""
 
 from __future__ import annotations
 
@@ -34,18 +39,20 @@ from tuner.analytic.strategy_encoding import (
 )
 from tuner.analytic.strategy_laws import COST_PARAMETERS, disagreement_columns, disagreement_parameters
 
-#: How the best learning rate of asynchronous ranks differs from all-reduce's.
+#: Parameter: best learning rate of asynchronous ranks relative to that of all-reduce (logarithm).
 ASYNCHRONOUS = Parameter(name="log best rate of ranks apart over all-reduce's", mean=0.0, sd=0.5)
-#: Columns of `samples_inputs`: first the axes, then the disagreements, then one column per strategy.
+#: Columns of `samples_inputs`: the axes of the space, then one disagreement per cost parameter (see
+#: `disagreement_columns`), one indicator per strategy, and properties of the observation.
 _LOG_BATCH, _LOG_RATE, _ASYNCHRONOUS_SHARE = range(3)
 _STRATEGIES = 3 + len(COST_PARAMETERS)
 _HAS_RATE, _EMULATED, _LOG_SHARE, _IS_NOISE = range(
     _STRATEGIES + NUM_STRATEGIES, _STRATEGIES + NUM_STRATEGIES + 4
 )
-#: Length scales of columns that do not matter to the residual, and of one whose values share nothing.
+#: Length scales: of a column that does not affect the residual, and of a column in which rows with different
+#: values have unrelated residuals.
 _ANYHOW, _UNRELATED = 1e6, 1e-2
-#: Residual over `samples_inputs`. Between one and a hundred ranks, disagreement covers one e-fold (gossip) to
-#: five (elastic averaging).
+#: Kernel of the Gaussian-process residual over the columns of `samples_inputs`. From one rank to a hundred
+#: ranks, log(1 + disagreement) grows by 1 (gossip) to 5 (elastic averaging).
 RESIDUAL = Residual(
     sd=0.25,
     length_scales=(
@@ -57,7 +64,8 @@ RESIDUAL = Residual(
         *(_ANYHOW, _ANYHOW, _ANYHOW, _UNRELATED),
     ),
 )
-#: Its standard deviation if no run states a rate: at the best rate, samples follow the batch more closely.
+#: Standard deviation of the residual if no run specifies a learning rate. Every run then trains at its best
+#: rate, and the number of samples to target depends more regularly on the batch size.
 _BATCH_RESIDUAL_SD = 0.1
 
 
@@ -66,13 +74,25 @@ def _setup(configuration: Configuration, devices_per_node: int) -> Setup:
 
 
 def staleness(configurations: Sequence[Configuration], devices_per_node: int) -> Array:
-    """log p of configurations without a barrier, 0 of others, `(num,)`; p is the number of ranks."""
+    """Returns log p for configurations without a barrier and 0 for all others, `(num,)`; p: number of ranks.
+
+    Args:
+        configurations: The configurations, `(num,)`.
+        devices_per_node: Ranks on one node.
+    """
     setups = [_setup(c, devices_per_node) for c in configurations]
     return np.array([0.0 if s.traits.barrier else math.log(s.num_ranks) for s in setups], dtype=float)
 
 
 def counted_batch(configuration: Configuration, devices_per_node: int) -> float:
-    """The batch that gradient noise depends on: the global one, or a rank's with a parameter server."""
+    """Returns the batch size that determines the gradient noise, in samples.
+
+    This is the global batch size, except for a parameter server: there it is the batch size of one rank.
+
+    Args:
+        configuration: The configuration.
+        devices_per_node: Ranks on one node.
+    """
     setup = _setup(configuration, devices_per_node)
     ranks = setup.num_ranks if setup.traits.counted_batch == "rank" else 1
     return configuration.batch_size / ranks
@@ -86,17 +106,18 @@ def samples_inputs(
     log_share: float | Sequence[float] = 0.0,
     is_noise: bool = False,
 ) -> Array:
-    """Inputs of the law and its residual, `(num, num_features)`.
+    """Returns one input row of the law and its residual per configuration, `(num, num_features)`.
 
-    A configuration without a learning rate trains at the rate that its script chooses for the batch. This
-    rate counts as the best.
+    A configuration without a learning rate trains at the rate that its script chooses for the batch size. The
+    law treats this rate as the best one.
 
     Args:
-        configurations: What to predict, or what was run.
+        configurations: The configurations to predict, or those of observed runs, `(num,)`.
         devices_per_node: Ranks on one node.
-        emulated: Whether the ranks were emulated.
-        log_share: For a noise scale, logarithm of the share of the run that was seen when it was measured.
-        is_noise: Whether the rows are of noise scales, not of samples to target.
+        emulated: Whether the ranks were emulated, for all rows or for each.
+        log_share: For a row of a noise scale: logarithm of the share of its samples to target that the run
+            had processed when the noise was measured.
+        is_noise: Whether the rows describe measured noise scales instead of numbers of samples to target.
     """
     found = np.zeros((len(configurations), _IS_NOISE + 1))
     setups = [_setup(c, devices_per_node) for c in configurations]
@@ -114,18 +135,25 @@ def samples_inputs(
 
 @dataclass(frozen=True, kw_only=True)
 class _Law:
-    """The logarithm of samples to target, and of the noise scales that runs measure.
+    """The law: predicts log samples to target, and the log noise scale that a run measures.
 
     Args:
-        parameters: The unknowns.
-        exponent: How the best learning rate follows the batch: 1 for SGD, 1/2 for Adam.
+        parameters: The parameters with their priors, in the order of `theta`.
+        exponent: Power of the batch size to which the best learning rate is proportional: 1 for SGD, 1/2 for
+            Adam.
     """
 
     parameters: tuple[Parameter, ...]
     exponent: float
 
     def __call__(self, theta: Array, inputs: Array) -> Array:
-        """`(num_points,)`, or `(num, num_points)` for theta `(num_parameters, num, 1)`; see `Law`."""
+        """Returns the prediction for each row of `inputs`, `(num_points,)`.
+
+        Args:
+            theta: Values of the parameters, `(num_parameters,)`; or `(num_parameters, num, 1)`, then the
+                result is `(num, num_points)` (see `regression.Law`).
+            inputs: Rows of `samples_inputs`, `(num_points, num_features)`.
+        """
         unknowns = {p.name: value for p, value in zip(self.parameters, theta, strict=True)}
         found = self._log_samples(unknowns, inputs)
         if _BIAS.name in unknowns:
@@ -138,7 +166,7 @@ class _Law:
         return found
 
     def _log_samples(self, unknowns: Mapping[str, Array], inputs: Array) -> Array:
-        """The U in the batch, the basin in the learning rate, and the cost of disagreement."""
+        """Returns log samples to target: effects of batch size, learning rate and disagreement added up."""
         noise_scale, batch = np.exp(unknowns["log noise scale"]), np.exp(inputs[:, _LOG_BATCH])
         best = log_best_rate(
             batch, log_rate=unknowns["log best rate"], noise_scale=noise_scale, exponent=self.exponent
@@ -159,7 +187,7 @@ class _Law:
         )
         found = found + penalty * inputs[:, _HAS_RATE]
         disagreements = inputs[:, 3:_STRATEGIES]
-        # Costs that are not unknowns of this fit have their prior mean.
+        # Cost parameters that are not part of this fit have their prior mean.
         fixed = [0.0 if cost.name in unknowns else cost.mean for cost in COST_PARAMETERS]
         found = found + disagreements @ np.array(fixed)
         for column, cost in enumerate(COST_PARAMETERS):
@@ -168,30 +196,34 @@ class _Law:
         return np.asarray(found, dtype=float)
 
 
-#: Standard deviation of log samples to target between runs of one configuration (seeds, data order).
+#: Standard deviation of log samples to target between runs of the same configuration (seeds, data order).
 SEED_SD = 0.10
-#: How emulated samples to target differ from those of real ranks.
+#: Parameter: error of emulated runs (see the module docstring) in log samples to target.
 _BIAS = Parameter(name="log bias of emulated samples", mean=0.0, sd=0.1)
-#: Prior standard deviation of the log noise scale if no gradient noise was measured.
+#: Prior standard deviation of the log noise scale if no run measured gradient noise.
 _SCALE_SD = 1.3
-#: Name of the noise floor, and its prior relative to `RatePrior.batch_size`, where it adds 0.1% of samples.
+#: Name of the noise floor's parameter. Its prior mean, relative to `RatePrior.batch_size`: at that batch
+#: size, the floor adds 0.1% to the number of samples. Then its prior standard deviation.
 NOISE_FLOOR = "log noise floor"
 _FLOOR_OVER_BATCH, _FLOOR_SD = 1 / 32, 1.5
-#: The same if gradient noise was measured: very wide, since the measurements determine it.
+#: Prior standard deviation of the log noise scale if gradient noise was measured: very wide, since the
+#: measurements determine it.
 _ANY_SCALE_SD = 3.0
 
 
 @dataclass(frozen=True, kw_only=True)
 class RatePrior:
-    """Prior knowledge of learning rates.
+    """Prior knowledge about learning rates.
 
     Args:
-        log_rate: Logarithm of a plausible rate at `batch_size`: the user's, or the middle of the space.
+        log_rate: Logarithm of a plausible learning rate at `batch_size`: the user's rate, or the middle of
+            the search space.
         sd: Standard deviation of `log_rate`.
-        batch_size: The global batch size of that rate.
-        exponent: How the best rate follows the batch: 1 for SGD, 1/2 for Adam.
+        batch_size: The global batch size to which `log_rate` applies, samples.
+        exponent: Power of the batch size to which the best learning rate is proportional: 1 for SGD, 1/2 for
+            Adam.
         epoch_samples: Size of the training set, samples.
-        largest_batch_size: The largest batch that may be chosen.
+        largest_batch_size: The largest global batch size of the search space, samples.
     """
 
     log_rate: float
@@ -204,14 +236,16 @@ class RatePrior:
 
 @dataclass(frozen=True, kw_only=True)
 class SamplesModel:
-    """The posterior of samples to target.
+    """The posterior of the number of samples to target.
 
     Args:
-        posterior: The posterior of log samples to target and of measured log noise scales, over rows of
-            `samples_inputs`.
-        arrivals: The extrapolation of each run to the target.
-        reported: The index of the run of each of the posterior's first observations; noise scales follow.
-        edge: The learning rates at which training may break down.
+        posterior: The posterior of log samples to target and of measured log noise scales; its inputs are
+            rows of `samples_inputs`.
+        arrivals: The number of samples at which each run is expected to reach the target, with its
+            uncertainty.
+        reported: Index of the run of each observation of samples to target. These observations come first in
+            `posterior`, followed by those of noise scales.
+        edge: The posterior of the learning rate above which training breaks down.
         devices_per_node: Ranks on one node.
     """
 
@@ -224,13 +258,14 @@ class SamplesModel:
     def log_samples(
         self, configurations: Sequence[Configuration], runs: Sequence[int | None] | None = None
     ) -> tuple[Array, Array]:
-        """Mean `(num,)` and covariance `(num, num)` of the logarithm of samples to target.
+        """Returns mean `(num,)` and covariance `(num, num)` of log samples to target.
 
-        The error that all extrapolations share (`Arrivals.common`) is not included.
+        The error that all extrapolations have in common (`Arrivals.common`) is not included.
 
         Args:
-            configurations: What to predict.
-            runs: The index of each configuration's run, or None if it was not started; none was by default.
+            configurations: The configurations to predict, `(num,)`.
+            runs: Index of the run of each configuration, None for a configuration that was not started. By
+                default, no configuration was started.
         """
         places = {run: place for place, run in enumerate(self.reported)}
         runs = [None] * len(configurations) if runs is None else runs
@@ -241,12 +276,12 @@ class SamplesModel:
     def log_samples_draws(
         self, kinds: Sequence[Configuration], runs: Sequence[int | None], rng: np.random.Generator
     ) -> Array:
-        """Joint draws of log samples to target, `(NUM_DRAWS, num_kinds)`.
+        """Returns joint posterior samples of the log number of samples to target, `(NUM_DRAWS, num_kinds)`.
 
         Args:
-            kinds: What to predict.
-            runs: As for `log_samples`.
-            rng: Generator of the draws.
+            kinds: The configurations to predict, `(num_kinds,)`.
+            runs: Index of the run of each configuration, None for a configuration that was not started.
+            rng: Random generator of the posterior samples.
         """
         mean, covariance = self.log_samples(kinds, runs)
         new = np.array([run is None for run in runs])
@@ -255,7 +290,11 @@ class SamplesModel:
         return np.asarray(draws, dtype=float)
 
     def left_out_log_densities(self) -> dict[int, float]:
-        """Log density of each run's samples to target, predicted from the other runs, by run index."""
+        """Returns the log density of each run's samples to target, predicted from all other runs.
+
+        Returns:
+            Maps the index of each run to the log density.
+        """
         found = []
         for part, weight in zip(self.posterior.parts, self.posterior.weights, strict=True):
             precision = np.diag(part.precision)
@@ -265,15 +304,15 @@ class SamplesModel:
         return {run: float(mixed[place]) for place, run in enumerate(self.reported)}
 
     def parameters(self) -> dict[str, tuple[float, float]]:
-        """Mean and standard deviation of each unknown of the law, by name."""
+        """Returns the posterior of the law's parameters: maps each name to mean and standard deviation."""
         return self.posterior.parameter_values()
 
     def findings(self) -> dict[str, object]:
-        """Further facts that are stored with the fit."""
+        """Returns further facts about the fit that a study stores, such as the weights of the priors."""
         return {**self.posterior.findings(), "sentences": self.summary()}
 
     def summary(self) -> list[str]:
-        """Sentences about what the runs showed."""
+        """Returns sentences for the user about what the runs showed."""
         theta = {name: value for name, (value, _) in self.parameters().items()}
         scale = math.exp(theta["log noise scale"])
         lines = [
@@ -290,7 +329,8 @@ class SamplesModel:
             )
         if GROWTH.name in theta:
             lines.append(
-                f"The noise scale grows during a run, as its progress to the power {theta[GROWTH.name]:.2g}."
+                "The noise scale grows during a run, in proportion to training progress to the power "
+                f"{theta[GROWTH.name]:.2g}."
             )
         lines += self.posterior.sentences()
         edge = math.exp(float(self.edge.grid @ self.edge.weights))
@@ -308,16 +348,17 @@ def fit_samples(
     past: PastLaw | None = None,
     shapes: Array = PRIOR,
 ) -> SamplesModel:
-    """Fits samples to target to all runs, finished and unfinished.
+    """Fits the samples model to all runs of a study, finished and unfinished.
 
     Args:
-        runs: The runs; one without an evaluation only shows whether it diverged.
-        prior: Prior beliefs about the learning rate and the batch.
+        runs: The runs. A run without an evaluation only shows whether it diverged.
+        prior: Prior knowledge about the learning rate and the batch size.
         devices_per_node: Ranks on one node.
-        strategies: Strategies to predict, besides those of the runs.
-        emulation_differs: Whether real ranks are predicted, so that emulated runs may be biased.
-        past: Values of the unknowns from past studies.
-        shapes: Prior probability of each shape of a learning curve, `(num_shapes,)`.
+        strategies: Names of the strategies to predict, in addition to those of the runs.
+        emulation_differs: Whether the predictions are for real ranks. Then emulated runs may be biased, and
+            the fit includes that bias.
+        past: Values of the parameters in past studies; None for none.
+        shapes: Prior probability of each learning-curve shape in `curve_template.SHAPES`, `(num_shapes,)`.
     """
     arrivals = extrapolate(runs, shapes)
     reported = [i for i, run in enumerate(runs) if np.isfinite(arrivals.median[i]) and not run.diverged]
@@ -366,11 +407,11 @@ def fit_samples(
 def _measured_noise(
     runs: Sequence[RunEvidence], reported: Sequence[int], medians: Array, own_sd: Array, devices_per_node: int
 ) -> tuple[Array, Array, Array]:
-    """The noise scales that the runs measured, as observations of the law.
+    """Returns the noise scales that the runs measured, as observations of the law.
 
     Returns:
-        `samples_inputs`, `(num, num_features)`; the log noise scales, `(num,)`; their standard deviations,
-        `(num,)`.
+        Rows of `samples_inputs`, `(num, num_features)`; log noise scales, `(num,)`; standard deviations of
+        the log noise scales, `(num,)`.
     """
     places = [(i, place) for i in reported for place in noise_places(runs[i].noise)]
     inputs = samples_inputs(
@@ -379,23 +420,25 @@ def _measured_noise(
         log_share=[min(place.log_samples - float(medians[i]), 0.0) for i, place in places],
         is_noise=True,
     )
-    # The share depends on where the run reaches the target.
+    # The share of the run is uncertain, since it depends on the predicted number of samples to target.
     sds = [math.hypot(place.sd, GROWTH.mean * float(own_sd[i])) for i, place in places]
     return inputs, np.array([place.log_scale for _, place in places]), np.array(sds)
 
 
 def _measured_scales(unknowns: Array, rows: Array) -> Array:
-    """Logarithm of the noise scales that runs measure, `(num_rows,)` or `(num, num_rows)`.
+    """Returns the logarithm of the noise scale that a run measures, `(num_rows,)` or `(num, num_rows)`.
 
     Args:
-        unknowns: log noise scale and the values of `noise_growth.UNKNOWNS`, `(4,)` or `(4, num, 1)`.
-        rows: `samples_inputs` of measured noise scales.
+        unknowns: The log noise scale, followed by the parameters `noise_growth.UNKNOWNS`, `(4,)` or `(4, num,
+            1)`.
+        rows: Rows of `samples_inputs` that describe measured noise scales, `(num_rows, num_features)`.
     """
     if unknowns.ndim == 1:
         return log_measured_scale(
             rows[:, _LOG_BATCH], np.exp(rows[:, _LOG_SHARE]), float(unknowns[0]), unknowns[1:]
         )
-    # Central differences change one unknown at a time, and most of them are not among these.
+    # Central differences change one parameter at a time. Most are not among these four, so many columns of
+    # `unknowns` are equal; each distinct column is computed once.
     distinct, places = np.unique(unknowns[:, :, 0], axis=1, return_inverse=True)
     return np.stack([_measured_scales(own, rows) for own in distinct.T])[places]
 
@@ -403,11 +446,12 @@ def _measured_scales(unknowns: Array, rows: Array) -> Array:
 def _basin_parameters(
     prior: RatePrior, medians: Array, reported: Sequence[int], noise_inputs: Array, noise_scales: Array
 ) -> tuple[Parameter, ...]:
-    """The unknowns of the law for all-reduce.
+    """Returns the parameters of the law for all-reduce, with their priors.
 
-    Slopes have textbook means and wide priors. Measured gradient noise determines the noise scale. Without
-    it, the noise scale is expected at the largest batch of the space, since users rarely offer batches that
-    would waste samples. The noise floor is expected far below the batch that they use.
+    - The slopes of the learning-rate penalty have textbook means and wide priors.
+    - The noise scale follows from measured gradient noise. Without measurements, its prior mean is the
+      largest batch size of the space, since users rarely include batch sizes that would waste samples.
+    - The prior mean of the noise floor is far below the user's batch size.
     """
     if len(noise_inputs):
         shares = np.exp(noise_inputs[:, _LOG_SHARE])

@@ -1,11 +1,21 @@
 """Slope model: Bayesian linear regression with a Gaussian-process residual, mixed over several priors.
 
-A candidate i has y_i = w' x_i + g(x_i) + d_i, with slopes w ~ N(m, diag(v)), a zero-mean Gaussian process g,
-and an independent deviation d_i ~ N(0, own_sd^2). An observation is y_i + c a_i + e_i: c ~ N(0, 1) is the
-common error of all unfinished runs, with standard deviation a_i, and e_i is noise. The posterior has a closed
-form (Rasmussen and Williams 2006, section 2.7). Prior means, residual sizes and length scales form the
-components of a mixture, weighted by their marginal likelihood (Bayesian model averaging; Hoeting et al.
-1999), so that a wrong prior loses its weight after a few observations.
+The model predicts a quantity y, such as the logarithm of seconds per sample, for every candidate
+configuration i:
+
+    y_i = w' x_i + g(x_i) + d_i
+
+- x_i: the candidate's row of the design matrix, such as the logarithm of the number of nodes.
+- w ~ N(m, diag(v)): the regression slopes.
+- g: a zero-mean Gaussian process, the residual.
+- d_i ~ N(0, own_sd^2): an independent deviation of each candidate.
+
+An observation of candidate i is y_i + c a_i + e_i. c ~ N(0, 1) is an error that all unfinished runs have in
+common, a_i is its standard deviation in this observation, and e_i is independent noise.
+
+The posterior has a closed form (Rasmussen and Williams 2006, section 2.7). Each combination of a prior mean,
+a residual size and a length scale is one component of a mixture. Its weight is its marginal likelihood
+(Bayesian model averaging; Hoeting et al. 1999), so a wrong prior loses its weight after a few observations.
 """
 
 from __future__ import annotations
@@ -21,24 +31,24 @@ from tuner.analytic.laws import Array
 from tuner.analytic.quasi_random import NUM_DRAWS, shuffled_normals
 from tuner.analytic.regression import IntArray
 
-#: Factors on the length scales; the model mixes them.
+#: Factors by which the length scales are multiplied; each factor is one component of the mixture.
 LENGTH_FACTORS = (0.6, 1.2)
-#: Coprime to the number of draws, a power of two.
+#: Stride that spreads the components over the posterior samples; coprime to `NUM_DRAWS`, a power of two.
 _COPRIME = 97
-#: Added to the diagonal of a covariance that may be singular after rounding.
+#: Added to the diagonal of a covariance matrix, which rounding may otherwise make singular.
 _JITTER = 1e-9
-#: Components with a smaller weight are dropped.
+#: Mixture components with a smaller weight than this are dropped.
 _LEAST_WEIGHT = 0.02
 
 
 @dataclass(frozen=True, kw_only=True)
 class SlopePrior:
-    """A prior of the slopes.
+    """A normal prior of the regression slopes.
 
     Args:
-        name: The name, such as `neutral`.
-        mean: Means, one for each column of the design, `(num_columns,)`.
-        sd: Standard deviations, `(num_columns,)`.
+        name: Name of the prior, such as `neutral`.
+        mean: Prior mean of each slope, one for each column of the design matrix, `(num_columns,)`.
+        sd: Prior standard deviation of each slope, `(num_columns,)`.
     """
 
     name: str
@@ -48,13 +58,13 @@ class SlopePrior:
 
 @dataclass(frozen=True, kw_only=True)
 class Observations:
-    """Observations of candidates.
+    """Observed values of some candidates; a candidate may have several observations.
 
     Args:
-        rows: Index of the candidate of each, `(num,)`.
-        values: Observed values, `(num,)`.
-        noise_sd: Standard deviation of the noise e, above 0, `(num,)`.
-        common_sd: a, standard deviation of the common error, `(num,)`.
+        rows: Index of the observed candidate for each observation, `(num,)`.
+        values: Observed value of y, usually a logarithm, `(num,)`.
+        noise_sd: Standard deviation of the independent noise e, above 0, `(num,)`.
+        common_sd: Standard deviation a of the error that unfinished runs have in common, `(num,)`.
     """
 
     rows: IntArray
@@ -64,12 +74,13 @@ class Observations:
 
 
 class Design:
-    """The columns of the candidates and the kernels of the residual, computed once for a space.
+    """The design matrix of all candidates, and cached covariances of the residual.
 
     Args:
-        columns: Columns of the slopes, with the intercept's, `(num_candidates, num_columns)`.
-        positions: Inputs of the residual, `(num_candidates, num_axes)`.
-        lengths: Length scales of the positions, `(num_axes,)`.
+        columns: Design matrix: one row per candidate, one column per slope, including the intercept,
+            `(num_candidates, num_columns)`.
+        positions: Input points of the Gaussian-process residual, `(num_candidates, num_axes)`.
+        lengths: Length scale of each column of `positions`, `(num_axes,)`.
     """
 
     def __init__(self, columns: Array, positions: Array, lengths: Array) -> None:
@@ -79,7 +90,11 @@ class Design:
         self._roots: dict[float, Array] = {}
 
     def kernel(self, factor: float) -> Array:
-        """Correlations of the residual with scaled lengths, `(num_candidates, num_candidates)`."""
+        """Returns the correlation matrix of the residual, `(num_candidates, num_candidates)`.
+
+        Args:
+            factor: Multiplies the length scales.
+        """
         known = self._kernels.get(factor)
         if known is None:
             z = self._positions / factor
@@ -89,7 +104,11 @@ class Design:
         return known
 
     def root(self, factor: float) -> Array:
-        """Cholesky factor of `kernel`, `(num_candidates, num_candidates)`."""
+        """Returns the Cholesky factor of `kernel(factor)`, `(num_candidates, num_candidates)`.
+
+        Args:
+            factor: Multiplies the length scales.
+        """
         known = self._roots.get(factor)
         if known is None:
             kernel = self.kernel(factor)
@@ -100,18 +119,18 @@ class Design:
 
 @dataclass(frozen=True, kw_only=True)
 class Component:
-    """One prior with one residual, fitted to the observations.
+    """One component of the mixture: a prior and a residual size, fitted to the observations.
 
     Args:
-        design: The candidates.
-        seen: The observations.
-        own_sd: Standard deviation of each candidate's independent deviation.
-        prior: The prior of the slopes.
-        residual_sd: Standard deviation of the residual.
-        length_factor: Factor on the length scales.
-        log_evidence: Log marginal likelihood of the observations.
-        inverse_root: Inverse Cholesky factor of the observations' covariance, `(num, num)`.
-        whitened: `inverse_root` times the misfit, `(num,)`.
+        design: The design matrix and residual kernels of all candidates.
+        seen: The observations that the component was fitted to.
+        own_sd: Standard deviation of each candidate's independent deviation d.
+        prior: The prior of the regression slopes.
+        residual_sd: Standard deviation of the residual g.
+        length_factor: Factor by which the length scales of the residual are multiplied.
+        log_evidence: Logarithm of the marginal likelihood of the observations.
+        inverse_root: Inverse of the Cholesky factor of the observations' covariance, `(num, num)`.
+        whitened: `inverse_root` times the observed values minus their prior means, `(num,)`.
     """
 
     design: Design
@@ -126,7 +145,10 @@ class Component:
 
     @cached_property
     def lowered(self) -> Array:
-        """`inverse_root` times the covariance of observations and candidates, `(num, num_candidates)`."""
+        """Returns `inverse_root` times the covariance of observations and candidates.
+
+        The shape is `(num, num_candidates)`.
+        """
         columns, rows = self.design.columns, self.seen.rows
         cross = (columns[rows] * self.prior.sd**2) @ columns.T
         cross = cross + self.residual_sd**2 * self.design.kernel(self.length_factor)[rows]
@@ -135,12 +157,12 @@ class Component:
 
     @cached_property
     def mean(self) -> Array:
-        """Posterior mean of all candidates, `(num_candidates,)`."""
+        """Returns the posterior mean of y of every candidate, `(num_candidates,)`."""
         return np.asarray(self.design.columns @ self.prior.mean + self.whitened @ self.lowered, dtype=float)
 
     @cached_property
     def variance(self) -> Array:
-        """Posterior variance of all candidates, `(num_candidates,)`."""
+        """Returns the posterior variance of y of every candidate, `(num_candidates,)`."""
         prior = self.design.columns**2 @ self.prior.sd**2 + self.residual_sd**2 + self.own_sd**2
         explained = np.einsum("ij,ij->j", self.lowered, self.lowered)
         return np.asarray(np.maximum(prior - explained, 1e-8), dtype=float)
@@ -148,18 +170,18 @@ class Component:
 
 @dataclass(frozen=True, kw_only=True)
 class SlopeModel:
-    """The posterior of the mixture for all candidates.
+    """The posterior of the whole mixture, for all candidates.
 
     Args:
-        mean: Mean of y, `(num_candidates,)`.
-        variance: Variance of y, `(num_candidates,)`.
-        slopes: Mean slopes, `(num_columns,)`.
-        slopes_sd: Standard deviations of the slopes, `(num_columns,)`.
-        weights: Weight of each prior, by name.
-        own_sd: Standard deviation of each candidate's independent deviation.
-        parts: The components with their weights, without those of small weight.
-        design: The candidates.
-        seen: The observations.
+        mean: Posterior mean of y, `(num_candidates,)`.
+        variance: Posterior variance of y, `(num_candidates,)`.
+        slopes: Posterior means of the regression slopes, `(num_columns,)`.
+        slopes_sd: Posterior standard deviations of the regression slopes, `(num_columns,)`.
+        weights: Maps the name of each prior to its weight; the weights add up to 1.
+        own_sd: Standard deviation of each candidate's independent deviation d.
+        parts: Pairs of a weight and a component; components of small weight are left out.
+        design: The design matrix and residual kernels of all candidates.
+        seen: The observations that the model was fitted to.
     """
 
     mean: Array
@@ -173,14 +195,14 @@ class SlopeModel:
     seen: Observations
 
     def draws(self, rng: np.random.Generator) -> Array:
-        """Joint draws of y of all candidates, `(NUM_DRAWS, num_candidates)`.
+        """Returns joint posterior samples of y of all candidates, `(NUM_DRAWS, num_candidates)`.
 
-        The number of draws of a component is proportional to its weight. Draws of the prior are conditioned
-        on the observations (Matheron's rule; Wilson et al. 2020), which needs no covariance of all
-        candidates.
+        The number of posterior samples from a component is proportional to the component's weight. A sample
+        from the prior is corrected by the observations (Matheron's rule; Wilson et al. 2020), which avoids
+        the covariance matrix of all candidates.
 
         Args:
-            rng: Generator of the draws.
+            rng: Random generator of the posterior samples.
         """
         columns, seen = self.design.columns, self.seen
         ends = np.round(np.cumsum([weight for weight, _ in self.parts]) * NUM_DRAWS).astype(int)
@@ -189,7 +211,7 @@ class SlopeModel:
         common, errors = shuffled_normals(rng, 1), shuffled_normals(rng, len(seen.rows))
         observing = errors * seen.noise_sd + common * seen.common_sd
         found = np.empty((NUM_DRAWS, len(columns)))
-        # Neighboring draws belong to different components.
+        # Shuffled, so that neighboring posterior samples come from different components.
         order = (np.arange(NUM_DRAWS) * _COPRIME) % NUM_DRAWS
         for (_, component), first, end in zip(self.parts, [0, *ends[:-1]], ends, strict=True):
             rows = order[first:end]
@@ -201,9 +223,10 @@ class SlopeModel:
         return found
 
     def left_out_log_densities(self) -> Array:
-        """Log density of each observation, predicted from the others, `(num_observations,)`.
+        """Returns the log density of each observation, predicted from the others, `(num_observations,)`.
 
-        Rasmussen and Williams 2006, section 5.4.2; components are mixed by weight.
+        The formula is that of Rasmussen and Williams 2006, section 5.4.2. The components are mixed by their
+        weights.
         """
         found = []
         for weight, component in self.parts:
@@ -215,7 +238,12 @@ class SlopeModel:
 
 
 def normal_log_density(misfit: Array, variance: Array) -> Array:
-    """Log density of zero-mean normals, `(num,)`."""
+    """Returns the log density of each value under a zero-mean normal distribution, `(num,)`.
+
+    Args:
+        misfit: The values, such as observed minus predicted, `(num,)`.
+        variance: Variance of each normal distribution, `(num,)`.
+    """
     return np.asarray(-0.5 * (misfit**2 / variance + np.log(2 * math.pi * variance)), dtype=float)
 
 
@@ -227,14 +255,14 @@ def fit_slopes(
     residual_sds: Sequence[float],
     own_sd: float,
 ) -> SlopeModel:
-    """Fits the mixture to observations.
+    """Fits the mixture of slope models to observations.
 
     Args:
-        design: The candidates.
-        priors: At least one; all have the same prior probability.
+        design: The design matrix and residual kernels of all candidates.
+        priors: Priors of the regression slopes, at least one; all have the same prior probability.
         seen: The observations; may be empty.
-        residual_sds: Standard deviations of the residual; the model mixes them.
-        own_sd: Standard deviation of each candidate's independent deviation.
+        residual_sds: Standard deviations of the residual; each is a component of the mixture.
+        own_sd: Standard deviation of each candidate's independent deviation d.
     """
     rows = seen.rows
     base = np.diag(seen.noise_sd**2) + np.outer(seen.common_sd, seen.common_sd)

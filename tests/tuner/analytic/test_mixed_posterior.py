@@ -68,7 +68,7 @@ def test_before_any_observation_a_past_of_other_jobs_counts_with_a_tenth(
     past = {"slope": [PastValue(mean=2.0, sd=0.1, is_alike=is_alike)]}
     found = line_fit(past, num=0)
     np.testing.assert_allclose(found.weights, [1.0 - weight, weight])
-    assert f"found counts with {weight:.0%}" in found.sentences()[0]
+    assert f"past studies in this database has a weight of {weight:.0%}" in found.sentences()[0]
     assert 0.0 < found.theta[1] < 2.0
     assert set(found.at_prior()) == {"level", "slope"}
 
@@ -77,8 +77,8 @@ def test_before_any_observation_a_past_of_other_jobs_counts_with_a_tenth(
 def test_the_prior_that_predicted_what_was_seen_is_believed(past: PastLaw, expected: str) -> None:
     found = line_fit(past)
     assert found.names[int(np.argmax(found.weights))] == expected
-    assert f"found counts with {found.weights[1]:.0%}" in found.sentences()[0]
-    assert "Before the first run it counted with 50%" in found.sentences()[0]
+    assert f"past studies in this database has a weight of {found.weights[1]:.0%}" in found.sentences()[0]
+    assert "Before the first run its weight was 50%" in found.sentences()[0]
     assert sum(found.findings()["priors"].values()) == pytest.approx(1.0)  # type: ignore[attr-defined]
 
 
