@@ -5,16 +5,18 @@ trained. The candidate's score is
 
     E[(log I - log T)+ | T > e]  /  (E[min(T, I) - e | T > e] x price + start-up)
 
-Numerator and denominator cover the same time span, so resuming a run competes directly with starting a new
-one. The incumbent competes too: with log I the mean of log T, its score grows with its uncertainty.
+Numerator and denominator are for the whole remaining training. So the scores of started runs and of new runs
+can be compared. The incumbent has a score too: log I is then the mean of its log T, so its score grows with
+the uncertainty of its time to target.
 
 A slice pays for itself if
 
     n E[(I - m)+]  >  cost of the slice
 
-where n is the number of trainings that will use the answer, and m is the cost of a training with the
-candidate as predicted after the slice (knowledge gradient; Frazier et al. 2008). A single slice may show too
-little although several would pay for themselves, so the best rate over several slices counts.
+where n is the number of trainings that will use the recommendation, and m is the cost of a training with the
+candidate as it will be predicted after the slice (knowledge gradient; Frazier et al. 2008). A single slice
+may reduce the uncertainty too little, although several slices would pay for themselves. So the saving is
+divided by the cost for several numbers of slices, and the largest ratio is used.
 """
 
 from __future__ import annotations
@@ -32,35 +34,37 @@ from tuner.search.prospects import NEVER, Prospects
 
 Array = npt.NDArray[np.float64]
 
-#: Cap on the variance of log cost. The recommended candidate minimizes the mean of log cost plus half of this
-#: variance, which is the log of the mean of a lognormal cost.
+#: Maximum variance of log cost that is used. The recommended candidate minimizes the mean of log cost plus
+#: half of the variance of log cost, which is the logarithm of the mean of a lognormal cost.
 _MOST_VARIANCE = 4.0
-#: A configuration keeps the goal's limits if it does so with more than this probability.
+#: A configuration counts as keeping the goal's deadline and dollars if it does so with more than this
+#: probability.
 _KEEPS_DEADLINE = 0.5
-#: Penalty on the log cost of a candidate that surely exceeds the limits, if no candidate keeps them.
+#: If no candidate keeps the goal's limits, this is added to the log cost of a candidate that surely exceeds
+#: them.
 _FAR_BEYOND = 10.0
-#: A candidate is preferred to a run that reached the target if it is cheaper by this number of standard
-#: deviations (probability 90%).
+#: A candidate is preferred to a run that reached the target only if it is cheaper with 90% probability: its
+#: predicted log cost plus this number of standard deviations is below the log cost of the run.
 _SURELY_CHEAPER = 1.28
-#: Numbers of slices over which the best rate of return is searched.
+#: Numbers of slices for which the ratio of saving to cost is computed; the largest ratio is used.
 _AHEAD = (1.0, 4.0, 16.0, 64.0, 256.0)
-#: Smaller gains in log cost are rounding errors.
+#: Gains in log cost below this value are rounding errors.
 _ROUNDING = 1e-9
-#: Maximum share of its predicted length that a run without the target counts as trained.
+#: A run that has not reached the target counts as trained for at most this share of its predicted length.
 _LARGEST_SHARE = 0.98
 
 
 @dataclass(frozen=True, kw_only=True)
 class Costs:
-    """Costs of the candidates in the goal's unit, `(num,)` each.
+    """Costs of all candidates, in the goal's unit (seconds or dollars).
 
     Args:
-        price: Cost of a second of training.
-        probing: Cost of a training second in a probe.
-        fixed: Fixed cost of the next slice: start-up and repeated training.
-        credit: Share of a run's training so far that each training of the answer does not have to repeat, a
-            number.
-        log_longest: Logarithm of the longest allowed training, in seconds.
+        price: Cost of one second of training, `(num,)`.
+        probing: Cost of one training second in a probe, including evaluation and checkpoints, `(num,)`.
+        fixed: Fixed cost of the next slice for start-up and repeated training, `(num,)`.
+        credit: Share of a started run's training time that each later training of the recommendation saves,
+            because the run can continue to the target.
+        log_longest: Logarithm of the longest allowed training in seconds, `(num,)`.
     """
 
     price: Array
@@ -72,16 +76,18 @@ class Costs:
 
 @dataclass(frozen=True, kw_only=True)
 class Weights:
-    """The acquisition of every candidate.
+    """Values of the acquisition function for every candidate.
+
+    Savings are per training that uses the recommendation, and the maximum over the numbers of slices in
+    `_AHEAD`.
 
     Args:
         incumbent: Index of the candidate with the smallest expected cost.
-        log_incumbent: Logarithm of the expected cost of one training with the incumbent.
-        score: Expected improvement divided by cost; 0 if nothing can be gained, `(num,)`.
-        saving: Largest expected saving per training of the answer over the tried numbers of slices, in the
-            goal's unit, `(num,)`.
-        return_rate: Largest expected saving per training of the answer, divided by the cost of the slices,
-            over the tried numbers of slices, `(num,)`.
+        log_incumbent: Logarithm of the expected cost of one training with the incumbent, in the goal's unit.
+        score: Expected improvement divided by cost; 0 if the candidate cannot be better than the incumbent,
+            `(num,)`.
+        saving: Largest expected saving, in the goal's unit, `(num,)`.
+        return_rate: Largest ratio of the expected saving to the cost of the slices, `(num,)`.
         slice_seconds: Training seconds of the next slice, `(num,)`.
     """
 
@@ -94,24 +100,29 @@ class Weights:
 
 
 def recommended(prospects: Prospects, price: Array, log_longest: Array) -> int:
-    """Index of the candidate to recommend.
+    """Returns the index of the candidate with the smallest expected cost within the goal's limits.
 
     Args:
-        prospects: Time to target of every candidate.
-        price: Cost of a second of each candidate, `(num,)`.
-        log_longest: Logarithm of the longest training of each that is allowed, seconds, `(num,)`.
+        prospects: Distribution of the time to target of every candidate.
+        price: Cost of one second of each candidate in the goal's unit, `(num,)`.
+        log_longest: Logarithm of each candidate's longest allowed training in seconds, `(num,)`.
     """
     return int(np.argmin(_risks_within(prospects, price, keeps_within(prospects, log_longest))))
 
 
 def proven(prospects: Prospects, price: Array, log_longest: Array, choice: int) -> int:
-    """Index of the cheapest run that reached the target, unless the choice is very probably cheaper.
+    """Returns the cheapest candidate whose run reached the target, or a chosen candidate that is cheaper.
 
     Args:
-        prospects: Time to target of every candidate.
-        price: Cost of a second of each candidate, `(num,)`.
-        log_longest: Logarithm of the longest training of each that is allowed, seconds, `(num,)`.
+        prospects: Distribution of the time to target of every candidate.
+        price: Cost of one second of each candidate in the goal's unit, `(num,)`.
+        log_longest: Logarithm of each candidate's longest allowed training in seconds, `(num,)`.
         choice: Index of the candidate with the smallest expected cost.
+
+    Returns:
+        Index of a candidate. It is `choice` if no run reached the target within the limits, or if `choice` is
+        cheaper than all of these runs with 90% probability and may be preferred to them
+        (`Prospects.may_lead`).
     """
     log_arrived = np.log(prospects.status.arrived)
     log_cost = np.where(log_arrived <= log_longest, log_arrived, np.inf) + np.log(price)
@@ -124,18 +135,28 @@ def proven(prospects: Prospects, price: Array, log_longest: Array, choice: int) 
 
 
 def keeps_within(prospects: Prospects, log_longest: Array) -> Array:
-    """Probability that each candidate reaches the target within its longest training, `(num,)`.
+    """Computes the probability that each candidate reaches the target within its longest training, `(num,)`.
 
-    It leaves out the probability, common to all candidates, of never reaching the target.
+    The probability of never reaching the target that all candidates have in common is left out.
+
+    Args:
+        prospects: Distribution of the time to target of every candidate.
+        log_longest: Logarithm of each candidate's longest allowed training in seconds, `(num,)`.
     """
     keeps = (prospects.log_seconds <= log_longest[:, None]).mean(axis=1)
     return np.asarray(keeps * prospects.status.likely)
 
 
 def risks(prospects: Prospects, price: Array) -> Array:
-    """Logarithm of the expected cost of each candidate, for a lognormal cost with capped variance, `(num,)`.
+    """Computes the logarithm of the expected cost of each candidate, `(num,)`.
 
-    A candidate that reaches the target with probability p counts as tried 1 / p times.
+    The cost has a lognormal distribution with a capped variance. If a candidate reaches the target with
+    probability p, the expected cost is multiplied by 1 / p, as for trainings that are repeated until one
+    reaches the target.
+
+    Args:
+        prospects: Distribution of the time to target of every candidate.
+        price: Cost of one second of each candidate in the goal's unit, `(num,)`.
     """
     spread = 0.5 * np.minimum(prospects.variance_log, _MOST_VARIANCE)
     with np.errstate(divide="ignore"):
@@ -143,13 +164,13 @@ def risks(prospects: Prospects, price: Array) -> Array:
 
 
 def weigh(prospects: Prospects, costs: Costs, slice_seconds: Callable[[float], Array]) -> Weights:
-    """Evaluates the acquisition of every candidate.
+    """Evaluates the acquisition function of every candidate.
 
     Args:
-        prospects: Time to target of every candidate.
+        prospects: Distribution of the time to target of every candidate.
         costs: Costs of the candidates.
-        slice_seconds: Returns the training seconds of each candidate's next slice, `(num,)`, given the
-            logarithm of the incumbent's expected cost.
+        slice_seconds: Function of the logarithm of the incumbent's expected cost. It returns the training
+            seconds of each candidate's next slice, `(num,)`.
     """
     log_price = np.log(costs.price)
     keeps = keeps_within(prospects, costs.log_longest)
@@ -165,14 +186,14 @@ def weigh(prospects: Prospects, costs: Costs, slice_seconds: Callable[[float], A
     slices = slice_seconds(log_best)
     status = prospects.status
     known = np.isfinite(status.arrived) | status.ended
-    # Compare whole trainings: the remaining time of a started run says little about its configuration.
+    # Compare the times from the start to the target, not the remaining times of started runs.
     log_cost = prospects.log_seconds + log_price[:, None]
     log_whole = min(float(prospects.mean_log[incumbent]), NEVER) + log_price[incumbent]
     better = status.likely[:, None] * np.maximum(log_whole - log_cost - _ROUNDING, 0.0)
     allowed = prospects.log_seconds <= costs.log_longest[:, None]
     gain = np.where(known, 0.0, (better * allowed).mean(axis=1))
     if not gain.any():
-        # No draw improves on the incumbent within the limits, so compare without the limits.
+        # No candidate improves on the incumbent within the goal's limits, so ignore the limits.
         gain = np.where(known, 0.0, better.mean(axis=1))
     longest = np.exp(np.minimum(log_best - log_price, NEVER))[:, None]
     left = np.exp(np.minimum(prospects.log_seconds, NEVER)) - status.seconds[:, None]
@@ -200,9 +221,14 @@ def weigh(prospects: Prospects, costs: Costs, slice_seconds: Callable[[float], A
 
 
 def _risks_within(prospects: Prospects, price: Array, keeps: Array) -> Array:
-    """Log expected costs, infinite for candidates that exceed the limits, `(num,)`.
+    """Computes the logarithm of the expected costs, infinite for candidates that exceed the limits, `(num,)`.
 
-    If no candidate keeps the limits, all have finite values with a penalty.
+    If no candidate keeps the goal's limits, each logarithm gets a finite penalty instead.
+
+    Args:
+        prospects: Distribution of the time to target of every candidate.
+        price: Cost of one second of each candidate in the goal's unit, `(num,)`.
+        keeps: Probability that each candidate keeps the limits, from `keeps_within`, `(num,)`.
     """
     risk = risks(prospects, price)
     allowed = np.where(keeps > _KEEPS_DEADLINE, risk, np.inf)
@@ -210,14 +236,18 @@ def _risks_within(prospects: Prospects, price: Array, keeps: Array) -> Array:
 
 
 def _resolved_sd(prospects: Prospects, seconds: Array) -> Array:
-    """Standard deviation of the change of mean log seconds that a slice is expected to cause, `(num,)`.
+    """Computes by how much a slice is expected to change the predicted mean of log seconds to target.
 
-    A run that was trained for a share s of its length shows its log length with variance r(s)
-    (`curve_template.variance_after`). Training on to the share s' adds 1 / r(s') - 1 / r(s) to the precision.
+    A run that was trained for a share s of its time to target measures its log time to target with variance
+    r(s) (`curve_template.variance_after`). A slice that extends the share to s' increases the precision, the
+    reciprocal of the variance, by 1 / r(s') - 1 / r(s).
 
     Args:
-        prospects: Time to target of every candidate.
-        seconds: Training seconds of the slices, `(num,)`.
+        prospects: Distribution of the time to target of every candidate.
+        seconds: Training seconds of each candidate's slice, `(num,)`.
+
+    Returns:
+        The standard deviation of the change, `(num,)`.
     """
     length = np.exp(np.minimum(prospects.mean_log, NEVER))
     done = prospects.status.seconds
@@ -230,7 +260,9 @@ def _resolved_sd(prospects: Prospects, seconds: Array) -> Array:
 
 
 def _expected_saving(log_best: float, mean_log: Array, sd: Array) -> Array:
-    """E[(I - X)+] with log X normal, as the price of a put (Black and Scholes 1973), `(num,)`.
+    """Computes E[(I - X)+] for lognormal X by the formula of a put option (Black and Scholes 1973), `(num,)`.
+
+    I is the expected cost of the incumbent, and X is the cost of a candidate.
 
     Args:
         log_best: log I.

@@ -1,4 +1,4 @@
-"""Distribution of every candidate's time to target, as search policies use it."""
+"""Distribution of the time to target of every candidate, in the form that search policies use."""
 
 from __future__ import annotations
 
@@ -15,25 +15,27 @@ from tuner.analytic.predictor import Forecast
 
 Array = npt.NDArray[np.float64]
 
-#: Log seconds that stand for never.
+#: Logarithm of the seconds that represent "the target is never reached".
 NEVER = 600.0
-#: Number of quantiles that represent a candidate's draws.
+#: Number of quantiles that represent the posterior samples of a candidate's time to target.
 _NUM_PARTS = 40
-#: Maximum share of a run that counts as done, so that its remaining time is above 0.
+#: At most this share of a run's time to target counts as trained, so that the remaining time is above 0.
 _MOST_DONE = 1.0 - 1e-6
 
 
 @dataclass(frozen=True, kw_only=True)
 class RunStatus:
-    """Progress of the candidates' runs.
+    """Progress of the run of every candidate.
 
     Args:
-        seconds: Training seconds of each run; 0 if it has not started, `(num,)`.
-        arrived: Training seconds to target; infinite if the run has not reached the target, `(num,)`.
+        seconds: Training seconds of each run so far; 0 if the run has not started, `(num,)`.
+        arrived: Measured training seconds to target; infinite if the run has not reached the target,
+            `(num,)`.
         ended: Whether the run ended before it reached the target, `(num,)`.
-        never: Probability that a candidate never reaches the target, however long it trains, `(num,)`.
-        never_of_others: The same probability for a candidate without a score.
-        earliest: Training seconds at the next score, the earliest time to see the target reached, `(num,)`.
+        never: Probability that a candidate never reaches the target, even in an unlimited training, `(num,)`.
+        never_of_others: Value of `never` for a candidate whose run has no score.
+        earliest: Training seconds of each run at its next score. The run cannot be seen to reach the target
+            earlier, `(num,)`.
     """
 
     seconds: Array
@@ -50,34 +52,36 @@ class RunStatus:
 
     @property
     def likely(self) -> Array:
-        """Probability that each candidate reaches the target, relative to one without a score, `(num,)`.
+        """Probability that each candidate reaches the target, without the risk common to all, `(num,)`.
 
-        It is at most 1. The probability of never reaching the target that all candidates have in common is
-        left out, because it is no reason to prefer one of them.
+        It is 1 minus the difference between the candidate's probability of never reaching the target and that
+        of a candidate without a score, and at most 1. The risk that all candidates have in common is left
+        out, because it is no reason to prefer one candidate.
         """
         return np.asarray(1.0 - np.maximum(self.never - self.never_of_others, 0.0), dtype=float)
 
     @property
     def started(self) -> npt.NDArray[np.bool_]:
-        """Whether a run was started, `(num,)`."""
+        """Whether the run of each candidate was started, `(num,)`."""
         return np.asarray(self.seconds > 0.0)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Prospects:
-    """Distribution of every candidate's time to target, and the progress of its run.
+    """Distribution of the time to target of every candidate, and the progress of its run.
 
     Args:
-        configurations: The candidates.
-        log_seconds: Quantiles of log seconds to target, given that the candidate reaches it,
+        configurations: The candidates, in the order of all arrays.
+        log_seconds: Quantiles of the logarithm of seconds to target, if the candidate reaches the target,
             `(num, num_parts)`.
         status: Progress of the candidates' runs.
-        seconds_per_sample: Median seconds per sample, `(num,)`.
-        log_seconds_sd: Standard deviation of log seconds per sample, `(num,)`.
-        reach: Probability that any candidate reaches the target.
-        may_lead: Whether a candidate may be preferred to a run that reached the target: its own run must have
-            improved clearly, `(num,)`.
-        draws: Joint draws of log seconds to target, given that candidates reach it, `(num_draws, num)`.
+        seconds_per_sample: Predicted median of the seconds per training sample, `(num,)`.
+        log_seconds_sd: Standard deviation of the logarithm of seconds per training sample, `(num,)`.
+        reach: Probability that at least one candidate reaches the target.
+        may_lead: Whether a candidate may be preferred to a run that reached the target. It may if its own run
+            has improved clearly since its first score, `(num,)`.
+        draws: Posterior samples of the logarithm of seconds to target, drawn jointly for all candidates and
+            on condition that they reach the target, `(num_draws, num)`.
     """
 
     configurations: tuple[Configuration, ...]
@@ -96,26 +100,38 @@ class Prospects:
 
     @cached_property
     def variance_log(self) -> Array:
-        """Variance of log seconds to target, `(num,)`."""
+        """Variance of the logarithm of seconds to target, `(num,)`."""
         return np.asarray(self.log_seconds.var(axis=1))
 
     def narrowed(self, factors: Array) -> Prospects:
-        """Copy with the variances of log seconds multiplied by factors from 0 to 1, `(num,)`."""
+        """Returns a copy with smaller variances of the logarithm of seconds to target.
+
+        Args:
+            factors: Factor from 0 to 1 of each candidate's variance, `(num,)`.
+        """
         middle = self.log_seconds.mean(axis=1, keepdims=True)
         scaled = middle + np.sqrt(factors)[:, None] * (self.log_seconds - middle)
         return replace(self, log_seconds=scaled)
 
     def less(self, share: float) -> Prospects:
-        """Copy without a share of the time that each run has already trained."""
+        """Returns a copy in which the time to target is reduced by a share of the time already trained.
+
+        Args:
+            share: The share, from 0 to 1, of each run's training seconds.
+        """
         if share == 0.0:
             return self
         done = np.minimum(share * self.status.seconds[:, None] / np.exp(self.log_seconds), _MOST_DONE)
         return replace(self, log_seconds=self.log_seconds + np.log1p(-done))
 
     def shared_with(self, index: int) -> Array:
-        """Share of each candidate's variance of log seconds in common with one candidate, `(num,)`.
+        """Computes the share of each candidate's variance that it has in common with one candidate, `(num,)`.
 
-        Common uncertainty is no reason to prefer one of the two.
+        The share is the squared correlation of their log seconds to target. Uncertainty in common does not
+        change which of the two candidates is better.
+
+        Args:
+            index: Index of the one candidate; its own share is set to 0.
         """
         shared = squared_correlation(self.draws, self.draws[:, [index]])
         shared[index] = 0.0
@@ -123,11 +139,15 @@ class Prospects:
 
 
 def reach_of_list(status: RunStatus) -> float:
-    """Probability that any candidate of a recorded list reaches the target.
+    """Computes the probability that at least one candidate of a recorded list reaches the target.
 
-    Candidates without a probability of their own count as exchangeable. The share of candidates that never
-    reach the target has Jeffreys' prior, Beta(1/2, 1/2). If n runs never reach it, then the probability that
-    none of m other candidates reaches it is B(n + m + 1/2, 1/2) / B(n + 1/2, 1/2).
+    Candidates whose probability comes from no scores of their own count as exchangeable. The share of
+    candidates that never reach the target has Jeffreys' prior, Beta(1/2, 1/2). If n runs never reach the
+    target, then the probability that none of m other candidates reaches the target is
+    B(n + m + 1/2, 1/2) / B(n + 1/2, 1/2).
+
+    Args:
+        status: Progress of the candidates' runs.
     """
     alike = (status.never == status.never_of_others) & ~status.ended
     never = np.where(status.ended, 1.0, status.never)[~alike]
@@ -139,17 +159,17 @@ def reach_of_list(status: RunStatus) -> float:
 def prospects_of(
     forecast: Forecast, status: RunStatus, may_lead: npt.NDArray[np.bool_], reach: float
 ) -> Prospects:
-    """Computes prospects from the joint draws of a forecast.
+    """Computes the distribution of the time to target of every candidate from posterior samples.
 
     Args:
-        forecast: The forecast.
+        forecast: The posterior samples.
         status: Progress of the candidates' runs.
-        may_lead: See `Prospects`.
-        reach: See `Prospects`.
+        may_lead: Whether each candidate may be preferred to a run that reached the target, `(num,)`.
+        reach: Probability that at least one candidate reaches the target.
     """
     draws = np.minimum(forecast.log_seconds, NEVER)
     middles = (np.arange(_NUM_PARTS) + 0.5) / _NUM_PARTS
-    # The target cannot be seen to be reached before the next score.
+    # A run is seen to reach the target at its next score at the earliest.
     least = np.log(np.maximum(status.earliest, 1e-12))
     log_seconds = np.maximum(np.quantile(draws, middles, axis=0, method="hazen"), least).T
     arrived = np.isfinite(status.arrived)
@@ -167,7 +187,15 @@ def prospects_of(
 
 
 def squared_correlation(left: Array, right: Array) -> Array:
-    """Squared correlation of each pair of columns; 0 if a column is constant, `(num,)`."""
+    """Computes the squared correlation of column i of one array with column i of another array.
+
+    Args:
+        left: The first array, `(num_draws, num)`.
+        right: The second array, `(num_draws, num)` or `(num_draws, 1)`.
+
+    Returns:
+        The squared correlations; 0 if a column is constant, `(num,)`.
+    """
     left, right = left - left.mean(axis=0), right - right.mean(axis=0)
     product = (left**2).sum(axis=0) * (right**2).sum(axis=0)
     across = (left * right).sum(axis=0) ** 2
@@ -176,13 +204,13 @@ def squared_correlation(left: Array, right: Array) -> Array:
 
 
 def regret_bound(forecast: Forecast, price: Array, choice: int, level: float = 0.9) -> float:
-    """Upper bound on the ratio of the choice's cost to the smallest cost of all candidates.
+    """Computes an upper bound on the cost of a chosen candidate, divided by the smallest cost of all.
 
-    Candidates count as independent given the fits, which makes the bound conservative.
+    Candidates count as independent given the fitted models, which makes the bound larger than necessary.
 
     Args:
-        forecast: The forecast.
-        price: Cost of a second of each candidate, `(num,)`.
+        forecast: Posterior samples of the time to target of all candidates.
+        price: Cost of one second of each candidate in the goal's unit, `(num,)`.
         choice: Index of the chosen candidate.
         level: Probability with which the bound holds, in (0, 1).
 

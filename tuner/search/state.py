@@ -1,4 +1,4 @@
-"""State of a search, derived from its ledger."""
+"""State of a search: everything that a decision depends on, derived from the measurements in the ledger."""
 
 from __future__ import annotations
 
@@ -23,9 +23,10 @@ from tuner.search.runs import Run, RunCache, is_interrupted, paid_slices, run_ke
 from tuner.search.start_value import guessed_start, progress_of
 from tuner.search.timings import TimingKey, timing_key
 
-#: Scripts end alike if the earliest end is at least this share of the latest.
+#: Runs that end by themselves end at the same length if the shortest has at least this share of the longest.
 _ALIKE = 0.95
-#: Seconds for fitting, deciding and storing between two slices; not charged, but part of elapsed time.
+#: Seconds between two slices, for fitting, deciding and storing. They are part of the elapsed time, but no
+#: slice is charged for them.
 _DECIDING_SECONDS = 0.2
 
 
@@ -35,16 +36,17 @@ class SearchState:
 
     Args:
         job: The job.
-        cluster: The cluster that it trains on.
-        space: The search space, without configurations that ran out of memory.
+        cluster: The cluster on which the job trains.
+        space: The search space, without configurations that need more memory than one that ran out of memory.
         probes: All probes, oldest first.
-        runs: The longest run for each key (`run_key`).
-        start_value: The metric of the untrained model; None before the first score.
+        runs: Maps each run key (`run_key`) to the longest run with this key.
+        start_value: Metric of the untrained model, measured or estimated; None before the first score.
         epoch_samples: Number of samples of the training set.
-        spent: All charges of ended slices.
-        schedule: When the user's script evaluates.
-        capacity: Limits on concurrent slices, and the slices in flight.
-        past_faults: IDs of probes that failed before this process started; their cause may be fixed.
+        spent: Seconds and dollars charged for all ended slices.
+        schedule: Predicts at which numbers of samples the user's script evaluates.
+        capacity: Limits on the number of concurrent slices, and the running slices.
+        past_faults: IDs of probes that failed before this process started. They do not count as faults,
+            because the user may have removed their cause.
     """
 
     job: Job
@@ -61,15 +63,16 @@ class SearchState:
 
     @property
     def elapsed_seconds(self) -> float:
-        """Seconds with at least one slice in flight; overlapping time counts once."""
+        """Seconds during which at least one slice was running; time of overlapping slices counts once."""
         shared = sum(measurement.shared_seconds for measurement in self.slices)
         return self.spent.seconds - shared + self.capacity.elapsed_seconds
 
     def dollars(self, *, to_end: bool = False) -> float:
-        """Dollars charged, plus the cost of the slices in flight so far.
+        """Returns the dollars of all ended and running slices.
 
         Args:
-            to_end: Whether to count the slices in flight with their expected cost at their end.
+            to_end: Whether a running slice counts with its expected dollars at its end, rather than with its
+                dollars so far.
         """
         price = self.cluster.dollars_per_second
         return self.spent.dollars + sum(
@@ -77,13 +80,19 @@ class SearchState:
         )
 
     def node_seconds(self, *, to_end: bool = False) -> float:
-        """Node seconds: seconds times nodes of all slices; slices in flight count as in `dollars`."""
+        """Returns the sum over all slices of the seconds of the slice, times the number of nodes that it
+        uses.
+
+        Args:
+            to_end: Whether a running slice counts with its expected seconds at its end, rather than with its
+                seconds so far.
+        """
         charged = sum(m.charged_seconds * self.cluster.nodes_held(m.configuration) for m in self.slices)
         return charged + sum(a.held_seconds(to_end=to_end) * a.num_nodes for a in self.capacity.under_way)
 
     @property
     def keys_under_way(self) -> set[Configuration]:
-        """Keys (`run_key`) of the runs in flight."""
+        """Keys (`run_key`) of the runs that have a running slice."""
         return {
             run_key(self.job, active.configuration)
             for active in self.capacity.under_way
@@ -91,14 +100,15 @@ class SearchState:
         }
 
     def fits(self, configuration: Configuration) -> bool:
-        """Whether there is capacity for a configuration now."""
+        """Whether the limits on slices and nodes allow a slice of a configuration to start now."""
         return self.capacity.fits(self.cluster.nodes_held(configuration))
 
     @property
     def further_trainings(self) -> int:
-        """Number of trainings that will use the answer after the search.
+        """Number of trainings after the search that will use the recommended configuration.
 
-        The search itself trains one model to the target, unless ranks are emulated.
+        It is the number in the goal. Without emulated ranks, it is one less, because the search itself trains
+        one model to the target.
         """
         trainings = self.job.goal.trainings
         return trainings - 1 if self.terms.is_training else trainings
@@ -110,15 +120,18 @@ class SearchState:
 
     @cached_property
     def terms(self) -> ProbeTerms:
-        """How slices are charged and scored."""
+        """Rules by which the slices of this job are charged and scored."""
         return probe_terms(self.job, self.cluster, self.slices, self.epoch_samples)
 
     def next_score_samples(self, configuration: Configuration, samples: int) -> int | None:
-        """Samples at which a run's next score is due; None if neither job nor schedule tells.
+        """Returns the number of samples that a run will have processed at its next score.
 
         Args:
             configuration: Configuration of the run.
-            samples: Samples that the run has trained.
+            samples: Number of samples that the run has processed.
+
+        Returns:
+            The number; None if neither the job nor the scores so far determine it.
         """
         if self.schedule.has_scores:
             return self.schedule.next_after(configuration, samples) or samples + 1
@@ -126,7 +139,7 @@ class SearchState:
 
     @cached_property
     def given_up(self) -> frozenset[Configuration]:
-        """Configurations whose last run failed by their own fault; they are not tried again."""
+        """Configurations that are not tried again, because their last probe failed by its own fault."""
         found: set[Configuration] = set()
         for probe in self.probes:
             if probe.probe_id in self.past_faults or not probe.slices:
@@ -149,27 +162,33 @@ class SearchState:
         )
 
     def script_ends(self, configurations: Sequence[Configuration]) -> list[float]:
-        """Samples after which the user's script ends, for each configuration; infinite if unknown.
+        """Returns the number of samples after which the user's script ends, for each configuration.
 
-        The end is known if at least two runs ended after the same number of samples or steps, and no run
-        trained longer.
+        The number is known if at least two runs ended by themselves after the same number of samples or
+        steps, and no run trained longer.
+
+        Args:
+            configurations: The configurations.
+
+        Returns:
+            The number of samples for each configuration; infinite if unknown.
         """
         seen = [(run.measurement, run.ended_by_itself) for run in self.runs.values()]
         samples = _common_end([(m.samples, ended) for m, ended in seen])
         steps = _common_end([(m.step, ended) for m, ended in seen])
         if not self.terms.ends_itself or (samples is None and steps is None):
             return [math.inf] * len(configurations)
-        # If both samples and steps are known, the later end counts.
+        # If the end is known both in samples and in steps, use the later one.
         return [max(samples or 0, (steps or 0) * c.batch_size) for c in configurations]
 
     @property
     def num_faults(self) -> int:
-        """Number of probes that ended by a fault."""
+        """Number of probes that failed."""
         return sum(probe.outcome.is_fault for probe in self.probes)
 
     @cached_property
     def startups(self) -> list[float]:
-        """Measured start-up seconds of all slices, probe by probe."""
+        """Measured start-up seconds of all slices that had a start-up, in the order of the probes."""
         return [m.startup_seconds for m in self.slices if m.startup_seconds > 0]
 
     @cached_property
@@ -179,10 +198,10 @@ class SearchState:
 
     @cached_property
     def is_scored(self) -> bool:
-        """Whether the scores are enough to forecast samples to target.
+        """Whether the scores so far allow a forecast of samples to target.
 
-        For recorded runs any score is enough. If the job trains, a run must have improved clearly since its
-        first score, because many runs do not improve for a long time at first.
+        For recorded runs, any score is enough. Otherwise, at least one run must have reached the target or
+        improved clearly since its first score, because many runs do not improve for a long time at first.
         """
         if not self.terms.pays_to_resume:
             return any(run.measurement.trained_curve for run in self.runs.values())
@@ -190,13 +209,16 @@ class SearchState:
 
     @cached_property
     def rise_samples(self) -> float:
-        """Median samples after which runs first improved clearly; 0 if none has."""
+        """Median number of samples processed when runs first improved clearly; 0 if no run has improved."""
         found = [run.rise_samples for run in self.runs.values() if run.rise_samples is not None]
         return float(np.median(found)) if found else 0.0
 
     @cached_property
     def overhead(self) -> float:
-        """Charged seconds per training second, without start-up: evaluation and checkpoints; at least 1."""
+        """Charged seconds per training second, at least 1.
+
+        The charged seconds include evaluation and checkpoints, but neither start-up nor repeated training.
+        """
         training = charged = 0.0
         for run in self.runs.values():
             for measurement, trained in paid_slices(run.probe):
@@ -210,7 +232,10 @@ class SearchState:
 
     @cached_property
     def slice_seconds(self) -> float:
-        """Fixed seconds of a slice, besides training and evaluation: start-up, checkpoint and deciding."""
+        """Expected seconds of a slice for start-up, checkpoints and the decision before it.
+
+        Training and evaluation are not included.
+        """
         others = [
             measurement.charged_seconds
             - measurement.startup_seconds
@@ -226,9 +251,10 @@ class SearchState:
 
     @cached_property
     def more_ranks_seconds(self) -> float:
-        """Fixed seconds of a slice on more ranks than any slice before.
+        """Expected fixed seconds of a slice that uses more ranks than all earlier slices.
 
-        New ranks must start and import everything, so this is the longest start-up that was measured.
+        The additional ranks must start and import all modules. So this is based on the longest measured
+        start-up, not on the start-up of slices that reuse ranks.
         """
         first, *later = self.startups or [0.0]
         longest = max([min(first, UNKNOWN_STARTUP_SECONDS), *later])
@@ -236,16 +262,16 @@ class SearchState:
 
     @cached_property
     def parameter_bytes(self) -> int:
-        """Bytes of the model's parameters, 0 if no probe reported them."""
+        """Size of the model's parameters in bytes; 0 if no slice reported it."""
         return max((m.parameter_bytes for m in self.slices), default=0)
 
     def timed(self) -> set[TimingKey]:
-        """Keys of the configurations whose steps were timed."""
+        """Returns the keys (`timing_key`) of the configurations whose steps were timed."""
         configurations = {m.configuration for m in self.slices if m.ranks}
         return {timing_key(configuration, self.cluster) for configuration in configurations}
 
     def failed_timings(self) -> set[TimingKey]:
-        """Keys of the configurations whose timing probe ended without a step time."""
+        """Returns the keys (`timing_key`) of configurations whose timing probe ended without a step time."""
         return {
             timing_key(p.configuration, self.cluster)
             for p in self.probes
@@ -253,7 +279,11 @@ class SearchState:
         } - self.timed()
 
     def evidence(self) -> tuple[list[RunEvidence], dict[Configuration, RunState]]:
-        """Evidence of all runs for the models, and the state of each run by its key."""
+        """Returns the measurements of all runs, in the form that the models are fitted to.
+
+        Returns:
+            The learning curve of each run, and a map from the key (`run_key`) of each run to its progress.
+        """
         evidence: list[RunEvidence] = []
         states: dict[Configuration, RunState] = {}
         sign, target = self.job.goal.sign, self.job.goal.target
@@ -268,7 +298,7 @@ class SearchState:
                 samples_to_target=run.samples_to_target,
                 seconds_to_target=run.seconds_to_target,
                 ended=run.has_ended or run.turned_back is not None,
-                # With emulation, run clocks are virtual, so they are no measured times.
+                # On a cluster that is partly emulated, training seconds may be computed, not measured.
                 is_timed=self.cluster.at_hand is None,
             )
             evidence.append(
@@ -278,7 +308,7 @@ class SearchState:
                     progress=progress_of(values, sign * (self.start_value or 0.0), sign * target),
                     samples_to_target=run.samples_to_target,
                     diverged=run.probe.outcome is Outcome.DIVERGED,
-                    # The end of a script does not show that longer training would not help.
+                    # A script that ended by itself might reach the target if it trained longer.
                     ended=run.has_ended and not (self.terms.ends_itself and run.ended_by_itself),
                     turned_back=run.turned_back is not None,
                     emulated=self.cluster.emulates(run.configuration),
@@ -300,11 +330,12 @@ def read_state(
 
     Args:
         job: The job.
-        cluster: The cluster that it trains on.
-        probes: The probes of its study.
+        cluster: The cluster on which the job trains.
+        probes: All probes of the study, oldest first.
         epoch_samples: Number of samples of the training set.
-        capacity: The present capacity; if None, one slot and no slice in flight.
-        cache: Cache from earlier calls for the same search, to save time; it does not change the result.
+        capacity: Limits on concurrent slices, and the running slices; if None, one slice at a time, and no
+            running slice.
+        cache: Cache from earlier calls for the same search. It saves time and does not change the result.
     """
     cache = cache or RunCache(job)
     runs: dict[Configuration, Run] = {}
@@ -338,7 +369,7 @@ def read_state(
 
 
 def _space(job: Job, cluster: Cluster, probes: Sequence[ProbeRecord]) -> SearchSpace:
-    """The job's space, without configurations that need more memory than one that ran out of it."""
+    """Returns the job's space, without batches per rank at least as large as one that ran out of memory."""
     too_large = [
         -(-probe.configuration.batch_size // cluster.num_ranks(probe.configuration.nodes))
         for probe in probes
@@ -352,10 +383,14 @@ def _space(job: Job, cluster: Cluster, probes: Sequence[ProbeRecord]) -> SearchS
 
 
 def _common_end(seen: Sequence[tuple[int, bool]]) -> int | None:
-    """Common end of all runs that ended by themselves; None if they do not end alike or one went further.
+    """Returns the length at which all runs seem to end by themselves.
 
     Args:
-        seen: Length of each run, and whether it ended by itself.
+        seen: Length of each run (in samples or in steps), and whether the run ended by itself.
+
+    Returns:
+        The greatest length of all runs. None if fewer than two runs ended by themselves, or if the length of
+        one of them is less than `_ALIKE` times this length.
     """
     ends = [far for far, ended in seen if ended]
     last = max((far for far, _ in seen), default=0)
@@ -363,5 +398,5 @@ def _common_end(seen: Sequence[tuple[int, bool]]) -> int | None:
 
 
 def run_of(state: SearchState, configuration: Configuration) -> Run | None:
-    """The started run that shares a configuration's learning curve (`run_key`), if any."""
+    """Returns the started run with a configuration's learning curve (`run_key`); None if there is none."""
     return state.runs.get(run_key(state.job, configuration))
