@@ -56,7 +56,7 @@ def test_check_shows_what_a_few_steps_took_and_leaves_nothing_behind(
     facts = dict(line.split(",", 1) for line in ended.stdout.strip().splitlines())
     assert facts["job"] == "tiny"
     assert float(facts["step milliseconds"]) > 0
-    assert float(facts["samples a second"]) > 0
+    assert float(facts["samples per second"]) > 0
     assert facts["parameter bytes"] == "72"
     assert {path.name for path in set(workplace.folder.iterdir()) - before} <= {"__pycache__"}
     assert not workplace.processes()

@@ -30,7 +30,7 @@ def test_check_shows_what_is_replayed(job: Path, paceline: Command) -> None:
     rows = rows_of(paceline("check", job, "--format", "json"))
     assert (rows["recording"], rows["configurations"]) == ("grid", 24)
     assert rows["step milliseconds"] > 0
-    assert "seconds an epoch" not in rows
+    assert "seconds per epoch" not in rows
     assert "peak bytes of a rank" not in rows
 
 

@@ -1,1 +1,1 @@
-"""Use cases: what the command line and other callers ask for, with storage injected."""
+"""Use cases of the command line, such as `run` and `report`; the caller passes the study database."""

@@ -1,4 +1,4 @@
-"""Measure step times and links of the available nodes (`paceline calibrate`)."""
+"""The use case `calibrate`: measures the step times and the network links of the available nodes."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from tuner.service.check_command import tiny_configuration
 from tuner.service.launchers import job_launcher, passing_folder
 from tuner.service.opening import OpenedJob, checked_workload, hardware, require_training
 
-#: Maximum number of nodes that are measured: more take long to start and show nothing new.
+#: Maximum number of nodes to measure. More nodes take longer to start, and the result stays the same.
 _MOST_NODES = 8
 Listen = Callable[[str], None]
 
@@ -41,14 +41,15 @@ def calibrate_job(
 
     Args:
         opened: The job.
-        num_nodes: Number of nodes, at least 2. By default as many as the cores of this machine allow, or on
-            other hosts all nodes of the job.
-        effort: How long each measurement takes.
-        listen: Receives the name of each measurement when it starts.
+        num_nodes: Number of nodes to measure, at least 2. With the local launcher, the default is the number
+            of nodes that the cores of this machine suffice for; with other launchers, the largest number of
+            nodes in the job. The default is at most 8.
+        effort: How many steps and messages each measurement takes.
+        listen: Called with the name of each measurement when it starts.
         make_launcher: Creates the launcher; the job's own launcher by default.
 
     Raises:
-        JobError: The job replays a recording, its workload cannot be built, or it has only one node.
+        JobError: The job replays a recording, its Workload cannot be built, or `num_nodes` is below 2.
         ProbeError: A rank failed.
     """
     require_training(opened)
@@ -71,13 +72,13 @@ def calibrate_job(
 def calibration_plan(
     opened: OpenedJob, *, num_nodes: int | None, num_samples: int, effort: Effort
 ) -> CalibrationPlan:
-    """The measurements for a job.
+    """Returns the plan of the measurements: numbers of nodes and batch sizes per rank.
 
     Args:
         opened: The job.
-        num_nodes: Number of nodes; None for the default of `calibrate_job`.
-        num_samples: Number of samples in the training data.
-        effort: How long each measurement takes.
+        num_nodes: Number of nodes to measure; None for the default of `calibrate_job`.
+        num_samples: Number of samples in the training set.
+        effort: How many steps and messages each measurement takes.
     """
     job, devices = opened.job, opened.job.cluster.devices_per_node
     largest = num_nodes or _nodes_at_hand(opened)
@@ -115,7 +116,7 @@ def _nodes_at_hand(opened: OpenedJob) -> int:
 
 
 def section_of(constants: Constants, opened: OpenedJob) -> str:
-    """The section `[cluster.machine]` as TOML, with a comment that names the command."""
+    """Returns the section `[cluster.machine]` as TOML, with a comment that contains the command."""
     nodes = max(constants.rank_counts) // opened.job.cluster.devices_per_node
     made_by = (
         f"Measured by `paceline calibrate {opened.path.name} --nodes {nodes}` on {hardware()}.\n"
@@ -125,11 +126,11 @@ def section_of(constants: Constants, opened: OpenedJob) -> str:
 
 
 def constants_rows(constants: Constants) -> list[dict[str, Any]]:
-    """Rows with the keys what, value, low and high, to print as a table."""
+    """Returns rows with the keys name, value, low and high, to print as a table."""
     rows = [
         _row("fixed seconds of a step", constants.fixed_seconds),
-        _row("seconds a sample", constants.seconds_per_sample),
-        {"name": "steps off that line, at most", "value": constants.step_misfit},
+        _row("seconds per sample", constants.seconds_per_sample),
+        {"name": "largest error of these step times", "value": constants.step_misfit},
         {"name": "step time with busy neighbors / alone", "value": constants.neighbour_slowdown},
         _row("jitter", constants.jitter),
         {"name": "persistent share of jitter", "value": constants.persistent},
@@ -146,12 +147,12 @@ def constants_rows(constants: Constants) -> list[dict[str, Any]]:
 
 
 def constants_data(constants: Constants) -> dict[str, Any]:
-    """The constants as plain data."""
+    """Returns the constants as nested dictionaries."""
     return asdict(constants)
 
 
 def write_section(path: Path, text: str) -> None:
-    """Writes the section to a file.
+    """Writes the section `[cluster.machine]` to a file.
 
     Raises:
         StorageError: The file cannot be written.
@@ -184,6 +185,6 @@ def _link_rows(name: str, link: Link) -> list[dict[str, Any]]:
     rates = {"low": 1 / max(per_byte.high, 1e-15), "high": 1 / max(per_byte.low, 1e-15)}
     return [
         _row(f"{name}: latency seconds", link.latency),
-        {"name": f"{name}: bytes a second", "value": link.bytes_per_second, **rates},
-        {"name": f"{name}: off the law, at most", "value": link.misfit},
+        {"name": f"{name}: bytes per second", "value": link.bytes_per_second, **rates},
+        {"name": f"{name}: largest error of the model", "value": link.misfit},
     ]

@@ -1,4 +1,4 @@
-"""The use case `check`: run one tiny probe of a job, and show what Paceline reads and what it costs."""
+"""The use case `check`: runs one short probe of a job, and shows its reported values and its cost."""
 
 from __future__ import annotations
 
@@ -20,16 +20,18 @@ from tuner.service.launchers import job_prober, passing_folder
 from tuner.service.opening import OpenedJob, checked_epoch_samples
 from tuner.service.plan import worst_dollars
 
-#: Default time of a check after the script's first output; a first epoch may take longer.
+#: Default number of seconds that a check waits for a score after the first output of the script.
 MOST_SECONDS = 60.0
-#: A first epoch may take this factor of its size before the check ends.
+#: While the script is in its first epoch, the check waits longer, until the script has processed this
+#: multiple of the samples of an epoch.
 _EPOCH_SLACK = 1.15
 _SAY_SECONDS, _POLL_SECONDS = 10.0, 0.05
-#: Steps of a probe of a Workload.
+#: Number of optimizer steps in the probe of a Workload.
 _WORKLOAD_STEPS = 12
-#: A first report within this factor of that of a new run shows that the script did not resume.
+#: If the first report of the second run comes at fewer samples than this multiple of the first report of the
+#: first run, the script did not resume.
 _NEAR_START = 1.5
-#: Factor of the waiting time for a script that prints nothing: it may still be starting.
+#: The check waits this many times longer for a script that prints nothing, since it may still be starting.
 _SILENT = 2.0
 
 
@@ -38,10 +40,10 @@ class CommandCheck:
     """The result of a check of a command.
 
     Args:
-        measurement: The measurement of its slice.
-        heard: Lines that were read, and lines that look like scores but were not read.
-        schedule: When the next score is due, and whether steps are timed.
-        resume: Whether the script resumes, in words.
+        measurement: The measurement of the run: curve, step times, samples processed, errors.
+        heard: Lines of output that were read as reports, and lines that look like scores but were not read.
+        schedule: Predicts the number of samples at which the script reports its next score.
+        resume: Whether the script resumed from its checkpoint, as a sentence for the user.
     """
 
     measurement: Measurement
@@ -51,7 +53,7 @@ class CommandCheck:
 
     @property
     def first_score(self) -> CurvePoint | None:
-        """The first score after the start of the training; None if there is none."""
+        """The first score of the trained model; None if the script reported no such score."""
         return next(iter(self.measurement.trained_curve), None)
 
 
@@ -63,17 +65,20 @@ def check_command(
     say: Callable[[str], object] = str,
     make_prober: Callable[[OpenedJob], Prober] = job_prober,
 ) -> CommandCheck:
-    """Run the baseline, or the smallest configuration, until the first score of the script.
+    """Runs the command with one configuration until the script reports its first score.
+
+    The configuration is the baseline if the cluster can run it, else the smallest configuration of the space.
 
     Args:
         opened: A job with a command.
-        resume: Whether a second slice tests resuming.
-        wait_seconds: Longest time until the first score, without start-up; a first epoch may take longer.
+        resume: Whether to start the script a second time, to test that it resumes from its checkpoint.
+        wait_seconds: Longest time from the first output of the script to its first score, in seconds. If
+            the size of an epoch is known, the check also waits for the end of the first epoch.
         say: Called with a line of progress every ten seconds.
-        make_prober: Creates the prober; it is closed at the end.
+        make_prober: Creates the prober, which this function closes.
 
     Raises:
-        ProbeError: The command failed; the message has its last output.
+        ProbeError: The command failed. The message contains its last output.
     """
     checked_epoch_samples(opened)
     configuration = tiny_configuration(opened)
@@ -105,7 +110,7 @@ def _first_score(
     say: Callable[[str], object],
     wait_seconds: float,
 ) -> Measurement:
-    """Wait for the first score of a slice, as long as a check may take."""
+    """Waits until a probe ends, or cancels it when the waiting time is over. Returns its measurement."""
     size = opened.job.command.epoch_samples
     said_at = started_at = prober.now()
     while True:
@@ -166,7 +171,11 @@ def _tried_resume(
     say: Callable[[str], object],
     wait_seconds: float,
 ) -> str:
-    """Test with a second slice whether the script resumes, and say the result in words."""
+    """Starts the script again from its checkpoint, and says whether it resumed.
+
+    Returns:
+        A sentence that starts with `yes`, `no` or `not tried`.
+    """
     if not opened.job.can_resume:
         return "no: workload.resume is not stated, so each slice starts over"
     if before.outcome is not Outcome.PAUSED:
@@ -182,7 +191,7 @@ def _tried_resume(
         return f"no: {lines[-1]}"
     # If the checkpoint is older than the last report, the script repeats some training.
     first_after = prober.heard(again).first_samples
-    # A script that starts over reports first at about the same place as before.
+    # A script that starts over makes its first report after about as many samples as the first run did.
     near_start = max(_NEAR_START * first_before, before.configuration.batch_size)
     began_anew = after.repeated_seconds > 0 and (first_after is None or first_after <= near_start)
     if began_anew or after.samples <= before.samples:
@@ -204,7 +213,7 @@ def _tried_resume(
 
 
 def command_rows(opened: OpenedJob, check: CommandCheck) -> list[tuple[str, Any]]:
-    """The result of a check of a command as rows of name and value."""
+    """Returns the result of a check of a command as rows of name and value."""
     job, measurement, heard = opened.job, check.measurement, check.heard
     section, step, score = job.command, measurement.step_seconds, check.first_score
     rows: list[tuple[str, Any]] = [
@@ -220,14 +229,14 @@ def command_rows(opened: OpenedJob, check: CommandCheck) -> list[tuple[str, Any]
         batch = measurement.configuration.batch_size
         rows += [
             ("step milliseconds", round(1000 * step.mean, 3)),
-            ("samples a second", round(batch / step.mean, 1) if step.mean > 0 else None),
+            ("samples per second", round(batch / step.mean, 1) if step.mean > 0 else None),
         ]
         if section.epoch_samples is not None:
-            rows.append(("seconds an epoch", round(section.epoch_samples / batch * step.mean, 3)))
+            rows.append(("seconds per epoch", round(section.epoch_samples / batch * step.mean, 3)))
     rows += [
         ("scores", len(measurement.trained_curve)),
         (f"last {job.goal.metric}", measurement.curve[-1].value if measurement.curve else None),
-        ("samples seen", measurement.samples),
+        ("samples processed", measurement.samples),
         ("first score", _first_score_words(score)),
         ("next score", _next_score_words(check)),
         ("steps timed between scores", _known(heard, check.schedule.times_steps)),
@@ -241,16 +250,16 @@ def command_rows(opened: OpenedJob, check: CommandCheck) -> list[tuple[str, Any]
 
 
 def _known(heard: Heard, is_true: bool) -> str:
-    """`yes` or `no`, or `unknown` if no line was read."""
+    """Returns `yes` or `no`, or `unknown` if no report of the script was read."""
     return ("yes" if is_true else "no") if heard.num_lines else "unknown"
 
 
 def without_score(check: CommandCheck, wait_seconds: float, metrics: MetricsSection) -> str:
-    """Advice for a check that read no score of a trained model.
+    """Returns advice for a check that read no score of a trained model.
 
     Args:
         check: The result of the check.
-        wait_seconds: How long it waited.
+        wait_seconds: Seconds that the check waited for the first score.
         metrics: The `[workload.metrics]` section of the job.
     """
     heard, samples = check.heard, check.measurement.samples
@@ -293,7 +302,7 @@ def _next_score_words(check: CommandCheck) -> str:
 
 
 def _cost_rows(opened: OpenedJob, check: CommandCheck) -> list[tuple[str, Any]]:
-    """Rows on the lowest and the highest cost of running the job."""
+    """Returns rows with the lowest and the highest cost of `paceline run` for the job."""
     budget, score = opened.job.budget, check.first_score
     rows: list[tuple[str, Any]] = []
     if score is not None:
@@ -306,11 +315,11 @@ def _cost_rows(opened: OpenedJob, check: CommandCheck) -> list[tuple[str, Any]]:
 
 
 def cost_rows(opened: OpenedJob, grace: float = 0.0) -> list[tuple[str, Any]]:
-    """Rows on the highest cost of running the job.
+    """Returns rows with the highest cost of `paceline run` for the job.
 
     Args:
         opened: The job.
-        grace: Seconds that a command may take to save after the end of the budget.
+        grace: Seconds that the command may take to save its checkpoint after the budget is spent.
     """
     seconds = opened.job.budget.time
     rows: list[tuple[str, Any]] = [
@@ -321,7 +330,7 @@ def cost_rows(opened: OpenedJob, grace: float = 0.0) -> list[tuple[str, Any]]:
 
 
 def tiny_configuration(opened: OpenedJob) -> Configuration:
-    """The baseline if the cluster can run it, else the smallest configuration of the space."""
+    """Returns the baseline if the cluster can run it, else the smallest configuration of the space."""
     space = opened.job.search_space()
     baseline = opened.job.baseline_configuration()
     if baseline is not None and space.is_runnable(baseline):
@@ -332,18 +341,21 @@ def tiny_configuration(opened: OpenedJob) -> Configuration:
 def check_job(
     opened: OpenedJob, *, make_prober: Callable[[OpenedJob], Prober] = job_prober
 ) -> tuple[Measurement, int]:
-    """Score and train the baseline, or the smallest configuration, for a few steps.
+    """Trains one configuration for a few steps, after scoring the untrained model.
+
+    The configuration is the baseline if the cluster can run it, else the smallest configuration of the space.
+    If the job replays a recording, these steps are replayed.
 
     Args:
         opened: A job that trains a Workload or replays a recording.
-        make_prober: Creates the prober; it is closed at the end.
+        make_prober: Creates the prober, which this function closes.
 
     Returns:
-        The measurement of the probe, and the size of the training set.
+        The measurement of the probe, and the number of samples in the training set.
 
     Raises:
         JobError: The workload cannot be built.
-        ProbeError: The probe failed; the message has the error of every rank.
+        ProbeError: The probe failed. The message contains the error of every rank.
     """
     epoch_samples = checked_epoch_samples(opened)
     configuration = tiny_configuration(opened)

@@ -1,4 +1,7 @@
-"""Compare the recommendation with the present settings by training both with new seeds (`--confirm`)."""
+"""The option `--confirm`: trains the recommendation and the baseline with new seeds, and compares them.
+
+The baseline is the configuration that the user trains with at present; messages call it the present settings.
+"""
 
 from __future__ import annotations
 
@@ -30,20 +33,21 @@ from tuner.search.train_policy import VERIFY_FACTOR, TrainPolicy, slice_seconds
 from tuner.service.opening import OpenedJob, StudyStore, checked_epoch_samples
 from tuner.service.training import job_of_one, run_training
 
-#: Distance between two seeds. Scripts often add the rank to the seed, so neighbors would share streams.
+#: Difference between two consecutive seeds. Scripts often add the rank to the seed, so seeds that differ by 1
+#: would give different ranks the same random numbers.
 SEED_STEP = 1000
 
 
 @dataclass(frozen=True, kw_only=True)
 class _Pair:
-    """The two configurations that are compared, and where their trainings are stored.
+    """The two configurations to compare, and the database with their trainings.
 
     Args:
         opened: The job.
-        ledger: Stores the trainings.
+        ledger: The database of studies; each training is a study.
         study_name: Name of the study that made the recommendation.
         recommended: The recommended configuration.
-        present: The present settings.
+        present: The baseline of the job.
     """
 
     opened: OpenedJob
@@ -53,16 +57,19 @@ class _Pair:
     present: Configuration
 
     def seeded(self, number: int) -> OpenedJob:
-        """The job with its seed number `number`, counted from 1; number 0 is the seed of the search."""
+        """Returns a copy of the job with a new seed, the seed of the search plus `number * SEED_STEP`."""
         seed = self.opened.job.seed + SEED_STEP * number
         return replace(self.opened, job=self.opened.job.model_copy(update={"seed": seed}))
 
     def job(self, number: int, configuration: Configuration) -> Job:
-        """The job of one training with seed number `number`."""
+        """Returns the job that trains only one configuration, with new seed `number`, from 1."""
         return job_of_one(self.seeded(number), configuration)
 
     def fingerprint(self, number: int, configuration: Configuration) -> str:
-        """Identifies one training. It depends on both configurations, so that pairs are never mixed."""
+        """Returns the fingerprint of one training.
+
+        It depends on both configurations of the pair, so that a training is never used for another pair.
+        """
         parts = [
             self.opened.fingerprint,
             self.study_name,
@@ -75,21 +82,21 @@ class _Pair:
 
     @cached_property
     def studies(self) -> dict[str, StudyRecord]:
-        """The studies of all confirmation trainings of the job, by fingerprint."""
+        """Maps the fingerprint of each stored confirmation training of the job to its study."""
         name = _study_name(self.opened)
         return {s.fingerprint: s for s in self.ledger.studies() if s.job_name == name}
 
     def state(self, number: int, configuration: Configuration) -> SearchState | None:
-        """The state of one training; None before it is started."""
+        """Reads the search state of one training; None if the training was never started."""
         study = self.studies.get(self.fingerprint(number, configuration))
         if study is None:
             return None
-        # Nothing is predicted from this state, so the size of the training set does not matter.
+        # No prediction is made from this state, so the size of the training set does not matter.
         probes = self.ledger.probes(study.study_id)
         return read_state(self.job(number, configuration), self.opened.cluster, probes, NEUTRAL_EPOCH_SAMPLES)
 
     def is_over(self, number: int, configuration: Configuration) -> bool:
-        """Whether one training has ended."""
+        """Whether one training has ended and cannot be resumed."""
         state = self.state(number, configuration)
         return state is not None and _training(state, configuration) is not None
 
@@ -98,7 +105,7 @@ def require_confirmable(opened: OpenedJob) -> None:
     """Checks that a job can be confirmed.
 
     Raises:
-        JobError: The job replays a recording, or has no present settings that can run.
+        JobError: The job replays a recording, has no [baseline], or cannot run its baseline.
     """
     if opened.job.recording() is not None:
         raise JobError(
@@ -125,24 +132,24 @@ def confirm(
     listen: Listener,
     make_prober: Callable[[OpenedJob], Prober],
 ) -> None:
-    """Trains the recommendation and the present settings in turn, once with each seed.
+    """Trains the recommendation and the baseline alternately, once with each new seed.
 
-    Each training is a study of its own (`NAME.confirm`), which searches and their models ignore. Trainings
-    that have ended are not repeated, and an interrupted one is resumed. The first fault ends the
-    confirmation; a second call resumes it.
+    - Each training is a study (`NAME.confirm`) that the search and its models ignore.
+    - Trainings that have ended are not repeated, and an interrupted training is resumed.
+    - The first failed training ends the confirmation. A second call resumes the confirmation.
 
     Args:
         opened: The job.
-        store: Stores the trainings.
-        state: State of the search, for the expected cost.
+        store: The database of studies.
+        state: State of the search, from which the cost of the trainings is predicted.
         recommendation: The recommendation to confirm.
-        num_seeds: Number of seeds.
+        num_seeds: Number of new seeds.
         folder: The output folder, which exists.
-        listen: Receives events.
-        make_prober: Creates a prober for each training, so that all start with new processes.
+        listen: Receives progress events and warnings.
+        make_prober: Creates a prober for each training, so that every training starts new processes.
 
     Raises:
-        StorageError: Another process works on a training, or the store or the folder cannot be read or
+        StorageError: Another process works on a training, or the database or the folder cannot be read or
             written.
     """
     pair = _pair(opened, store.ledger, recommendation)
@@ -197,10 +204,10 @@ def _train(
     listen: Listener,
     make_prober: Callable[[OpenedJob], Prober],
 ) -> str | None:
-    """Trains one configuration with one seed until the target or its time limit.
+    """Trains one configuration with one seed until it reaches the target or its time limit.
 
     Returns:
-        The fault that ended the training, in words; None if there was no fault.
+        A description of the failure that ended the training; None if the training did not fail.
     """
     job = pair.job(number, configuration)
     study = store.ledger.open_study(
@@ -225,7 +232,7 @@ def _train(
         return f"{ended.stop.reason}. {last_fault(ended.state)}"
     run = run_of(ended.state, configuration)
     if run is not None and run.is_open:
-        # The time limit is part of the result, so the training must not resume with another one.
+        # The result includes the time limit, so the training must not resume with a different limit.
         store.ledger.end_probe(run.probe.probe_id, Outcome.STOPPED, ended.stop.reason)
     return None
 
@@ -240,12 +247,15 @@ NO_SEED = (
 def stored_confirmation(
     ledger: Ledger, opened: OpenedJob, recommendation: Recommendation
 ) -> Confirmation | None:
-    """The comparison from all stored trainings of a recommendation; None if none was started.
+    """Compares a recommendation with the baseline by all stored trainings of `--confirm`.
 
     Args:
-        ledger: Stores the trainings.
+        ledger: The database of studies.
         opened: The job.
-        recommendation: The recommendation.
+        recommendation: The recommendation that the trainings confirm.
+
+    Returns:
+        The comparison; None if no training was started.
     """
     pair = _pair(opened, ledger, recommendation)
     if pair is None or opened.job.recording() is not None:
@@ -278,7 +288,7 @@ def stored_confirmation(
 
 
 def _pair(opened: OpenedJob, ledger: Ledger, recommendation: Recommendation) -> _Pair | None:
-    """The pair to compare; None if there are no present settings, or if they are the recommendation."""
+    """Returns the two configurations to compare; None if there is no baseline, or if it is recommended."""
     present, choice = opened.job.baseline_configuration(), recommendation.choice.configuration
     if present is None or present == choice:
         return None
@@ -296,7 +306,7 @@ def _study_name(opened: OpenedJob) -> str:
 
 
 def _training(state: SearchState, configuration: Configuration) -> ConfirmedTraining | None:
-    """The result of a training; None while it may still be resumed, for example after a fault."""
+    """Returns the result of a training; None while the training can still be resumed."""
     run = run_of(state, configuration)
     if run is None:
         outcomes = [probe.outcome for probe in state.probes]
@@ -316,10 +326,10 @@ def _training(state: SearchState, configuration: Configuration) -> ConfirmedTrai
 
 
 def _expected_seconds(recommendation: Recommendation) -> tuple[float, float]:
-    """Expected training seconds of the recommendation and of the present settings.
+    """Returns the expected training seconds of the recommendation and of the baseline.
 
-    If the present settings may never reach the target, the time of the recommendation is used for them, or
-    the time that their run was observed for if that is longer.
+    If the baseline may never reach the target, its time is the larger of two numbers: the time of the
+    recommendation, and the seconds for which the search has already trained the baseline.
     """
     ours, baseline = recommendation.choice.seconds.median, recommendation.baseline
     if baseline is None:
@@ -329,7 +339,7 @@ def _expected_seconds(recommendation: Recommendation) -> tuple[float, float]:
 
 
 def _without_repeats(listen: Listener, state: SearchState) -> Listener:
-    """A listener that passes each warning on once, and none that the search has given already."""
+    """Returns a listener that drops repeated warnings, also those that the search has already given."""
     said = {remark for measurement in state.slices for remark in measurement.remarks}
 
     def hear(event: SearchEvent) -> None:
@@ -348,7 +358,7 @@ def _plan_words(
     left: list[tuple[int, Configuration]],
     num_seeds: int,
 ) -> str:
-    """Announces the trainings with their expected cost and their limit."""
+    """Returns a sentence on the planned trainings, their expected cost and their time limit."""
     words = (
         f"--confirm {num_seeds}: trains the recommendation and the present settings in turn, with the same "
     )
@@ -370,6 +380,6 @@ def _plan_words(
 
 
 def _charged_seconds(state: SearchState, training_seconds: float) -> float:
-    """Seconds charged for a training, with start-up, evaluation and checkpoints of its slices."""
+    """Returns the charged seconds of a training: training, start-up, evaluation and checkpoints."""
     slices = math.ceil(training_seconds / slice_seconds(training_seconds)) if state.terms.resumes else 1
     return training_seconds * state.overhead + slices * state.startup_seconds

@@ -1,4 +1,4 @@
-"""Progress output: the events of a search, live on a terminal or as plain lines."""
+"""Shows the progress of a search: live lines on a terminal, else plain lines."""
 
 from __future__ import annotations
 
@@ -18,21 +18,21 @@ _PLAIN_EVERY_SECONDS = 15.0
 
 
 class Console(Protocol):
-    """Shows events."""
+    """Shows the events of a search to the user."""
 
     def show(self, event: SearchEvent) -> None:
-        """Shows one event."""
+        """Shows one event, such as a decision, a warning or the progress of a slice."""
 
     def close(self) -> None:
-        """Ends the live output, if there is any."""
+        """Ends live output, if the console has any."""
 
 
 class PlainConsole:
-    """Writes one plain line for each event, and progress of a slice every 15 seconds.
+    """Writes one plain line for each event, but the progress of a slice only every 15 seconds.
 
     Args:
-        write: Receives each line.
-        clock: A monotonic clock, in seconds.
+        write: Called with each line.
+        clock: Returns the seconds of a monotonic clock.
     """
 
     def __init__(self, write: Callable[[str], None], clock: Callable[[], float] = time.monotonic) -> None:
@@ -43,10 +43,10 @@ class PlainConsole:
         self._said_last = self._started
 
     def show(self, event: SearchEvent) -> None:
-        """Writes the event as a line. Progress that follows too soon is skipped."""
+        """Writes the event as a line. Progress within 15 seconds of an earlier line is skipped."""
         now = self._clock()
         if event.kind == "progress":
-            # Each slice has its own interval, so that none hides another one.
+            # The interval is per slice, so that the progress of each concurrent slice appears.
             said = self._said_last if event.num_slots == 1 else self._said.setdefault(event.probe_id, now)
             if now - said < _PLAIN_EVERY_SECONDS or event.measurement is None:
                 return
@@ -59,22 +59,22 @@ class PlainConsole:
         self._write(f"[{now - self._started:6.1f} s] {event.kind}: {text}")
 
     def close(self) -> None:
-        """Nothing to undo."""
+        """Does nothing, since plain lines need no clean-up."""
 
 
 class RichConsole:
-    """Prints events as lines and, below them, a live line for each slice in flight."""
+    """Prints events as lines and, below the lines, a live line for each running slice."""
 
     def __init__(self) -> None:
         self._terminal = Terminal(stderr=True, highlight=False)
         self._status: Status | None = None
-        #: Description and progress of each slice in flight, by probe.
+        #: Map the probe id of each running slice to its description, and to its live line.
         self._what: dict[int | None, str] = {}
         self._stands: dict[int | None, str] = {}
         self._started = time.monotonic()
 
     def show(self, event: SearchEvent) -> None:
-        """Prints the event, or updates the live line with its progress."""
+        """Prints the event as a line, or shows the progress of a slice in its live line."""
         if event.kind == "progress" and event.measurement is not None:
             what = self._what.get(event.probe_id, "")
             self._stands[event.probe_id] = f"{what}: {progress_words(event.measurement)}"
@@ -93,7 +93,7 @@ class RichConsole:
         )
 
     def _live(self) -> None:
-        """Updates the live lines of all slices in flight."""
+        """Updates the live lines of all running slices."""
         text = Text("\n".join(self._stands.values()))
         if self._status is None:
             self._status = self._terminal.status(text)
@@ -101,14 +101,14 @@ class RichConsole:
         self._status.update(text)
 
     def close(self) -> None:
-        """Ends the live line."""
+        """Removes the live lines."""
         if self._status is not None:
             self._status.stop()
             self._status = None
 
 
 def progress_words(measurement: Measurement) -> str:
-    """Progress of a slice as text."""
+    """Describes the progress of a slice: step, samples, training seconds and last score."""
     if measurement.waiting:
         return f"waiting: {measurement.waiting}"
     words = f"step {measurement.step}, {measurement.samples} samples, "

@@ -1,4 +1,4 @@
-"""The use case `doctor`: describe the hardware and software of this machine."""
+"""The use case `doctor`: describes the hardware and software of this machine."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _PACKAGES = ("paceline", "torch", "optuna", "sqlalchemy", "alembic", "numpy", "t
 
 
 def doctor_rows() -> list[tuple[str, str, str]]:
-    """Rows of (what, value, advice); the advice is empty if nothing has to be done."""
+    """Returns rows of name, value and advice; the advice is empty if nothing has to be done."""
     return [
         ("python", sys.version.split()[0], ""),
         ("platform", platform.platform(), ""),
@@ -50,7 +50,7 @@ def _slurm() -> tuple[str, str, str]:
 def _shared_memory() -> tuple[str, str, str]:
     folder = Path("/dev/shm")
     if not folder.is_dir():
-        return "shared memory", "none", "exchanges between ranks of one host may be slow"
+        return "shared memory", "none", "communication between ranks of one host may be slow"
     free = shutil.disk_usage(folder).free
     advice = "" if free > 2**28 else "less than 256 MiB is free: enlarge /dev/shm"
     return "shared memory", f"{free / 2**30:.1f} GiB free", advice
@@ -64,7 +64,7 @@ def _fashion_mnist() -> tuple[str, str, str]:
 
 
 def _devices() -> list[tuple[str, str, str]]:
-    """The devices and backends of torch."""
+    """Returns rows with the devices and the communication backends of torch."""
     try:
         import torch
         import torch.distributed as dist

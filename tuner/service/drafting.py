@@ -1,4 +1,4 @@
-"""The use case `init --script`: draft a job file from a training command."""
+"""The use case `init --script`: writes a first version (a draft) of a job file for a training command."""
 
 from __future__ import annotations
 
@@ -27,11 +27,12 @@ from tuner.drafting.trial_run import TrialRun, run_for
 from tuner.service.check_command import check_command, command_rows, without_score
 from tuner.service.opening import open_job
 
-#: Longest time of a run, and of printing the help: frameworks take long to start.
+#: Longest time of the trial run, and of printing the help, in seconds. Frameworks take long to start.
 RUN_SECONDS, _HELP_SECONDS = 60.0, 60.0
-#: A run that fails within this time may fail because of the paths that it was given.
+#: A trial run that fails within this many seconds may have failed because of the output paths that Paceline
+#: passed to the command.
 _EARLY_SECONDS = 30.0
-#: Programs without a `--help` of the training.
+#: Programs whose `--help` does not describe the training script that they start.
 _SHELLS = {"bash", "sh", "zsh", "dash", "make", "fish"}
 _NO_PATH = re.compile(r"No such file|FileNotFoundError|does not exist|not a directory|NotADirectory", re.I)
 _NO_PROGRAM = re.compile(r"ModuleNotFoundError|No module named|command not found|: not found")
@@ -40,11 +41,11 @@ _NEEDS_MORE = re.compile(r"required|missing (option|argument|parameter)", re.I)
 
 @dataclass(frozen=True, kw_only=True)
 class Drafted:
-    """A drafted job file.
+    """A job file that was drafted from a command.
 
     Args:
-        path: The file.
-        job: The draft that it was written from.
+        path: Path of the job file.
+        job: The settings that were found, from which the text of the job file is made.
     """
 
     path: Path
@@ -52,7 +53,7 @@ class Drafted:
 
     @property
     def can_be_checked(self) -> bool:
-        """Whether scores were seen and the command takes a batch size and a learning rate."""
+        """Whether the trial run printed scores, and the command takes a batch size and a learning rate."""
         return self.job.reading is not None and {"batch_size", "learning_rate"} <= set(self.job.draft.roles)
 
 
@@ -64,19 +65,20 @@ def draft_job(
     say: Callable[[str], object],
     seconds: float = RUN_SECONDS,
 ) -> Drafted:
-    """Write a job file for a training command.
+    """Writes a job file for a training command.
 
-    Reads the source and the help of the script, and runs the command for a short time if allowed.
+    It reads the source and the help of the script. If `may_run` allows it, it also runs the command for a
+    short time, to find the scores that the command reports.
 
     Args:
         command: The training command, as typed in the current folder.
-        path: The job file; an existing one is overwritten.
-        may_run: Called with a question; returns whether the command may run.
+        path: Path of the job file. An existing file is overwritten.
+        may_run: Called with a question for the user; returns whether the command may run.
         say: Called with lines of progress.
-        seconds: Longest time of the run.
+        seconds: Longest time of the trial run, in seconds.
 
     Raises:
-        JobError: The command cannot be read.
+        JobError: The command is not a valid command line.
         StorageError: The file cannot be written.
     """
     folder = Path.cwd()
@@ -89,16 +91,16 @@ def draft_job(
 
 
 def check_draft(drafted: Drafted, *, say: Callable[[str], object]) -> tuple[Drafted, list[tuple[str, Any]]]:
-    """Check a drafted job as `paceline check` does, and test `workload.resume` if the job has it.
+    """Checks a drafted job as `paceline check` does, and tests `workload.resume` if the job has this key.
 
-    If resuming does not work, the job file is written again without it.
+    If the script does not resume, the job file is written again without `workload.resume`.
 
     Args:
-        drafted: The job.
+        drafted: The drafted job file.
         say: Called with lines of progress.
 
     Returns:
-        The job, and the result of the check as rows.
+        The drafted job file after the check, and the result of the check as rows of name and value.
 
     Raises:
         JobError: The job file is not valid.
@@ -119,7 +121,7 @@ def check_draft(drafted: Drafted, *, say: Callable[[str], object]) -> tuple[Draf
 
 
 def write_job(path: Path, job: JobDraft) -> None:
-    """Write a drafted job file.
+    """Writes a drafted job file.
 
     Raises:
         StorageError: It cannot be written.
@@ -136,13 +138,14 @@ def draft_of(
     say: Callable[[str], object],
     may_run: Callable[[str], bool] = lambda _: False,
 ) -> Draft:
-    """The draft that follows from a command's source, help and configuration files.
+    """Returns the draft that follows from a command's source, help and configuration files.
 
     Args:
-        line: The command.
-        folder: Its working directory.
+        line: The command, split into launcher, script and arguments.
+        folder: Working directory of the command.
         say: Called with lines of progress.
-        may_run: Whether a command whose source cannot be read may be asked for its help.
+        may_run: Called with a question for the user, if the source of the script cannot be read; returns
+            whether the script may be run with `--help`.
     """
     source = read_source(line.script_path(folder))
     listed: list[Parameter] = []
@@ -206,7 +209,7 @@ def draft_of(
 
 
 def _as_configured(option: Parameter, files: Sequence[ConfigFile]) -> Parameter:
-    """An option with the value from a configuration file of the command, if one has it."""
+    """Returns the option with its default from the configuration files of the command, if a file sets it."""
     key = option.name.lstrip("-")
     for file in files:
         if key in file.keys:
@@ -216,7 +219,7 @@ def _as_configured(option: Parameter, files: Sequence[ConfigFile]) -> Parameter:
 
 
 def _is_input(parameter: Parameter, line: CommandLine, folder: Path) -> bool:
-    """Whether a possible place to save to exists already, so that the training may start from it."""
+    """Whether the path in a save or output option exists already, so that the script may read from it."""
     if parameter.plain_name.rpartition(".")[2] not in MAYBE_INPUTS:
         return False
     text = given_value(line, parameter) or parameter.default
@@ -224,7 +227,7 @@ def _is_input(parameter: Parameter, line: CommandLine, folder: Path) -> bool:
 
 
 def _stated(line: CommandLine) -> list[Parameter]:
-    """The parameters that the command sets, for scripts whose help does not list them."""
+    """Returns the parameters that the command line sets, for scripts whose help does not list them."""
     return [
         Parameter(
             name=name,
@@ -238,7 +241,7 @@ def _stated(line: CommandLine) -> list[Parameter]:
 
 
 def _help_command(line: CommandLine, *, with_overrides: bool = False) -> str:
-    """The command that prints the help: the script with its subcommands."""
+    """Returns the command that prints the help of the script, with the subcommands of the command line."""
     subcommands = []
     for word in line.arguments:
         if word.startswith("-"):
@@ -263,9 +266,9 @@ def _with_run(
     say: Callable[[str], object],
     seconds: float,
 ) -> JobDraft:
-    """Run the command and find its scores.
+    """Runs the command for a short time, if `may_run` allows it, and finds the scores that it reports.
 
-    Options for output and checkpoints point to the temporary folder `passing` during the run.
+    During this trial run, the options for output and checkpoints point to the temporary folder `passing`.
     """
     places: dict[Role, Path] = {role: passing / role for role in draft.folders()}
     settings = passing / "settings"
@@ -301,7 +304,7 @@ def _with_run(
         say(f"it failed:\n{trial.error()}\ntrying your command as it is")
         again = run(draft.trial_command({}))
         if not again.failed:
-            # The options that seemed to be for output have another meaning.
+            # Without the changed options the command works, so these options are not output paths.
             trial, places = again, {}
             roles = {role: one for role, one in draft.roles.items() if role not in ("output", "save")}
             draft = replace(draft, roles=roles)
@@ -334,7 +337,7 @@ def _failed_early(trial: TrialRun) -> bool:
 
 
 def _advice(draft: Draft, trial: TrialRun) -> str:
-    """Advice on a command that failed."""
+    """Returns advice for the user on a command that failed in the trial run."""
     if _NO_PROGRAM.search(trial.error()) or trial.exit_code == 127:
         program = (*draft.line.launcher, draft.line.script)[0]
         return f"note: if it runs in another environment, name its interpreter instead of {program!r}"
@@ -346,14 +349,15 @@ def _advice(draft: Draft, trial: TrialRun) -> str:
 def _readings(
     draft: Draft, trial: TrialRun, folder: Path, variables: Mapping[Path, str], metrics: Path
 ) -> list[Reading]:
-    """All readings of a run, the best one first.
+    """Returns all ways to read the scores of a trial run, the best one first.
 
     Args:
-        draft: The command.
-        trial: Its run.
-        folder: Its working directory.
-        variables: Path that the run was given to its text in the job file.
-        metrics: The file with the reports of `paceline_client`.
+        draft: The draft of the job.
+        trial: The lines and files that the trial run wrote.
+        folder: Working directory of the command.
+        variables: Maps each path that Paceline passed to the command to its text in the job file, such as
+            `{checkpoint}`.
+        metrics: The file to which `paceline_client` writes its reports.
     """
     written: dict[Path, str] = {}
     for path in trial.files:

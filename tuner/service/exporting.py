@@ -1,4 +1,4 @@
-"""Export the newest recommendation of a study as a launch file (`paceline export`)."""
+"""The use case `export`: writes a launch file for the newest recommendation of a study."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from tuner.report.writer import write_text
 from tuner.service.opening import OpenedJob, StudyStore
 from tuner.service.views import require_study
 
-#: Targets that do not start nodes, so that they suit every launcher of the job.
+#: Targets whose launch files start no nodes, so that they can be used with every `cluster.launcher`.
 _STARTS_BY_ITSELF = ("torchrun", "env")
 
 
@@ -25,10 +25,10 @@ class ExportOptions:
     """Options of an export.
 
     Args:
-        target: One of `TARGETS`.
-        output: The file to write; None to return the text only.
+        target: Name of the tool that the file is for, one of `TARGETS`, such as `slurm`.
+        output: Path of the file to write; None to write no file.
         force: Whether to overwrite an existing file.
-        accelerator: Type of a device, such as A100; None for CPU cores.
+        accelerator: Type of the devices to request, such as A100; None for CPU cores.
         image: Container image, for schedulers that run containers.
         made_by: Command line of the export, for a comment in the file.
     """
@@ -55,7 +55,7 @@ def export_job(opened: OpenedJob, store: StudyStore, options: ExportOptions) -> 
 
 
 def newest_recommendation(ledger: Ledger, opened: OpenedJob) -> Recommendation:
-    """The newest recommendation of a job's study.
+    """Returns the newest recommendation of a job's study.
 
     Raises:
         JobError: There is no recommendation yet, or this version cannot read it.
@@ -97,7 +97,7 @@ def _plan(opened: OpenedJob, recommendation: Recommendation, options: ExportOpti
 
 
 def _settings(cluster: ClusterSection, target: str) -> Mapping[str, object]:
-    """The settings of the target's scheduler in the job file."""
+    """Returns the settings in the job file for the scheduler of the target; empty if there are none."""
     section = cluster.launcher_section if target == cluster.launcher else None
     return {} if section is None else section.model_dump(exclude_none=True)
 

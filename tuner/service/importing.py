@@ -1,4 +1,4 @@
-"""The use case `import-runs`: read existing curves and store them as past runs of a job."""
+"""The use case `import-runs`: reads learning curves that other tools logged, and stores them for a job."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ from tuner.past_runs.suggest import Suggestion, suggest
 from tuner.service.imports import REPLACED, Stored, store_runs
 from tuner.service.opening import OpenedJob, checked_epoch_samples
 
-#: Status of a run that a dry run would store, and of one that cannot be used.
+#: Status of a run that would be stored without `--dry-run`, and of a run that cannot be used.
 NOT_STORED, LEFT_OUT = "would be imported", "left out"
 _REPLACED_NOTE = "an earlier import of it, with another configuration or curve, no longer counts"
-#: Largest numbers of names and of reasons in a message.
+#: A message lists at most this many names of columns, and this many files or runs with reasons.
 _MOST_NAMES, _MOST_REASONS = 30, 10
 
 Ask = Callable[[str, Sequence[str]], str]
-"""A function that asks the user: it gets a question and the names to choose from, and returns the answer."""
+"""A function that asks the user a question. Its arguments are the question and the names to choose from."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,10 +34,10 @@ class ImportOptions:
     """Options of an import.
 
     Args:
-        sources: Files and folders.
-        mapping: A mapping file; None without one.
-        source_format: The only format that is read; None for all formats.
-        same_hardware: Whether all runs had the same hardware as the job.
+        sources: Files and folders with the runs.
+        mapping: Path of the mapping file; None if there is none.
+        source_format: Name of the only format to read; None for all formats.
+        same_hardware: Whether all runs were trained on the same hardware as the job.
     """
 
     sources: tuple[Path, ...]
@@ -52,9 +52,9 @@ class ReadRuns:
 
     Args:
         runs: The runs that can be imported, at least one.
-        left_out: The other runs, with reasons.
-        mapping: The complete mapping.
-        answers: The answers of the user, by key.
+        left_out: The files and runs that cannot be imported, with reasons.
+        mapping: The mapping with all required keys.
+        answers: Maps each key of the mapping that the user was asked for to the answer.
     """
 
     runs: tuple[PastRun, ...]
@@ -64,17 +64,17 @@ class ReadRuns:
 
     @property
     def mapping_text(self) -> str:
-        """The mapping as TOML."""
+        """The text of a mapping file (TOML) with this mapping."""
         return mapping_text(self.mapping.model_dump(exclude_unset=True))
 
 
 def read_past_runs(opened: OpenedJob, options: ImportOptions, ask: Ask | None = None) -> ReadRuns:
-    """Read past runs and map them to the job.
+    """Reads past runs, and converts them to configurations and curves of the job.
 
     Args:
         opened: The job.
         options: The options of the import.
-        ask: Asks for names that are not mapped; None if nobody can answer.
+        ask: Asks the user for required names that are not mapped; None if no user can answer.
 
     Raises:
         JobError: The job replays a recording, a source or the mapping file cannot be read, a required name is
@@ -114,13 +114,13 @@ def read_past_runs(opened: OpenedJob, options: ImportOptions, ask: Ask | None = 
 def import_rows(
     opened: OpenedJob, read: ReadRuns, ledger: Ledger | None, *, fresh: bool = False
 ) -> list[dict[str, Any]]:
-    """Store past runs, and describe each run in a row.
+    """Stores past runs. Returns one row for each run that was stored or left out.
 
     Args:
         opened: The job.
-        read: The runs.
-        ledger: The ledger to store them in; None to store nothing.
-        fresh: Whether to ignore runs that were imported before.
+        read: The past runs.
+        ledger: The database in which the runs are stored; None to store nothing.
+        fresh: Whether the search ignores runs that were imported before.
     """
     if ledger is None:
         stored = [Stored(run=run, status=NOT_STORED) for run in read.runs]
@@ -154,13 +154,13 @@ def _row(opened: OpenedJob, stored: Stored) -> dict[str, Any]:
 
 
 def summary_words(rows: Sequence[dict[str, Any]]) -> str:
-    """The number of runs with each status, in words."""
+    """Returns the number of runs with each status, as text."""
     counts = Counter(row["status"] for row in rows)
     return "runs: " + ", ".join(f"{count} {status}" for status, count in counts.items())
 
 
 def _answered(suggested: Suggestion, ask: Ask) -> tuple[Mapping, dict[str, Any]]:
-    """The mapping completed by the answers of the user."""
+    """Asks the user for each missing key. Returns the completed mapping and the answers by key."""
     answers: dict[str, Any] = {}
     for key in suggested.missing:
         names = suggested.candidates[key]
@@ -190,7 +190,7 @@ _QUESTIONS = {
 
 
 def _value(text: str) -> Any:
-    """An answer as a name, a number, or several of them."""
+    """Converts an answer to a name or a number; to a tuple if it contains several, separated by commas."""
     values = [_name_or_number(part.strip()) for part in text.split(",") if part.strip()]
     return tuple(values) if len(values) > 1 else values[0] if values else text
 
@@ -203,7 +203,7 @@ def _name_or_number(text: str) -> str | float:
 
 
 def _not_mapped(opened: OpenedJob, suggested: Suggestion) -> str:
-    """A message on missing names, their candidates, and a mapping file to start from."""
+    """Returns a message with the missing keys, possible names for them, and a mapping file to fill in."""
     lines = [f"{opened.path}: the runs cannot be imported before these are mapped:"]
     for key in suggested.missing:
         names = suggested.candidates[key]

@@ -1,4 +1,4 @@
-"""Store imported runs in a study of their own, and load them for a search."""
+"""Stores the imported runs of a job in a separate study, and loads them for a search."""
 
 from __future__ import annotations
 
@@ -15,15 +15,21 @@ from tuner.past_runs.convert import PastRun
 from tuner.search.imported_runs import ImportedRuns
 from tuner.service.opening import OpenedJob, own_name
 
-#: Start of the remark that names the origin of an imported run.
+#: Start of the remark that states the file or folder from which a run was imported.
 _FROM = "imported from "
 _SAME_HARDWARE = "it ran on hardware as the job has"
 _LEASE_SECONDS = 300.0
-#: Keys of a study of imported runs: the folder that the job trains in, and the digest of its source.
+#: Keys in the stored job of a study of imported runs: the working folder of the training, and the digest of
+#: the source code.
 _FOLDER, _CODE = "folder", "code"
 
 
-#: Status of a run: new; known, but with new scores; new, and replacing another one of its source; known.
+#: Status of an imported run:
+#:
+#: - NEW: the run was not stored before.
+#: - UPDATED: the run was stored before, and has new scores.
+#: - REPLACED: the run was not stored before, and replaces a stored run from the same source.
+#: - KNOWN: the run was stored before, and has no new scores.
 NEW, UPDATED, REPLACED, KNOWN = "imported", "updated", "replaced", "already imported"
 
 
@@ -32,7 +38,7 @@ class Stored:
     """An imported run and its status.
 
     Args:
-        run: The run.
+        run: The imported run.
         status: `NEW`, `UPDATED`, `REPLACED` or `KNOWN`.
     """
 
@@ -42,33 +48,34 @@ class Stored:
 
 @dataclass(frozen=True, kw_only=True)
 class _Known:
-    """A stored run.
+    """A run that is already in the database.
 
     Args:
-        probe_id: Id of its probe.
-        measurement: Its stored measurement.
+        probe_id: Id of the probe that represents the run in the database.
+        measurement: The stored configuration and curve of the run, with remarks on its source.
     """
 
     probe_id: int
     measurement: Measurement
 
     def is_from(self, run: PastRun) -> bool:
-        """Whether it was read from a run's source."""
+        """Whether the stored run was imported from the same file or folder as another run."""
         return _source_remark(run) in self.measurement.remarks
 
 
 def store_runs(ledger: Ledger, opened: OpenedJob, runs: Sequence[PastRun], *, fresh: bool) -> list[Stored]:
-    """Store past runs of a job, each once.
+    """Stores past runs of a job, each run once.
 
-    They become probes of a separate study (`NAME.imported`). A run is recognized by its configuration and
-    curve. A run from a known source with another configuration or curve replaces the stored run, which stays
-    in the database but does not count.
+    - The runs become probes of a separate study, `NAME.imported`.
+    - Two runs with equal configurations and equal curves are the same run.
+    - If a file or folder is imported again and its run has changed, the new run replaces the stored run. The
+      stored run stays in the database, but the search ignores it.
 
     Args:
-        ledger: The ledger to store them in.
+        ledger: The database in which the runs are stored.
         opened: The job.
-        runs: The runs.
-        fresh: Whether to ignore runs that were imported before.
+        runs: The runs to store.
+        fresh: Whether to start a new study, so that the search ignores runs that were imported before.
     """
     goal, owner = opened.job.goal, own_name()
     described = {
@@ -105,7 +112,7 @@ def store_runs(ledger: Ledger, opened: OpenedJob, runs: Sequence[PastRun], *, fr
             measurement = replace(further, remarks=_remarks(run))
             lease = ledger.take_probe(same.probe_id, owner=owner, lease_seconds=_LEASE_SECONDS)
             known.remove(same)
-            # The new remarks have its present source.
+            # The new remarks state the source of this import.
             status = KNOWN if adds_nothing else UPDATED
         ledger.append_slice(lease, measurement)
         ledger.release(lease)
@@ -117,9 +124,9 @@ def store_runs(ledger: Ledger, opened: OpenedJob, runs: Sequence[PastRun], *, fr
 
 
 def _with_replaced(ledger: Ledger, known: Sequence[_Known], found: Sequence[Stored]) -> list[Stored]:
-    """End the stored runs that other runs of the same source replace, and set the status of new runs.
+    """Ends stored runs that a new run from the same source replaces, and marks the new run as `REPLACED`.
 
-    A source with several runs of the same name is ignored.
+    Sources with several runs of the same name are ignored, since it is unknown which run replaces which.
     """
     sources = Counter(one.run.source for one in found)
     result = []
@@ -140,10 +147,10 @@ def _with_replaced(ledger: Ledger, known: Sequence[_Known], found: Sequence[Stor
 
 
 def imported_study(ledger: Ledger, opened: OpenedJob) -> StudyRecord | None:
-    """The study of the runs that count for a job; None if there is none.
+    """Returns the study with the imported runs of a job; None if there is none.
 
-    It has the job's name, metric and training (`_training`), and the same folder or the same script. So it is
-    found after the script was edited or the folder was moved.
+    The study has the same name, metric and training (`_training`) as the job, and either the same working
+    folder or the same source code. So it is still found after the script was edited, or the folder was moved.
     """
     prefix = f"{_digest(opened)}-"
     found = [
@@ -160,7 +167,7 @@ def imported_study(ledger: Ledger, opened: OpenedJob) -> StudyRecord | None:
 
 
 def imports_left_behind(ledger: Ledger, opened: OpenedJob) -> str | None:
-    """A warning if the command or Workload changed since runs were imported in this folder; else None."""
+    """Returns a warning if the command or Workload changed since runs were imported, else None."""
     goal, name, folder = opened.job.goal, _study_name(opened), _folder(opened)
     described = [study.job for study in ledger.studies() if study.job_name == name]
     is_here = any((one.get(_FOLDER), one.get("metric")) == (folder, goal.metric) for one in described)
@@ -176,7 +183,7 @@ def imports_left_behind(ledger: Ledger, opened: OpenedJob) -> str | None:
 
 
 def imported_runs(ledger: Ledger, opened: OpenedJob) -> ImportedRuns:
-    """The runs that were imported for a job; empty for a job that replays a recording."""
+    """Returns the runs that were imported for a job; no runs if the job replays a recording."""
     study = None if opened.job.recording() is not None else imported_study(ledger, opened)
     if study is None:
         return ImportedRuns()
@@ -188,11 +195,12 @@ def imported_runs(ledger: Ledger, opened: OpenedJob) -> ImportedRuns:
 
 
 def imported_evidence(imported: ImportedRuns, weights: dict[str, float]) -> ImportedEvidence | None:
-    """The part of a recommendation on imported runs; None without any.
+    """Returns the part of a recommendation that describes imported runs; None if there are no such runs.
 
     Args:
-        imported: The runs.
-        weights: Weight of the imported runs' prior for each law, by its name.
+        imported: The imported runs.
+        weights: Maps the name of each model, such as `samples to target`, to the weight of the prior that was
+            made from the imported runs.
     """
     if not imported.probes:
         return None
@@ -215,19 +223,19 @@ def _study_name(opened: OpenedJob) -> str:
 
 
 def _fingerprint(opened: OpenedJob) -> str:
-    """Fingerprint of the study; see `imported_study`."""
+    """Returns the fingerprint of the study of imported runs: digests of the training and of its folder."""
     return f"{_digest(opened)}-{hashlib.sha256(_folder(opened).encode()).hexdigest()[:8]}"
 
 
 def _digest(opened: OpenedJob) -> str:
-    """Digest of a job's metric and training, independent of target, space, baseline and budget."""
+    """Returns a digest of a job's metric and training, independent of target, space, baseline and budget."""
     goal = opened.job.goal
     parts = ["imported runs", goal.metric, "max" if goal.maximize else "min", *_training(opened)]
     return hashlib.sha256("\n".join(parts).encode()).hexdigest()[:16]
 
 
 def _training(opened: OpenedJob) -> list[str]:
-    """Identity of a job's training: command and environment, or path and parameters of the Workload."""
+    """Returns the command and environment of a job, or the import path and parameters of its Workload."""
     job = opened.job
     if job.runs_command:
         return [job.command.command, json.dumps(job.command.environment, sort_keys=True)]
@@ -237,7 +245,7 @@ def _training(opened: OpenedJob) -> list[str]:
 
 
 def _folder(opened: OpenedJob) -> str:
-    """Working folder of the command, or the folder of the job file."""
+    """Returns the working folder of the command, or the folder of the job file."""
     folder = opened.folder / opened.job.command.folder if opened.job.runs_command else opened.folder
     return str(folder.resolve())
 
@@ -247,24 +255,24 @@ def _curve(measurement: Measurement) -> dict[int, float]:
 
 
 def _is_same(stored: Measurement, measurement: Measurement) -> bool:
-    """Whether a stored run equals another one, as far as both curves go."""
+    """Whether a stored run has the configuration of another run, and equal scores where both have scores."""
     if stored.configuration != measurement.configuration:
         return False
     old, new = _curve(stored), _curve(measurement)
     shared = old.keys() & new.keys()
-    # Of a long curve, only some scores are stored, and others once it is longer.
+    # Only some scores of a long curve are stored. Which ones changes when the curve becomes longer.
     needed = min(len(old), len(new), 3)
     return len(shared) >= needed and all(old[samples] == new[samples] for samples in shared)
 
 
 def _adds_nothing(stored: Measurement, run: PastRun) -> bool:
-    """Whether all scores of a run are stored, and whether its hardware is noted."""
+    """Whether the database already has all scores of a run and the remark on its hardware."""
     says_hardware = not run.is_same_hardware or _SAME_HARDWARE in stored.remarks
     return run.measurement.samples <= stored.samples and says_hardware
 
 
 def _remarks(run: PastRun) -> tuple[str, ...]:
-    """Remarks on the origin and the hardware of a run."""
+    """Returns the remarks on the source and the hardware of a run."""
     words = (f"{_FROM}{run.origin} ({run.format})", _source_remark(run))
     return (*words, _SAME_HARDWARE) if run.is_same_hardware else words
 

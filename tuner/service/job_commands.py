@@ -1,4 +1,4 @@
-"""Commands without a study: write and check a job, calibrate, print schemas, describe this machine."""
+"""The commands `init`, `check`, `calibrate`, `schema` and `doctor`, which need no study database."""
 
 from __future__ import annotations
 
@@ -73,7 +73,7 @@ def _check_free(file: Path, *, force: bool) -> None:
 
 
 def _init_from_script(command: str, path: Path, *, yes: bool, force: bool, wait: str) -> None:
-    """Drafts a job file from a command, then checks it."""
+    """Writes a job file for a training command, then checks it as `paceline check` does."""
     import sys
 
     from tuner.service.drafting import check_draft, draft_job
@@ -162,7 +162,7 @@ def check(
 
 
 def _workload_rows(opened: OpenedJob) -> list[tuple[str, Any]]:
-    """The result of a tiny probe of a Workload or a recording, as rows."""
+    """Runs a short probe of a Workload or a recording. Returns the result as rows of name and value."""
     from tuner.service.check_command import check_job, cost_rows
 
     recording = opened.job.recording()
@@ -179,7 +179,7 @@ def _workload_rows(opened: OpenedJob) -> list[tuple[str, Any]]:
         per_second = measurement.configuration.batch_size / step.median
         rows += [
             ("step milliseconds", round(1000 * step.median, 3)),
-            ("samples a second", round(per_second, 1)),
+            ("samples per second", round(per_second, 1)),
         ]
     if recording:
         rows += [
@@ -191,7 +191,7 @@ def _workload_rows(opened: OpenedJob) -> list[tuple[str, Any]]:
         scoring_seconds = measurement.scoring_seconds / max(len(measurement.curve), 1)
         rows.append(("seconds of a scoring", round(scoring_seconds, 3)))
         if per_second is not None:
-            rows.append(("seconds an epoch", round(epoch_samples / per_second, 2)))
+            rows.append(("seconds per epoch", round(epoch_samples / per_second, 2)))
         rows += [
             ("parameter bytes", measurement.parameter_bytes),
             ("peak bytes of a rank", measurement.peak_bytes),

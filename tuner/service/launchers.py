@@ -1,4 +1,4 @@
-"""Create the launcher and the prober of a job, and folders that its nodes share."""
+"""Creates the launcher and the prober of a job, and temporary folders that its nodes share."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ from tuner.service.opening import OpenedJob
 
 
 def job_launcher(opened: OpenedJob) -> Launcher:
-    """The launcher that `cluster.launcher` names; the caller closes it.
+    """Creates the launcher that `cluster.launcher` selects. The caller closes it.
 
     Raises:
-        JobError: It cannot be set up as the job says.
-        ProbeError: What it needs is not installed.
+        JobError: The launcher cannot be created with the settings of the job.
+        ProbeError: A package or program that the launcher needs is not installed.
     """
     section = opened.job.cluster
     settings = ClusterSettings(
@@ -35,11 +35,14 @@ def job_launcher(opened: OpenedJob) -> Launcher:
 
 @contextmanager
 def passing_folder(opened: OpenedJob, purpose: str) -> Iterator[Path]:
-    """A temporary folder that the nodes share: next to the job's file if they are other hosts.
+    """Context manager that yields a temporary folder which all nodes can read and write.
+
+    With the local launcher it is in the folder for temporary files of this host, else next to the job file.
+    It is deleted at the end.
 
     Args:
         opened: The job.
-        purpose: One word of what it is for.
+        purpose: A word for the name of the folder, such as `check`.
     """
     is_here = opened.job.cluster.nodes_share_host
     with tempfile.TemporaryDirectory(
@@ -52,7 +55,7 @@ def passing_folder(opened: OpenedJob, purpose: str) -> Iterator[Path]:
 
 
 def job_prober(opened: OpenedJob) -> Prober:
-    """The prober that a job asks for."""
+    """Creates the prober of a job: it runs the command, trains the Workload or replays the recording."""
     job, recording = opened.job, opened.job.recording()
     if job.runs_command:
         return CommandProber(job, opened.folder, job_launcher(opened))
@@ -67,7 +70,7 @@ def job_prober(opened: OpenedJob) -> Prober:
 
 
 def training_prober(opened: OpenedJob) -> Prober:
-    """The prober that trains; ranks of this host are on their way when this returns."""
+    """Creates a prober that trains the Workload, and lets the launcher start rank processes in advance."""
     launcher = job_launcher(opened)
     launcher.warm(opened.cluster.num_ranks(max(opened.cluster.node_counts)))
     return TrainingProber(opened.job, opened.folder, launcher)

@@ -1,4 +1,4 @@
-"""Open a job file, its study, and its output folder."""
+"""Opens a job file, its study in the database, and its output folder."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from tuner.domain.workload import Workload
 
 
-#: Key of [budget] to the flag that takes its place.
+#: Maps each key of [budget] to the command-line flag that replaces its value.
 _FLAGS = {"time": "--budget", "dollars": "--max-dollars"}
 
 
@@ -41,10 +41,10 @@ class OpenedJob:
     """A job that was read from its file.
 
     Args:
-        job: The job.
-        path: The job file.
-        fingerprint: Hash of everything that its learning curves depend on (`Job.fingerprint`).
-        code: Hash of the script, or of the Workload's source; empty if the job has neither.
+        job: The content of the job file.
+        path: Path of the job file.
+        fingerprint: Hash of everything that learning curves and step times depend on (`Job.fingerprint`).
+        code: Hash of the script or of the Workload's source; empty if the job has neither.
     """
 
     job: Job
@@ -67,7 +67,7 @@ def open_job(path: Path, *, time_budget: str | None = None, max_dollars: float |
     """Reads and checks a job file.
 
     Args:
-        path: The job file.
+        path: Path of the job file.
         time_budget: Replaces `budget.time`, such as `10m`; None to use the file's value.
         max_dollars: Replaces `budget.dollars`; None to use the file's value.
 
@@ -91,7 +91,7 @@ def _code_digest(job: Job, folder: Path) -> str:
 
 
 def _with_budget(job: Job, given: dict[str, Any]) -> Job:
-    """The job with a budget from flags or environment variables."""
+    """Returns the job with its budget replaced by values from flags or environment variables."""
     # Keys that the file leaves out stay unset, so that their defaults apply.
     stated = job.model_dump(mode="json", exclude_unset=True)
     merged = {**stated, "budget": {**stated.get("budget", {}), **given}}
@@ -105,7 +105,7 @@ def _with_budget(job: Job, given: dict[str, Any]) -> Job:
 
 
 def hardware() -> str:
-    """Hardware of this host in words: processor, cores, memory in GiB, NVIDIA devices."""
+    """Describes the hardware of this host in words: processor, cores, memory in GiB, NVIDIA devices."""
     model = platform.machine()
     try:
         for line in Path("/proc/cpuinfo").read_text().splitlines():
@@ -120,7 +120,7 @@ def hardware() -> str:
 
 
 def _accelerators(folder: Path = Path("/proc/driver/nvidia/gpus")) -> list[str]:
-    """Models of the NVIDIA devices, read from the driver's files without torch.
+    """Returns the model names of the NVIDIA devices, read from the driver's files without importing torch.
 
     CUDA_VISIBLE_DEVICES is added if it is set, since step times depend on it.
     """
@@ -136,17 +136,17 @@ def _accelerators(folder: Path = Path("/proc/driver/nvidia/gpus")) -> list[str]:
 
 
 def default_storage_url(job_path: Path) -> str:
-    """SQLite file `paceline.db` in the folder of the job, shared by all jobs there."""
+    """Returns the URL of the SQLite file `paceline.db` in the folder of the job, which its jobs share."""
     return f"sqlite:///{job_path.resolve().parent / 'paceline.db'}"
 
 
 def default_output(job: Job) -> Path:
-    """`paceline-out/NAME` in the current folder."""
+    """Returns the default output folder, `paceline-out/NAME` in the current folder."""
     return Path("paceline-out") / job.name
 
 
 def prepare_output(folder: Path) -> Path:
-    """Creates the output folder and checks that it can be written, before the search spends anything.
+    """Creates the output folder and checks that files can be written to it, before the first probe.
 
     Raises:
         StorageError: The folder cannot be created or written.
@@ -165,13 +165,13 @@ def prepare_output(folder: Path) -> Path:
 
 
 def checked_workload(opened: OpenedJob) -> tuple[Workload, int]:
-    """Builds the workload once, so that its errors show before the search spends anything.
+    """Builds the Workload and loads its data once, so that their errors appear before the first probe.
 
     Returns:
-        The workload and the number of samples in its training set.
+        The Workload and the number of samples in its training set.
 
     Raises:
-        JobError: The workload cannot be built, or has no training data.
+        JobError: The Workload cannot be built, or has no training data.
         DataNotFoundError: The data are not on this host.
     """
     if opened.job.runs_command:
@@ -197,10 +197,11 @@ def checked_workload(opened: OpenedJob) -> tuple[Workload, int]:
 
 
 def checked_epoch_samples(opened: OpenedJob) -> int:
-    """Number of samples in the training set, after the workload was built and checked.
+    """Returns the number of samples in the training set.
 
-    For a command it is `workload.epoch_samples`. Recorded jobs, and commands without that key, get a neutral
-    number.
+    - Job with a Workload: builds the Workload and counts its training data.
+    - Job with a command: `workload.epoch_samples`, or `NEUTRAL_EPOCH_SAMPLES` if the job does not state it.
+    - Job that replays a recording: `NEUTRAL_EPOCH_SAMPLES`.
 
     Raises:
         JobError: The workload cannot be built, or has no training data.
@@ -214,10 +215,10 @@ def checked_epoch_samples(opened: OpenedJob) -> int:
 
 
 def require_training(opened: OpenedJob) -> None:
-    """Checks that a job trains.
+    """Checks that a job can train, and does not replay a recording.
 
     Raises:
-        JobError: It replays a recording.
+        JobError: The job replays a recording.
     """
     if opened.job.recording() is not None:
         raise JobError(
@@ -227,7 +228,7 @@ def require_training(opened: OpenedJob) -> None:
 
 
 def changed_words(job: Job) -> str:
-    """Explains why older studies of a job cannot be resumed."""
+    """Returns a sentence on why older studies of a job cannot be resumed."""
     what = "the workload's code or parameters, the seed, the cluster or this machine"
     if job.runs_command:
         what = "the command, its script, the seed, the cluster or this machine"
@@ -237,7 +238,7 @@ def changed_words(job: Job) -> str:
 
 
 def has_other_study(ledger: Ledger, opened: OpenedJob) -> bool:
-    """Whether there are studies with the job's name and another fingerprint."""
+    """Whether the database has a study with the name of the job whose fingerprint differs from the job's."""
     return any(
         study.job_name == opened.job.name and study.fingerprint != opened.fingerprint
         for study in ledger.studies()
@@ -245,7 +246,7 @@ def has_other_study(ledger: Ledger, opened: OpenedJob) -> bool:
 
 
 def find_study(ledger: Ledger, opened: OpenedJob) -> StudyRecord | None:
-    """The newest study of a job, or None before the first run."""
+    """Returns the newest study with the name and fingerprint of a job; None before the first run."""
     found = [
         study
         for study in ledger.studies()
@@ -257,17 +258,18 @@ def find_study(ledger: Ledger, opened: OpenedJob) -> StudyRecord | None:
 def open_study(
     ledger: Ledger, opened: OpenedJob, output: Path, *, fresh: bool = False, listen: Listener = ignore
 ) -> StudyRecord:
-    """Opens or creates the study of a job, and releases leases of processes that were killed.
+    """Opens or creates the study of a job, and releases the leases of processes that were killed.
 
-    If the newest study of that name has no measurements, it is continued even if the script or the command
-    has changed since. Its probes start from the beginning.
+    A lease reserves a probe for one process. If the script or the command changed since the newest study of
+    the job's name, a new study is created, with one exception: a study without measurements continues, and
+    its probes start from the beginning.
 
     Args:
-        ledger: Stores the studies.
+        ledger: The database of studies.
         opened: The job.
         output: The output folder of the job.
-        fresh: Whether to start a new study.
-        listen: Receives warnings about older studies.
+        fresh: Whether to create a new study in any case.
+        listen: Receives warnings about older studies and about lost slices.
 
     Raises:
         StorageError: Another process is working on the study.
@@ -284,17 +286,17 @@ def open_study(
     free_leases_of_the_dead(ledger, study, output, opened.cluster, listen)
     if unmeasured is not None:
         for probe in ledger.probes(study.study_id):
-            # Its folder may contain a checkpoint of the old script.
+            # The folder of the probe may contain a checkpoint of the old script.
             ledger.end_probe(probe.probe_id, Outcome.STOPPED, "the job changed before anything was measured")
     return study
 
 
 def _unmeasured_study(ledger: Ledger, job_name: str) -> StudyRecord | None:
-    """The newest study of a job name if it has no measurements and no process works on it."""
+    """Returns the newest study of a job name; None if it has measurements or a process works on it."""
     newest = [study for study in ledger.studies() if study.job_name == job_name][-1]
     for probe in ledger.probes(newest.study_id):
         is_held = probe.lease is not None and abandoned_lease(probe) is None
-        # An interrupted slice may have scores and step times although its run made no progress.
+        # An interrupted slice may have measured scores or step times although it stored no progress.
         has_shown = any(m.curve or m.ranks for m in probe.slices)
         if is_held or has_shown or probe.was_tried or not probe.outcome.can_continue:
             return None
@@ -306,7 +308,7 @@ class StudyStore(Protocol):
 
     @property
     def ledger(self) -> Ledger:
-        """The ledger."""
+        """The tables of studies, probes and recommendations."""
 
     @property
     def url(self) -> str:
@@ -316,17 +318,17 @@ class StudyStore(Protocol):
         """Optuna's storage in the same database."""
 
     def guarded(self) -> AbstractContextManager[None]:
-        """Context in which failures of the database raise `StorageError`."""
+        """Context manager that turns errors of the database into `StorageError`."""
 
 
 def own_name() -> str:
-    """Name of this process in leases: host, process number, start time, random part."""
+    """Returns the name of this process in leases: host, process id, start time and a random part."""
     pid = os.getpid()
     return f"{socket.gethostname()}:{pid}:{_started(pid)}:{uuid.uuid4().hex[:6]}"
 
 
 def is_dead(owner: str) -> bool:
-    """Whether the owner of a lease was a process of this host that has ended; False for other hosts."""
+    """Whether the owner of a lease is a process of this host that has ended; False for other hosts."""
     host, pid, started, _ = (owner.rsplit(":", 3) + [""] * 3)[:4]
     if host != socket.gethostname() or not (pid.isdecimal() and started.isdecimal()):
         return False
@@ -334,7 +336,10 @@ def is_dead(owner: str) -> bool:
 
 
 def abandoned_lease(probe: ProbeRecord) -> Lease | None:
-    """The lease of a process that was killed: it has expired, or its owner on this host has ended."""
+    """Returns the lease of a probe if the process that owns it was killed, else None.
+
+    A process counts as killed if its lease has expired, or if it ran on this host and has ended.
+    """
     if probe.lease is not None and is_dead(probe.lease.owner):
         return probe.lease
     return probe.expired_lease
@@ -343,13 +348,13 @@ def abandoned_lease(probe: ProbeRecord) -> Lease | None:
 def free_leases_of_the_dead(
     ledger: Ledger, study: StudyRecord, output: Path, cluster: Cluster, listen: Listener = ignore
 ) -> None:
-    """Releases the leases of processes that were killed, and charges the slices that were lost with them.
+    """Releases the leases of processes that were killed, and charges the slices that they had not stored.
 
     Args:
-        ledger: Stores the study.
-        study: The study.
-        output: The output folder of the job.
-        cluster: The cluster of the job.
+        ledger: The database of studies.
+        study: The study whose leases are checked.
+        output: The output folder of the job, whose files show how long each lost slice ran.
+        cluster: The cluster of the job, for the price of each lost slice.
         listen: Receives a warning for each lost slice.
 
     Raises:
@@ -377,6 +382,6 @@ def free_leases_of_the_dead(
 
 
 def _started(pid: int) -> str:
-    """Start time of a process in clock ticks since boot; empty if there is no such process."""
+    """Returns the start time of a process in clock ticks since boot; empty if there is no such process."""
     record = ProcessRecord.of(pid)
     return "" if record is None else str(record.started)

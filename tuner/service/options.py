@@ -1,4 +1,4 @@
-"""Options and arguments that commands share, and the values they take."""
+"""Options and arguments that several commands have, and their allowed values."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ from typing import Annotated
 
 import typer
 
-#: Exit codes.
+#: Exit codes: the user interrupted the command; the recommendation is provisional.
 INTERRUPTED, PROVISIONAL = 130, 4
 
 
 class Format(StrEnum):
-    """Output formats."""
+    """Formats in which commands print results."""
 
     TABLE = "table"
     JSON = "json"
@@ -21,7 +21,7 @@ class Format(StrEnum):
 
 
 class MachineFormat(StrEnum):
-    """Output formats of a calibration."""
+    """Formats in which `paceline calibrate` prints its result."""
 
     TOML = "toml"
     TABLE = "table"
@@ -29,7 +29,7 @@ class MachineFormat(StrEnum):
 
 
 class Sampler(StrEnum):
-    """Samplers that choose the probes."""
+    """Methods that choose the next configuration to probe: Paceline's model, or a sampler of Optuna."""
 
     MODEL = "model"
     TPE = "tpe"
@@ -38,7 +38,7 @@ class Sampler(StrEnum):
 
 
 class SourceFormat(StrEnum):
-    """Formats of past runs."""
+    """Formats of past runs that `paceline import-runs` reads."""
 
     AUTO = "auto"
     TENSORBOARD = "tensorboard"
@@ -48,7 +48,7 @@ class SourceFormat(StrEnum):
 
 
 class LaunchTarget(StrEnum):
-    """Export targets of a recommendation."""
+    """Tools for which `paceline export` writes launch files."""
 
     TORCHRUN = "torchrun"
     SLURM = "slurm"

@@ -1,4 +1,4 @@
-"""Output of commands: results as a table, JSON or CSV on stdout; progress and questions on stderr."""
+"""Prints the output of commands: results (table, JSON, CSV) on stdout; progress and questions on stderr."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def say(line: str) -> None:
 
 
 def ask(question: str, names: Sequence[str]) -> str:
-    """Asks on the terminal for one of the names, or for another value."""
+    """Asks a question on the terminal. Returns one of the offered names, or another text from the user."""
     say(question)
     for number, name in enumerate(names, start=1):
         say(f"  {number}. {name}")
@@ -34,7 +34,10 @@ def ask(question: str, names: Sequence[str]) -> str:
 
 @contextmanager
 def shown_progress() -> Iterator[Listener]:
-    """Context that gives a listener which shows progress on stderr: live on a terminal, else plain lines."""
+    """Context manager that yields a listener of search events.
+
+    The listener shows progress on stderr: live lines if stderr is a terminal, else plain lines.
+    """
     from tuner.service.console import PlainConsole, RichConsole
 
     console = RichConsole() if sys.stderr.isatty() else PlainConsole(say)
@@ -46,7 +49,7 @@ def shown_progress() -> Iterator[Listener]:
 
 
 def print_rows(rows: list[dict[str, Any]], output_format: Format) -> None:
-    """Prints rows on stdout as a table, JSON or CSV."""
+    """Prints rows on stdout as a table, JSON or CSV. The keys of the rows are the columns."""
     if output_format is Format.JSON:
         typer.echo(json.dumps(rows, indent=2, default=str))
         return

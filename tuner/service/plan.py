@@ -1,4 +1,4 @@
-"""Plan of a run, with its worst-case cost, shown before anything is spent."""
+"""Describes the plan of a run and its highest possible cost, before the first probe."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from tuner.service.opening import OpenedJob
 def plan_lines(
     opened: OpenedJob, *, storage: str, output: str, spent_seconds: float, parallel: int = 1
 ) -> list[str]:
-    """The plan of a run in a few lines.
+    """Returns lines that describe the plan of a run.
 
     Args:
         opened: The job.
         storage: URL of the study database, with the password hidden.
-        output: The output folder.
-        spent_seconds: Elapsed seconds of the study before this run.
+        output: Path of the output folder.
+        spent_seconds: Wall-clock seconds of probes that the study has already spent.
         parallel: Maximum number of concurrent probes.
     """
     job, cluster = opened.job, opened.cluster
@@ -68,7 +68,7 @@ def plan_lines(
 
 
 def crowding_words(opened: OpenedJob, parallel: int) -> str | None:
-    """Warns that concurrent probes would share the cores of this machine; None if they do not."""
+    """Returns a warning if concurrent probes would share cores of this machine, else None."""
     cluster = opened.cluster
     there = cluster.at_hand or cluster
     if parallel == 1 or not there.nodes_share_host or there.cores_per_host is None:
@@ -100,7 +100,7 @@ def _most_expensive_words(opened: OpenedJob, parallel: int) -> str:
 
 
 def worst_dollars(opened: OpenedJob, candidates: Sequence[Configuration], parallel: int = 1) -> float | None:
-    """Highest possible cost in dollars within the budget; None if no price or no budget is set."""
+    """Returns the highest possible cost in dollars within the budget; None without a price or a limit."""
     cluster, budget = opened.cluster, opened.job.budget
     if not cluster.has_prices:
         return None

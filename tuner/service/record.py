@@ -1,4 +1,4 @@
-"""Write the runs of a study as a recording that can be replayed (`paceline record`)."""
+"""The use case `record`: writes the runs of a study to a recording, a file that a later job can replay."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from tuner.service.opening import OpenedJob, StudyStore
 from tuner.service.views import require_study
 
 _SUFFIX = ".jsonl.gz"
-#: Reason stored for a run that did not reach the target, by outcome.
+#: Maps the outcome of a run that did not reach the target to the reason for its end in the recording.
 _ENDS = {
     Outcome.RUNNING: "under way",
     Outcome.PAUSED: "not trained further",
@@ -30,16 +30,16 @@ _ENDS = {
     Outcome.TIMED_OUT: "timed out",
     Outcome.FAILED: "failed",
 }
-#: Data that the file format has no place for.
+#: Measurements that a recording file cannot contain.
 _NEVER_RECORDED = "gradient noise, step times of each rank, memory, and evaluation time"
 
 
 @dataclass(frozen=True, kw_only=True)
 class Recorded:
-    """The result of `record`.
+    """The result of `record_study`.
 
     Args:
-        path: The recording.
+        path: Path of the recording.
         num_runs: Number of recorded configurations.
         num_arrived: Number of recorded runs that reached the target.
         left_out: One sentence for each probe that was not recorded, with the reason.
@@ -56,17 +56,18 @@ def record_study(
 ) -> Recorded:
     """Writes the newest study of a job as a recording.
 
-    For each configuration it records the longest run: its scores, its seconds for a global batch, and why it
-    ended. A replay reaches the target at the same time as the run did.
+    For each configuration, the recording contains the run with the most samples: its scores, its seconds per
+    global batch, and why it ended. In a replay, the run reaches the target after as many training seconds as
+    in the study.
 
     Args:
         opened: The job.
-        store: Stores the study.
-        output: The file; by default `STUDY.jsonl.gz` in the current folder.
+        store: The database with the study.
+        output: Path of the recording. By default it is `STUDY.jsonl.gz` in the current folder.
         force: Whether to overwrite an existing file.
 
     Raises:
-        JobError: There is no study, it has no run with a score, or the file exists.
+        JobError: There is no study, the study has no run with a score, or the file exists.
         StorageError: The study cannot be read, or the file cannot be written.
     """
     study = require_study(store.ledger, opened)
@@ -87,7 +88,7 @@ def record_study(
 def recording_of(
     opened: OpenedJob, study: StudyRecord, probes: list[ProbeRecord]
 ) -> tuple[Recording, list[str]]:
-    """The recording of a study, and sentences on probes that were left out.
+    """Returns the recording of a study, and sentences on the probes and data that it does not contain.
 
     Raises:
         JobError: No run of the study has a score.
@@ -119,7 +120,7 @@ def recording_of(
 
 
 def _furthest(probes: list[ProbeRecord]) -> tuple[list[tuple[ProbeRecord, Measurement]], list[str]]:
-    """The longest run of each configuration, and sentences on the probes that were left out."""
+    """Returns the run of each configuration with the most samples, and one sentence for each unused probe."""
     best: dict[Configuration, tuple[ProbeRecord, Measurement]] = {}
     left_out: list[str] = []
     for probe in probes:
@@ -157,7 +158,7 @@ def _ascends(measurement: Measurement) -> bool:
 
 def _recorded(probe: ProbeRecord, measurement: Measurement, target: float, *, maximize: bool) -> RecordedRun:
     configuration = probe.configuration
-    # A step of a recording is a global batch, for every strategy.
+    # In a recording, one step processes one global batch, whatever the strategy.
     curve = [
         (point.training_seconds, point.samples / configuration.batch_size, point.value)
         for point in {point.samples: point for point in measurement.curve}.values()
@@ -175,7 +176,7 @@ def _recorded(probe: ProbeRecord, measurement: Measurement, target: float, *, ma
 
 
 def _machines(opened: OpenedJob) -> dict[str, Machine]:
-    """The machines of the job; if it has none, one type for all nodes."""
+    """Returns the machine types of the job by name; if the job states none, one type for all nodes."""
     if opened.cluster.machines:
         return dict(opened.cluster.machines)
     cluster = opened.cluster

@@ -1,4 +1,4 @@
-"""Write the report of a study: at the end of a search, and again for `paceline report`."""
+"""Writes the report of a study, at the end of a search and for `paceline report`."""
 
 from __future__ import annotations
 
@@ -41,10 +41,13 @@ from tuner.service.views import require_study
 
 
 def make_ending(opened: OpenedJob, ledger: Ledger, study: StudyRecord, result: SearchResult) -> Ending | None:
-    """The end of a search with its forecasts; None where nothing was trained of which anything is known.
+    """Collects the data for a recommendation: the state of the search, its forecasts and its imported runs.
 
-    The models are fitted here if the result has no forecasts, or if these contain configurations that have
-    failed since: a later `report` leaves those out, too.
+    The models are fitted again in two cases: the result has no forecasts, or its forecasts include
+    configurations that have failed later.
+
+    Returns:
+        The data; None if no run is known from which a forecast can be made.
     """
     state, beliefs = result.state, result.beliefs
     if beliefs is not None and not state.given_up.isdisjoint(beliefs.configurations):
@@ -66,7 +69,7 @@ def make_ending(opened: OpenedJob, ledger: Ledger, study: StudyRecord, result: S
 
 
 def _weights_of_imports(beliefs: Beliefs) -> dict[str, float]:
-    """Weight of the prior from imported runs, for each model that has one."""
+    """Maps the name of each model with a prior from imported runs to the weight of this prior."""
     models = {"samples to target": beliefs.predictor.samples, "seconds a step": beliefs.predictor.seconds}
     return {
         name: model.posterior.weights_by_name()[IMPORTED_RUNS]
@@ -76,13 +79,13 @@ def _weights_of_imports(beliefs: Beliefs) -> dict[str, float]:
 
 
 def believer_of(opened: OpenedJob, ledger: Ledger, study: StudyRecord, epoch_samples: int) -> Believer:
-    """Fits the models of a study; priors come from other studies and from imported runs.
+    """Creates the object that fits the models of a study, with priors from other studies and imported runs.
 
     Args:
         opened: The job.
-        ledger: Stores the studies and the imported runs.
-        study: The study.
-        epoch_samples: Size of the training set.
+        ledger: The database of studies and imported runs.
+        study: The study of the job.
+        epoch_samples: Number of samples in the training set.
     """
     others = _other_fits(ledger, study)
     found = laws_of_fits(others, study.fingerprint)
@@ -96,12 +99,15 @@ def believer_of(opened: OpenedJob, ledger: Ledger, study: StudyRecord, epoch_sam
 
 
 def _other_fits(ledger: Ledger, study: StudyRecord) -> list[FitRecord]:
-    """Fits of other studies, which serve as priors."""
+    """Returns the stored parameter fits of other studies, from which priors are made."""
     return [fit for fit in ledger.past_fits(study.fingerprint) if fit.study_id != study.study_id]
 
 
 def remember_calibration(ledger: Ledger, study: StudyRecord, ending: Ending) -> None:
-    """Stores the errors of the study's early forecasts, if any of their runs reached the target."""
+    """Stores the errors of a study's early forecasts, if a run with a forecast has reached the target.
+
+    Later studies widen or narrow their forecasts by these errors.
+    """
     applied = learnt_calibration(_other_fits(ledger, study), kind_of(ending.state.job))
     record = calibration_record(study, ending.state, checked_predictions(ending), ending.created_at, applied)
     if record is not None:
@@ -109,7 +115,7 @@ def remember_calibration(ledger: Ledger, study: StudyRecord, ending: Ending) -> 
 
 
 def write_ending(ending: Ending, recommendation: Recommendation, folder: Path) -> dict[str, Path]:
-    """Writes the files of the report. Returns the path of each file by its name."""
+    """Writes the files of the report. Returns a mapping from the name of each file to its path."""
     predictor = ending.beliefs.predictor
     content = ReportContent(
         job=ending.state.job,
@@ -127,7 +133,10 @@ def write_ending(ending: Ending, recommendation: Recommendation, folder: Path) -
 
 
 def report_job(opened: OpenedJob, store: StudyStore, output: Path) -> dict[str, Path]:
-    """Writes the report of a job's study again, without any probe.
+    """Writes the report of a job's study again from the database, without starting a probe.
+
+    Returns:
+        A mapping from the name of each file of the report to its path.
 
     Raises:
         JobError: The job has no study.
@@ -156,7 +165,7 @@ def report_job(opened: OpenedJob, store: StudyStore, output: Path) -> dict[str, 
 def write_no_answer(
     result: SearchResult, study: StudyRecord, job_path: Path, folder: Path
 ) -> ProbeError | InfeasibleError:
-    """Writes the report of a search without a recommendation. Returns the error to raise."""
+    """Writes the report of a search that found no recommendation. Returns the error to raise."""
     state, stop = result.state, result.stop
     found = no_answer(state, stop, job_path)
     content = UnansweredContent(
@@ -175,11 +184,11 @@ def write_no_answer(
 
 
 def training_rows(configuration: Configuration, state: SearchState) -> list[dict[str, Any]]:
-    """The result of a training as rows: seconds and samples to target, and the trained model.
+    """Returns the result of a training as rows: seconds and samples to target, path of the trained model.
 
     Args:
         configuration: The configuration that was trained.
-        state: The state of its study.
+        state: State of the study of this training.
 
     Raises:
         InfeasibleError: The training ended before it reached the target.

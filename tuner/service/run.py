@@ -1,4 +1,4 @@
-"""Run a job: search, recommend, verify, confirm, write the report."""
+"""The use case `run`: searches, verifies and confirms the recommendation, and writes the report."""
 
 from __future__ import annotations
 
@@ -51,13 +51,13 @@ class RunOptions:
     """Options of a run.
 
     Args:
-        output: Folder for reports and probes.
+        output: Folder for the report and the files of the probes.
         sampler: `model` for the search of Paceline, or a sampler of Optuna: `tpe`, `gp`, `random`.
         fresh: Whether to start a new study.
-        verify: Whether to train the recommendation to the target, unless that was done during the search.
-        parallel: Maximum number of concurrent slices, if the cluster has nodes for them.
-        confirm: Number of new seeds. With each of them the recommendation and the present settings are
-            trained, and their times are compared. 0 for no comparison.
+        verify: Whether to train the recommendation to the target if the search has not done so.
+        parallel: Maximum number of concurrent slices. The number of nodes may limit it further.
+        confirm: Number of new seeds with which the recommendation and the baseline are trained, to compare
+            their times to target; 0 for no comparison.
     """
 
     output: Path
@@ -75,7 +75,7 @@ class RunResult:
     Args:
         recommendation: The recommended configuration with its evidence.
         stop: Why the search ended.
-        files: Name to path of each file of the report.
+        files: Maps the name of each file of the report to its path.
         study: The study of the job.
     """
 
@@ -102,16 +102,16 @@ def run_job(
 
     Args:
         opened: The job.
-        store: The database of its study.
+        store: The database of studies.
         options: Options of the run.
-        listen: Receives events.
+        listen: Receives progress events and warnings.
         make_prober: Creates the prober, which is closed at the end.
 
     Raises:
-        JobError: The workload cannot be built, or `confirm` is set and the job has no present settings.
-        InfeasibleError: No configuration is feasible, or none is expected to reach the target.
+        JobError: The Workload cannot be built, or `confirm` is set and the job has no baseline.
+        InfeasibleError: No configuration can run, or no configuration is expected to reach the target.
         ProbeError: Too many probes failed.
-        StorageError: Study or output cannot be read or written.
+        StorageError: The study or the output folder cannot be read or written.
     """
     if options.confirm > 0:
         require_confirmable(opened)
@@ -144,7 +144,7 @@ def run_job(
 def _run(
     opened: OpenedJob, store: StudyStore, options: RunOptions, listen: Listener, prober: Prober
 ) -> tuple[Ending, RunResult]:
-    """Opens the study, searches, and writes the answer."""
+    """Opens the study, runs the search, verifies the recommendation if asked to, and writes the report."""
     if opened.job.recording() is None:
         listen(SearchEvent(kind="plan", text="checking the workload and its data"))
     epoch_samples = checked_epoch_samples(opened)
@@ -183,7 +183,7 @@ def _run(
 
 
 def _is_broken(result: SearchResult) -> bool:
-    """Whether failures ended a search whose results cannot be used."""
+    """Whether failures ended the search before it measured results that can be used."""
     is_useless = not result.state.has_scores or result.stop.reason == JOB_FAULT
     return result.stop.kind is StopKind.FAULTS and is_useless
 
@@ -191,7 +191,7 @@ def _is_broken(result: SearchResult) -> bool:
 def _show_plan(
     opened: OpenedJob, store: StudyStore, options: RunOptions, context: SearchContext, state: SearchState
 ) -> None:
-    """Reports what the search is going to do, before anything is spent."""
+    """Sends the plan of the search and its highest cost to the listener, before the first probe."""
     for line in plan_lines(
         opened,
         storage=store.url,
@@ -206,7 +206,7 @@ def _show_plan(
 
 
 def _verify(context: SearchContext, prober: Prober, recommendation: Recommendation) -> SearchState:
-    """Trains the recommendation to the target, without a budget; returns the state of the study then."""
+    """Trains the recommendation to the target without a budget. Returns the state of the study afterwards."""
     expected = recommendation.choice.seconds.median
     context.listen(SearchEvent(kind="plan", text=_verify_words(expected)))
     train = TrainPolicy(
@@ -237,7 +237,7 @@ def _given(
 
 
 def _verify_words(expected_seconds: float) -> str:
-    """Announces the training of `--verify`, with its limit."""
+    """Returns a sentence on the training of `--verify` and its time limit."""
     limit = "without a limit"
     if math.isfinite(expected_seconds):
         limit = (

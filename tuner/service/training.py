@@ -1,4 +1,4 @@
-"""Train one configuration to the job's target, without a search."""
+"""The use case `train`: trains one configuration to the job's target, without a search."""
 
 from __future__ import annotations
 
@@ -47,15 +47,17 @@ def chosen_configuration(
     strategy: str | None,
     knobs: Mapping[str, int | float | None],
 ) -> Configuration:
-    """The configuration that a user asks for.
+    """Returns the configuration that the user specifies with command-line options.
 
     Args:
         opened: The job.
         nodes: Number of nodes; None if the job allows only one number.
         batch_size: Global batch size.
         learning_rate: Peak learning rate.
-        strategy: The strategy; None for the only one of the job, or for all-reduce.
-        knobs: Parameters of the strategy; those that are None get their default.
+        strategy: Name of the strategy. None for the only strategy in the space of the job, or for all-reduce
+            if the space has several strategies.
+        knobs: Maps the name of each parameter of the strategy, such as `tau`, to its value; None for the
+            default.
 
     Raises:
         JobError: The number of nodes is missing, or a value is not valid.
@@ -96,19 +98,19 @@ def train_configuration(
 
     Args:
         opened: The job.
-        store: Stores the slices of the training. A second call resumes from them.
+        store: The database in which the training is stored. A second call resumes the stored training.
         configuration: The configuration to train.
-        output: Folder for its checkpoints and model.
-        listen: Receives events.
+        output: Folder for the checkpoints and the trained model.
+        listen: Receives progress events and warnings.
         limit_seconds: Maximum training seconds; None for no limit.
         make_prober: Creates the prober, which is closed at the end.
 
     Returns:
-        The state of the study afterwards; `run_of(state, configuration)` is the training.
+        The state of the study after the training; `run_of(state, configuration)` returns the training.
 
     Raises:
-        JobError: The workload cannot be built, or the configuration is not valid for this job.
-        StorageError: Study or output cannot be read or written.
+        JobError: The Workload cannot be built, or the configuration is not valid for this job.
+        StorageError: The study or the output folder cannot be read or written.
     """
     require_training(opened)
     job = job_of_one(opened, configuration)
@@ -142,17 +144,17 @@ def run_training(
     listen: Listener,
     make_prober: Callable[[OpenedJob], Prober],
 ) -> SearchResult:
-    """Runs one training in a study of its own. A second call resumes it.
+    """Runs one training in a separate study. A second call resumes this training.
 
     Args:
         opened: The job that the prober runs.
-        store: Where the study is stored.
-        study: The training's study.
+        store: The database of studies.
+        study: The study that contains only this training.
         job: The job of this training, from `job_of_one`.
-        policy: Trains the configuration.
+        policy: Starts slices of the configuration until it reaches the target or its time limit.
         folder: The output folder, which exists.
-        epoch_samples: Samples in the training set.
-        listen: Receives events.
+        epoch_samples: Number of samples in the training set.
+        listen: Receives progress events and warnings.
         make_prober: Creates the prober, which is closed at the end.
 
     Raises:
@@ -184,13 +186,15 @@ def run_training(
 def optuna_study(
     opened: OpenedJob, store: StudyStore, study: StudyRecord, sampler: SamplerName = "model"
 ) -> optuna.Study:
-    """The Optuna study beside a Paceline study: same name, same database. Creates it if needed.
+    """Opens the Optuna study that belongs to a Paceline study, or creates it.
+
+    It has the same name and is in the same database.
 
     Args:
         opened: The job.
-        store: The database.
+        store: The database of both studies.
         study: The Paceline study.
-        sampler: The sampler of Optuna that suggests configurations; `model` for none.
+        sampler: The sampler of Optuna that suggests configurations; `model` if Paceline's search does.
     """
     import optuna
 
@@ -208,7 +212,7 @@ def optuna_study(
 
 
 def job_of_one(opened: OpenedJob, configuration: Configuration) -> Job:
-    """A copy of the job with the configuration as its baseline and without a budget.
+    """Returns a copy of the job that has the configuration as its baseline and no budget.
 
     Raises:
         JobError: The configuration cannot be trained by this job.

@@ -1,4 +1,4 @@
-"""Rows of the tables that `paceline status`, `trials` and `explain` print."""
+"""Makes the rows of the tables that `paceline status`, `trials` and `explain` print."""
 
 from __future__ import annotations
 
@@ -24,12 +24,13 @@ Row = dict[str, Any]
 
 
 def status_rows(ledger: Ledger, study: StudyRecord, output: Path) -> list[Row]:
-    """Rows of `paceline status`.
+    """Returns the rows of `paceline status`.
 
     Args:
-        ledger: Stores the study.
-        study: The study.
-        output: The output folder. Its files show how long a slice ran that was lost with a killed process.
+        ledger: The database of studies.
+        study: The study to describe.
+        output: The output folder. If a process was killed during a slice, the files in this folder show how
+            long the slice ran.
     """
     probes = ledger.probes(study.study_id)
     seen = [probe.measurement for probe in probes if probe.measurement is not None]
@@ -63,14 +64,17 @@ def status_rows(ledger: Ledger, study: StudyRecord, output: Path) -> list[Row]:
 
 
 def _lost_words(seconds: float) -> str:
-    """Says how much of a slice was lost when its process was killed."""
+    """Describes the slice that was lost when its process was killed, and the seconds that it ran."""
     if seconds == 0.0:
         return "no slice: the process was killed between two slices, or its folder is missing"
     return f"a slice of about {seconds:.1f} s: the process was killed; `paceline run` charges it and resumes"
 
 
 def _at_once(probes: list[ProbeRecord], held: list[ProbeRecord]) -> list[tuple[str, Any]]:
-    """Rows on concurrent slices: those in flight if there are several, and the elapsed time."""
+    """Returns a row for each running probe if there are several, and a row with the elapsed time.
+
+    The elapsed time counts the time that concurrent slices share only once.
+    """
     rows: list[tuple[str, Any]] = []
     if len(held) > 1:
         rows = [(f"running probe {p.probe_id}", f"{p.purpose.value}: {p.configuration}") for p in held]
@@ -83,15 +87,20 @@ def _at_once(probes: list[ProbeRecord], held: list[ProbeRecord]) -> list[tuple[s
 
 
 def trial_rows(ledger: Ledger, study: StudyRecord) -> list[Row]:
-    """Rows of `paceline trials`: one for each probe, oldest first."""
+    """Returns the rows of `paceline trials`: one row for each probe, the oldest first."""
     return [_trial_row(study, probe) for probe in ledger.probes(study.study_id)]
 
 
 def explain_rows(ledger: Ledger, study: StudyRecord, number: int) -> list[Row]:
-    """Rows of `paceline explain`: configuration, slices, step times and predictions of one trial.
+    """Returns the rows of `paceline explain`: configuration, slices, step times and predictions of a trial.
+
+    Args:
+        ledger: The database of studies.
+        study: The study of the trial.
+        number: Number of the trial, as `paceline trials` prints it.
 
     Raises:
-        JobError: The study has no trial of this number.
+        JobError: The study has no trial with this number.
     """
     probes = ledger.probes(study.study_id)
     found = [probe for probe in probes if probe.trial_number == number]
@@ -140,7 +149,7 @@ def explain_rows(ledger: Ledger, study: StudyRecord, number: int) -> list[Row]:
 
 
 def require_study(ledger: Ledger, opened: OpenedJob) -> StudyRecord:
-    """The newest study of a job.
+    """Returns the newest study of a job.
 
     Raises:
         JobError: The database has no study of the job.
