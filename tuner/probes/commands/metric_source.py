@@ -1,4 +1,6 @@
-"""Interface of metric sources, which read what a training script reports (`workload.metrics.source`).
+"""Interface of metric sources, which read the reports of a training script (`workload.metrics.source`).
+
+A report is a line of output, a line of JSON, a row of a CSV file or an event of TensorBoard.
 
 A new source is a subclass of `MetricSource` in a file of its own and one entry in
 `tuner.job.command_section.METRIC_SOURCES`.
@@ -19,7 +21,7 @@ from tuner.launchers import LogFile
 from tuner.probes.commands.progress_line import LineForm, ScriptLine
 
 _logger = logging.getLogger(__name__)
-#: Skipped reports of a slice that are logged one by one.
+#: Number of skipped reports of a job that are logged; later ones are only stored in `warnings`.
 _MOST_WARNINGS = 3
 _LONGEST_SHOWN = 120
 _MOST_EXAMPLES = 5
@@ -30,13 +32,13 @@ DISAGREE = "ranks disagree"
 
 @dataclass(frozen=True, kw_only=True)
 class SourceContext:
-    """What a metric source may read.
+    """Places where a metric source may find the reports of a script.
 
     Args:
         metrics: The section `[workload.metrics]` of the job.
         metrics_file: `$PACELINE_METRICS`, the file to which `paceline_client.report` writes.
-        path_of: Returns the absolute path for a path of the job file, with its variables filled in.
-        log_files: Returns the log of each process that the launcher started, by node or rank.
+        path_of: Fills in the variables of a path in the job file, and returns it as an absolute path.
+        log_files: Returns the log file of each process that the launcher started, by node or rank.
     """
 
     metrics: MetricsSection
@@ -56,15 +58,16 @@ class MetricSource(ABC):
     A report that cannot be parsed is skipped with a warning: it must not end a training run.
 
     Args:
-        form: The names of fields.
+        form: Names of the fields of a report, from the job file.
 
     Attributes:
         warnings: One sentence for each report that was skipped.
-        unmatched: Examples of what looks like a score and was not read, by kind.
-        num_unmatched: How often something that looks like a score was not read.
-        remarks: Sentences on the files or ranks, for the user.
-        resume_words: The line in which the script says that it resumes; None if there is none.
-        disagreements: Sentences on ranks that report different values.
+        unmatched: Maps a kind of output that looks like a score, but does not match the job file, to an
+            example of it.
+        num_unmatched: Number of times that such output was found.
+        remarks: Sentences for the user about files or ranks, as keys.
+        resume_words: The output line in which the script says that it resumes; None if there is none.
+        disagreements: Sentences for the user about ranks that report different values.
     """
 
     #: Whether the writer may buffer lines and write many at once.
@@ -82,21 +85,21 @@ class MetricSource(ABC):
     @classmethod
     @abstractmethod
     def open(cls, context: SourceContext) -> MetricSource:
-        """Creates the source for a job that is about to start; files may not exist yet."""
+        """Creates the source for a job that is about to start; the files to read need not exist yet."""
 
     @abstractmethod
     def read(self, seen_at: float, *, has_ended: bool) -> list[ScriptLine]:
-        """Returns the reports since the last call, in the order they were written; never waits.
+        """Returns the reports since the last call, in the order in which they were written, without waiting.
 
         Args:
             seen_at: The prober's clock now, seconds.
-            has_ended: Whether the job has ended, so that the last line is complete.
+            has_ended: Whether the job has ended, so that the last line is complete even without a newline.
         """
 
     @property
     @abstractmethod
     def place(self) -> str:
-        """Where reports are expected, and in which form, for messages."""
+        """Describes the file or output in which reports are expected, and their form, for messages."""
 
     def parse(
         self,
@@ -107,14 +110,18 @@ class MetricSource(ABC):
         text: str,
         time: float | None = None,
     ) -> ScriptLine | None:
-        """Parses one report; warns and returns None if it is invalid or holds nothing that the job names.
+        """Parses one report.
 
         Args:
-            fields: Texts or numbers by the names that the script uses.
+            fields: Maps the names that the script uses to texts or numbers.
             seen_at: The prober's clock now, seconds.
-            where: What the report is and where it stands, for the warning.
-            text: The report, for messages.
+            where: Kind and place of the report, such as "the row ... of FILE", for the warning.
+            text: The text of the report, for messages.
             time: When the report was written, seconds on a steady clock; None if unknown.
+
+        Returns:
+            The parsed report; None if it has none of the fields that the job names, or if it is invalid. If
+            it is invalid, a warning is added.
         """
         try:
             line = self.form.line(fields, seen_at=seen_at, time=time, text=text)
@@ -126,19 +133,28 @@ class MetricSource(ABC):
         return line
 
     def warn(self, words: str) -> None:
-        """Warns of a report that was skipped."""
+        """Adds a warning about a report that was skipped, and logs the first few warnings."""
         self.warnings.append(words)
         if len(self.warnings) <= _MOST_WARNINGS:
             _logger.warning("skipped: %s", words)
 
     def add_unmatched(self, kind: str, example: str) -> None:
-        """Counts something that looks like a score and was not read; stores one example of each kind."""
+        """Counts output that looks like a score but does not match the job file.
+
+        Args:
+            kind: The kind of output; one example of each kind is stored.
+            example: The output.
+        """
         self.num_unmatched += 1
         if len(self.unmatched) < _MOST_EXAMPLES:
             self.unmatched.setdefault(kind, example)
 
     def add_other_fields(self, fields: Mapping[str, Any]) -> None:
-        """Counts the numbers under names that the job does not state."""
+        """Counts each numeric field of a report whose name is not in the job file, as it may be the score.
+
+        Args:
+            fields: Maps the names that the script uses to texts or numbers.
+        """
         names = self.form.metrics
         known = {names.value, names.step, names.samples, names.epoch, names.seconds, "time", "process"}
         for name, value in fields.items():
@@ -147,7 +163,7 @@ class MetricSource(ABC):
 
 
 def open_source(context: SourceContext) -> MetricSource:
-    """Creates the source that the job names."""
+    """Creates the metric source that the job file specifies."""
     module, _, name = METRIC_SOURCES[context.metrics.source].partition(":")
     source: type[MetricSource] = getattr(importlib.import_module(module), name)
     return source.open(context)

@@ -1,4 +1,4 @@
-"""Prober that runs the user's own command: a training script in any framework that reports progress."""
+"""Prober that runs the user's own command: a training script in any framework that reports its progress."""
 
 from __future__ import annotations
 
@@ -28,40 +28,52 @@ from tuner.probes.launched_prober import LaunchedProber
 from tuner.probes.probe_folder import unwritable
 from tuner.probes.prober import ProbeHandle, Until
 
-#: A job that loses its nodes or finds its port in use this many times in a row without progress has failed.
+#: A slice fails if its job loses its nodes or finds its port in use this many times in a row and trains
+#: nothing in between.
 _MOST_LOSSES = 3
-#: Seconds before a command that found its port in use starts again, times the number of such failures.
+#: Seconds until a command that found its port in use is started again, multiplied by the number of such
+#: failures in a row.
 _PORT_SECONDS = 0.5
-#: Seconds before a script that never calls `should_stop` gets SIGTERM.
+#: Seconds between the request to stop and SIGTERM for a script that never calls `should_stop`.
 _MOMENT_SECONDS = 0.5
-#: A slice that ends by seconds waits for its next line up to this many times the longest interval so far.
+#: A slice with a limit in seconds waits for its next line up to this many times the longest time between two
+#: lines so far.
 _LATE_LINE_FACTOR = 1.5
 
 
 class CommandProber(LaunchedProber[CommandSlice]):
-    """Runs `workload.command` and reads what it reports.
+    """Runs `workload.command` and reads the reports of the script.
 
-    When a line reaches the end of the slice, the script is asked to stop (`should_stop` of the client), then
-    gets SIGTERM and `workload.grace` seconds to save; the slice ends PAUSED. A slice that trains always waits
-    for a score, since it shows nothing without one. A slice that ends by `scores` ends after that many new
-    scores. A script that ends by itself ends the slice STOPPED; the other outcomes are as for training.
+    How a slice ends:
 
-    If the script cannot resume, or has saved nothing, the next slice starts the run over and is charged for
-    all of it. If that slice gets at least as far as the slices before, its curve and clock replace theirs;
-    otherwise it adds nothing.
+    - When a report shows that a limit of the slice is reached, the script is asked to stop: `should_stop` of
+      the client returns true. Later the script gets SIGTERM, then `workload.grace` seconds to save. The
+      outcome is PAUSED.
+    - A slice that trains does not end at a limit before its first score.
+    - A slice with the limit `scores` ends after that many new scores.
+    - If the script ends by itself, the outcome is STOPPED. The other outcomes are those of `TrainingProber`.
 
-    Jobs that lose their nodes or find a port in use are submitted again, up to three times in a row without
-    progress. While a job waits for nodes, nothing is charged and `probe.hang_timeout` does not count.
+    How a run continues:
 
-    If the script fails while it resumes, its run starts from scratch once, in the same slice: what it had
-    saved is moved aside, not deleted. A script that refuses to resume, or that needs longer than
-    `workload.grace` to save, is not asked to resume again.
+    - If the script cannot resume, or has saved no checkpoint, the next slice starts the run over and is
+      charged for all of its training. If this slice trains at least as far as the earlier slices, its curve
+      and clock replace theirs; otherwise it adds nothing to the run.
+    - If the script fails while it resumes, its run starts from scratch in the same slice, but only once. The
+      files that the script had saved are moved into another folder, not deleted.
+    - If the script refuses to resume, or is killed because it needs longer than `workload.grace` to save, it
+      is not asked to resume again.
+
+    Faults of nodes:
+
+    - A job that loses its nodes or finds a port in use is submitted again, until this has happened three
+      times in a row and the script trained nothing in between.
+    - While a job waits for nodes, nothing is charged, and the time does not count for `probe.hang_timeout`.
 
     Args:
-        job: A job with a command.
-        job_folder: The folder of the job file.
-        launcher: Runs the command; closed with the prober.
-        clock: Seconds, never going back.
+        job: A job whose workload is a command.
+        job_folder: Folder of the job file.
+        launcher: Starts the processes of the command; `close` of the prober closes it.
+        clock: Returns the seconds on a monotonic clock.
     """
 
     def __init__(
@@ -69,9 +81,9 @@ class CommandProber(LaunchedProber[CommandSlice]):
     ) -> None:
         super().__init__(job, job_folder, launcher, clock)
         self._leaving: dict[Path, list[JobHandle]] = {}
-        #: What is known of how the script reports, by the folder of the study's probes.
+        #: Maps the folder of a study's probes to the facts found about how the script reports.
         self._habits: dict[Path, ScriptHabits] = {}
-        #: Whether the script cannot resume, so that every slice starts over in empty folders.
+        #: Whether the script cannot resume, so that every slice starts its run over in empty folders.
         self._starts_over = False
 
     def start(
@@ -116,7 +128,7 @@ class CommandProber(LaunchedProber[CommandSlice]):
         self._end(record, Outcome.STOPPED, now, is_cancelled=True)
 
     def heard(self, handle: ProbeHandle) -> Heard:
-        """What a slice has read of its script so far, for the user."""
+        """Returns examples and counts of the lines that a slice has read so far, to show them to the user."""
         record = self._record(handle)
         heard = record.heard
         if record.source is not None:
@@ -130,7 +142,10 @@ class CommandProber(LaunchedProber[CommandSlice]):
         return heard
 
     def ask_to_end(self, handle: ProbeHandle) -> float | None:
-        """Asks by the stop file, then by SIGTERM; `workload.grace` later the script is killed."""
+        """Asks the script to save and end, by its stop file.
+
+        The script gets SIGTERM later, and is killed `workload.grace` seconds after that.
+        """
         record = self._record(handle)
         if record.job is None or record.ended is not None:
             return None
@@ -155,7 +170,7 @@ class CommandProber(LaunchedProber[CommandSlice]):
         return self._habits[study_folder]
 
     def _submit_if_free(self, record: CommandSlice) -> None:
-        """Submits the job of a slice, unless a cancelled job in its folder is still saving."""
+        """Submits the job of a slice, unless a cancelled job of the same probe is still saving."""
         folder = record.plan.folder
         leaving = [
             job for job in self._leaving.pop(folder, []) if not self._launcher.poll(job).state.has_ended
@@ -200,7 +215,7 @@ class CommandProber(LaunchedProber[CommandSlice]):
         return status
 
     def _watch(self, record: CommandSlice, status: JobStatus, now: float) -> None:
-        """Asks a running job to end if there is a reason, and cancels it if it does not."""
+        """Asks a running job to end if there is a reason, and cancels the job if it does not end in time."""
         if record.verdict is None:
             found = self._reason_to_end(record, now) if status.state is JobState.RUNNING else None
             if found is None:
@@ -215,7 +230,14 @@ class CommandProber(LaunchedProber[CommandSlice]):
 
     @staticmethod
     def _ask(record: CommandSlice, verdict: Outcome, words: str | None, now: float) -> None:
-        """Asks a script to save and end, and stores the outcome of its slice."""
+        """Asks a script to save and end, and stores the outcome that its slice will have.
+
+        Args:
+            record: State of the slice.
+            verdict: The outcome.
+            words: Description of a failure; None if there is none.
+            now: The prober's clock, seconds.
+        """
         record.verdict, record.verdict_words, record.verdict_at = verdict, words, now
         assert record.attempt is not None
         record.attempt.stop_file.touch()
@@ -241,7 +263,13 @@ class CommandProber(LaunchedProber[CommandSlice]):
         return None
 
     def _is_over(self, record: CommandSlice, now: float, *, has_ended: bool = False) -> bool:
-        """Whether the slice has reached its end: right after a score, or when the script ends by itself."""
+        """Whether the slice has reached one of its limits, with its last score shortly before.
+
+        Args:
+            record: State of the slice.
+            now: The prober's clock, seconds.
+            has_ended: Whether the script has ended by itself.
+        """
         if record.curve.num_lines == 0:
             return False
         until, known, position = record.plan.until, record.curve.known, record.curve.position
@@ -250,10 +278,11 @@ class CommandProber(LaunchedProber[CommandSlice]):
                 return False
         else:
             may_end = has_ended or record.may_end
-            # Enough scores end the slice, even if lines that were read together show training beyond them.
+            # The limit of scores ends the slice, even if the last lines show training after these scores.
             if may_end and record.plan.has_all_scores(record.curve.num_scores):
                 return True
-            # A slice that trains shows nothing without a score: only the budget ends it earlier.
+            # A slice that trains waits for its first score; only the search, at the end of the budget, may
+            # end it earlier.
             if record.curve.num_scores == 0 or not (may_end and (has_ended or record.curve.is_at_score)):
                 return False
         if until.samples is not None and position.samples >= until.samples:
@@ -270,7 +299,7 @@ class CommandProber(LaunchedProber[CommandSlice]):
         return waits >= wanted and is_late and record.curve.has_interval
 
     def _after_job(self, record: CommandSlice, status: JobStatus, now: float) -> Measurement:
-        """The measurement of a slice whose job has ended."""
+        """Returns the measurement of a slice after its job has ended; it may submit another job first."""
         state, verdict = status.state, record.verdict
         if record.refusal is not None:
             return self._end(record, Outcome.FAILED, now, record.refusal)
@@ -363,9 +392,9 @@ class CommandProber(LaunchedProber[CommandSlice]):
         return self._end(record, Outcome.FAILED, now, words)
 
     def _start_anew(self, record: CommandSlice, failure: Failure, now: float) -> Measurement:
-        """Starts a run from scratch after it could not resume, unless it has done so before."""
+        """Starts a run from scratch after the script could not resume; ends the slice if that happens twice."""
         folder, resumed = record.plan.folder, record.attempt is not None and record.attempt.resumes
-        # On a full disk nothing can be saved, which is not the fault of the script.
+        # If the disk is full, the script could not save: then this raises a StorageError instead.
         record.folder.check_disk_space()
         what = f"its checkpoint could not be read ({failure.error})"
         if failure.kind is FailureKind.RESUME_REFUSED:
@@ -394,7 +423,15 @@ class CommandProber(LaunchedProber[CommandSlice]):
         return record.measurement(Outcome.RUNNING, now)
 
     def _after_loss(self, record: CommandSlice, what: str, now: float) -> Measurement:
-        """Submits the remainder of a slice after a fault of the infrastructure, up to a limit."""
+        """Submits the remainder of a slice again after a fault of the nodes or network.
+
+        Ends the slice instead after three such faults in a row without progress.
+
+        Args:
+            record: State of the slice.
+            what: Description of the fault, for messages.
+            now: The prober's clock, seconds.
+        """
         self._trim(record)
         record.was_lost(now, f"{what}; submitted again")
         if record.lost_in_a_row >= _MOST_LOSSES:
@@ -417,7 +454,7 @@ class CommandProber(LaunchedProber[CommandSlice]):
             outcome = Outcome.STOPPED
         try:
             if not outcome.is_fault:
-                # The search may store that the run of a cancelled slice is where it was before.
+                # A cancelled slice may not replace the curve of the run, since the search may discard it.
                 if not is_cancelled:
                     record.curve.take_whole_pass()
                     if outcome in (Outcome.PAUSED, Outcome.STOPPED) and record.curve.reached_target():
@@ -430,20 +467,25 @@ class CommandProber(LaunchedProber[CommandSlice]):
         self._trim(record)
         record.ended = record.measurement(outcome, now, error)
         if outcome is Outcome.FAILED:
-            # On a full disk scripts fail one after the other, which is not their fault.
+            # A full disk makes scripts fail; then this raises a StorageError instead.
             record.folder.check_disk_space()
         record.folder.end_slice(outcome)
         return record.ended
 
     def _trim(self, record: CommandSlice) -> None:
-        """Shortens the logs and reports of a job from which nothing more is read."""
+        """Shortens the log files and the file of reports of a slice's last job, which has ended."""
         if record.job is not None and record.attempt is not None:
             self._launcher.trim_logs(record.job)
             record.attempt.trim_reports()
 
 
 def _fails_as_before(failure: Failure, record: CommandSlice) -> bool:
-    """Whether another configuration failed with the same error at the same line; stores this failure."""
+    """Whether the last such failure had the same error but another configuration; stores this failure.
+
+    Args:
+        failure: A failure before the first report of the script.
+        record: State of the slice that failed.
+    """
     habits, values = record.habits, record.plan.configuration.key
     is_same = failure.identity == habits.start_failure and habits.start_failure_of not in ("", values)
     habits.start_failure, habits.start_failure_of = failure.identity, values

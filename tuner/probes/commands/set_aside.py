@@ -1,4 +1,4 @@
-"""Moves the checkpoint and output of a probe aside, so that its run can start from scratch."""
+"""Moves the checkpoint and output of a probe into another folder, so that its run can start from scratch."""
 
 from __future__ import annotations
 
@@ -6,20 +6,23 @@ from pathlib import Path
 
 from tuner.probes.slice_plan import CHECKPOINTS_FOLDER
 
-#: Folder for what a run had saved before it started from scratch, with one folder for each time.
+#: Folder for the files that a run had saved before it restarted from scratch, with a subfolder per restart.
 SET_ASIDE_FOLDER = "set_aside"
-#: Files that the tuner itself writes next to the checkpoint.
+#: Files that the tuner, not the script, writes next to the checkpoint.
 _OWN_FILES = frozenset({"progress.json", "truncated"})
 _TRUNCATED_FILE = "truncated"
-#: File that marks a run which cannot resume.
+#: Name of the file that marks a run which cannot resume.
 _OVER_FILE = "starts_over"
 
 
 def set_aside(probe_folder: Path) -> None:
-    """Moves what the script of a probe has saved into a new folder; nothing is deleted.
+    """Moves the files that the script of a probe has saved into a new folder; nothing is deleted.
+
+    Args:
+        probe_folder: Folder of the probe.
 
     Raises:
-        OSError: It cannot be moved.
+        OSError: The files cannot be moved.
     """
     checkpoints, output = probe_folder / CHECKPOINTS_FOLDER, probe_folder / "output"
     saved = [path for path in checkpoints.glob("*") if path.name not in _OWN_FILES]
@@ -36,7 +39,7 @@ def set_aside(probe_folder: Path) -> None:
 
 
 def has_set_aside(probe_folder: Path) -> bool:
-    """Whether the run of a probe has started from scratch before."""
+    """Whether files of the probe were moved aside before, so that its run has restarted from scratch."""
     return (probe_folder / SET_ASIDE_FOLDER).exists()
 
 
@@ -53,7 +56,12 @@ def starts_over(probe_folder: Path) -> bool:
 
 
 def note_truncated(probe_folder: Path, *, is_truncated: bool) -> None:
-    """Marks whether the script was killed because it needed longer than `workload.grace` to save and end."""
+    """Writes or removes the mark that the script was killed while it saved.
+
+    Args:
+        probe_folder: Folder of the probe.
+        is_truncated: Whether it was killed because it needed longer than `workload.grace` to save and end.
+    """
     path = probe_folder / CHECKPOINTS_FOLDER / _TRUNCATED_FILE
     if is_truncated:
         path.touch()
@@ -62,7 +70,12 @@ def note_truncated(probe_folder: Path, *, is_truncated: bool) -> None:
 
 
 def truncated_words(probe_folder: Path, grace_seconds: float) -> str:
-    """The end of a sentence that says that the script was killed while it saved; empty if it was not."""
+    """Returns the end of a message if the script was killed while it saved; otherwise an empty string.
+
+    Args:
+        probe_folder: Folder of the probe.
+        grace_seconds: The value of `workload.grace`.
+    """
     if not (probe_folder / CHECKPOINTS_FOLDER / _TRUNCATED_FILE).exists():
         return ""
     return f". Saving took longer than workload.grace = {grace_seconds:g} s: raise workload.grace"

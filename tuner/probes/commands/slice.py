@@ -1,4 +1,4 @@
-"""State of a slice of a command in flight: its jobs, its progress lines, and the measurement they give."""
+"""State of a running slice of the user's script: its jobs, the lines that were read, and its measurement."""
 
 from __future__ import annotations
 
@@ -31,25 +31,26 @@ from tuner.probes.commands.task import CommandPlan, checkpoint_of
 from tuner.probes.probe_folder import ProbeFolder
 from tuner.probes.slice_plan import SlicePlan
 
-#: Number of lines that are stored, to be positioned again if a later line shows how the script counts.
+#: Number of lines that are stored, to compute their positions again if a later line shows how the script
+#: counts steps or epochs.
 _MOST_STORED = 20_000
-#: How long a slice that has a score waits for a line that shows how its lines have to be read: seconds, and a
-#: share of the time since it started to run.
+#: How long a slice that has reached its limit waits for another line if only that line can show how the
+#: earlier lines have to be read: at least these seconds, and this share of the time since the script started.
 _SETTLE_SECONDS, _SETTLE_SHARE = 2.0, 0.5
-#: The same share while only the next report can show the pace of a run whose first report is suspiciously
-#: far.
+#: The share if only the next line can show how fast a run trains whose first line reports suspiciously many
+#: samples.
 _PACE_SHARE = 1.5
 
 
 class CommandSlice:
-    """Turns the reports of a script into a growing measurement.
+    """Reads the lines of a script and builds the measurement of a slice from them.
 
     Args:
-        plan: The slice.
-        folder: The folder of the probe.
-        cluster: The cluster it runs on.
+        plan: Plan of the slice.
+        folder: Folder of the probe, to which scores are written.
+        cluster: The cluster on which the script runs.
         started: The prober's clock when the slice was requested, seconds.
-        habits: What is known of how the script reports.
+        habits: Facts found in earlier slices about how the script reports; None if there are none.
     """
 
     def __init__(
@@ -63,7 +64,7 @@ class CommandSlice:
     ) -> None:
         self.plan, self.folder, self.started = plan, folder, started
         self.habits = habits or ScriptHabits()
-        #: Number of remarks that other slices have made.
+        #: Number of remarks in `habits` that earlier slices have added.
         self._num_said = len(self.habits.remarks)
         self._positions: Positions | None = None
         self._stored_lines: list[ScriptLine] | None = []
@@ -82,7 +83,7 @@ class CommandSlice:
         self.heard_at = started
         self.asks = False
         self.waiting = ""
-        #: The outcome once the job has ended, when it was decided, and whether the job was cancelled.
+        #: The outcome that the slice will have once its job has ended; None while the job may go on.
         self.verdict: Outcome | None = None
         self.verdict_at = 0.0
         self.verdict_words: str | None = None
@@ -105,7 +106,14 @@ class CommandSlice:
         sources: tuple[MetricSource, JsonSource | None],
         now: float,
     ) -> None:
-        """Stores the job that runs the slice or its remainder."""
+        """Registers a job that was submitted for the slice, or for its remainder after an earlier job.
+
+        Args:
+            job: Handle of the job.
+            attempt: Command and folders of the job.
+            sources: The source of progress lines, and the source of other events; None if both are the same.
+            now: The prober's clock, seconds.
+        """
         self.job, self.attempt = job, attempt
         self.source, self.events = sources
         self.num_attempts += 1
@@ -120,7 +128,11 @@ class CommandSlice:
         self._positions = attempt.positions(self.habits, self.folder.reported_points, now)
 
     def hear(self, status: JobStatus, now: float) -> None:
-        """Updates the status of the job, and reads what the script has reported since the last call.
+        """Reads the lines that the script has reported since the last call.
+
+        Args:
+            status: Status of the job now.
+            now: The prober's clock, seconds.
 
         Raises:
             StorageError: The curve cannot be written to the folder of the probe.
@@ -138,7 +150,7 @@ class CommandSlice:
         lines = self.source.read(now, has_ended=has_ended)
         if self.events is not None:
             heard = self.events.read(now, has_ended=has_ended)
-            # Both sources have clocks of their own; the time of reading is common to both.
+            # The write times of the two sources are by different clocks, so only the read times are used.
             lines = [replace(line, time=None) for line in heard if line.event != "progress"] + list(lines)
         if any(line.event == "progress" for line in lines):
             self.heard_at = now
@@ -155,7 +167,13 @@ class CommandSlice:
             self._take_all(self._positions.finish())
 
     def _read(self, lines: Sequence[ScriptLine], since: float, now: float) -> None:
-        """Positions new lines, or all lines if a new one shows how the script counts."""
+        """Computes the positions of new lines; if they show how the script counts, of all lines again.
+
+        Args:
+            lines: The new lines, in order.
+            since: Earliest time at which they were written, by the prober's clock, seconds.
+            now: The prober's clock, seconds.
+        """
         assert self._positions is not None
         assert self.attempt is not None
         if self._stored_lines is not None:
@@ -171,7 +189,7 @@ class CommandSlice:
             moved = self._first_block.retimed(self._stored_lines, lines, since, now)
             self._stored_lines = moved or self._stored_lines
         if (self._positions.has_changed or moved) and self._stored_lines is not None:
-            for _ in range(4):  # each pass may show something else
+            for _ in range(4):  # each pass may find another fact about how the script counts
                 self.curve.go_back()
                 self._positions = self.attempt.positions(
                     self.habits, self.folder.reported_points, self._submitted
@@ -188,11 +206,11 @@ class CommandSlice:
         self.curve.take(lines, self.running_since)
 
     def was_lost(self, now: float, waiting: str) -> None:
-        """Counts the loss of the job by a fault of the infrastructure, and prepares for another job.
+        """Counts a fault of the nodes or network that ended the job, and prepares for another job.
 
         Args:
-            now: The prober's clock.
-            waiting: Why the slice is submitted again.
+            now: The prober's clock, seconds.
+            waiting: The reason for which the slice is submitted again, for the user.
         """
         progress = self.curve.position.samples
         self.lost_in_a_row = 1 if progress > self._samples_at_loss else self.lost_in_a_row + 1
@@ -203,8 +221,8 @@ class CommandSlice:
         """Prepares for another job that runs the remainder of the slice.
 
         Args:
-            now: The prober's clock.
-            waiting: Why the slice is submitted again.
+            now: The prober's clock, seconds.
+            waiting: The reason for which the slice is submitted again, for the user.
         """
         self._held_before += self._held(now)
         self._pending_before += self._pending
@@ -214,7 +232,10 @@ class CommandSlice:
 
     @property
     def may_end(self) -> bool:
-        """Whether the slice may end now: no next line is awaited that shows how the lines before are read."""
+        """Whether the slice may end now.
+
+        It may not while it waits for a line that can still change how the earlier lines are read.
+        """
         awaits_pace = self.checks.awaits_pace or self._first_block.awaits_pace
         if self._positions is None or (self._positions.is_settled and not awaits_pace):
             return True
@@ -224,15 +245,15 @@ class CommandSlice:
 
     @property
     def refusal(self) -> str | None:
-        """Why the script cannot be measured; None if it can."""
+        """The reason for which the script cannot be measured; None if it can be measured."""
         return self.checks.refusal or (self._positions.refusal if self._positions else None)
 
     def remark(self, words: str) -> None:
-        """Adds a sentence for the user."""
+        """Adds a remark, which is a sentence for the user."""
         self.checks.remarks[words] = None
 
     def remarks(self) -> tuple[str, ...]:
-        """Sentences for the user on what was noticed in this slice."""
+        """Returns all remarks of this slice: sentences for the user about what the script did."""
         found = dict.fromkeys(self.habits.remarks[self._num_said :])
         found |= self.checks.remarks
         scored = self.curve.num_scores > 0 or self.curve.known.value is not None
@@ -246,7 +267,7 @@ class CommandSlice:
         return tuple(found)
 
     def _early_remarks(self) -> tuple[str, ...]:
-        """Sentences that the user has to see before the slice ends."""
+        """Returns the remarks that the user has to see before the slice ends."""
         size = self.plan.job.command.epoch_samples
         words = unmatched_warning(
             self.source, self.habits, samples=self.curve.position.samples, epoch_samples=size
@@ -255,16 +276,16 @@ class CommandSlice:
 
     @property
     def has_progressed(self) -> bool:
-        """Whether the current job has trained beyond the point where it started."""
+        """Whether the current job has trained since it was submitted."""
         return self.curve.position.samples > self._submitted_samples
 
     def measurement(self, outcome: Outcome, now: float, error: str | None = None) -> Measurement:
-        """The measurement of the slice so far.
+        """Builds the measurement of the slice so far.
 
         Args:
-            outcome: The outcome so far.
-            now: The prober's clock.
-            error: What went wrong; None if nothing did.
+            outcome: Outcome of the slice; RUNNING if it has not ended.
+            now: The prober's clock, seconds.
+            error: Description of the failure; None if there is no failure.
         """
         plan, position = self.plan, self.curve.position
         held = self._held_before + (self._held(now) if self.job is not None else 0.0)
@@ -310,7 +331,11 @@ class CommandSlice:
         return () if spread is None else (timing_of_all(spread, self.plan.configuration, self._cluster),)
 
     def _startup_seconds(self, held: float) -> float:
-        """Seconds from when nodes were available until training started."""
+        """Returns the seconds from the time when nodes were available until training started.
+
+        Args:
+            held: Seconds for which the slice has occupied its nodes so far; the result is not larger.
+        """
         began = next((a.began_at() for a in self.curve.attempts if a.began_at() is not None), None)
         if began is None:
             return held

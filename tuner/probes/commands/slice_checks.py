@@ -1,4 +1,4 @@
-"""Checks that a script does what its slice asks: batch size, fresh start, first score."""
+"""Checks that a script trains with the given batch size, and starts from scratch if it has to."""
 
 from __future__ import annotations
 
@@ -10,19 +10,20 @@ from tuner.probes.commands.run_clock import Attempt
 from tuner.probes.commands.script_habits import ScriptHabits
 from tuner.probes.slice_plan import SlicePlan
 
-#: A fresh run cannot have trained up to its first report if it had less than this share of the time that its
-#: pace needs, and this many seconds too few.
+#: A run that had to start from scratch has resumed from elsewhere if its first report came after less than
+#: this share of the time that so many samples take at its later speed, and this many seconds too early.
 _LEAST_TIME_SHARE, _LEAST_MISSING_SECONDS = 0.5, 1.0
-#: The same if its first report is this many times as far as that of other runs.
+#: The share and the seconds if the first report has this many times the samples of that of other runs.
 _FAR_FACTOR, _FAR_TIME_SHARE, _FAR_MISSING_SECONDS = 2.5, 0.8, 0.2
-#: A pace needs this many reports, and this many seconds between the first and the last.
+#: The speed of training is computed from at least this many reports, with this many seconds between the first
+#: and the last of them.
 _FEWEST_REPORTS, _LEAST_PACE_SECONDS = 3, 0.3
-#: A pace from two reports is less certain.
+#: Number of reports, and share of time, that suffice if the first report has far more samples than usual.
 _FEWEST_FAR_REPORTS, _TWO_REPORTS_TIME_SHARE = 2, 0.6
-#: Relative difference of samples a step from the batch size up to which both are equal.
+#: The reported samples per step equal the batch size if they differ by at most this relative difference.
 _EQUAL_BATCH = 0.02
-#: A first score is far from the usual first score if it is this share of the way to the target beyond it; two
-#: scores are the same if they differ by less than the second share of that way.
+#: Shares of the distance from the usual first score to the target. A first score is far from the usual one if
+#: it is better by the first share; two scores are the same if they differ by less than the second share.
 _FAR_SCORE, _SAME_SCORE = 0.5, 0.05
 _SHARES = (
     "The script seems to resume by itself from a folder that all runs share: let it save to {checkpoint} or "
@@ -31,18 +32,20 @@ _SHARES = (
 
 
 class SliceChecks:
-    """Finds reports that contradict the slice.
+    """Finds reports which show that the script does not train as the slice asks.
 
     Args:
-        plan: The slice.
-        habits: What is known of how the script reports; gets the first position of a fresh run.
-        is_new: Whether the run is fresh.
+        plan: Plan of the slice.
+        habits: Facts found in all runs about how the script reports; the position of a run's first report is
+            added to them.
+        is_new: Whether the run has to start from scratch.
 
     Attributes:
-        remarks: Sentences for the user.
-        refusal: Why the slice cannot be used; None if it can.
-        resume_words: The line in which the script says that it resumes; None if there is none.
-        awaits_pace: Whether the first report is so far that the next one has to show how fast the run trains.
+        remarks: Sentences for the user, as keys.
+        refusal: The reason for which the slice cannot be used; None if it can be used.
+        resume_words: The output line in which the script says that it resumes; None if there is none.
+        awaits_pace: Whether the first report has suspiciously many samples, so that the next report has to
+            show how fast the run trains.
     """
 
     def __init__(self, *, plan: SlicePlan, habits: ScriptHabits, is_new: bool) -> None:
@@ -61,7 +64,7 @@ class SliceChecks:
             ] = None
 
     def read(self, lines: Sequence[ScriptLine]) -> None:
-        """Compares the samples a step of new lines with the batch size."""
+        """Checks the batch size that new lines show, and the position at which a new run starts."""
         for line in lines:
             if line.event == "begin" and self._is_new and not self._has_progress and line.samples:
                 self._refuse_start(int(line.samples))
@@ -88,15 +91,15 @@ class SliceChecks:
                 ] = None
 
     def resumed(self) -> None:
-        """Registers that the script was asked to resume."""
+        """Registers that the script was asked to resume, so that it need not start from scratch."""
         self._is_new = False
 
     def follow(self, attempt: Attempt, since: float | None) -> None:
-        """Checks that a fresh run had the time to train up to its first report.
+        """Checks that a run which had to start from scratch had enough time to train up to its first report.
 
         Args:
-            attempt: Its lines so far.
-            since: When the script started to run, on the prober's clock; None if it does not run.
+            attempt: Training clock of the script's process, with its lines so far.
+            since: The prober's clock when the script started to run, seconds; None if it does not run.
         """
         if self._has_checked_start or since is None or not self._is_new:
             return
@@ -123,7 +126,11 @@ class SliceChecks:
             self._refuse_start(samples)
 
     def first_score(self, point: CurvePoint) -> None:
-        """Checks that the first score of a fresh run is not where another run ended."""
+        """Checks that a run which had to start from scratch does not begin where another run has ended.
+
+        Args:
+            point: The first score of the run.
+        """
         habits, goal = self._habits, self._plan.job.goal
         others = [value for samples, value in habits.first_scores if 2 * samples >= point.samples]
         if not self._is_new or not others or habits.last_score is None:

@@ -1,4 +1,4 @@
-"""Learning curve and training clock of a script's slice in flight."""
+"""Learning curve and training clock of a running slice of the user's script."""
 
 from __future__ import annotations
 
@@ -23,16 +23,17 @@ from tuner.probes.probe_folder import ProbeFolder
 from tuner.probes.slice_plan import CHECKPOINTS_FOLDER, SlicePlan
 
 _PROGRESS_FILE = "progress.json"
-#: A score is stored if its samples are this many times those of the last stored one.
+#: A score is stored if the number of samples processed is this many times that at the last stored score.
 _STORED_INTERVAL = 1.05
-#: Without a score for this many times the longest distance of two scores, the script may score no more.
+#: If there is no score for this many times the longest distance between two scores, the slice assumes that
+#: the script will not score again.
 _LATE_SCORE = 2.5
-#: A slice ends within this share of that distance after a score.
+#: A slice ends at a limit only if its last score is at most this share of that distance ago.
 _NEAR_SCORE = 0.25
 
 
 def known_point(probe_folder: Path) -> ReadPoint:
-    """The last known point of a probe's run; its beginning if no slice has ended."""
+    """Reads the training progress at the end of a probe's last slice; the beginning if no slice has ended."""
     path = probe_folder / CHECKPOINTS_FOLDER / _PROGRESS_FILE
     try:
         return ReadPoint(**json.loads(path.read_text()))
@@ -40,7 +41,7 @@ def known_point(probe_folder: Path) -> ReadPoint:
         return ReadPoint()
 
 
-#: Attributes of `SliceCurve` that lines change; `go_back` restores them.
+#: Attributes of `SliceCurve` that change when lines are added; `go_back` restores them.
 _CHANGED_BY_LINES = (
     "attempts",
     "noise",
@@ -56,21 +57,22 @@ _CHANGED_BY_LINES = (
 
 
 class SliceCurve:
-    """Adds lines to the training clock of the run, and scores to the folder of the probe.
+    """Adds the lines of a slice to the training clock of the run, and its scores to the probe's folder.
 
     Args:
-        plan: The slice.
-        folder: The folder of the probe.
-        known: The last known point of the run before the slice.
-        checks: Checks the first score.
+        plan: Plan of the slice.
+        folder: Folder of the probe, to which scores are written.
+        known: Training progress of the run before the slice.
+        checks: Checks the first score of the slice.
 
     Attributes:
-        attempts: The processes that trained it, in order; several may belong to one job.
-        noise: Gradient noise that the slice reported.
-        num_lines: Number of lines with progress.
-        is_diverged: Whether a value was not finite.
-        restart_seconds: Seconds at which a slice that started the run over passed the samples of `known`;
-            None for other slices.
+        attempts: One training clock for each process that trained the slice, in order. A job has several such
+            processes if the script was restarted.
+        noise: Gradient noise that the script reported in this slice.
+        num_lines: Number of progress lines read.
+        is_diverged: Whether the script reported a value that is not finite.
+        restart_seconds: Training time that a slice that started the run over needed to process as many
+            samples as the run had processed before, seconds; None if the slice did not start the run over.
     """
 
     def __init__(
@@ -102,7 +104,7 @@ class SliceCurve:
         self._snapshot = {name: copy.copy(getattr(self, name)) for name in _CHANGED_BY_LINES}
 
     def go_back(self) -> None:
-        """Removes everything that the lines of the current job added."""
+        """Removes the points and scores that the lines of the current job have added."""
         for name, before in self._snapshot.items():
             setattr(self, name, copy.copy(before))
         self._is_new_job = True
@@ -114,8 +116,8 @@ class SliceCurve:
         """Adds lines with known positions.
 
         Args:
-            lines: In order.
-            running_since: When the job started to run, on the prober's clock; None if it does not run.
+            lines: The new lines, in order.
+            running_since: The prober's clock when the job started to run, seconds; None if it does not run.
 
         Raises:
             StorageError: The curve cannot be written to the folder of the probe.
@@ -127,27 +129,27 @@ class SliceCurve:
 
     @property
     def position(self) -> ReadPoint:
-        """The last known point of the run."""
+        """The training progress of the run at the last line, or before the slice if there is no line."""
         return self._position or self._base
 
     @property
     def first_samples(self) -> int | None:
-        """Samples at the first report of the newest process; None before that."""
+        """Number of samples at the first line of the newest process; None if it has reported no line."""
         return self.attempts[-1].first_samples if self.attempts else None
 
     @property
     def has_interval(self) -> bool:
-        """Whether two lines show the time of a step."""
+        """Whether some process has reported two lines with different steps, which show the step time."""
         return any(a.has_interval() for a in self.attempts)
 
     @property
     def num_scores(self) -> int:
-        """Number of new scores; exact up to `until.scores`, beyond which some scores are not stored."""
+        """Number of stored new scores; all of the first `until.scores` are stored, but not all later ones."""
         return sum(samples > self._base.samples for samples in self._points)
 
     @property
     def is_at_score(self) -> bool:
-        """Whether the last score is recent, or so old that the script may score no more."""
+        """Whether the last score is recent, or so old that the script probably will not score again."""
         scored = sorted(samples for samples in self._points if samples > 0)
         if not scored or self._last_score is None:
             return True
@@ -156,13 +158,13 @@ class SliceCurve:
         return past <= _NEAR_SCORE * max(gaps) or past > _LATE_SCORE * max(gaps)
 
     def last_value(self) -> float:
-        """The last known score; NaN if there is none."""
+        """Returns the last score of the run; NaN if there is none."""
         if self._points:
             return self._points[max(self._points)].value
         return math.nan if self.known.value is None else self.known.value
 
     def seconds_now(self, silent_seconds: float) -> float:
-        """Estimates the training clock now.
+        """Estimates the current training clock of the run, seconds.
 
         Args:
             silent_seconds: Seconds since the last line.
@@ -170,18 +172,20 @@ class SliceCurve:
         return self.position.seconds + (0.0 if self._position is None else max(silent_seconds, 0.0))
 
     def longest_interval(self) -> float:
-        """Longest time between two lines of this slice, seconds; 0 if there were none."""
+        """Returns the longest time between two successive lines of this slice, seconds; 0 if unknown."""
         return max((attempt.longest_interval for attempt in self.attempts), default=0.0)
 
     def reached_target(self) -> bool:
-        """Whether the scores of this slice reach the target of the job."""
+        """Whether the scores of this slice have reached the target of the job."""
         trained = [p for p in self.points() if p.samples > 0]
         return not self._plan.is_timing and self._plan.job.goal.crossing(trained) is not None
 
     def take_whole_pass(self) -> None:
-        """Replaces curve and clock by those of this slice alone if it started the run over and got as far.
+        """Replaces the curve and clock of the run if this slice repeated all of its training.
 
-        The newest complete pass is one training run. Passes at different paces that are joined are not.
+        This is so if the slice started the run over and trained at least as far as the earlier slices. Then
+        the curve and clock of this slice alone are used: they are those of one uninterrupted training run,
+        while a curve joined from slices of different speed is not.
 
         Raises:
             StorageError: The curve cannot be written to the folder of the probe.
@@ -197,7 +201,7 @@ class SliceCurve:
         self._base, self._position = ReadPoint(), found[-1]
         scored = [_curve_point(p, p.value) for p in found if p.value is not None and math.isfinite(p.value)]
         if earlier and not any(0 < point.samples <= self.known.samples for point in scored):
-            # A script may skip scores up to `{scored_samples}`.
+            # A script may skip the scores that earlier slices have reported (up to `{scored_samples}`).
             repeated = np.interp([p.samples for p in earlier], samples, seconds).tolist()
             again = [replace(p, training_seconds=s) for p, s in zip(earlier, repeated, strict=True)]
             scored = again + [point for point in scored if point.samples > self.known.samples]
@@ -209,7 +213,10 @@ class SliceCurve:
                 self._folder.add_point(point)
 
     def _whole_pass(self) -> list[ReadPoint]:
-        """The points of the last process if it started the run over and got as far as before; else empty."""
+        """Returns the points of the last process if it repeated all training of the earlier slices.
+
+        The list is empty if the process did not start the run over or did not train as far.
+        """
         if self._plan.is_timing or self._resumes or not self.attempts:
             return []
         last = self.attempts[-1]
@@ -217,14 +224,17 @@ class SliceCurve:
             return []
         found = last.whole_pass()
         scored = [s for s in (*self._folder.reported_samples, *self._points) if s > 0]
-        # A script may resume by itself: then it does not report the positions before.
+        # A script that resumes by itself does not report the training that it skips.
         return found if found[0].samples <= min(scored, default=0) else []
 
     def remember(self, habits: ScriptHabits) -> None:
-        """Writes the last known point for the next slice, and stores first and last scores in `habits`.
+        """Writes the training progress to a file for the next slice, and stores the first and last score.
+
+        Args:
+            habits: Facts about the script; the scores are added to them.
 
         Raises:
-            OSError: The point cannot be written.
+            OSError: The file cannot be written.
         """
         if self._plan.is_timing:
             return
@@ -246,7 +256,7 @@ class SliceCurve:
             return
         if line.event == "progress":
             if self.num_lines == 0 and not self._plan.is_timing:
-                # Scores of a slice that was lost with its tuner count up to where this one resumes.
+                # Scores of a slice whose tuner was killed count up to the position where this slice resumes.
                 self._base = self._with_lost_points(line.samples)
                 if self.attempts:
                     self.attempts[-1].known = self._base
@@ -256,7 +266,7 @@ class SliceCurve:
         self.attempts[-1].add(line)
 
     def _with_lost_points(self, before_samples: int) -> ReadPoint:
-        # The checkpoint may be ahead of the reports if the tuner was killed as a slice ended.
+        # If the tuner was killed as a slice ended, the checkpoint may be later than the last known score.
         reported = max(self._folder.reported_samples, default=-1)
         lost = [point for point in self._folder.lost_points(before_samples - 1) if point.samples > reported]
         for point in lost:
@@ -271,7 +281,7 @@ class SliceCurve:
         )
 
     def _begin_attempt(self, running_since: float | None) -> None:
-        """The next lines come from another process."""
+        """Starts the training clock of another process, from which the next lines come."""
         if self.attempts and self.attempts[-1].is_empty:
             self.attempts.pop()
         self._place()
@@ -279,7 +289,7 @@ class SliceCurve:
         self._is_new_job = False
 
     def _place(self) -> None:
-        """Puts new lines on the clock of the run, and new scores into the folder."""
+        """Updates the training progress of the run, and writes new scores to the probe's folder."""
         points = self.attempts[-1].new_points() if self.attempts else []
         for point in points:
             self._add_point(point)
@@ -310,23 +320,27 @@ class SliceCurve:
             self._folder.add_point(point)
 
     def _is_stored(self, point: CurvePoint) -> bool:
-        """Whether the curve needs a score: a script may score thousands of times."""
+        """Whether a score is stored; not all are, since a script may score thousands of times."""
         goal = self._plan.job.goal
         passes = goal.target_count().is_past(point.value)
         was_past, self._was_past = self._was_past, passes
         if point.samples in self._points or point.samples >= _STORED_INTERVAL * self._stored_samples:
             return True
         if self.num_scores < (self._plan.until.scores or 0):
-            return True  # the slice has to show this many scores
+            return True  # the first `until.scores` scores are always stored
         # Consecutive scores past the target must all be stored.
         return (passes or (was_past and goal.consecutive_scores > 1)) and not self.reached_target()
 
     def points(self) -> tuple[CurvePoint, ...]:
-        """The scores that no earlier slice has reported, in order."""
+        """Returns the stored scores that no earlier slice has reported, in order."""
         return tuple(self._points[samples] for samples in sorted(self._points))
 
     def intervals(self) -> Sequence[tuple[float, int]]:
-        """Seconds a step and number of steps between lines of the process with the most intervals."""
+        """Returns the intervals between lines of the process that has the most of them.
+
+        Returns:
+            Seconds per step and number of steps of each interval.
+        """
         found = max((attempt.intervals() for attempt in self.attempts), key=len, default=())
         if found or self._position is None or self._plan.is_timing:
             return found
