@@ -1,8 +1,8 @@
-"""The public Python API: everything that scripts, workloads and notebooks import from Paceline.
+"""The public Python API: all names that scripts, workloads and notebooks may import from Paceline.
 
-Names are loaded when they are first used: `import paceline` imports neither torch nor Optuna. All other
-modules are internal and may change in any version. A script that runs where Paceline is not installed imports
-`paceline_client`.
+- Names are loaded on first use, so `import paceline` imports neither torch nor Optuna.
+- All other modules are internal and may change in any version.
+- A script that must run without Paceline installed imports `paceline_client` instead.
 """
 
 from __future__ import annotations
@@ -82,7 +82,7 @@ __all__ = [
     "values",
 ]
 
-#: Module to the names that it defines.
+#: Maps each module to the public names that it defines.
 _SOURCES = {
     "paceline_client": (
         *("begin", "checkpoint_path", "gradient_noise", "hugging_face_callback", "lightning_callback"),
@@ -104,7 +104,7 @@ _MODULE_OF = {name: module for module, names in _SOURCES.items() for name in nam
 
 
 def open_job(job: str | Path, *, budget: str | None = None, max_dollars: float | None = None) -> OpenedJob:
-    """Reads and checks a job file, and runs nothing.
+    """Reads and checks a job file, without running anything.
 
     Args:
         job: Path of the job file.
@@ -112,11 +112,11 @@ def open_job(job: str | Path, *, budget: str | None = None, max_dollars: float |
         max_dollars: Maximum dollars of the search; overrides `budget.dollars` of the file.
 
     Returns:
-        The job (`.job`), its path and its cluster.
+        The job (`.job`), the path of its file (`.path`) and its cluster (`.cluster`).
 
     Raises:
-        JobError: The file is no valid job; the message names the key, and says what is allowed.
-        InfeasibleError: The space of the job has no feasible configuration.
+        JobError: The file is not a valid job; the message states the key and the allowed values.
+        InfeasibleError: The search space of the job has no feasible configuration.
     """
     from tuner.service.opening import open_job as open_file
 
@@ -139,7 +139,8 @@ def run_job(
 ) -> RunResult:
     """Tunes a job, as `paceline run` does: searches, recommends and writes the report.
 
-    Called again with the same job and storage, it resumes the study. It blocks until the search has ended.
+    If it is called again with the same job and storage, it resumes the study. It returns when the search has
+    ended.
 
     Args:
         job: Path of the job file.
@@ -147,16 +148,18 @@ def run_job(
         output: Folder for reports and probes; by default `paceline-out/NAME` in the current folder.
         budget: Maximum time of the search, such as `"10m"`; overrides `budget.time` of the file.
         max_dollars: Maximum dollars of the search; overrides `budget.dollars` of the file.
-        sampler: Chooses the probes: Paceline's `model`, or Optuna's `tpe`, `gp` or `random`.
-        parallel: Maximum number of concurrent probes, if enough nodes are free.
+        sampler: Method that chooses the probes: Paceline's `model`, or Optuna's `tpe`, `gp` or `random`.
+        parallel: Maximum number of concurrent probes; fewer run if too few nodes are free.
         fresh: Whether to start a new study instead of resuming one.
-        verify: Whether to train the recommendation to the target if no probe did.
-        confirm: Number of new seeds with which to train and compare the recommendation and the baseline.
-        listener: Called with each event of the search; its `kind` and `text` make a line of progress.
+        verify: Whether to train the recommended configuration to the target if no probe of it reached the
+            target.
+        confirm: Number of new random seeds. With each seed, the recommendation and the baseline (the user's
+            present settings) are trained to the target and compared. 0 trains none.
+        listener: Called with each event of the search; `kind` and `text` of the event describe the progress.
 
     Returns:
-        The recommendation (`.recommendation`), why the search stopped (`.stop`), and the written files by
-        name (`.files`).
+        The recommendation (`.recommendation`), the reason why the search stopped (`.stop`), and the paths of
+        the written files by file name (`.files`).
 
     Raises:
         JobError: The job file or its workload is wrong, or there is no baseline to confirm against.

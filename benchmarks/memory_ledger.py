@@ -119,7 +119,7 @@ class MemoryLedger:
 
     def end_probe(self, probe_id: int, outcome: Outcome, reason: str) -> None:
         if outcome.can_continue:
-            raise ValueError(f"{outcome} is no end of a probe")
+            raise ValueError(f"a probe cannot end with the outcome {outcome}")
         if self._state(probe_id).outcome.can_continue:
             self._end(probe_id, outcome, reason)
 

@@ -1,4 +1,4 @@
-"""The study database: Paceline's tables and Optuna's on one SQLAlchemy URL."""
+"""The study database: Paceline's tables and Optuna's tables in one SQLite or PostgreSQL database."""
 
 from storage.database import Storage, open_storage
 from storage.sql_ledger import SqlLedger

@@ -1,4 +1,4 @@
-"""Opening a study database: one URL that holds Paceline's tables and Optuna's."""
+"""Opens a study database, which contains Paceline's tables and Optuna's tables."""
 
 from __future__ import annotations
 
@@ -23,11 +23,11 @@ if TYPE_CHECKING:
 
 
 class Storage:
-    """An open study database; a context manager that closes it.
+    """An open study database. As a context manager, it closes the database at the end of the block.
 
     Args:
-        engine: Engine of a database that has the newest tables.
-        clock: Returns seconds since the epoch, for the ledger.
+        engine: Engine of a database whose tables have the newest revision.
+        clock: Returns the time in seconds since the Unix epoch; the ledger stores it with each record.
     """
 
     def __init__(self, engine: Engine, clock: Callable[[], float] = time.time) -> None:
@@ -41,13 +41,13 @@ class Storage:
         return shown(self._engine.url)
 
     def optuna_storage(self) -> RDBStorage:
-        """Optuna's storage in the same database; creates missing tables.
+        """Returns Optuna's storage in the same database, and creates Optuna's tables if they are missing.
 
         Raises:
-            StorageError: The database cannot be written, or its Optuna tables are of another version.
+            StorageError: The database cannot be written, or another version of Optuna created its tables.
         """
         if self._optuna is None:
-            # Import before taking the lock, since the import may take seconds and others wait for the lock.
+            # Import before taking the lock: the import may take seconds while others wait for the lock.
             importlib.import_module("optuna.storages")
             with one_at_a_time(self._engine), translated(self._engine.url):
                 self._optuna = self._open_optuna()
@@ -55,7 +55,7 @@ class Storage:
 
     @contextmanager
     def guarded(self) -> Iterator[None]:
-        """Turns database errors that Optuna does not handle inside the block into `StorageError`."""
+        """Context manager that turns a database error raised in its block into a `StorageError`."""
         with translated(self._engine.url, files=False):
             yield
 
@@ -89,7 +89,7 @@ class Storage:
         except RuntimeError as error:
             # Optuna raises this if its tables belong to another version of Optuna.
             raise StorageError(
-                f"the study database {shown(url)} does not fit this Optuna: {error}"
+                f"the study database {shown(url)} was written by another version of Optuna: {error}"
             ) from error
 
 
@@ -98,7 +98,7 @@ def open_storage(url: str, clock: Callable[[], float] = time.time) -> Storage:
 
     Args:
         url: A SQLAlchemy URL: `sqlite:///study.db`, or `postgresql://user:password@host/database`.
-        clock: Seconds since the epoch.
+        clock: Returns the time in seconds since the Unix epoch; the ledger stores it with each record.
 
     Raises:
         StorageError: The URL is not valid, the folder is missing or not writable, the server cannot be

@@ -1,4 +1,4 @@
-"""Creates SQLAlchemy engines from database URLs: supported databases and connection settings."""
+"""Creates SQLAlchemy engines from the URLs of SQLite and PostgreSQL databases."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from sqlalchemy.exc import ArgumentError
 from storage.failures import shown
 from tuner.domain.errors import StorageError
 
-#: How long a writer waits for another one. SQLite serves waiting writers in no order: of eight processes on
-#: one file one met a lock error after 30 seconds, on two cores under a load of 15 and an Optuna study.
+#: Maximum seconds for which a SQLite transaction waits for the lock of another process. SQLite serves waiting
+#: processes in no order: with 30 seconds, one of eight processes on a busy machine failed.
 BUSY_TIMEOUT_SECONDS = 120
 
 _CONNECT_TIMEOUT_SECONDS = 10
@@ -22,10 +22,10 @@ _EXAMPLES = "sqlite:///study.db, or postgresql://user:password@host/database"
 
 
 def parsed(url: str) -> URL:
-    """Parses a database URL; adds the driver and, for SQLite, the absolute path of the file.
+    """Parses a database URL; sets the driver and, for SQLite, the absolute path of the file.
 
     Raises:
-        StorageError: It is not a valid URL, or names a database that Paceline does not support.
+        StorageError: The URL is not valid, or Paceline does not support the type of database.
     """
     try:
         parts = make_url(url)
@@ -41,13 +41,13 @@ def parsed(url: str) -> URL:
             f"an example is {_EXAMPLES}"
         )
     if not parts.database or parts.database.startswith((":memory:", "file:")):
-        raise StorageError(f"{shown(parts)} names no file to store a study in; an example is {_EXAMPLES}")
+        raise StorageError(f"{shown(parts)} has no file to store a study in; an example is {_EXAMPLES}")
     path = Path(parts.database).expanduser().absolute()
     return parts.set(drivername="sqlite", database=str(path))
 
 
 def database_file(url: URL) -> Path | None:
-    """The file of a SQLite database; None for a database on a server."""
+    """Returns the file of a SQLite database; None for a database on a server."""
     if url.get_backend_name() != "sqlite" or url.database is None:
         return None
     return Path(url.database)
@@ -57,7 +57,7 @@ def check_folder(url: URL) -> None:
     """Checks that a SQLite file can be created or written at the path in the URL.
 
     Raises:
-        StorageError: The folder is missing or not writable, or the path names a folder.
+        StorageError: The folder is missing or not writable, or the path is that of a folder.
     """
     path = database_file(url)
     if path is None:
@@ -65,21 +65,21 @@ def check_folder(url: URL) -> None:
     if not path.parent.is_dir():
         raise StorageError(
             f"the study database {shown(url)} needs the folder {path.parent}, which does not exist; "
-            "create it, or name another with --storage"
+            "create it, or give another path with --storage"
         )
     if path.is_dir():
-        raise StorageError(f"the study database {shown(url)} is a folder; name a file in it with --storage")
+        raise StorageError(f"the study database {shown(url)} is a folder; give a file in it with --storage")
     needed = [path.parent, path] if path.exists() else [path.parent]
     for place in needed:
         if not os.access(place, os.R_OK | os.W_OK):
             raise StorageError(
-                f"the study database {shown(url)} is not writable: no right to write {place}; "
-                "give this user the right, or name another place with --storage"
+                f"the study database {shown(url)} is not writable: no permission to write {place}; "
+                "grant this user the permission, or give another path with --storage"
             )
 
 
 def engine_options(url: URL) -> dict[str, Any]:
-    """Keyword arguments of `create_engine` for this URL, used by Paceline and Optuna."""
+    """Returns keyword arguments of SQLAlchemy's `create_engine` for a URL; Optuna's engine uses them too."""
     if database_file(url) is not None:
         return {"connect_args": {"timeout": BUSY_TIMEOUT_SECONDS}}
     arguments: dict[str, Any] = {}
@@ -106,9 +106,8 @@ def engine_for(url: URL) -> Engine:
 
 
 def _set_up_sqlite(connection: Any, _record: Any) -> None:
-    # A commit is synced to disk (FULL). NORMAL would survive kill -9 as well, yet in WAL mode a power
-    # loss takes the last commits with it, and each of ours holds seconds to minutes of paid probing:
-    # a sync of milliseconds every slice is nothing against that.
+    # FULL syncs every commit to disk. With NORMAL, a power loss in WAL mode would lose the last commits, and
+    # each commit stores a measurement that took seconds to minutes. A sync takes milliseconds.
     cursor = connection.cursor()
     cursor.execute("PRAGMA synchronous = FULL")
     cursor.execute("PRAGMA foreign_keys = ON")

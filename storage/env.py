@@ -1,4 +1,4 @@
-"""Alembic's environment: runs migrations of Paceline's tables on a given connection."""
+"""Alembic's environment script: runs the migrations of Paceline's tables on a given connection."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from storage.tables import PREFIX, metadata
 
 
 def _is_ours(name: str | None, kind: str, _parents: MutableMapping[str, str | None]) -> bool:
-    # Ignore Optuna's tables and all others in the database.
+    # Alembic must ignore Optuna's tables and all other tables in the database.
     return kind != "table" or (name is not None and name.startswith(PREFIX))
 
 

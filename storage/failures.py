@@ -1,4 +1,4 @@
-"""Turns database errors into one message that says which database failed and what to do."""
+"""Converts database errors to `StorageError`, whose message states the database, the cause and the remedy."""
 
 from __future__ import annotations
 
@@ -13,16 +13,16 @@ from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 from tuner.domain.errors import StorageError, TunerError
 
 _PERMISSION = ("is not writable", "give this user the right to read and write the file and its folder")
-_FULL = ("has no space left", "free space on its disk; what was stored so far is whole")
+_FULL = ("has no space left", "free space on its disk; the data stored so far are complete")
 _LOCKED = (
     "is locked by another process",
-    "end the process that holds it, or use PostgreSQL for many workers",
+    "end the process that holds the lock, or use PostgreSQL for many workers",
 )
 _UNREACHABLE = ("cannot be reached", "start the server, and check host and port of the URL and the network")
-_RIGHTS = ("refuses what was asked", "grant this user all rights on the database and its schema")
+_RIGHTS = ("refuses the operation", "grant this user all rights on the database and its schema")
 _LOGIN = ("refuses the login", "check user and password of the URL")
 
-#: SQLite's error names, by their beginning: what happened, what to do.
+#: Maps the beginning of a SQLite error name to the problem and the remedy, in words.
 _SQLITE = {
     "SQLITE_CANTOPEN": ("cannot be opened", "check that its folder exists and may be written"),
     "SQLITE_READONLY": _PERMISSION,
@@ -32,17 +32,17 @@ _SQLITE = {
     "SQLITE_BUSY": _LOCKED,
     "SQLITE_LOCKED": _LOCKED,
     "SQLITE_PROTOCOL": ("cannot be locked", "keep it on a local disk, or use PostgreSQL"),
-    "SQLITE_NOTADB": ("is not a SQLite database", "name another file; this one is left as it is"),
+    "SQLITE_NOTADB": ("is not a SQLite database", "give another file; this one was not changed"),
     "SQLITE_CORRUPT": ("is damaged", "restore a copy, or `sqlite3 FILE .recover`"),
     "SQLITE_IOERR": ("cannot be read or written", "check its disk; keep it on a local one"),
 }
 
-#: SQLSTATE of PostgreSQL, by its beginning.
+#: Maps the beginning of a PostgreSQL SQLSTATE code to the problem and the remedy, in words.
 _SQLSTATES = {
     "28": _LOGIN,
     "3D000": ("does not exist", "create it: `createdb NAME`"),
     "42501": _RIGHTS,
-    "25006": ("may only be read", "name the primary server, not a standby"),
+    "25006": ("is read-only", "give the URL of the primary server, not of a standby"),
     "53100": _FULL,
     "53300": ("takes no more connections", "raise max_connections, or run fewer workers"),
     "55P03": _LOCKED,
@@ -51,7 +51,7 @@ _SQLSTATES = {
     "57P": _UNREACHABLE,
 }
 
-#: While connecting, psycopg gives words only.
+#: Maps a pattern of psycopg's messages to the problem and the remedy; errors of connecting have no SQLSTATE.
 _WORDS = {
     r"password authentication failed|no password supplied|no pg_hba.conf|role .* does not exist": _LOGIN,
     r"database .* does not exist": _SQLSTATES["3D000"],
@@ -59,7 +59,7 @@ _WORDS = {
     r"refused|timeout|timed out|resolve|translate host name|No such file|unreachable|closed": _UNREACHABLE,
 }
 
-_OTHER = ("refused a statement", "if it was changed by hand, restore a copy or name another database")
+_OTHER = ("refused a statement", "if it was changed by hand, restore a copy or give another database")
 
 _ERRNOS = {
     errno.EACCES: _PERMISSION,
@@ -71,12 +71,12 @@ _ERRNOS = {
 
 
 def shown(url: URL) -> str:
-    """A database's URL with its password hidden."""
+    """Returns a database URL as text, with the password hidden."""
     return url.render_as_string(hide_password=True)
 
 
 def storage_error(error: BaseException, url: URL) -> StorageError:
-    """Turns an exception of the database at `url` into a `StorageError` with a plain message."""
+    """Returns a `StorageError` for an exception of the database at `url`, with cause and remedy in words."""
     if isinstance(error, OSError):
         happened, remedy = _ERRNOS.get(error.errno or 0, _SQLITE["SQLITE_IOERR"])
         reason = f"{error.strerror or error}"
@@ -107,26 +107,26 @@ def _diagnosis(error: BaseException) -> tuple[str, str]:
 
 @contextmanager
 def decoding(url: URL) -> Iterator[None]:
-    """Raises `StorageError` if a row inside the block cannot be converted to a record; for reading only."""
+    """Context manager that raises `StorageError` if its block cannot convert a row to a record."""
     try:
         yield
     except (ArithmeticError, AttributeError, LookupError, RecursionError, TypeError, ValueError) as error:
         reason = f"{type(error).__name__}: {error}"
         raise StorageError(
-            f"the study database {shown(url)} holds a row that cannot be read: {reason}. "
-            "To do: restore a copy, or name another database with --storage"
+            f"the study database {shown(url)} has a row that cannot be read: {reason}. "
+            "To do: restore a copy, or give another database with --storage"
         ) from error
 
 
 @contextmanager
 def translated(url: URL, *, files: bool = True) -> Iterator[None]:
-    """Turns errors of the database or its disk inside the block into `StorageError`.
+    """Context manager that turns errors of the database or its disk into `StorageError`.
 
-    Optuna wraps a failed commit in its own exception, which is recognized by its cause.
+    An exception of another library, such as Optuna, is converted as well if its cause is a SQLAlchemy error.
 
     Args:
-        url: URL of the database.
-        files: Whether an `OSError` inside the block comes from the database.
+        url: URL of the database, for the message.
+        files: Whether to convert an `OSError` too; false if the block also uses files of other kinds.
     """
     try:
         yield

@@ -1,4 +1,4 @@
-"""A lock between processes: one process at a time creates or migrates tables of a database."""
+"""A lock between processes, so that only one process at a time creates or migrates a database's tables."""
 
 from __future__ import annotations
 
@@ -15,19 +15,21 @@ from storage.engine import database_file
 from storage.failures import shown, translated
 from tuner.domain.errors import StorageError
 
-#: A killed process releases the lock at once, and one that works continues: many workers that start on a
-#: busy machine may wait for minutes.
+#: Long, because many workers that start together on a busy machine may wait for minutes. A killed process
+#: does not keep the lock.
 _TIMEOUT_SECONDS = 300
-#: Names the advisory lock in PostgreSQL: "paceline" as a number of 64 bits.
+#: Key of the advisory lock in PostgreSQL: the bytes of "paceline" as a 64-bit number.
 _ADVISORY_LOCK = int.from_bytes(b"paceline")
 
 
 @contextmanager
 def one_at_a_time(engine: Engine) -> Iterator[None]:
-    """Holds a lock that one process at a time has for a database; a killed process releases it at once.
+    """Context manager that holds an exclusive lock on a database during its block.
+
+    The lock excludes other processes. It is released at once if the process is killed.
 
     Raises:
-        StorageError: Another process held the lock for minutes, or the server cannot be reached.
+        StorageError: Another process held the lock for five minutes, or the server cannot be reached.
     """
     path = database_file(engine.url)
     with _folder_lock(path, engine) if path is not None else _advisory_lock(engine):
@@ -36,8 +38,8 @@ def one_at_a_time(engine: Engine) -> Iterator[None]:
 
 @contextmanager
 def _folder_lock(path: Path, engine: Engine) -> Iterator[None]:
-    # The folder is locked, not the file: closing any descriptor of the file would drop the locks
-    # SQLite itself holds on it (https://www.sqlite.org/howtocorrupt.html, section 2.2).
+    # Lock the folder instead of the file: closing any descriptor of the file would drop SQLite's own locks
+    # (https://www.sqlite.org/howtocorrupt.html, section 2.2).
     with translated(engine.url):
         folder = os.open(path.parent, os.O_RDONLY)
     try:

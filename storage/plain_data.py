@@ -1,4 +1,4 @@
-"""A column type for plain data as JSON, including the numbers that JSON cannot write."""
+"""A SQLAlchemy column type that stores plain data as JSON, including infinite numbers and NaN."""
 
 from __future__ import annotations
 
@@ -10,18 +10,18 @@ import numpy as np
 from sqlalchemy import JSON, Dialect
 from sqlalchemy.types import TypeDecorator
 
-#: Marks a number JSON has no form for: `{"$float": "inf"}`.
+#: Key of an object that represents a number JSON cannot represent: `{"$float": "inf"}`.
 _TAG = "$float"
 
 
 def encoded(value: Any) -> Any:
-    """Converts data to what JSON can write: tags infinite numbers and NaN, turns tuples into lists.
+    """Converts data to JSON types: tuples become lists, infinite numbers and NaN become tagged objects.
 
     Args:
-        value: Mappings with string keys, lists, tuples, strings, numbers (NumPy's as well), booleans, None.
+        value: Mapping with string keys, list, tuple, string, number (also NumPy's), boolean or None.
 
     Raises:
-        TypeError: The data contain another type.
+        TypeError: The value is or contains an object of another type.
     """
     if isinstance(value, np.generic):
         value = value.item()
@@ -40,7 +40,7 @@ def encoded(value: Any) -> Any:
 
 
 def decoded(value: Any) -> Any:
-    """Reverses `encoded`; tuples come back as lists."""
+    """Reverses `encoded`, except that tuples stay lists."""
     if isinstance(value, dict):
         if value.keys() == {_TAG}:
             return float(value[_TAG])
@@ -51,10 +51,10 @@ def decoded(value: Any) -> Any:
 
 
 class PlainData(TypeDecorator[Any]):
-    """A column of plain data.
+    """Column type for plain data, stored as `JSON`.
 
-    It is `JSON`, not PostgreSQL's `JSONB`: the text is stored as it was written, so that numbers come
-    back to the last bit, keys retain their order, and a rank's error may contain any character.
+    PostgreSQL's `JSONB` is not used, because it changes the order of keys and the digits of numbers, and
+    rejects some characters that error messages may contain.
     """
 
     impl = JSON

@@ -1,4 +1,7 @@
-"""Probes, their leases and their slices in SQL."""
+"""SQL statements that read and write probes, their leases and their slices.
+
+A probe is a short training run. A worker leases a probe before it runs a slice (a part of the run).
+"""
 
 from __future__ import annotations
 
@@ -30,15 +33,15 @@ from tuner.domain.measurement import Measurement, Outcome
 
 _ONGOING = probes.c.outcome == str(Outcome.PAUSED)
 _NO_LEASE = {"lease_owner": None, "lease_expires_at": None}
-#: If more probes than this have new slices, all slices are read.
+#: If more probes than this have new slices, `load` reads all slices again.
 _MOST_CONDITIONS = 50
 
 
 def take(connection: Connection, probe_id: int, owner: str, now: float, expires_at: float) -> Lease:
-    """Leases a probe by one compare-and-set statement, if no other worker holds it.
+    """Leases a probe to a worker with one atomic UPDATE statement.
 
     Raises:
-        LeaseLostError: Another worker holds it, or it has ended.
+        LeaseLostError: Another worker has a lease on the probe, or the probe has ended.
     """
     free = or_(
         probes.c.lease_owner.is_(None), probes.c.lease_owner == owner, probes.c.lease_expires_at <= now
@@ -57,7 +60,7 @@ def take(connection: Connection, probe_id: int, owner: str, now: float, expires_
 
 
 def change_under(lease: Lease, **values: Any) -> Update:
-    """An UPDATE of a probe that matches its row only while the lease is valid."""
+    """Returns an UPDATE statement for a probe that changes nothing if the lease is no longer valid."""
     return (
         update(probes)
         .where(
@@ -71,7 +74,7 @@ def change_under(lease: Lease, **values: Any) -> Update:
 
 
 def must_change(connection: Connection, lease: Lease, **values: Any) -> None:
-    """Updates a probe while its lease is valid.
+    """Updates a probe if its lease is still valid.
 
     Raises:
         LeaseLostError: The lease is no longer valid.
@@ -82,12 +85,12 @@ def must_change(connection: Connection, lease: Lease, **values: Any) -> None:
 
 
 def give_back(connection: Connection, lease: Lease) -> None:
-    """Gives a lease back if it is still valid."""
+    """Releases a lease if it is still valid."""
     connection.execute(change_under(lease, **_NO_LEASE))
 
 
 def end(connection: Connection, probe_id: int, outcome: Outcome, reason: str) -> None:
-    """Ends a probe unless it has ended already."""
+    """Stores the outcome and the reason of a probe's end, unless the probe has ended already."""
     statement = (
         update(probes)
         .where(probes.c.probe_id == probe_id, _ONGOING)
@@ -98,10 +101,10 @@ def end(connection: Connection, probe_id: int, outcome: Outcome, reason: str) ->
 
 
 def append(connection: Connection, lease: Lease, measurement: Measurement, now: float) -> None:
-    """Adds a slice with its curve while the lease is valid; the end of a probe releases the lease.
+    """Stores a slice and its metric curve; releases the lease if the probe has ended.
 
-    The update comes first: it checks the lease and holds the probe's row until the commit, so that
-    two slices never get the same index.
+    The probe's row is updated first. This checks the lease and locks the row until the commit, so that two
+    slices never get the same index.
 
     Raises:
         LeaseLostError: The lease is no longer valid.
@@ -125,20 +128,20 @@ def append(connection: Connection, lease: Lease, measurement: Measurement, now: 
 
 
 def of_study(study_id: int) -> ColumnElement[bool]:
-    """The probes of one study."""
+    """Returns the SQL condition that selects the probes of one study."""
     return probes.c.study_id == study_id
 
 
 def load(
     connection: Connection, condition: ColumnElement[bool], now: float, known: Sequence[ProbeRecord] = ()
 ) -> list[ProbeRecord]:
-    """Probes with their slices and curves, oldest first.
+    """Reads probes with their slices and curves, oldest first.
 
     Args:
-        connection: Within a transaction.
-        condition: Which probes.
-        now: Seconds since the epoch.
-        known: Records that were loaded before. Only slices that were stored since then are read.
+        connection: Connection with an open transaction.
+        condition: SQL condition that selects the probes.
+        now: Present time in seconds since the Unix epoch, to tell whether leases are valid.
+        known: Records that an earlier call returned; only slices stored since that call are read.
     """
     chosen = select(probes.c.probe_id).where(condition)
     found = {record.probe_id: list(record.slices) for record in known}
@@ -164,7 +167,16 @@ def load(
 def _is_new(
     connection: Connection, chosen: Select[tuple[int]], known: Mapping[int, int]
 ) -> Callable[[Table], ColumnElement[bool]] | None:
-    """Selects rows of slices beyond the known number of each probe; None if most are new."""
+    """Returns a function that builds the SQL condition for slices that are not yet known.
+
+    Args:
+        connection: Connection with an open transaction.
+        chosen: Query for the ids of the probes.
+        known: Number of known slices by probe id.
+
+    Returns:
+        A function that maps the table of slices or curve points to a condition; None if all rows are needed.
+    """
     if not known:
         return None
     counted = (

@@ -1,4 +1,4 @@
-"""Converts records to rows and rows to records."""
+"""Converts the ledger's records to rows of the database's tables, and rows to records."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from tuner.domain.ledger import (
 )
 from tuner.domain.measurement import Measurement, Outcome, Purpose
 
-#: Fields of a measurement with a column of their own; the rest goes to the slice's `details`.
+#: Fields of a measurement that have their own column; the other fields are stored in the column `details`.
 _SLICE_COLUMNS = (
     "outcome",
     "training_seconds",
@@ -33,7 +33,7 @@ _SLICE_COLUMNS = (
 
 
 def slice_row(measurement: Measurement) -> dict[str, Any]:
-    """The columns of a slice, without its curve."""
+    """Returns the column values of a slice, without its curve."""
     data = {**measurement.to_dict(), "outcome": str(measurement.outcome), "purpose": str(measurement.purpose)}
     del data["curve"]
     columns = {name: data.pop(name) for name in _SLICE_COLUMNS}
@@ -41,7 +41,7 @@ def slice_row(measurement: Measurement) -> dict[str, Any]:
 
 
 def curve_rows(measurement: Measurement) -> list[dict[str, Any]]:
-    """The curve of one slice, one row per evaluation, without the keys of probe and study."""
+    """Returns the rows of a slice's metric curve, one per evaluation, without the ids of probe and study."""
     return [
         {
             **_values(point),
@@ -53,7 +53,7 @@ def curve_rows(measurement: Measurement) -> list[dict[str, Any]]:
 
 
 def measurement(row: Row[Any], points: Sequence[Row[Any]]) -> Measurement:
-    """The measurement of one slice, from its row and its curve points in order."""
+    """Creates the measurement of a slice from its row and its curve's rows, in order."""
     curve = [
         {
             "training_seconds": point.training_seconds,
@@ -68,12 +68,12 @@ def measurement(row: Row[Any], points: Sequence[Row[Any]]) -> Measurement:
 
 
 def study(row: Row[Any]) -> StudyRecord:
-    """A study from its row."""
+    """Creates a study record from its row."""
     return StudyRecord(**_columns(row, StudyRecord))
 
 
 def lease_state(row: Row[Any]) -> LeaseState:
-    """The state of a probe's lease, from its row."""
+    """Creates the state of a probe's lease from the probe's row."""
     return LeaseState(
         probe_id=row.probe_id,
         outcome=Outcome(row.outcome),
@@ -84,10 +84,15 @@ def lease_state(row: Row[Any]) -> LeaseState:
 
 
 def probe(row: Row[Any], slices: Sequence[Measurement], now: float) -> ProbeRecord:
-    """A probe from its row and its slices, in order.
+    """Creates a probe record from its row and its slices.
+
+    Args:
+        row: Row of the table of probes.
+        slices: Measurements of the probe's slices, in order.
+        now: Present time in seconds since the Unix epoch, to tell whether the lease is valid.
 
     Raises:
-        ValueError: The slices have different configurations, so that a row is damaged.
+        ValueError: The slices have different configurations, so the database is damaged.
     """
     if len({measurement.configuration for measurement in slices}) > 1:
         raise ValueError(f"slices of different configurations in probe {row.probe_id}")
@@ -108,7 +113,7 @@ def probe(row: Row[Any], slices: Sequence[Measurement], now: float) -> ProbeReco
 
 
 def prediction_row(record: PredictionRecord) -> dict[str, Any]:
-    """A prediction's columns."""
+    """Returns the column values of a prediction."""
     return {
         **_values(record),
         "configuration": record.configuration.key,
@@ -118,7 +123,7 @@ def prediction_row(record: PredictionRecord) -> dict[str, Any]:
 
 
 def prediction(row: Row[Any]) -> PredictionRecord:
-    """A prediction from its row."""
+    """Creates a prediction record from its row."""
     changed = {
         "configuration": Configuration.from_key(row.configuration),
         "quantiles": dict(row.quantiles),
@@ -132,36 +137,36 @@ def _pairs(quantiles: Mapping[float, float]) -> list[list[float]]:
 
 
 def fit_row(record: FitRecord) -> dict[str, Any]:
-    """A fit's columns."""
+    """Returns the column values of a model fit."""
     return _values(record)
 
 
 def fit(row: Row[Any]) -> FitRecord:
-    """A fit from its row."""
+    """Creates the record of a model fit from its row."""
     parameters = {name: (value, deviation) for name, (value, deviation) in row.parameters.items()}
     return FitRecord(**{**_columns(row, FitRecord), "parameters": parameters})
 
 
 def recommendation(row: Row[Any]) -> RecommendationRecord:
-    """A recommendation from its row."""
+    """Creates a recommendation record from its row."""
     return RecommendationRecord(**_columns(row, RecommendationRecord))
 
 
 def _columns(row: Row[Any], kind: type[Any]) -> dict[str, Any]:
-    """The columns of a row that are fields of a record."""
+    """Returns the columns of a row that are fields of the record class `kind`, by name."""
     return {field.name: getattr(row, field.name) for field in fields(kind)}
 
 
 def _values(record: Any) -> dict[str, Any]:
-    """The fields of a record as columns."""
+    """Returns the fields of a record by name, with NumPy numbers converted."""
     return _plain_numbers({field.name: getattr(record, field.name) for field in fields(record)})
 
 
 def _plain_numbers(values: Mapping[str, Any]) -> dict[str, Any]:
-    """The values with NumPy's numbers as Python's: database drivers take no others."""
+    """Converts NumPy numbers to Python numbers, because database drivers accept no others."""
     return {name: value.item() if isinstance(value, np.generic) else value for name, value in values.items()}
 
 
 def clean_text(text: str) -> str:
-    """The text without what PostgreSQL cannot store in it: NUL and unpaired surrogates."""
+    """Replaces NUL characters and unpaired surrogates, which PostgreSQL cannot store."""
     return text.replace("\0", "\ufffd").encode("utf-8", "replace").decode("utf-8")

@@ -1,4 +1,4 @@
-"""Migrates the tables of a study database to the newest revision."""
+"""Creates and migrates the tables of a study database to the newest revision."""
 
 from __future__ import annotations
 
@@ -19,17 +19,17 @@ from tuner.domain.errors import StorageError
 if TYPE_CHECKING:
     from alembic.config import Config
 
-#: Every revision, oldest first. Listed here besides the migrations themselves, so that opening a database
-#: that is up to date needs no Alembic; a test checks that both agree.
+#: All revisions, oldest first. This copy of the list in `migrations/` saves the import of Alembic if a
+#: database has the newest revision already; a test checks that both lists agree.
 REVISIONS = ("0001", "0002")
 HEAD = REVISIONS[-1]
 
-#: Optuna claims `alembic_version`.
+#: Table that stores the revision. Alembic's default name `alembic_version` is used by Optuna.
 VERSION_TABLE = "paceline_alembic_version"
 
 
 def bring_to_head(engine: Engine) -> None:
-    """Migrates a database to the newest revision; does nothing if it has that revision already.
+    """Migrates a database to the newest revision; does nothing if the database has that revision already.
 
     Raises:
         StorageError: The database cannot be written, is not a database, or a newer Paceline wrote it.
@@ -49,27 +49,30 @@ def is_at_head(engine: Engine) -> bool:
     """Whether a database has the newest revision.
 
     Raises:
-        StorageError: The revision is unknown to this version, or the database cannot be read.
+        StorageError: A newer Paceline wrote the database, or the database cannot be read.
     """
     with reading(engine) as connection:
         revision = _stored_revision(connection)
     if revision is not None and revision not in REVISIONS:
         raise StorageError(
-            f"the study database {shown(engine.url)} has revision {revision}, newer than this Paceline "
-            f"knows (up to {HEAD}); upgrade Paceline, or name another database with --storage"
+            f"the study database {shown(engine.url)} has revision {revision}, but this Paceline supports "
+            f"revisions up to {HEAD}; upgrade Paceline, or give another database with --storage"
         )
     return revision == HEAD
 
 
 def alembic_config(connection: Connection) -> Config:
-    """Alembic's configuration for our migrations over an open connection; there is no alembic.ini.
+    """Returns Alembic's configuration for Paceline's migrations; it replaces the file alembic.ini.
 
-    A new revision is drafted with `alembic.command.revision(alembic_config(connection), "what it
-    does", autogenerate=True, rev_id="0003")`, then read, corrected, and listed in `REVISIONS`.
+    To add a revision: generate it with `alembic.command.revision(alembic_config(connection), "TITLE",
+    autogenerate=True, rev_id="0003")`, check and correct it, and append its id to `REVISIONS`.
+
+    Args:
+        connection: Open connection on which the migrations run.
     """
     from alembic.config import Config
 
-    # Alembic prints to a buffer: stdout is for the results of commands.
+    # Alembic must not print to stdout, which is for the results of Paceline's commands.
     config = Config(stdout=io.StringIO())
     folder = str(Path(__file__).parent).replace("%", "%%")
     config.set_main_option("script_location", folder)
@@ -87,14 +90,14 @@ def _stored_revision(connection: Connection) -> str | None:
 
 
 def _migrate(connection: Connection) -> None:
-    # One transaction around everything: a kill half-way leaves nothing changed.
+    # The caller's transaction includes all migrations: an interrupted migration changes nothing.
     from alembic import command
 
     command.upgrade(alembic_config(connection), "head")
 
 
 def _use_write_ahead_log(engine: Engine) -> None:
-    # The mode stays with the file. Switching does not always heed the busy time-out.
+    # SQLite stores the mode in the file. The statement may fail before the busy timeout, so repeat it.
     deadline = time.monotonic() + BUSY_TIMEOUT_SECONDS
     with translated(engine.url), engine.connect() as connection:
         while True:

@@ -1,4 +1,4 @@
-"""The ledger in SQL, shared by many workers and later runs."""
+"""The ledger in a SQL database: stores studies, probes, predictions, model fits and recommendations."""
 
 from __future__ import annotations
 
@@ -28,15 +28,16 @@ _Record = TypeVar("_Record")
 
 
 class SqlLedger:
-    """A `Ledger` in a database whose tables exist; `open_storage` creates them.
+    """A `Ledger` that stores its records in a SQL database.
 
-    Several threads and processes may use one database at once; a lease is taken and checked in
-    single statements, so that one worker has it and no other.
+    Several threads and processes may use one database at the same time. A lease is taken and checked in one
+    SQL statement each, so that two workers never have a lease on the same probe. The tables must exist;
+    `open_storage` creates them.
 
     Args:
         engine: Engine of a SQLite or PostgreSQL database.
-        clock: Returns seconds since the epoch; the hosts that share a database must agree on it to within
-            a fraction of the lease.
+        clock: Returns the time in seconds since the Unix epoch. The clocks of all hosts that use the database
+            may differ by a fraction of the duration of a lease.
     """
 
     def __init__(self, engine: Engine, clock: Callable[[], float] = time.time) -> None:
@@ -105,7 +106,7 @@ class SqlLedger:
 
     def take_probe(self, probe_id: int, *, owner: str, lease_seconds: float) -> Lease:
         with writing(self._engine) as connection:
-            # The clock is read inside: waiting for the write lock takes time, too.
+            # Read the clock inside the transaction, because waiting for the write lock takes time.
             now = self._clock()
             return probe_tables.take(connection, probe_id, owner, now, now + lease_seconds)
 
@@ -127,7 +128,7 @@ class SqlLedger:
 
     def end_probe(self, probe_id: int, outcome: Outcome, reason: str) -> None:
         if outcome.can_continue:
-            raise ValueError(f"{outcome} is no end of a probe")
+            raise ValueError(f"a probe cannot end with the outcome {outcome}")
         with writing(self._engine) as connection:
             probe_tables.end(connection, probe_id, outcome, reason)
 
@@ -195,8 +196,8 @@ def _inserted(connection: Connection, table: Table, values: dict[str, Any]) -> i
 
 
 def _one_opener(connection: Connection) -> None:
-    # Two workers that start at once must find one study, not open two. On SQLite the write lock,
-    # held already, is enough.
+    # Two workers that start at the same time must open one study, not two. SQLite needs no further lock: the
+    # transaction has the write lock already.
     if connection.dialect.name == "postgresql":
         connection.exec_driver_sql("LOCK TABLE paceline_studies IN SHARE ROW EXCLUSIVE MODE")
 

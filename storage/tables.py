@@ -1,4 +1,4 @@
-"""The tables of a study database, all named `paceline_...`; Optuna's tables are beside them."""
+"""Definitions of Paceline's tables in a study database; their names start with `paceline_`."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from sqlalchemy import (
 
 from storage.plain_data import PlainData
 
-#: Every Paceline table starts with this; migrations change no other.
+#: The names of all Paceline tables start with this prefix; migrations do not change other tables.
 PREFIX = "paceline_"
 
 metadata = MetaData(
@@ -45,7 +45,8 @@ studies = Table(
     Column("created_at", Double, nullable=False),
 )
 
-#: `outcome` is `paused` while a probe may resume; the lease columns are empty while nobody holds it.
+#: Table of probes. `outcome` is `paused` while a probe can continue. The lease columns are NULL while no
+#: worker has a lease on the probe.
 probes = Table(
     "paceline_probes",
     metadata,
@@ -62,8 +63,9 @@ probes = Table(
     Column("created_at", Double, nullable=False),
 )
 
-#: Appended to, never changed. Clock, step and samples count from the start of the run; charges are the
-#: slice's own. `details` holds the rest of the measurement: step times, noise, memory, error, checkpoint.
+#: Table of slices; rows are never changed. `training_seconds`, `step` and `samples` are totals since the
+#: start of the run; `charged_seconds` and `charged_dollars` are those of the slice alone. `details` contains
+#: the other fields of the measurement, such as step times, gradient noise, memory, error and checkpoint.
 slices = Table(
     "paceline_slices",
     metadata,
@@ -80,7 +82,7 @@ slices = Table(
     Column("details", PlainData, nullable=False),
 )
 
-#: One row per evaluation. `value` is empty if the metric was not a number.
+#: Table of metric curves, one row per evaluation. `value` is NULL if the metric was NaN.
 curve_points = Table(
     "paceline_curve_points",
     metadata,

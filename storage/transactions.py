@@ -1,4 +1,4 @@
-"""Atomic transactions, on SQLite as on PostgreSQL."""
+"""Context managers for atomic transactions on SQLite and PostgreSQL."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from storage.failures import decoding, translated
 
 @contextmanager
 def writing(engine: Engine) -> Iterator[Connection]:
-    """A write transaction; commits at the end, and rolls back on any exception.
+    """Context manager for a write transaction; commits at the end, and rolls back on any exception.
 
-    On SQLite it takes the write lock at once: SQLite rejects, without waiting, a transaction that reads first
-    and writes after another process wrote.
+    On SQLite, it takes the write lock at the start. Otherwise SQLite would reject a transaction that reads
+    and then writes, if another process has written in between.
 
     Raises:
         StorageError: The database cannot be written.
@@ -28,7 +28,7 @@ def writing(engine: Engine) -> Iterator[Connection]:
 
 @contextmanager
 def reading(engine: Engine) -> Iterator[Connection]:
-    """A transaction whose statements all see one consistent snapshot of the database.
+    """Context manager for a read transaction, whose statements all see the same snapshot of the database.
 
     Raises:
         StorageError: The database cannot be read, or a row cannot be converted to a record.

@@ -1,4 +1,4 @@
-"""The first tables."""
+"""Migration 0001: creates all tables."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ depends_on = None
 
 
 def upgrade() -> None:
-    """Makes every table."""
+    """Creates all tables."""
     op.create_table(
         "paceline_studies",
         sa.Column("study_id", sa.Integer(), nullable=False),
@@ -30,7 +30,7 @@ def upgrade() -> None:
 
 
 def downgrade() -> None:
-    """Drops every table, with all that was measured."""
+    """Drops all tables with their data."""
     for name in ("curve_points", "slices", "probes", "recommendations", "fits", "predictions", "studies"):
         op.drop_table(f"paceline_{name}")
 

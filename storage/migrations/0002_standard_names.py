@@ -1,4 +1,4 @@
-"""Standard names: renames columns, and keys of the stored jobs and recommendations."""
+"""Migration 0002: renames columns, and keys in the stored jobs and recommendations, to standard terms."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ _COLUMNS = (
 
 
 def upgrade() -> None:
-    """Renames what is stored, and drops `purpose`, which was the same for every prediction."""
+    """Renames columns and JSON keys; drops the column `purpose`, which was the same for all predictions."""
     for table, old, new in _COLUMNS:
         op.execute(sa.text(f"ALTER TABLE {table} RENAME COLUMN {old} TO {new}"))
     op.drop_column("paceline_predictions", "purpose")
@@ -33,7 +33,7 @@ def upgrade() -> None:
 
 
 def downgrade() -> None:
-    """Restores the columns; keys within JSON stay as they are."""
+    """Restores the old columns; does not restore the old JSON keys."""
     purpose = sa.Column("purpose", sa.String(length=64), nullable=False, server_default="choice")
     op.add_column("paceline_predictions", purpose)
     for table, old, new in _COLUMNS:

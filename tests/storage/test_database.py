@@ -141,8 +141,8 @@ class TestRefusals:
         ("url", "message"),
         [
             ("study.db", "'study.db' is no database URL; an example is sqlite:///study.db"),
-            ("sqlite://", "names no file to store a study in"),
-            ("sqlite:///:memory:", "names no file to store a study in"),
+            ("sqlite://", "has no file to store a study in"),
+            ("sqlite:///:memory:", "has no file to store a study in"),
             ("mysql://me:secret@host/db", r"mysql://me:\*\*\*@host/db: studies are stored in SQLite or Post"),
             ("oracle:me:secret@host", r"'oracle:me:\*\*\*@host' is no database URL"),
         ],
@@ -157,13 +157,16 @@ class TestRefusals:
         assert not (tmp_path / "gone").exists()
 
     def test_a_folder_is_no_database(self, tmp_path: Path) -> None:
-        with pytest.raises(StorageError, match="is a folder; name a file in it"):
+        with pytest.raises(StorageError, match="is a folder; give a file in it"):
             open_storage(f"sqlite:///{tmp_path}")
 
     def test_an_unwritable_folder_is_named(self, shared_folder: Path) -> None:
         shared_folder.chmod(0o555)
         answer = opened_by_another_user(f"sqlite:///{shared_folder}/study.db")
-        assert f"is not writable: no right to write {shared_folder}; give this user the right" in answer
+        assert (
+            f"is not writable: no permission to write {shared_folder}; grant this user the permission"
+            in answer
+        )
 
     def test_an_unwritable_file_is_named(self, shared_folder: Path) -> None:
         shared_folder.chmod(0o777)
@@ -171,12 +174,12 @@ class TestRefusals:
         open_storage(f"sqlite:///{path}")
         path.chmod(0o444)
         answer = opened_by_another_user(f"sqlite:///{path}")
-        assert f"is not writable: no right to write {path}; give this user the right" in answer
+        assert f"is not writable: no permission to write {path}; grant this user the permission" in answer
 
     def test_a_file_that_is_no_database_is_left_as_it_is(self, tmp_path: Path) -> None:
         path = tmp_path / "notes.txt"
         path.write_text("remember the milk\n" * 100)
-        with pytest.raises(StorageError, match=r"notes.txt is not a SQLite database: .* name another file"):
+        with pytest.raises(StorageError, match=r"notes.txt is not a SQLite database: .* give another file"):
             open_storage(f"sqlite:///{path}")
         assert path.read_text() == "remember the milk\n" * 100
 
@@ -200,7 +203,7 @@ class TestRefusals:
             connection.execute(text("CREATE ROLE paceline_reader LOGIN"))
         try:
             url = parsed(postgres_url).set(username="paceline_reader")
-            with pytest.raises(StorageError, match=r"refuses what was asked: permission denied.*grant"):
+            with pytest.raises(StorageError, match=r"refuses the operation: permission denied.*grant"):
                 open_storage(url.render_as_string(hide_password=False))
         finally:
             with engine.begin() as connection:
@@ -307,7 +310,7 @@ def test_a_row_that_was_damaged_is_a_storage_error_with_a_remedy(sqlite_url: str
     with (
         open_storage(sqlite_url) as storage,
         pytest.raises(
-            StorageError, match=r"study\.db holds a row that cannot be read: .* To do: restore a copy"
+            StorageError, match=r"study\.db has a row that cannot be read: .* To do: restore a copy"
         ),
     ):
         _read_all(storage, study.study_id)

@@ -347,7 +347,7 @@ class TestSlices:
 
     def test_going_on_is_no_end(self, ledger: Ledger, study: StudyRecord) -> None:
         lease = started(ledger, study)
-        with pytest.raises(ValueError, match="paused is no end of a probe"):
+        with pytest.raises(ValueError, match="a probe cannot end with the outcome paused"):
             ledger.end_probe(lease.probe_id, Outcome.PAUSED, "")
 
     def test_a_fault_keeps_every_character_of_its_error(self, ledger: Ledger, study: StudyRecord) -> None:

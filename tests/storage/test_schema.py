@@ -72,7 +72,7 @@ def test_a_database_of_a_newer_paceline_is_left_alone(database_url: str, engine:
     open_storage(database_url).close()
     with engine.begin() as connection:
         connection.execute(text(f"UPDATE {VERSION_TABLE} SET version_num = '0999'"))
-    with pytest.raises(StorageError, match=r"has revision 0999, newer than this Paceline knows"):
+    with pytest.raises(StorageError, match=r"has revision 0999, but this Paceline supports"):
         open_storage(database_url)
 
 

@@ -54,8 +54,8 @@ def load_recording(path: Path) -> Recording:
         found = path.stat()
     except OSError as error:
         raise JobError(
-            f"{path}: the recording cannot be read: {error.strerror}; name a file as `paceline record` "
-            "writes it (.jsonl.gz)"
+            f"{path}: the recording cannot be read: {error.strerror}; give the path of a file that "
+            "`paceline record` wrote (.jsonl.gz)"
         ) from error
     return _loaded(path.resolve(), path, found.st_mtime_ns, found.st_size)
 
@@ -100,7 +100,7 @@ def _loaded(resolved: Path, path: Path, modified: int, size: int) -> Recording:
     direction = header.one_of("direction", ("maximize", "minimize"))
     runs = _runs(path, lines[1:], columns, machines)
     if not runs:
-        raise JobError(f"{path}: holds a header but no run; each further line is one")
+        raise JobError(f"{path}: has a header but no run; each line after the header is one run")
     return Recording(
         name=header.text("recording"),
         source=header.text("source", default=""),
@@ -137,14 +137,14 @@ def _columns(header: Line) -> list[int]:
     """Returns the positions of seconds, step and value in each row of a curve, as the header states them."""
     names = header.value("curve")
     if not isinstance(names, list) or not set(_COLUMNS) <= set(map(str, names)):
-        raise header.problem("curve", f"must be a list that names the columns {', '.join(_COLUMNS)}")
+        raise header.problem("curve", f"must be a list of column names with {', '.join(_COLUMNS)}")
     return [names.index(name) for name in _COLUMNS]
 
 
 def _machines(header: Line) -> dict[str, Machine]:
     tables = header.value("machines", default={})
     if not isinstance(tables, Mapping):
-        raise header.problem("machines", "must be an object: type of machine to cores and dollars_per_hour")
+        raise header.problem("machines", "must map machine types to their cores and dollars_per_hour")
     machines = {}
     for name, table in tables.items():
         inner = header.inside(f"machines.{name}", table)
@@ -169,14 +169,14 @@ def _runs(
         before = seen.setdefault((configuration, run.data_fraction), number)
         if before != number:
             raise line.problem(
-                "configuration", f"was recorded with this data_fraction in line {before} already; keep one"
+                "configuration", f"line {before} has the same configuration and data_fraction; remove one"
             )
         known = axes.setdefault(configuration.strategy, set(configuration))
         if known != set(configuration):
             odd = ", ".join(sorted(known ^ set(configuration)))
             raise line.problem(
                 "configuration",
-                f"the runs of one strategy must have the same axes, and others differ in {odd}; "
+                f"the runs of one strategy must have the same axes, but earlier lines differ in {odd}; "
                 "state every axis in every line",
             )
         runs.append(run)
@@ -254,7 +254,7 @@ def _configuration(line: Line, machines: Mapping[str, Machine]) -> Configuration
     inner = line.inside("configuration", line.value("configuration"))
     axes: dict[str, Any] = dict(inner.data)
     if not axes:
-        raise line.problem("configuration", "must name at least one axis")
+        raise line.problem("configuration", "must have at least one axis")
     for axis in ("nodes", "batch_size"):
         if axis in axes:
             axes[axis] = inner.count(axis, at_least=1)
@@ -272,7 +272,7 @@ def _configuration(line: Line, machines: Mapping[str, Machine]) -> Configuration
             hint = f"; did you mean {near[0]!r}?" if near else ""
             raise inner.problem("machine", f"the header's machines are {', '.join(machines)}{hint}")
     elif len(machines) > 1:
-        raise inner.problem("machine", f"is missing: the header prices {', '.join(machines)}")
+        raise inner.problem("machine", f"is missing: state one of {', '.join(machines)}, as in the header")
     try:
         return Configuration(axes)
     except ValueError as error:
@@ -288,13 +288,13 @@ def _curve(line: Line, columns: Sequence[int]) -> Array:
     try:
         curve = np.array([[row[i] for i in columns] for row in rows], dtype=float)
     except (IndexError, TypeError, ValueError, OverflowError):
-        raise line.problem("curve", "every row must hold a number for each column of the header") from None
+        raise line.problem("curve", "every row must have a number for each column of the header") from None
     if not np.isfinite(curve).all():
         raise line.problem(
-            "curve", "must hold finite numbers; leave such evaluations out and let `end` say why it stops"
+            "curve", "must have finite numbers only; omit other evaluations and state in `end` why it stops"
         )
     if (curve[0, :2] < 0).any() or (np.diff(curve[:, 0]) < 0).any() or (np.diff(curve[:, 1]) <= 0).any():
-        raise line.problem("curve", "seconds must not go back, and every evaluation needs a later step")
+        raise line.problem("curve", "from row to row, seconds must not decrease and steps must increase")
     return curve
 
 
@@ -376,7 +376,7 @@ class Line:
         if key in self.data:
             return self.data[key]
         if default is _ABSENT:
-            raise self.problem(key, "is missing; every line of its kind states it")
+            raise self.problem(key, "is missing; it is required")
         return default
 
     def text(self, key: str, default: Any = _ABSENT) -> str:

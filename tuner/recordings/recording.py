@@ -162,7 +162,7 @@ class Recording:
             if math.isclose(run.data_fraction, data_fraction):
                 return run
         known = ", ".join(f"{run.data_fraction:g}" for run in runs)
-        raise JobError(f"{configuration} was not recorded with data_fraction {data_fraction:g}, but {known}")
+        raise JobError(f"{configuration} has no run with data_fraction {data_fraction:g}, only with {known}")
 
     def truth_seconds(self, run: RecordedRun, target: float | None = None) -> float:
         """Returns the seconds until a run first reaches the target; infinite if the run never reaches it.

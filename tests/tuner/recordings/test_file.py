@@ -102,7 +102,7 @@ def test_notes_of_the_source_are_passed_over(tmp_path):
         (without(HEADER, "target"), ROW, "line 1: target: is missing"),
         ({**HEADER, "target": "high"}, ROW, 'line 1: target: must be a finite number, not "high"'),
         ({**HEADER, "direction": "up"}, ROW, "line 1: direction: must be 'maximize' or 'minimize'"),
-        ({**HEADER, "curve": ["seconds", "value"]}, ROW, "line 1: curve: must be a list that names"),
+        ({**HEADER, "curve": ["seconds", "value"]}, ROW, "line 1: curve: must be a list of column names"),
         (
             {**without(HEADER, "startup_seconds"), "startup_second": 2},
             ROW,
@@ -116,11 +116,11 @@ def test_notes_of_the_source_are_passed_over(tmp_path):
         (HEADER, without(ROW, "curve"), "line 2: curve: is missing"),
         (HEADER, {**ROW, "step_seconds": 0}, "line 2: step_seconds: must be a finite number above 0"),
         (HEADER, {**ROW, "data_fraction": 2}, "line 2: data_fraction: .* at most 1, not 2"),
-        (HEADER, {**ROW, "curve": [[1.0, 4]]}, "line 2: curve: every row must hold a number for each"),
-        (HEADER, {**ROW, "curve": [[2, 4, 0.1], [1, 8, 0.2]]}, "line 2: curve: seconds must not go back"),
-        (HEADER, {**ROW, "curve": [[1, 4, 0.1], [2, 4, 0.2]]}, "every evaluation needs a later step"),
-        (HEADER, {**ROW, "curve": [[1, 4, float("nan")]]}, "line 2: curve: must hold finite numbers"),
-        (HEADER, {**ROW, "configuration": {}}, "line 2: configuration: must name at least one axis"),
+        (HEADER, {**ROW, "curve": [[1.0, 4]]}, "line 2: curve: every row must have a number for each"),
+        (HEADER, {**ROW, "curve": [[2, 4, 0.1], [1, 8, 0.2]]}, "line 2: curve: .* seconds must not decrease"),
+        (HEADER, {**ROW, "curve": [[1, 4, 0.1], [2, 4, 0.2]]}, "steps must increase"),
+        (HEADER, {**ROW, "curve": [[1, 4, float("nan")]]}, "line 2: curve: must have finite numbers"),
+        (HEADER, {**ROW, "configuration": {}}, "line 2: configuration: must have at least one axis"),
         (
             HEADER,
             {**ROW, "configuration": {**ROW["configuration"], "nodes": 0}},
@@ -134,7 +134,7 @@ def test_notes_of_the_source_are_passed_over(tmp_path):
         (
             HEADER,
             {**ROW, "configuration": without(ROW["configuration"], "machine")},
-            "line 2: configuration.machine: is missing: the header prices a, b",
+            "line 2: configuration.machine: is missing: state one of a, b",
         ),
         (
             HEADER,
@@ -143,7 +143,7 @@ def test_notes_of_the_source_are_passed_over(tmp_path):
         ),
         ({**HEADER, "target": 10**400}, ROW, "line 1: target: must be a finite number"),
         (HEADER, {**ROW, "step_seconds": 10**400}, "line 2: step_seconds: must be a finite number"),
-        (HEADER, {**ROW, "curve": [[1.0, 10**400, 0.3]]}, "line 2: curve: every row must hold a number"),
+        (HEADER, {**ROW, "curve": [[1.0, 10**400, 0.3]]}, "line 2: curve: every row must have a number"),
         ({**HEADER, "extra_nodes": 10**400}, ROW, "line 1: extra_nodes: must be a whole number"),
     ],
 )
@@ -155,13 +155,15 @@ def test_what_is_wrong_is_reported_with_line_and_key(tmp_path, header, row, word
 
 
 def test_the_same_run_twice_is_refused(tmp_path):
-    with pytest.raises(JobError, match=r"line 3: configuration: was recorded .* in line 2 already"):
+    with pytest.raises(JobError, match=r"line 3: configuration: line 2 has the same configuration"):
         load_recording(written(tmp_path, HEADER, ROW, ROW))
 
 
 def test_runs_of_one_strategy_with_other_axes_are_refused(tmp_path):
     other = {**ROW, "configuration": {**ROW["configuration"], "depth": 2}}
-    with pytest.raises(JobError, match=r"line 3: configuration: .* same axes, and others differ in depth"):
+    with pytest.raises(
+        JobError, match=r"line 3: configuration: .* same axes, but earlier lines differ in depth"
+    ):
         load_recording(written(tmp_path, HEADER, ROW, other))
 
 
@@ -172,7 +174,7 @@ def test_runs_of_one_strategy_with_other_axes_are_refused(tmp_path):
         (b"\n\n", "is empty"),
         (b"[1, 2]\n", "line 1: must be a JSON object"),
         (b"{not json\n", "line 1: is not JSON"),
-        (json.dumps(HEADER).encode(), "holds a header but no run"),
+        (json.dumps(HEADER).encode(), "has a header but no run"),
         (b"\xff\xfe{}", "is not text in UTF-8"),
         (gzip.compress(b"x" * 1000, mtime=0)[:-12], "is not a whole gzip file"),
         (b"[" * 100_000, "line 1: is nested too deeply"),

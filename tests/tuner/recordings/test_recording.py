@@ -79,7 +79,7 @@ def test_the_run_of_a_configuration_is_that_with_the_largest_share_of_the_data()
     recording = recording_of(large, small)
     assert recording.run(configuration()) is large
     assert recording.run(configuration(), 0.1) is small
-    with pytest.raises(JobError, match=r"not recorded with data_fraction 1, but 0\.5, 0\.1"):
+    with pytest.raises(JobError, match=r"has no run with data_fraction 1, only with 0\.5, 0\.1"):
         recording.run(configuration(), 1.0)
 
 
