@@ -1,7 +1,10 @@
-"""Acquisition function: expected improvement over the incumbent per cost, for slices that pay for themselves.
+"""Acquisition function: expected improvement over the incumbent, divided by the cost of the next slice.
 
-Let T be a candidate's time to target, I the incumbent's, and e the seconds that the candidate's run has
-trained. The candidate's score is
+The incumbent is the candidate with the smallest expected cost. A slice is a part of a candidate's training
+that runs without interruption.
+
+Let T be a candidate's time to target, I the incumbent's time to target, and e the seconds that the
+candidate's run has trained so far. The score of the candidate is
 
     E[(log I - log T)+ | T > e]  /  (E[min(T, I) - e | T > e] x price + start-up)
 

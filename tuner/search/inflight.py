@@ -1,4 +1,7 @@
-"""Slices in flight: start and poll them, renew their leases, and count overlapping time once."""
+"""Start the slices of a search, poll them while they run, and renew the leases of their probes.
+
+Time in which several slices run is counted once (`Measurement.shared_seconds`).
+"""
 
 from __future__ import annotations
 
@@ -20,24 +23,25 @@ from tuner.search.events import SearchEvent
 from tuner.search.spans import Span, covered
 
 LEASE_SECONDS = 60.0
-#: Seconds between two polls of the slices in flight.
+#: Seconds between two polls of the running slices.
 POLL_SECONDS = 0.05
 
 
 @dataclass(kw_only=True)
 class Slice:
-    """One slice in flight.
+    """A running slice.
 
     Args:
-        lease: Lease of its probe.
-        under_way: The slice at its start, as the state of the search shows it.
+        lease: Lease of the slice's probe.
+        under_way: Description of the slice at its start, as it appears in the state of the search.
         handle: Handle from the prober.
-        clock_offset: Seconds by which its run is ahead of the prober's clock, from `transferred`.
-        started_at: When it started, in seconds of the prober's clock.
-        renew_at: When its lease is due for renewal, in seconds since the epoch.
-        pending_seconds: Seconds it has waited for nodes; they count for no budget.
-        is_crowded: Whether its ranks had to share cores with ranks of other slices.
-        shown: Step and waiting message of the last progress event.
+        clock_offset: Seconds to add to the prober's training seconds to get those of the whole run, from
+            `transferred`. It is 0 unless the run was moved here from other nodes.
+        started_at: Time at which the slice started, in seconds of the prober's clock (`Prober.now`).
+        renew_at: Time at which to renew the lease, in seconds since the epoch.
+        pending_seconds: Seconds during which the slice waited for nodes. No budget is charged for them.
+        is_crowded: Whether the ranks of the slice had to share cores with the ranks of other slices.
+        shown: Step and waiting message of the last progress event that was sent.
     """
 
     lease: Lease
@@ -52,15 +56,15 @@ class Slice:
 
     @property
     def held_since(self) -> float:
-        """When it got its nodes, in seconds of the prober's clock."""
+        """Time at which the slice got its nodes, in seconds of the prober's clock."""
         return self.started_at + self.pending_seconds
 
 
 class SlicesUnderWay:
-    """The slices that a search has in flight.
+    """Manages the running slices of a search.
 
     Args:
-        context: Context of the search.
+        context: Cluster, ledger and other parts that the search uses.
         prober: Runs the slices.
     """
 
@@ -70,11 +74,11 @@ class SlicesUnderWay:
         self._slices: list[Slice] = []
         #: Remarks on the user's script that were already shown.
         self._shown_remarks: set[str] = set()
-        #: Time spans of ended slices that overlapped with a slice still in flight.
+        #: Time spans of ended slices that overlap with a running slice.
         self._ended: list[Span] = []
 
     def capacity(self) -> Capacity:
-        """Limits on concurrent slices, and the slices in flight."""
+        """Returns the limits on concurrent slices, and a description of the running slices."""
         now = self._prober.now() if self._slices else 0.0
         spans = [(min(active.held_since, now), now) for active in self._slices]
         return Capacity(
@@ -94,11 +98,11 @@ class SlicesUnderWay:
 
         Args:
             lease: Lease of the probe.
-            under_way: The slice as the state of the search shows it.
-            until: End of the slice, on the run's clock.
+            under_way: Description of the slice, as it appears in the state of the search.
+            until: Limits of the slice, in training seconds of the whole run.
             folder: Folder of the probe.
-            stored_samples: Samples at which the ledger has scores of the probe. Other scores in the folder
-                were lost with a killed tuner.
+            stored_samples: Numbers of samples at which the ledger has scores of the probe. Scores in the
+                folder at other numbers of samples were not stored, because Paceline was killed.
         """
         take_back_ends(folder, stored_samples)
         offset = transferred(folder)
@@ -121,13 +125,14 @@ class SlicesUnderWay:
                 other.is_crowded |= load > 1.0
 
     def next_ended(self) -> tuple[Slice, Measurement] | None:
-        """Removes and returns a slice that has ended, with its measurement; None if none has.
+        """Removes one slice that has ended and returns it with its measurement; None if no slice has ended.
 
-        The caller must start the next slice before it calls this again. Otherwise a prober with a simulated
-        clock lets other slices run ahead.
+        The caller must start the slice that replaces it before the next call. Otherwise a prober with a
+        simulated clock lets the remaining slices run ahead of the new one.
 
         Raises:
-            LeaseLostError: Another worker took a slice's probe; the slice was cancelled and dropped.
+            LeaseLostError: Another Paceline process has taken over the probe of a slice. This slice is
+                cancelled, and its measurement is dropped.
         """
         for active in self._slices:
             measurement = self._prober.poll(active.handle)
@@ -141,13 +146,16 @@ class SlicesUnderWay:
         return None
 
     def end_all(self, slack_seconds: float) -> list[tuple[Slice, Measurement]]:
-        """Asks all slices to save and end, and waits for those that can, up to their grace periods.
+        """Asks all slices to save a checkpoint and end, and waits until they have ended.
+
+        It waits at most for the longest grace period of a slice and `slack_seconds`.
 
         Args:
-            slack_seconds: Seconds to wait beyond the longest grace period.
+            slack_seconds: Seconds to wait after the longest grace period.
 
         Returns:
-            The slices that ended in time, in this order; the others are still in flight.
+            The slices that ended in time, with their measurements, in the order in which they ended. Slices
+            that did not end in time are still running.
         """
         given = [self._prober.ask_to_end(active.handle) for active in self._slices]
         waits = [seconds for seconds in given if seconds is not None]
@@ -165,7 +173,7 @@ class SlicesUnderWay:
         return found
 
     def stop_all(self) -> list[tuple[Slice, Measurement]]:
-        """Stops all slices and returns their measurements so far, with outcome STOPPED."""
+        """Stops all slices immediately and returns their measurements so far, with outcome STOPPED."""
         found = []
         for active in list(self._slices):
             self._prober.cancel(active.handle)
@@ -194,11 +202,11 @@ class SlicesUnderWay:
         active.renew_at = context.clock() + LEASE_SECONDS / 3
 
     def warn(self, probe_id: int, measurement: Measurement) -> None:
-        """Shows each remark of a slice as a warning, once per search.
+        """Sends each remark of a slice to the listener as a warning, unless the search has sent it before.
 
         Args:
             probe_id: ID of the probe.
-            measurement: Measurement of the slice, in flight or ended.
+            measurement: Measurement of the slice so far; it contains the remarks.
         """
         for remark in measurement.remarks:
             if remark not in self._shown_remarks:
@@ -214,7 +222,15 @@ class SlicesUnderWay:
         self._context.say(SearchEvent(kind="progress", measurement=measurement, probe_id=probe_id))
 
     def _taken_out(self, active: Slice, measurement: Measurement) -> Measurement:
-        """Removes a slice from those in flight and returns its measurement as it is stored."""
+        """Removes a slice from the running ones and completes its measurement for the ledger.
+
+        Args:
+            active: The slice, which has ended.
+            measurement: Measurement from the prober.
+
+        Returns:
+            The measurement with training seconds of the whole run and with `shared_seconds`.
+        """
         self._slices.remove(active)
         now = self._prober.now()
         span = (min(active.held_since, now), now)

@@ -1,4 +1,8 @@
-"""The search loop: read the state, decide, start slices, store the slice that ends, decide again."""
+"""The search loop, which starts the slices that the policy chooses and stores their measurements.
+
+It repeats these steps: read the state from the ledger, let the policy decide, start slices, wait until a
+slice ends, and store its measurement.
+"""
 
 from __future__ import annotations
 
@@ -26,21 +30,23 @@ from tuner.search.runs import RunCache
 from tuner.search.state import SearchState, read_state, run_of
 from tuner.search.stopping import arrival, budget_used
 
-#: Maximum number of suggested configurations that are skipped because they failed before.
+#: If the sampler suggests a configuration that failed before, it is asked again, at most this number of
+#: times.
 _MOST_SUGGESTIONS = 50
-#: At the end of the budget, slices in flight may overrun it by their grace period and this share of the
-#: elapsed time.
+#: When the budget is used up, running slices may still save. They may take as long as their grace period and
+#: this share of the elapsed time.
 _OVERRUN_SHARE = 0.05
 
 
 @dataclass(frozen=True, kw_only=True)
 class SearchResult:
-    """The result of a search.
+    """The state of a search at its end, with the last forecasts.
 
     Args:
         state: State at the end of the search.
-        beliefs: The forecasts of the last decision; None if there were none, or if slices ended after it.
-        stop: Why the search ended.
+        beliefs: Forecasts from the last decision. None if that decision had no forecasts, or if slices with
+            new measurements ended after it.
+        stop: The last action, with the cause of the end.
     """
 
     state: SearchState
@@ -49,16 +55,19 @@ class SearchResult:
 
 
 class Search:
-    """Runs a search: carries out the decisions of a policy and stores each slice when it ends.
+    """Runs a search: carries out the decisions of a policy and stores the measurement of each slice.
 
-    While a slot is free, the policy decides what to start, until it waits. When a slice ends, the search
-    stores it and asks the policy again. Decisions depend only on the ledger and the slices in flight. So a
-    search that was killed can resume, and loses at most the slices in flight. The caller closes the prober.
+    - While fewer slices are running than allowed, the policy chooses slices to start, until it chooses to
+      wait.
+    - When a slice ends, the search stores the measurement of the slice and lets the policy decide again.
+    - Decisions depend only on the ledger and on the running slices. So a search that was killed can resume
+      and loses at most the slices that were running.
+    - The caller must close the prober.
 
     Args:
-        context: Context of the search.
-        prober: Runs slices.
-        policy: Decides what to run.
+        context: Job, cluster, ledger and other parts that the search uses.
+        prober: Runs the slices.
+        policy: Chooses the actions.
     """
 
     def __init__(self, context: SearchContext, prober: Prober, policy: Policy) -> None:
@@ -69,11 +78,12 @@ class Search:
         self._runs = RunCache(context.job)
         self._probes: list[ProbeRecord] = []
         self._held: Lease | None = None
-        #: Decision, trial number and configuration that Optuna suggested, while no nodes are free for it.
+        #: The decision to ask Optuna, with the trial number and the suggested configuration; None unless this
+        #: configuration waits for free nodes.
         self._asked: tuple[Decision, int, Configuration] | None = None
 
     def state(self) -> SearchState:
-        """The present state of the search."""
+        """Reads the present state of the search from the ledger and the running slices."""
         context = self._context
         self._probes = context.ledger.probes(context.study.study_id, self._probes)
         capacity = self._slices.capacity()
@@ -82,12 +92,13 @@ class Search:
         )
 
     def run(self) -> SearchResult:
-        """Searches until the policy stops.
+        """Searches until the policy stops the search, and returns the result.
 
-        An error or interrupt also ends all slices in flight. After an interrupt, their time is charged.
+        An error or an interrupt by the user ends all running slices. After an interrupt, the time of these
+        slices is charged.
 
         Raises:
-            StorageError: Another worker has taken a probe of this study.
+            StorageError: Another Paceline process has taken over a probe of this study.
         """
         try:
             # The fits use small matrices. With several BLAS threads and busy ranks, they took ten times as
@@ -121,7 +132,11 @@ class Search:
             self._await_one()
 
     def _fill(self) -> SearchResult | None:
-        """Starts slices until no capacity is left or the policy waits; returns the result if it stops."""
+        """Starts slices until no more may run at once, or the policy waits or stops the search.
+
+        Returns:
+            The result of the search if the policy stops it, else None.
+        """
         while True:
             state = self.state()
             capacity = state.capacity
@@ -161,7 +176,7 @@ class Search:
 
     @staticmethod
     def _fits_now(state: SearchState, action: Action) -> bool:
-        """Whether there is capacity for the action now. If not, the policy decides again later."""
+        """Whether the limits on slices and nodes allow the action now. If not, the policy decides later."""
         if isinstance(action, Continue):
             return state.fits(_probe(state, action.probe_id).configuration)
         return not isinstance(action, Start) or state.fits(action.configuration)
@@ -185,7 +200,7 @@ class Search:
             context.sleep(POLL_SECONDS)
 
     def _give_leases_back(self) -> None:
-        """Releases all leases of this process; an interrupt may come before a leased slice starts."""
+        """Releases all leases of this process, also those of probes whose slice has not started."""
         context = self._context
         for probe in context.ledger.probes(context.study.study_id, self._probes):
             if probe.lease is not None and probe.lease.owner == context.owner:
@@ -233,7 +248,7 @@ class Search:
         self._slices.start(lease, under_way, action.until, folder, stored_samples)
 
     def _suggested(self, state: SearchState) -> tuple[int, Configuration]:
-        """Trial number and configuration that Optuna suggests; skips configurations that failed."""
+        """Asks Optuna for a configuration that has not failed, and returns its trial number and itself."""
         given_up, trials = state.given_up, self._context.trials
         number, configuration = trials.ask()
         for _ in range(_MOST_SUGGESTIONS):
@@ -244,7 +259,7 @@ class Search:
         return number, configuration
 
     def _start_asked(self, state: SearchState) -> None:
-        """Starts the configuration that Optuna suggested."""
+        """Starts the probe of the configuration that Optuna suggested and that waits for free nodes."""
         assert self._asked is not None
         (decision, number, configuration), self._asked = self._asked, None
         lease = self._new_probe(configuration, Purpose.TRAINING, number)
@@ -262,7 +277,8 @@ class Search:
         )
 
     def _begin(self, state: SearchState, action: Start) -> Lease:
-        # A probe whose first slice was interrupted resumes in its folder.
+        # If there is a probe of this configuration that has not trained, because its first slice was
+        # interrupted, continue this probe in its folder.
         for probe in state.probes:
             if probe.probe_id in state.capacity.probe_ids:
                 continue
@@ -306,22 +322,30 @@ class Search:
             self._end_trial(state, probe)
 
     def _keep_lease(self, lease: Lease | None) -> None:
-        """Holds the last probe's lease until the next decision, so that no other tuner takes the probe.
+        """Keeps the lease of the last ended slice until the next decision, and releases the previous lease.
 
-        The lease is not held longer: nothing renews it, and an expired lease means a killed tuner.
+        So no other Paceline process takes the probe before the decision. The lease is not kept longer,
+        because nothing renews it, and because an expired lease counts as that of a killed process.
+
+        Args:
+            lease: Lease of the slice that has just ended; None to release the previous lease only.
         """
         previous, self._held = self._held, lease
         if previous is not None and (lease is None or lease.probe_id != previous.probe_id):
             self._context.ledger.release(previous)
 
     def _end_all(self, state: SearchState, stop: Stop) -> bool:
-        """Ends the slices in flight at the end of the search, charges and stores them.
+        """Ends the running slices at the end of the search, and charges and stores them.
 
-        At the end of the budget, slices are first asked to save. If the search resumes, a run resumes from
-        its newest checkpoint. Scores after this checkpoint are stored too.
+        If the budget ended the search, the slices are first asked to save a checkpoint. All scores are
+        stored, even those after the newest checkpoint, from which a later search resumes the run.
+
+        Args:
+            state: State of the search.
+            stop: The cause of the end.
 
         Returns:
-            Whether the slices showed anything new.
+            Whether any of these slices measured a score or a step time.
         """
         ended: list[Measurement] = []
         if stop.kind is StopKind.BUDGET:
@@ -332,11 +356,17 @@ class Search:
         return any(measurement.curve or measurement.ranks for measurement in ended)
 
     def _stop_all(self, state: SearchState, error: str | None = None) -> list[Measurement]:
-        """Stops the slices in flight immediately, and stores and returns their measurements."""
+        """Stops the running slices immediately, stores their measurements and returns them.
+
+        Args:
+            state: State of the search.
+            error: Message to store with each slice; None if the slices were not interrupted.
+        """
         ended: list[Measurement] = []
         for active, measurement in self._slices.stop_all():
             before = _probe(state, active.lease.probe_id).measurement
-            # If the clock includes start-up, its times are wrong, and the resumed run shows the scores again.
+            # If the training seconds include the start-up, they are wrong. Then leave the scores out: the run
+            # will have the same scores again when it resumes.
             is_clear = not measurement.counts_startup
             stopped = replace(
                 measurement,
@@ -368,15 +398,16 @@ class Search:
         self._end(state, probe, action.reason)
 
     def _end(self, state: SearchState, probe: ProbeRecord, reason: str) -> None:
-        """Ends a probe on purpose, unless it has ended already."""
+        """Stores that a probe was ended on purpose. Does nothing if the probe has ended already."""
         if probe.outcome.can_continue:
             self._context.ledger.end_probe(probe.probe_id, Outcome.STOPPED, reason)
             self._end_trial(state, replace(probe, outcome=Outcome.STOPPED))
 
     def _settle(self, state: SearchState, stop: Stop) -> None:
-        """Ends the Optuna trials of all open runs, unless budget or faults ended the search.
+        """Ends the Optuna trials of all runs that could still continue.
 
-        After those, the runs may resume.
+        If the budget or faults ended the search, the trials stay open, because a later search may continue
+        these runs.
         """
         if stop.kind in (StopKind.BUDGET, StopKind.FAULTS):
             return
@@ -385,7 +416,13 @@ class Search:
                 self._end_trial(state, replace(run.probe, outcome=Outcome.STOPPED))
 
     def _started_folder(self, probe: ProbeRecord) -> Path:
-        """Folder of a started probe: that of its checkpoint, even if the output folder has changed."""
+        """Returns the folder of a started probe.
+
+        It is the folder with the probe's checkpoint, which may be in an earlier output folder.
+
+        Raises:
+            StorageError: The checkpoint is missing.
+        """
         measured = probe.measurement
         if measured is None or measured.checkpoint is None:
             return self._probe_folder(probe.probe_id)
@@ -422,7 +459,7 @@ def _probe(state: SearchState, probe_id: int) -> ProbeRecord:
 def _expected_seconds(
     state: SearchState, decision: Decision, configuration: Configuration, until: Until
 ) -> float:
-    """Seconds for which a slice is expected to hold its nodes; 0 if unknown."""
+    """Predicts for how many seconds a slice will use its nodes; 0 if unknown."""
     if not state.terms.is_training:
         return 0.0
     run = None if isinstance(decision.action, Ask) else run_of(state, configuration)

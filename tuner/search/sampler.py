@@ -1,4 +1,4 @@
-"""Optuna samplers that suggest feasible configurations only, and the space as Optuna distributions."""
+"""Optuna samplers that suggest only feasible configurations, and the search space as Optuna distributions."""
 
 from __future__ import annotations
 
@@ -16,20 +16,26 @@ from optuna.trial import FrozenTrial
 from search_spaces import AxisValue, Choice, Configuration, FloatRange, ListedSpace, OneOf, SearchSpace
 from tuner.domain.measurement import Purpose
 
-#: Number of attempts to get a feasible suggestion before a configuration is drawn at random.
+#: If the sampler makes this number of infeasible suggestions in a row, a feasible configuration is drawn at
+#: random.
 _ATTEMPTS = 10
-#: The same for a listed space. Fewer, because GP repeats its suggestion, which moves to the nearest entry.
+#: The same number for a space that is a list of recorded runs. It is smaller because Optuna's GP sampler
+#: repeats its suggestion. Then the suggestion is replaced by the most similar entry of the list.
 _LISTED_ATTEMPTS = 2
 #: Number of random trials before TPE and GP learn from trials.
 _STARTUP_TRIALS = 5
 
 
 def distributions(space: SearchSpace, more: Mapping[str, Any] | None = None) -> dict[str, BaseDistribution]:
-    """The axes of a space as Optuna distributions.
+    """Converts the axes of a search space to Optuna distributions.
 
     Args:
-        space: The space.
-        more: Further values to allow, by axis: the present settings may be outside the space.
+        space: The search space.
+        more: Maps an axis to a value that its distribution must include. This is for the user's present
+            settings, which may be outside the space.
+
+    Returns:
+        Maps each axis to its distribution.
     """
     return {axis: _distribution(choice, (more or {}).get(axis)) for axis, choice in space.axes.items()}
 
@@ -48,10 +54,18 @@ def _distribution(choice: Choice, more: Any) -> BaseDistribution:
 
 
 def knob_distributions(space: SearchSpace, strategy: str) -> dict[str, CategoricalDistribution]:
-    """The knobs of one strategy as Optuna distributions.
+    """Converts the knobs of one strategy to Optuna distributions.
 
-    Optuna requires one distribution per name. So a knob that several strategies share has the levels of all
-    of them. `StudyTrials.ask` moves a level that a strategy does not have to the nearest one that it has.
+    Optuna requires the same distribution for a parameter name in all trials. So if several strategies have a
+    knob of the same name, its distribution has the levels of all these strategies. If Optuna suggests a level
+    that the strategy does not have, `StudyTrials.ask` replaces it by the nearest level of the strategy.
+
+    Args:
+        space: The search space.
+        strategy: Name of the strategy.
+
+    Returns:
+        Maps each knob to its distribution.
     """
     offered: dict[str, dict[AxisValue, None]] = {}
     strategies = space.axes["strategy"].levels() if "strategy" in space.axes else [strategy]
@@ -66,9 +80,14 @@ def knob_distributions(space: SearchSpace, strategy: str) -> dict[str, Categoric
 
 
 def untried(study: Study, space: ListedSpace) -> list[Configuration]:
-    """Configurations of a listed space that have no trial yet; all of them once each has one.
+    """Returns the recorded configurations that have no trial yet, or all if each of them has a trial.
 
-    Timing probes do not count. Replaying a recorded run again would show nothing new.
+    A recorded run is replayed only once, because a second replay would show nothing new. Trials of timing
+    probes do not count.
+
+    Args:
+        study: The Optuna study with the trials.
+        space: The list of recorded configurations.
     """
     tried = {
         Configuration(trial.params)
@@ -82,10 +101,10 @@ def untried(study: Study, space: ListedSpace) -> list[Configuration]:
 
 
 class ProposedSampler(RandomSampler):
-    """Sampler that returns a configuration chosen by the search, to store it as an Optuna trial.
+    """Sampler that always suggests one given configuration, to store it as an Optuna trial.
 
     Args:
-        proposed: The configuration of every trial.
+        proposed: The configuration, which the search has chosen.
     """
 
     def __init__(self, proposed: Configuration) -> None:
@@ -101,16 +120,17 @@ class ProposedSampler(RandomSampler):
 class FeasibleSampler(BaseSampler):
     """Wraps an Optuna sampler and asks it again until its suggestion is feasible.
 
-    Infeasible suggestions do not become trials, because TPE learns nothing from failed trials. Knobs do not
-    affect feasibility and are sampled one by one once the strategy is known. The seed includes the number of
-    the first trial, so a study that resumes in another process does not repeat its suggestions. In a listed
-    space, configurations that were tried are excluded, and a suggestion that is not in the list moves to the
-    nearest entry.
+    - Infeasible suggestions do not become trials, because TPE learns nothing from failed trials.
+    - The knobs of a strategy do not affect feasibility. They are sampled one by one after the strategy.
+    - The wrapped sampler is seeded with `seed` and the number of the first trial that it suggests. So a study
+      that resumes in another process does not repeat its suggestions.
+    - If the space is a list of recorded runs, configurations that have a trial are not suggested again. A
+      suggestion that is not in the list is replaced by the most similar entry.
 
     Args:
-        make_inner: Makes the wrapped sampler, from the argument `seed`.
+        make_inner: Function that makes the wrapped sampler; it is called with the keyword argument `seed`.
         space: The search space.
-        seed: Seed of all draws.
+        seed: Seed of the wrapped sampler and of random suggestions.
     """
 
     def __init__(self, make_inner: Callable[..., BaseSampler], space: SearchSpace, seed: int) -> None:
@@ -133,7 +153,11 @@ class FeasibleSampler(BaseSampler):
         return drawn.as_dict()
 
     def _with_own_knobs(self, values: Mapping[str, Any]) -> Configuration:
-        """A configuration with only the knobs of its strategy; knobs without a value get the first level."""
+        """Makes a configuration from the values of the axes, with the knobs of its strategy.
+
+        Args:
+            values: Maps axes, and possibly knobs, to values. A knob without a value gets the first level.
+        """
         plain = Configuration({axis: values[axis] for axis in self._space.axes})
         knobs = self._space.knob_choices(plain.strategy)
         return plain.replaced(**{n: choice.nearest(values.get(n, "")) for n, choice in knobs.items()})
@@ -152,7 +176,7 @@ class FeasibleSampler(BaseSampler):
         if isinstance(space, ListedSpace):
             space, attempts = ListedSpace(configurations=tuple(untried(study, space))), _LISTED_ATTEMPTS
         for _ in range(attempts):
-            # Values that the inner sampler does not suggest, such as in its first trials, are drawn.
+            # The wrapped sampler suggests no values in its first trials; these are drawn at random.
             values = {**self._draw(rng, space), **inner.sample_relative(study, trial, learnt)}
             if space.is_feasible(self._with_own_knobs(values)):
                 break
@@ -178,16 +202,17 @@ class FeasibleSampler(BaseSampler):
 
 
 def baseline_sampler(name: str, space: SearchSpace, seed: int) -> BaseSampler:
-    """An Optuna sampler, wrapped so that it suggests feasible configurations only.
+    """Makes an Optuna sampler that suggests only feasible configurations.
 
     Args:
-        name: `tpe`, `gp` or `random`.
+        name: Name of the Optuna sampler: `tpe`, `gp` or `random`.
         space: The search space.
         seed: Seed of the sampler.
     """
     make: dict[str, Callable[..., BaseSampler]] = {
         "tpe": partial(optuna.samplers.TPESampler, n_startup_trials=_STARTUP_TRIALS, constant_liar=True),
-        # Only some trials have knobs, so these are sampled independently; the warning would not help.
+        # Only some trials have knobs, so Optuna samples these independently. Its warning about this is of no
+        # use to the user.
         "gp": partial(
             optuna.samplers.GPSampler, n_startup_trials=_STARTUP_TRIALS, warn_independent_sampling=False
         ),
