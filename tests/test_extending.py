@@ -20,7 +20,8 @@ import numpy as np
 from search_spaces import STRATEGIES, Configuration, with_knobs
 from tuner.analytic.step_time_laws import Network
 from tuner.analytic.step_time_model import fit_seconds
-from tuner.analytic.strategy_laws import batch_seconds
+from tuner.analytic.strategy_encoding import setup_of
+from tuner.analytic.strategy_laws import batch_seconds, disagreement, disagreement_parameters
 from tuner.domain.cluster import Cluster
 
 what = with_knobs(Configuration(nodes=8, batch_size=64, learning_rate=0.1, strategy="momentum_averaging"))
@@ -31,6 +32,13 @@ assert abs(found[0] - (0.02 + 2 * 3 * (1e-3 + 1e-2) / 8)) < 1e-12, found
 model = fit_seconds([], Cluster(node_counts=(1, 8)), 1_000_000, strategies=[what.strategy])
 mean, _ = model.log_seconds_per_sample([what, what.replaced(strategy="all_reduce").without("tau")])
 assert np.isfinite(mean).all() and mean[0] != mean[1]
+own, plain = (
+    disagreement(setup_of(with_knobs(what.replaced(strategy=name).without("tau")), 8))
+    for name in ("momentum_averaging", "local_sgd")
+)
+assert own == 2 * plain > 0, (own, plain)
+costs = [parameter.name for parameter in disagreement_parameters(["momentum_averaging"]).values()]
+assert costs == ["log samples that disagreement costs averaging with momentum"], costs
 """
 
 EMULATE = """
@@ -123,18 +131,24 @@ def extended(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for name in (
         "tuner/strategies/momentum_averaging.py",
         "tuner/analytic/tree_averaging.py",
+        "tuner/analytic/momentum_samples.py",
         "tuner/launchers/nice_nodes.py",
         "tuner/probes/commands/key_value_source.py",
     ):
         (folder / name).write_text(BLOCKS[name])
-    imported, line = (
-        re.findall(f"`({pattern})`", PAGE)[0]
-        for pattern in (r"from tuner\.analytic\.tree_averaging import \w+", r'"tree_averaging": \w+')
-    )
     traits = "search_spaces/strategy_traits.py"
     insert(folder / traits, "    # New strategies go here.", BLOCKS[traits].strip() + ",")
-    insert(folder / "tuner/analytic/strategy_laws.py", "    # New laws of step time go here.", line + ",")
-    insert(folder / "tuner/analytic/strategy_laws.py", "import math", imported)
+    laws = folder / "tuner/analytic/strategy_laws.py"
+    for module, name, kind in (
+        ("tree_averaging", "tree_averaging", "step time"),
+        ("momentum_samples", "momentum_averaging", "samples"),
+    ):
+        imported, line = (
+            re.findall(f"`({pattern})`", PAGE)[0]
+            for pattern in (rf"from tuner\.analytic\.{module} import \w+", rf'"{name}": \w+')
+        )
+        insert(laws, f"    # New laws of {kind} go here.", line + ",")
+        insert(laws, "import math", imported)
     launchers = "tuner/launchers/registry.py"
     insert(folder / launchers, "    # New launchers go here.", BLOCKS[launchers].strip())
     sources = "tuner/job/command_section.py"

@@ -84,7 +84,10 @@ def test_the_baseline_is_one_of_the_recorded_configurations(tmp_path):
             'nodes = 2\nmachin = "large"\nbatch_size = 32\nlearning_rate = 0.1',
             "unknown key 'baseline.machin'; did you mean 'baseline.machine'",
         ),
-        ("nodes = 2\nmachine = [1]\nbatch_size = 32\nlearning_rate = 0.1", r"baseline: axis 'machine' has the value \[1\]"),
+        (
+            "nodes = 2\nmachine = [1]\nbatch_size = 32\nlearning_rate = 0.1",
+            r"baseline: axis 'machine' has the value \[1\]",
+        ),
     ],
 )
 def test_a_baseline_that_was_not_recorded_is_refused(tmp_path, stated, words):
