@@ -1,4 +1,11 @@
-"""Asynchronous strategies: ranks step without a barrier and exchange parameters every tau steps."""
+"""Asynchronous strategies: ranks step without a barrier and exchange parameters every tau steps.
+
+Ranks communicate through a `Transport`, which needs no matching call on the other rank:
+
+- Publish and fetch: a rank publishes its newest parameters, and any rank may fetch a copy.
+- Push: a rank sends a message into the mailbox of another rank.
+- Ask, answer and reply: a rank sends a request with a vector; the other rank sends a reply with a vector.
+"""
 
 from __future__ import annotations
 
@@ -17,26 +24,26 @@ from tuner.strategies.moments import wait_for
 from tuner.strategies.strategy import Exchange, Links, Share, Strategy
 from tuner.transport import Transport
 
-#: The channel in which ranks publish their parameters to peers.
+#: The transport's channel in which ranks publish their parameters.
 PARAMETERS_CHANNEL = 0
 
 
 class PeerRule(ABC):
-    """What one rank does at an exchange without a barrier.
+    """The rule by which one rank exchanges parameters with other ranks, without a barrier.
 
     A rule changes `flat.vector` only by adding to it. This preserves Nesterov's look-ahead, and the steps
-    that were made while a message traveled.
+    that the rank made while a message was being sent.
 
     Args:
         tau: Steps between two exchanges.
 
     Attributes:
-        exchanges_before_step: Whether an exchange comes before the step, on the parameters that the step
-            starts from, or after it.
+        exchanges_before_step: Whether an exchange comes before the optimizer's step (True) or after it
+            (False).
         flat: The rank's parameters.
-        links: What connects the rank to the others.
+        links: The rank's connections to the other ranks.
         transport: The transport of `links`.
-        rng: The rank's own generator, for drawing peers.
+        rng: The rank's own random generator, for choosing peers.
     """
 
     exchanges_before_step = True
@@ -49,63 +56,79 @@ class PeerRule(ABC):
         self.tau = tau
 
     def meet(self, flat: FlatParameters, links: Links, rng: np.random.Generator) -> None:
-        """Takes over a rank's parameters, which are equal on all ranks, and calls `start`."""
+        """Sets the attributes, then calls `start`. The parameters are equal on all ranks at this time."""
         assert links.transport is not None
         self.flat, self.links, self.transport, self.rng = flat, links, links.transport, rng
         self._plain = torch.empty_like(flat.vector)
         self.start()
 
     def start(self) -> None:  # noqa: B027
-        """Prepares the rule, once its attributes are set."""
+        """Initializes the rule's own state; called when the attributes are set."""
 
     @abstractmethod
     def exchange(self, step: int) -> float | None:
-        """Exchanges; called every tau steps, `step` steps after the run began.
+        """Exchanges parameters with other ranks; called every tau steps.
+
+        Args:
+            step: Number of steps since the run began.
 
         Returns:
-            Age in steps of what was mixed in; None if nothing was.
+            Age, in steps, of the parameters that were mixed in; None if none were.
         """
 
     def attend(self, step: int) -> bool:
-        """Answers requests of other ranks and applies what has arrived.
+        """Replies to requests of other ranks and applies the messages that have arrived.
+
+        Args:
+            step: Number of steps since the run began.
 
         Returns:
-            Whether nothing that this rank started is still in flight.
+            Whether this rank has received the replies to all its requests, or expects no more of them.
         """
         return True
 
     def plain(self) -> Tensor:
-        """The rank's parameters without look-ahead (see `FlatParameters.plain`)."""
+        """Returns the rank's parameters without look-ahead (see `FlatParameters.plain`)."""
         return self.flat.plain(self._plain)
 
     def draw(self, ranks: Sequence[int]) -> int:
-        """One of some ranks, drawn uniformly."""
+        """Chooses one of the ranks at random, with equal probabilities."""
         return int(ranks[int(self.rng.integers(len(ranks)))])
 
     def score_vector(self) -> Tensor | None:
-        """What this rank adds to the evaluated mean: its parameters. None if it adds nothing."""
+        """Returns this rank's contribution to the evaluated parameters, `(num_parameters,)`.
+
+        By default these are the rank's own parameters, and their mean over all ranks is evaluated. The result
+        is None if the rank contributes nothing.
+        """
         return self.plain()
 
     @abstractmethod
     def state(self) -> dict[str, Any]:
-        """The state, besides parameters, that a checkpoint must contain; can be saved by `torch.save`."""
+        """Returns the state, besides parameters, that a checkpoint must contain; `torch.save` can save it."""
 
     @abstractmethod
     def load(self, state: Mapping[str, Any], *, of_all: Sequence[Mapping[str, Any]], is_twin: bool) -> None:
-        """Resumes from what `state` returned; parameters are loaded before. See `Strategy.load`."""
+        """Restores the state that `state` returned; parameters are loaded before. See `Strategy.load`.
+
+        Args:
+            state: The saved state of this rank.
+            of_all: The saved states of all known ranks.
+            is_twin: Whether `state` is that of another rank, because this rank's state is lost.
+        """
 
     def close(self) -> None:  # noqa: B027
-        """Ends what runs concurrently with the training."""
+        """Ends threads that run concurrently with the training."""
 
 
 class Asynchronous(Strategy):
-    """Trains a rank's own replica on its share of each batch, and mixes it with others by a rule.
+    """Trains a rank's own replica on its share of each batch, and exchanges parameters by a rule.
 
-    The loss is the mean over the rank's own share: each rank follows its own gradient. A single rank trains
-    the plain model, without a flat vector and without messages.
+    The loss is the mean over the rank's own share, so each rank follows its own gradient. A single rank
+    trains the plain model, without a flat vector and without messages.
 
     Args:
-        rule: What happens at an exchange.
+        rule: The rule by which ranks exchange parameters.
     """
 
     def __init__(self, rule: PeerRule) -> None:
@@ -171,7 +194,7 @@ class Asynchronous(Strategy):
 
     @contextmanager
     def scored_parameters(self) -> Iterator[None]:
-        """The model as it is: only a single rank is evaluated this way."""
+        """Context manager that leaves the model unchanged; allowed for a single rank only."""
         assert self._flat is None, "without a barrier, use own_score_vector and scoring"
         yield
 
@@ -181,7 +204,8 @@ class Asynchronous(Strategy):
 
     def state(self) -> dict[str, Any]:
         rule = {} if self._flat is None else self._rule.state()
-        # An emulated run may be saved between a rank's exchange and the end of its step.
+        # In an emulated run (on this host under a virtual clock), a checkpoint may be saved between a rank's
+        # exchange and the end of its step.
         return {"step": self._step, "rule": rule, "staleness": self._staleness}
 
     def load(
@@ -199,7 +223,7 @@ class Asynchronous(Strategy):
 
     def _exchange(self) -> None:
         assert self._flat is not None
-        # Finish computing what is exchanged first; that is no waiting for other ranks.
+        # The device first finishes computing the parameters. This time is not waiting for other ranks.
         wait_for(self._flat.vector.device)
         began = time.perf_counter()
         with torch.no_grad():

@@ -1,4 +1,9 @@
-"""Strategies with a server: the center that ranks exchange with, served by a thread of one rank."""
+"""Strategies with a server: ranks exchange parameters with a common vector, the center.
+
+A thread of one rank, the leader, serves the center. Another rank sends a request with a vector
+(`Transport.ask`). The server changes the center by the request and sends a reply with a vector
+(`Transport.answer`).
+"""
 
 from __future__ import annotations
 
@@ -16,26 +21,33 @@ from tuner.strategies.strategy import Links
 from tuner.strategies.timeouts import AdaptiveTimeout
 from tuner.transport import Received
 
-#: How often the thread checks whether it should end, seconds.
+#: Interval at which the server's thread checks whether it should end, seconds.
 _POLL_SECONDS = 0.2
-#: The server's thread must get the interpreter between two operations of the training, not after 5 ms.
+#: Interval at which Python switches between threads, seconds. Python's default of 5 ms would let requests
+#: wait while the training computes.
 _SWITCH_SECONDS = 0.0005
 
-#: How long a rank waits for the server before it checks whether the server still responds, seconds.
+#: Interval at which a rank that waits for a reply checks whether the server still responds, seconds.
 _WAIT_SECONDS = 0.1
 
-#: Timeout for a server that has not answered yet, and the smallest timeout, seconds.
+#: Timeout until reply times are known, and the smallest timeout, seconds.
 _FIRST_TIMEOUT_SECONDS, _LEAST_TIMEOUT_SECONDS = 10.0, 0.25
 
 Serve = Callable[[Tensor, Tensor, Tensor], None]
-"""`serve(center, asked, out)`: changes the center by what was asked, and writes the answer."""
+"""Function `serve(center, asked, out)`: changes the center by a request, and writes the reply.
+
+Args:
+    center: The center, changed in place.
+    asked: The vector of the request.
+    out: The vector of the reply, overwritten.
+"""
 
 
 class CenterClient:
-    """Waits for answers of the leader's server, as long as they usually take, and accepts late ones.
+    """Waits for replies of the leader's server, up to an adaptive timeout, and accepts late replies.
 
     Args:
-        links: To the other ranks.
+        links: This rank's connections to the other ranks.
     """
 
     def __init__(self, links: Links) -> None:
@@ -45,7 +57,14 @@ class CenterClient:
         self._late: set[int] = set()
 
     def answer(self, server: int) -> Received | None:
-        """Waits for the answer while the server is the leader; None if it comes later, or never."""
+        """Waits for the reply to a request, while the server is the leader.
+
+        Args:
+            server: The rank that serves the center.
+
+        Returns:
+            The reply; None if it did not arrive before the timeout, or if another rank has become the leader.
+        """
         began = time.perf_counter()
         limit = self._timeout.seconds
         while (left := limit - (time.perf_counter() - began)) > 0:
@@ -60,7 +79,7 @@ class CenterClient:
         return None
 
     def late_answers(self) -> Iterator[Received]:
-        """Answers that have arrived after their timeout."""
+        """Yields the replies that have arrived after their timeout."""
         for server in sorted(self._late):
             answer = self._transport.reply(server)
             if answer is not None:
@@ -68,20 +87,22 @@ class CenterClient:
                 yield answer
 
     def is_settled(self) -> bool:
-        """Whether no answer of a live rank is still to come."""
+        """Whether this rank expects no more replies from live ranks."""
         return not self._late & set(self._links.live_ranks())
 
 
 class CenterServer:
-    """Stores the center, on the CPU, and serves one exchange at a time, in order of arrival.
+    """Stores the center on the CPU, and serves requests one at a time, in order of arrival.
 
-    Every rank has a server, whose thread sleeps until a request arrives. Ranks ask the leader's. If the
-    leader falls silent, the next leader takes over, with the center as it last saw it.
+    Every rank has a server, whose thread sleeps until a request arrives. Ranks send requests to the leader's
+    server. If the leader stops responding, the next leader takes over with the center as that rank last saw
+    it.
 
     Args:
-        links: To the other ranks; `next_request` and `answer` are called in the server's thread.
-        serve: Changes the center by a request, and writes the answer.
-        first_center: The initial center, made when it is first needed.
+        links: This rank's connections to the other ranks. The server's thread calls the transport's
+            `next_request` and `answer`.
+        serve: Changes the center by a request, and writes the reply.
+        first_center: Returns the initial center; called when the center is first needed.
     """
 
     def __init__(self, links: Links, serve: Serve, first_center: Callable[[], Tensor]) -> None:
@@ -98,26 +119,26 @@ class CenterServer:
         self._old_switch_seconds = sys.getswitchinterval()
 
     def start(self) -> None:
-        """Starts serving."""
+        """Starts the server's thread."""
         sys.setswitchinterval(_SWITCH_SECONDS)
         self._thread = threading.Thread(target=self._run, name="center", daemon=True)
         self._thread.start()
 
     def prepare(self) -> None:
-        """Creates the first center, before the parameters that it copies change."""
+        """Creates the initial center, before the parameters that it is copied from change."""
         with self._lock:
             self._ensured()
 
     def exchange(self, sender: int, asked: Tensor, out: Tensor) -> int:
-        """Serves one request, of this rank or of another.
+        """Serves one request, of this rank or of another rank.
 
         Args:
-            sender: The rank that asks.
-            asked: The vector it sent, on the CPU.
-            out: The answer is written here; on the CPU.
+            sender: The rank that sent the request.
+            asked: The vector of the request, on the CPU.
+            out: The vector of the reply, on the CPU, overwritten.
 
         Returns:
-            Exchanges of other ranks since the last one of `sender`.
+            Number of requests of other ranks that were served since the last request of `sender`.
         """
         with self._lock:
             self._serve(self._ensured(), asked, out)
@@ -127,23 +148,30 @@ class CenterServer:
             return since
 
     def undisturbed(self) -> threading.Lock:
-        """A context in which no exchange is served, for changing what the first center copies."""
+        """Returns a lock; while it is held, no request is served.
+
+        The training holds it to change the vector that the initial center is copied from.
+        """
         return self._lock
 
     def held(self) -> Tensor | None:
-        """A copy of the center if this rank is the leader, else None."""
+        """Returns a copy of the center if this rank is the leader, else None."""
         if self._links.leader() != self._links.rank:
             return None
         with self._lock:
             return self._ensured().clone()
 
     def forget(self) -> None:
-        """Drops the center of a former leader, which would be out of date if it led again."""
+        """Deletes the center of a former leader, since it would be out of date if this rank led again."""
         with self._lock:
             self._center = None
 
     def load(self, centers: Sequence[Tensor | None]) -> None:
-        """Resumes with the center that one of the ranks saved, if this rank is the leader."""
+        """Restores the center that one of the ranks saved, if this rank is the leader.
+
+        Args:
+            centers: The saved center of each rank; None for a rank that was not the leader.
+        """
         self.forget()
         known = [center for center in centers if center is not None]
         if known and self._links.leader() == self._links.rank:
@@ -151,12 +179,12 @@ class CenterServer:
                 self._center = known[0].clone()
 
     def check(self) -> None:
-        """Raises the error of the thread, if it failed."""
+        """Raises a `RuntimeError` if the server's thread failed."""
         if self._error is not None:
             raise RuntimeError("the thread that serves the center has failed") from self._error
 
     def close(self) -> None:
-        """Ends the thread."""
+        """Ends the server's thread."""
         self._ending.set()
         if self._thread is not None:
             self._thread.join()
@@ -177,7 +205,7 @@ class CenterServer:
             self._error = error
 
     def _answer(self, request: Received) -> None:
-        # The number is sent with the message, so it is counted before the message is filled.
+        # The transport needs the number of requests before it fills the reply, so they are counted here.
         since = self._exchanges_since(request.sender)
 
         def fill(message: Tensor) -> None:
@@ -191,10 +219,11 @@ class CenterServer:
 
 
 class CenterRule(PeerRule):
-    """What one rank does at an exchange with the center; the center is evaluated."""
+    """The rule by which one rank exchanges parameters with the center; the center is evaluated."""
 
     def start(self) -> None:
-        #: The center as this rank last saw it, on the CPU.
+        #: The center as this rank last saw it, on the CPU; the initial center if this rank becomes the
+        #: leader.
         self._known = self.plain().detach().to("cpu", copy=True)
         self._client = CenterClient(self.links)
         self._server = CenterServer(self.links, self.serve, self._known.clone)
@@ -202,11 +231,17 @@ class CenterRule(PeerRule):
 
     @abstractmethod
     def serve(self, center: Tensor, asked: Tensor, out: Tensor) -> None:
-        """Changes the center by a request, and writes the answer to `out`; called in the server's thread."""
+        """Changes the center by a request, and writes the reply; called in the server's thread.
+
+        Args:
+            center: The center, changed in place.
+            asked: The vector of the request.
+            out: The vector of the reply, overwritten.
+        """
 
     @abstractmethod
     def apply(self, answer: Tensor) -> None:
-        """Applies the server's answer to this rank's parameters."""
+        """Changes this rank's parameters by the vector of the server's reply."""
 
     def attend(self, step: int) -> bool:
         self._server.check()
@@ -221,7 +256,7 @@ class CenterRule(PeerRule):
         return {"known": self._known.clone(), "center": self._server.held()}
 
     def load(self, state: Mapping[str, Any], *, of_all: Sequence[Mapping[str, Any]], is_twin: bool) -> None:
-        # Checkpoints of parameter servers called it `taken` before.
+        # Older checkpoints of parameter servers store the vector under `taken`.
         self._known.copy_(state["known"] if "known" in state else state["taken"])
         self._server.load([other["center"] for other in of_all])
 

@@ -1,4 +1,4 @@
-"""The interface of strategies: how ranks synchronize the replicas of a model."""
+"""The interface of strategies: how ranks keep the replicas of a model in agreement."""
 
 from __future__ import annotations
 
@@ -24,9 +24,9 @@ class Share:
     """A rank's part of the global batch.
 
     Args:
-        batch_size: Samples of the global batch.
-        num_ranks: Ranks that share the batch.
-        num_samples: Samples of this rank, at least 1.
+        batch_size: Size of the global batch, samples.
+        num_ranks: Number of ranks that share the global batch.
+        num_samples: Number of samples that this rank processes, at least 1.
     """
 
     batch_size: int
@@ -36,17 +36,18 @@ class Share:
 
 @dataclass(frozen=True, kw_only=True)
 class Exchange:
-    """What one rank exchanged in one step.
+    """Measurements of one rank's exchange of gradients or parameters in one step.
 
     Args:
-        sync_seconds: Seconds of waiting for other ranks that compute did not hide.
+        sync_seconds: Seconds of waiting for other ranks that did not overlap with compute.
         exchanged_bytes: Bytes of gradients or parameters that this rank sent or fetched.
-        local_squared_norm: |g_r|^2, where g_r is the mean gradient over this rank's share; None if it was
-            not measured in this step.
-        mean_squared_norm: |g|^2 of the gradient over the global batch, the same on all ranks; None if it
-            was not measured in this step.
-        staleness_steps: Age in steps of what was mixed in (see `Measurement`); None if nothing was.
-        is_finite: Whether what was exchanged is finite; with a barrier the same on all ranks.
+        local_squared_norm: |g_r|^2, where g_r is the mean gradient over this rank's share; None if it was not
+            measured in this step.
+        mean_squared_norm: |g|^2, where g is the mean gradient over the global batch, the same on all ranks;
+            None if it was not measured in this step.
+        staleness_steps: Age, in steps, of the parameters that this rank mixed into its own (see
+            `Measurement`); None if it mixed in none.
+        is_finite: Whether all exchanged values are finite; with a barrier the same on all ranks.
     """
 
     sync_seconds: float = 0.0
@@ -59,16 +60,17 @@ class Exchange:
 
 @dataclass(frozen=True, kw_only=True)
 class Links:
-    """What connects a rank to the others.
+    """A rank's connections to the other ranks of its job.
 
     Args:
-        rank: This rank.
-        num_ranks: Number of all ranks.
-        group: The group for collectives; None for a single rank, or a strategy without a barrier.
-        transport: For messages that need no matching call; None for a single rank, or with a barrier.
+        rank: Number of this rank, from 0.
+        num_ranks: Number of ranks of the job.
+        group: Process group for collectives; None for a single rank, or a strategy without a barrier.
+        transport: Sends messages that need no matching call on the other rank; None for a single rank, or a
+            strategy with a barrier.
         live_ranks: Returns the ranks that respond, including this one, in ascending order.
         leader: Returns the live rank that serves the center and evaluates.
-        refresh: Updates `live_ranks` and `leader`, for a rank that waits.
+        refresh: Updates the results of `live_ranks` and `leader`; a waiting rank calls it.
     """
 
     rank: int = 0
@@ -81,19 +83,28 @@ class Links:
 
 
 class Strategy(ABC):
-    """Synchronizes one replica with the others.
+    """Keeps one replica of the model in agreement with the replicas of other ranks.
 
-    The training loop calls `attach` once, and `load` if a run resumes. In every step it calls `before_step`,
-    then a forward and backward pass for each micro-batch (all but the last within `accumulating`), then
-    `after_backward`, the optimizer's step, and `after_step`. It multiplies the loss of a micro-batch, a mean
-    over its samples, by `loss_weight` before the backward pass.
+    The training loop calls the methods in this order:
 
-    With a barrier (see `StrategyTraits`) all ranks make the same calls in the same order. Without one, each
-    rank runs at its own pace and calls `attend` between steps and while paused. No call waits for other
-    ranks except for the server, and that only up to an adaptive timeout.
+    1. `attach`, once.
+    2. `load`, once, if a run resumes.
+    3. In every step: `before_step`; a forward and backward pass for each micro-batch, all but the last one
+       within `accumulating`; `after_backward`; the optimizer's step; `after_step`.
+
+    Before each backward pass, the loop multiplies the mean loss of the micro-batch by `loss_weight`.
+
+    With a barrier (see `StrategyTraits`), all ranks make the same calls in the same order.
+
+    Without a barrier:
+
+    - Each rank runs at its own pace.
+    - Each rank calls `attend` between steps and while it is paused.
+    - Only a rank that exchanges parameters with a server waits for another rank, up to an adaptive timeout.
 
     Attributes:
-        traits: The properties known without running the strategy; set by `tuner.strategies.strategy`.
+        traits: The properties that are known without running the strategy; set by
+            `tuner.strategies.strategy`.
     """
 
     traits: StrategyTraits
@@ -109,28 +120,36 @@ class Strategy(ABC):
         """Takes over a replica that is already on its device.
 
         Args:
-            model: The same on all ranks.
+            model: The replica; its parameters are the same on all ranks.
             optimizer: The optimizer of the model's parameters.
-            links: What connects this rank to the others.
-            rng: This rank's own generator, for drawing peers.
+            links: This rank's connections to the other ranks.
+            rng: This rank's own random generator, for choosing peers.
 
         Returns:
             The module for the forward pass; it may wrap the model.
         """
 
     def loss_weight(self, num_samples: int, share: Share) -> float:
-        """The factor on the mean loss of a micro-batch of `num_samples`; here, the mean over the share."""
+        """Returns the factor by which the training loop multiplies the mean loss of a micro-batch.
+
+        By default, the weighted losses of a rank's micro-batches add up to the mean loss over the rank's
+        share.
+
+        Args:
+            num_samples: Number of samples of the micro-batch.
+            share: This rank's part of the global batch.
+        """
         return num_samples / share.num_samples
 
     def before_step(self, share: Share) -> None:  # noqa: B027
-        """Called before a step on this share of the global batch."""
+        """Prepares a step in which this rank trains on `share` of the global batch."""
 
     def accumulating(self) -> AbstractContextManager[None]:
-        """The context of micro-batches whose gradients must not be exchanged yet."""
+        """Context manager for micro-batches whose gradients must not be exchanged yet."""
         return nullcontext()
 
     def after_backward(self) -> None:  # noqa: B027
-        """Called when the gradient of the whole share is ready, before the optimizer's step."""
+        """Called when the gradient of the rank's whole share is ready, before the optimizer's step."""
 
     @abstractmethod
     def after_step(self) -> None:
@@ -138,51 +157,55 @@ class Strategy(ABC):
 
     @abstractmethod
     def scored_parameters(self) -> AbstractContextManager[None]:
-        """A context in which the model has the parameters to evaluate; all ranks enter it together."""
+        """Context manager in which the model has the parameters to evaluate; all ranks enter it together."""
 
     def attend(self) -> bool:
-        """Answers requests of other ranks and applies what has arrived, between two steps or while paused.
+        """Replies to requests of other ranks and applies the messages that have arrived.
+
+        It is called between two steps and while the rank is paused.
 
         Returns:
-            Whether nothing that this rank started is still in flight.
+            Whether this rank has received the replies to all its requests, or expects no more of them.
         """
         return True
 
     def own_score_vector(self) -> Tensor | None:
-        """What this rank adds to the evaluated parameters, `(num_parameters,)`, valid until the next step.
+        """Returns this rank's contribution to the evaluated parameters, `(num_parameters,)`.
 
-        None if it adds nothing: with a barrier (use `scored_parameters`), or if another rank serves the
-        center.
+        The vector is valid until the next step. The result is None if this rank contributes nothing: with a
+        barrier (use `scored_parameters` instead), or if another rank serves the center.
         """
         return None
 
     @abstractmethod
     def scoring(self, vector: Tensor) -> AbstractContextManager[None]:
-        """A context in which the model has these parameters, `(num_parameters,)`, instead of its own."""
+        """Context manager in which the model has the parameters in `vector`, `(num_parameters,)`."""
 
     def close(self) -> None:  # noqa: B027
-        """Ends what runs concurrently with the training; called before the transport is closed."""
+        """Ends threads that run concurrently with the training; called before the transport is closed."""
 
     @abstractmethod
     def exchanges(self) -> list[Exchange]:
-        """The exchanges of the steps since the last call, oldest first, one for each step."""
+        """Returns the exchanges of the steps since the last call, one for each step, oldest first."""
 
     @abstractmethod
     def state(self) -> dict[str, Any]:
-        """The state of this rank, besides model and optimizer, that a checkpoint must contain.
+        """Returns the state of this rank, besides model and optimizer, that a checkpoint must contain.
 
-        If ranks differ, messages that have arrived are part of it.
+        If the states of ranks differ, messages that have arrived are part of the state.
         """
 
     @abstractmethod
     def load(
         self, state: Mapping[str, Any], *, of_all: Sequence[Mapping[str, Any]] = (), is_twin: bool = False
     ) -> None:
-        """Resumes from what `state` returned.
+        """Restores the state that `state` returned when the checkpoint was saved.
 
         Args:
-            state: The state of this rank.
-            of_all: The states of all known ranks, if ranks differ; one of them may hold a common part.
-            is_twin: Whether `state` is another rank's, since this rank's is lost. Then this rank keeps its
-                own random draws, and does not apply the messages that arrived at the other rank.
+            state: The saved state of this rank.
+            of_all: The saved states of all known ranks, if ranks differ; one of them may contain state that
+                all ranks have in common.
+            is_twin: Whether `state` is that of another rank, because this rank's state is lost. Then this
+                rank keeps its own random generator, and does not apply the messages that had arrived at the
+                other rank.
         """
