@@ -1,8 +1,11 @@
-"""Fits the step-time law to timed steps, on any placement of ranks.
+"""Fits the law (analytic model) of step time to timed steps, for any placement of ranks.
 
-On a cluster of separate machines the fit has three passes. The first estimates which share of each step is
-exchange, on which the residual depends. The second uses that share, and its misfits show how much compute and
-links scatter. The third uses this scatter.
+On a cluster of separate machines the fit has three passes:
+
+1. Estimate the share of each step that ranks spend on exchanging gradients or parameters; the residual
+   depends on it.
+2. Repeat with that share. The errors of this fit show how much compute and links scatter.
+3. Repeat with the estimated scatter.
 """
 
 from __future__ import annotations
@@ -22,27 +25,29 @@ from tuner.analytic.step_residual import SMOOTH, StepResidual
 from tuner.analytic.step_rows import Steps
 from tuner.domain.cluster import Cluster
 
-#: Prior standard deviation of log step time between repeated timings of the same steps, and its weight.
+#: Prior standard deviation of log step time between repeated timings of the same steps, and the weight of
+#: this prior in degrees of freedom.
 _PRIOR_BETWEEN_MOMENTS_SD = 0.08
 _PRIOR_WEIGHT = 4.0
-#: Grid of the scatter, relative to what `step_residual` assumes, and the width of its prior in e-folds.
+#: Grid of the scatter, as a multiple of the scatter assumed in `step_residual`; the standard deviation of the
+#: prior of its logarithm; and the number of rounds that estimate it.
 _SCALES = 2.0 ** np.arange(-2.0, 1.5, 0.5)
 _SCALE_SD = 1.0
 _SCALE_ROUNDS = 2
-#: Tolerances of the first two passes and of the last (see `fit`).
+#: Tolerances of the search (see `fit`): for the first two passes, and for the last one.
 _ROUGH, _FINE = 1e-2, 1e-3
 
 
 @dataclass(frozen=True, kw_only=True)
 class TimedSteps:
-    """Timed steps, one per row; the fit merges rows of the same steps.
+    """Timed steps, one entry per timing; the fit merges timings of the same steps.
 
     Args:
-        steps: The steps, `(num,)`.
-        seconds: Mean seconds, above 0, `(num,)`.
-        own_sd: Standard error of the logarithm, from the spread of the steps, `(num,)`.
-        wait_seconds: Seconds in which a rank waits for the exchange after its compute, `(num,)`; NaN if not
-            timed.
+        steps: The timed steps, `(num,)`.
+        seconds: Mean seconds of a step in each timing, above 0, `(num,)`.
+        own_sd: Standard error of log seconds, estimated from the steps of the timing, `(num,)`.
+        wait_seconds: Seconds of a step in which a rank waits for communication after its compute, `(num,)`;
+            NaN if not timed.
     """
 
     steps: Steps
@@ -59,19 +64,20 @@ def fit_steps(
     strategies: Sequence[str] = (),
     past: PastLaw | None = None,
 ) -> tuple[MixedPosterior, float]:
-    """Fits the step-time law.
+    """Fits the law of step time to timed steps.
 
     Args:
         timed: The timed steps; may be empty.
-        cluster: The cluster that they ran on.
-        parameter_bytes: Bytes of the model's parameters; 0 if unknown. Then they are an unknown of the law on
-            separate machines; on one host the bandwidth stays at its prior.
-        strategies: Strategies to predict, besides those that were timed.
-        past: Values of the unknowns from past studies; ignored for an emulated cluster.
+        cluster: The cluster that the steps ran on.
+        parameter_bytes: Bytes of the model's parameters; 0 if unknown. Then separate machines get an
+            additional parameter for the number of bytes, and on one host the bandwidth stays at its prior.
+        strategies: Names of the strategies to predict, in addition to those that were timed.
+        past: Values of the parameters in past studies; ignored for an emulated cluster (on this host under a
+            virtual clock).
 
     Returns:
-        The posterior of the mean log seconds over rows of `Steps.inputs`, and the standard deviation of log
-        seconds between repeated timings.
+        The posterior of mean log seconds, whose inputs are rows of `Steps.inputs`, and the standard deviation
+        of log seconds between repeated timings.
     """
     on_machines = nodes_are_machines(cluster)
     # Artificial delays are no part of a rank's compute.
@@ -101,7 +107,7 @@ def fit_steps(
 
 
 def _learn_scatter(law: StepLaw, observed: _Merged, between: float) -> tuple[Array, float, float]:
-    """The first two passes: the unknowns, and the scatter of compute and of the exchange."""
+    """Makes the first two passes; returns theta, the scatter of compute and the scatter of communication."""
     theta = np.array([p.mean for p in law.parameters])
     for _ in range(2):
         residual = StepResidual(law=law, theta=theta)
@@ -112,11 +118,11 @@ def _learn_scatter(law: StepLaw, observed: _Merged, between: float) -> tuple[Arr
 
 
 def _scales(found: Posterior, observed: _Merged, residual: StepResidual) -> tuple[float, float]:
-    """The scatter of compute and of the exchange, relative to what was assumed.
+    """Returns the scatter of compute and of communication, as multiples of the assumed scatter.
 
-    Two rounds, in which each is estimated with the other one fixed. Each is the root of its posterior mean
-    square over a grid, with the law linear around the fit. The deviation between repeated timings scales with
-    compute, unless timings were repeated.
+    Two rounds estimate each of them with the other one fixed. An estimate is the root of the posterior mean
+    square over the grid `_SCALES`, with the law linearized around the fit. The variance between repeated
+    timings is scaled with compute if there are no repeated timings to estimate it from.
     """
     compute, exchange = residual.parts(found.inputs, found.inputs)
     mean, sd = (np.array([getattr(p, name) for p in found.parameters]) for name in ("mean", "sd"))
@@ -133,10 +139,11 @@ def _scales(found: Posterior, observed: _Merged, residual: StepResidual) -> tupl
 
 
 def _scale_of(part: Array, remainder: Array, missed: Array) -> float:
-    """Root of the posterior mean of scale^2 if `missed` has covariance remainder + scale^2 part.
+    """Returns the root of the posterior mean of scale^2, from the errors of the prior's predictions.
 
-    With remainder + part = L L' and L^-1 part L^-T = Q diag(e) Q', the covariance of Q' L^-1 missed is
-    diagonal for every scale: 1 + (scale^2 - 1) e.
+    The errors `missed` have the covariance remainder + scale^2 part. With remainder + part = L L' and L^-1
+    part L^-T = Q diag(e) Q', the covariance of Q' L^-1 missed is diagonal for every scale: 1 + (scale^2 - 1)
+    e.
     """
     inverse = np.linalg.inv(np.linalg.cholesky(remainder + part))
     values, vectors = np.linalg.eigh(inverse @ part @ inverse.T)
@@ -151,16 +158,16 @@ def _scale_of(part: Array, remainder: Array, missed: Array) -> float:
 
 @dataclass(frozen=True, kw_only=True)
 class _Merged:
-    """Timings merged by row: mean log seconds of distinct rows.
+    """Timings merged by row of the law's inputs: mean log seconds of each distinct row.
 
     Args:
-        inputs: Distinct rows, `(num, NUM_COLUMNS)`.
-        means: Mean logarithm of the seconds of each, `(num,)`.
-        own_variance: Variance of each mean from the spread of steps, `(num,)`.
-        counts: Number of timings of each, `(num,)`.
-        squares: Sum of squares of repeated timings of whole steps around their means.
+        inputs: The distinct rows, `(num, NUM_COLUMNS)`.
+        means: Mean log seconds of each row, `(num,)`.
+        own_variance: Variance of each mean, estimated from the steps of the timings, `(num,)`.
+        counts: Number of timings of each row, `(num,)`.
+        squares: Sum of squared differences between timings of whole steps and the mean of their row.
         degrees: Degrees of freedom of `squares`.
-        has_waits: Whether some rows are of one rank's compute.
+        has_waits: Whether some rows describe one rank's compute instead of whole steps.
     """
 
     inputs: Array
@@ -172,16 +179,16 @@ class _Merged:
     has_waits: bool
 
     def between_sd(self, scale: float) -> float:
-        """Standard deviation between repeated timings, shrunk towards the prior times `scale`."""
+        """Returns the standard deviation between repeated timings, shrunk towards `scale` times its prior."""
         prior = (scale * _PRIOR_BETWEEN_MOMENTS_SD) ** 2
         return math.sqrt((_PRIOR_WEIGHT * prior + self.squares) / (_PRIOR_WEIGHT + self.degrees))
 
     def noise_sd(self, between: float) -> Array:
-        """Standard deviation of each observation, `(num,)`."""
+        """Returns the standard deviation of the noise of each observation, `(num,)`."""
         return np.asarray(np.sqrt(between**2 / self.counts + self.own_variance), dtype=float)
 
     def data(self, between: float) -> tuple[Array, Array, Array]:
-        """Inputs, observations and their standard deviations, for `fit`."""
+        """Returns the inputs, observations and standard deviations of the noise, as arguments of `fit`."""
         return self.inputs, self.means, self.noise_sd(between)
 
 

@@ -1,4 +1,8 @@
-"""Step-time law of one cluster: log seconds of steps, from the unknowns and rows of `Steps.inputs`."""
+"""The law (analytic model) of step time for one cluster: log seconds of steps from parameters and inputs.
+
+The inputs are rows of `Steps.inputs`. An exchange is the communication of gradients or parameters between
+ranks. Emulated steps are steps of ranks that are trained on this host under a virtual clock.
+"""
 
 from __future__ import annotations
 
@@ -16,12 +20,13 @@ from tuner.analytic.strategy_laws import batch_seconds
 from tuner.domain.cluster import Cluster
 
 _STEP = 1e-5
-#: Smallest latency, seconds, whose logarithm is taken.
+#: Smallest latency whose logarithm is taken, seconds; a smaller latency is replaced by it.
 LEAST_SECONDS = 1e-9
-#: Unknown if the bytes of the parameters are not stated: their logarithm, relative to `NOMINAL_BYTES`.
+#: Name of the parameter for the logarithm of the model's bytes divided by `NOMINAL_BYTES`, if the bytes are
+#: unknown.
 UNSTATED_BYTES, NOMINAL_BYTES = "log bytes of parameters over the nominal ones", 100_000_000
 _MAX_RECENT = 6
-#: Values of unknowns that a fit does not include.
+#: Values of the parameters that a fit may leave out.
 _DEFAULTS: dict[str, Values] = {
     "log point-to-point bandwidth over the collective's": 0.0,
     "persistent share of jitter": 0.5,
@@ -33,27 +38,30 @@ _DEFAULTS: dict[str, Values] = {
     "log bytes a second within a node": 700.0,
     UNSTATED_BYTES: 0.0,
 }
-#: If latencies grow by a factor and bandwidths fall by it, exchanges take longer by that factor.
+#: If these latencies are multiplied by a factor and the bandwidths are divided by it, the seconds of an
+#: exchange are multiplied by the factor.
 _LATENCIES = ("log latency seconds of a hop", "log latency seconds of a hop within a node")
 _BANDWIDTHS = ("log bytes a second", "log bytes a second within a node")
 
 
 def nodes_are_machines(cluster: Cluster) -> bool:
-    """Whether nodes are separate real machines, so that links differ and ranks of a node share its adapter.
+    """Whether nodes are separate real machines.
 
-    An emulated cluster has one kind of link, and nodes on one host have none.
+    Then the links within and between nodes differ, and ranks of one node share its network adapter. An
+    emulated cluster has links of one kind only, and nodes on one host have no network links.
     """
     return not cluster.nodes_share_host and cluster.virtual is None
 
 
 @dataclass(frozen=True, kw_only=True)
 class StepLaw:
-    """The step-time law of a cluster: a `Law` with derivatives.
+    """The law of step time for one cluster; a `regression.Law` with its own Jacobian.
 
     Args:
-        parameters: The unknowns; those that are missing have fixed values.
+        parameters: The parameters to fit; others have fixed values (`_DEFAULTS`).
         cluster: The cluster to predict.
-        parameter_bytes: Bytes of the model's parameters; `NOMINAL_BYTES` if `UNSTATED_BYTES` is an unknown.
+        parameter_bytes: Bytes of the model's parameters; `NOMINAL_BYTES` if `UNSTATED_BYTES` is a parameter
+            of the fit.
     """
 
     parameters: tuple[Parameter, ...]
@@ -62,21 +70,25 @@ class StepLaw:
     _recent: list[tuple[Array, int, list[Alike]]] = field(default_factory=list, repr=False, compare=False)
 
     def __call__(self, theta: Array, inputs: Array) -> Array:
-        """Log seconds of steps, `(num,)`.
+        """Returns the log seconds of steps, `(num,)`.
 
         Args:
-            theta: Values of the unknowns, `(num_parameters,)`.
-            inputs: Rows of `Steps.inputs`; cached by identity, so they must not be changed.
+            theta: Values of the parameters, `(num_parameters,)`.
+            inputs: Rows of `Steps.inputs`, `(num, NUM_COLUMNS)`. Results are cached by the identity of this
+                array, so it must not be changed.
         """
         return np.asarray(self._at(theta[None, :], inputs)[0], dtype=float)
 
     def slopes(self, theta: Array, inputs: Array) -> Array:
-        """Derivatives by the unknowns, `(num, num_parameters)`, by forward differences in one call."""
+        """Returns the Jacobian of the law, `(num, num_parameters)`, by forward differences in one call."""
         found = self._at(np.concatenate([theta[None, :], theta + _STEP * np.eye(len(theta))]), inputs)
         return np.asarray((found[1:] - found[0]).T / _STEP, dtype=float)
 
     def exchange_share(self, theta: Array, inputs: Array) -> Array:
-        """Derivative of log seconds by log seconds of the exchange, between 0 and 1, `(num,)`."""
+        """Returns the share of a step's time that depends on the exchange, between 0 and 1, `(num,)`.
+
+        This is the derivative of log seconds of the step with respect to log seconds of the exchange.
+        """
         moved = theta.copy()
         for i, parameter in enumerate(self.parameters):
             moved[i] += _STEP * ((parameter.name in _LATENCIES) - (parameter.name in _BANDWIDTHS))
@@ -84,7 +96,7 @@ class StepLaw:
         return np.asarray(np.clip((found[1] - found[0]) / _STEP, 0.0, 1.0), dtype=float)
 
     def _at(self, thetas: Array, inputs: Array) -> Array:
-        """Log seconds for several values of the unknowns, `(num_thetas, num)`."""
+        """Returns the log seconds for several values of the parameters, `(num_thetas, num)`."""
         found = np.zeros((len(thetas), len(inputs)))
         for alike in self._alike(inputs, len(thetas)):
             unknowns = self._unknowns(thetas, len(alike.rows))
@@ -99,12 +111,15 @@ class StepLaw:
         return found
 
     def _unknowns(self, thetas: Array, num_rows: int) -> dict[str, Values]:
-        """Values of the unknowns by name, `(num_thetas * num_rows,)` or one number for all rows."""
+        """Returns the values of the parameters by name, repeated for every row.
+
+        Each value is an array `(num_thetas * num_rows,)`, or one number for all rows if there is one theta.
+        """
         values = np.repeat(thetas, num_rows, axis=0) if len(thetas) > 1 else thetas
         return {**_DEFAULTS, **{p.name: own for p, own in zip(self.parameters, values.T, strict=True)}}
 
     def _alike(self, inputs: Array, times: int) -> list[Alike]:
-        """`alike_rows`, cached: a fit evaluates the same rows many times."""
+        """Returns `alike_rows` from a cache, since a fit evaluates the same rows many times."""
         for rows, repeated, alike in self._recent:
             if rows is inputs and repeated == times:
                 return alike
@@ -114,7 +129,7 @@ class StepLaw:
         return made
 
     def _seconds(self, unknowns: dict[str, Values], alike: Alike) -> Array:
-        """Seconds of rows with the same formula, `(times * num,)`."""
+        """Returns the seconds of rows with the same formula, `(times * num,)`."""
         at_hand = self.cluster.at_hand
         cluster = at_hand if at_hand is not None and alike.where == AT_HAND else self.cluster
         own, crowding = self._compute(unknowns, alike, cluster)

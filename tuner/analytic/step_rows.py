@@ -1,4 +1,4 @@
-"""Inputs of the step-time law: steps as rows of numbers, and rows grouped by formula."""
+"""Inputs of the law (analytic model) of step time: steps as rows of numbers, grouped by formula."""
 
 from __future__ import annotations
 
@@ -20,9 +20,10 @@ from tuner.analytic.strategy_encoding import (
 )
 from tuner.domain.cluster import Cluster
 
-#: Where steps ran: on the cluster to predict, in emulation, or on the part of it at hand.
+#: Where steps ran: on the cluster to predict, in emulation (on this host under a virtual clock), or on the
+#: part of the cluster that is available now.
 ASKED, EMULATED, AT_HAND = 0.0, 1.0, 2.0
-#: Columns of the inputs; those between `_LOG_TAU` and `_WHERE` are the strategies'.
+#: Columns of the inputs; the columns between `_LOG_TAU` and `_WHERE` are those of `strategy_columns`.
 LOG_RANKS, LOG_BATCH, _LOG_TAU = range(3)
 _WHERE, NODES, MOST_ON_A_NODE, _OF_COMPUTE = range(3 + NUM_STRATEGIES, 7 + NUM_STRATEGIES)
 NUM_COLUMNS = _OF_COMPUTE + 1
@@ -30,13 +31,13 @@ NUM_COLUMNS = _OF_COMPUTE + 1
 
 @dataclass(frozen=True, kw_only=True)
 class Steps:
-    """Steps that were timed or will be predicted, one per row.
+    """Steps that were timed or will be predicted; each becomes one row of the law's inputs.
 
     Args:
-        placements: Where the ranks are, `(num,)`.
-        batch_size_per_rank: Samples of one rank per step, `(num,)`.
-        setups: How the ranks train together, `(num,)`.
-        where: `ASKED`, `EMULATED` or `AT_HAND`, `(num,)`; None for `ASKED`.
+        placements: The nodes that the ranks of each step are on, `(num,)`.
+        batch_size_per_rank: Number of samples that one rank processes per step, `(num,)`.
+        setups: Strategy and number of ranks of each step, `(num,)`.
+        where: Where each step ran: `ASKED`, `EMULATED` or `AT_HAND`, `(num,)`; None if all are `ASKED`.
     """
 
     placements: Placements
@@ -48,7 +49,11 @@ class Steps:
         return len(self.batch_size_per_rank)
 
     def inputs(self, *, of_compute: bool = False) -> Array:
-        """Inputs of the law, `(num, NUM_COLUMNS)`, for whole steps or for one rank's compute in them."""
+        """Returns the inputs of the law, `(num, NUM_COLUMNS)`.
+
+        Args:
+            of_compute: Whether the rows describe one rank's compute in the steps, instead of whole steps.
+        """
         where = self.placements
         found = np.zeros((len(self), NUM_COLUMNS))
         found[:, LOG_RANKS] = np.log(where.num_ranks)
@@ -62,11 +67,18 @@ class Steps:
 
 
 def steps_of(configurations: Sequence[Configuration], cluster: Cluster, where: Array | None = None) -> Steps:
-    """The steps of configurations on whole nodes of a cluster."""
+    """Returns the steps of configurations that use whole nodes of a cluster.
+
+    Args:
+        configurations: The configurations, `(num,)`.
+        cluster: The cluster that they run on.
+        where: Where each step ran, see `Steps`.
+    """
     setups = tuple(setup_of(c, cluster.num_ranks(c.nodes)) for c in configurations)
     ranks = np.array([setup.num_ranks for setup in setups], dtype=float)
     per_rank = np.array([c.batch_size for c in configurations], dtype=float) / np.maximum(ranks, 1)
-    # With a barrier the largest share counts, without one the mean share.
+    # With a barrier, the rank with the largest share of the batch determines the step time; without one, the
+    # mean share does.
     waits = np.array([setup.traits.barrier for setup in setups], dtype=bool)
     most = np.minimum(ranks, float(cluster.devices_per_node))
     return Steps(
@@ -79,16 +91,16 @@ def steps_of(configurations: Sequence[Configuration], cluster: Cluster, where: A
 
 @dataclass(frozen=True, kw_only=True)
 class Alike:
-    """Rows with the same formula, repeated for several values of the unknowns.
+    """Rows of the law's inputs that have the same formula, repeated for several values of the parameters.
 
     Args:
         rows: Indices of the rows in the inputs, `(num,)`.
-        traits: Traits of a strategy with their law of step time.
-        where: `ASKED`, `EMULATED` or `AT_HAND`.
-        of_compute: Whether the rows are of one rank's compute, not of whole steps.
-        placements: Where the ranks are, `(times * num,)`.
-        per_rank: Samples of one rank per step, `(times * num,)`.
-        taus: Steps between two exchanges, `(times * num,)`.
+        traits: Properties of a strategy that has the formula.
+        where: Where the steps ran: `ASKED`, `EMULATED` or `AT_HAND`.
+        of_compute: Whether the rows describe one rank's compute, instead of whole steps.
+        placements: The nodes that the ranks are on, `(times * num,)`.
+        per_rank: Number of samples that one rank processes per step, `(times * num,)`.
+        taus: Steps between two exchanges of gradients or parameters, `(times * num,)`.
     """
 
     rows: npt.NDArray[np.intp]
@@ -101,11 +113,11 @@ class Alike:
 
 
 def alike_rows(inputs: Array, times: int) -> list[Alike]:
-    """Groups inputs by formula.
+    """Groups rows of inputs by their formula.
 
     Args:
         inputs: Rows of `Steps.inputs`, `(num, NUM_COLUMNS)`.
-        times: Number of repetitions of the rows.
+        times: How often the rows are repeated, once for each value of the parameters.
     """
     found = []
     for traits, rows in exchanging_alike(inputs[:, 3:_WHERE]):

@@ -1,6 +1,8 @@
-"""Laws of step time: seconds of one global batch under each strategy.
+"""Laws (analytic models) of step time: seconds of one global batch under each strategy.
 
-`tuner.analytic.strategy_laws` lists them by name.
+`tuner.analytic.strategy_laws` maps the names of these laws to the functions. Symbols: p, number of ranks; c,
+seconds of compute in a step of one rank; n, bytes of the model's parameters; A, seconds of latency per hop;
+w, bandwidth in bytes per second; tau, steps between two exchanges of gradients or parameters between ranks.
 """
 
 from __future__ import annotations
@@ -24,22 +26,27 @@ from tuner.domain.cluster import RankDelay
 
 
 def server_exchange_seconds(num_ranks: Array, service: Array, think: Array) -> Array:
-    """Seconds that one rank spends at a server, waiting included; the server serves one exchange at a time.
+    """Returns the seconds that one rank spends at a server, including waiting, `(num,)`.
 
-    Mean value analysis (Reiser and Lavenberg 1980), with the residual service of the exchange in progress
-    (Reiser 1979), for p ranks, think time Z and a constant service time s:
+    The server handles one request at a time. The formula is mean value analysis (Reiser and Lavenberg 1980),
+    with the residual service time of the request in progress (Reiser 1979), for p ranks, think time Z and a
+    constant service time s:
 
         R_k = s (1 + Q_{k-1} - U_{k-1} / 2),  R_k >= k s - Z
         X_k = k / (Z + R_k),  Q_k = X_k R_k,  U_k = X_k s
 
-    The server saturates near p* = 1 + Z / s; beyond that a rank waits p s - Z, since the server completes
-    one exchange per s. The law holds for think times that vary from turn to turn; ranks in lockstep queue
-    less. Z + R is within 5% of simulations; the error is largest near saturation.
+    With k ranks, R is the time at the server, X the throughput, Q the mean number of ranks at the server, and
+    U the server's utilization. The result is R_p.
+
+    - The server saturates near p* = 1 + Z / s. With more ranks, a rank spends p s - Z at the server, which
+      completes one request per s.
+    - The formula assumes think times that vary randomly. Ranks in lockstep wait less.
+    - Z + R is within 5% of simulations; the error is largest near saturation.
 
     Args:
         num_ranks: p, whole numbers, `(num,)`.
-        service: s, seconds, above 0, `(num,)`.
-        think: Z, seconds between two visits of one rank, `(num,)`.
+        service: s, seconds to handle one request, above 0, `(num,)`.
+        think: Z, seconds that a rank spends away from the server between two requests, `(num,)`.
     """
     ranks = np.asarray(num_ranks, dtype=float)
     queue, busy = np.zeros_like(ranks), np.zeros_like(ranks)
@@ -47,7 +54,7 @@ def server_exchange_seconds(num_ranks: Array, service: Array, think: Array) -> A
     for k in range(1, int(ranks.max(initial=0.0)) + 1):
         spent, least = service * (1.0 + queue - 0.5 * busy), k * service - think
         if np.all((least >= spent) | (ranks < k)):
-            # A server that is saturated stays so with every further rank.
+            # If the server is saturated with k ranks, it is also saturated with more ranks.
             return np.asarray(np.where(ranks >= k, ranks * service - think, found), dtype=float)
         spent = np.maximum(spent, least)
         rate = k / (think + spent)
@@ -62,25 +69,29 @@ _UNIFORM = Sharing()
 
 @dataclass(frozen=True, kw_only=True)
 class Network:
-    """The costs of exchanges and jitter, the same for all strategies.
+    """The costs of communication between ranks, and the jitter of their steps; the same for all strategies.
 
     A value is either one number for all steps, or an array `(num,)`.
 
     Args:
         num_bytes: n, bytes of the model's parameters.
-        latency: A, seconds per hop; if `placements` are given, of a hop between nodes.
-        bytes_per_second: w of the collective, likewise.
-        point_to_point: Bandwidth between two ranks, or a rank and the server, over w.
-        point_to_point_latency: Latency of a message between them, over A.
-        jitter: Coefficient of variation of a rank's step.
-        persistent: Share of the jitter's variance that stays with a rank.
-        overlap: g, how well exchanges overlap with compute: not at all with 1, completely with large values.
-        delays: Artificial delays.
-        peers_wait: Whether a message between peers delays its rank as far as it does not overlap with
-            compute, as on shared cores and memory. Slow links alone delay no rank: what is mixed in is older.
-        placements: Where the ranks of each step are, `(num,)`; None if each rank has its own node.
-        within: The links between neighbors on one node.
-        sharing: How the links between nodes differ from uniform links.
+        latency: A, seconds per hop of a collective; with `placements`, of a hop between nodes.
+        bytes_per_second: w, bandwidth of a collective; with `placements`, between nodes.
+        point_to_point: Bandwidth between two ranks, or between a rank and the server, divided by w.
+        point_to_point_latency: Latency of a message between two ranks, or between a rank and the server,
+            divided by A.
+        jitter: Coefficient of variation of the duration of a rank's step.
+        persistent: Share of the jitter's variance that is a constant property of a rank, such as a slow node.
+        overlap: g, how well communication overlaps with compute: 1 for no overlap, large values for complete
+            overlap.
+        delays: Artificial delays of ranks.
+        peers_wait: Whether a message between peers delays the receiving rank unless it overlaps with compute,
+            as on shared cores and memory. Over separate links it delays no rank, since a rank does not wait
+            and mixes in older parameters instead.
+        placements: The nodes that the ranks of each step are on, `(num,)`; None if each rank has its own
+            node.
+        within: The link between neighbors of the ring on one node.
+        sharing: Differences between the links between nodes and uniform links.
     """
 
     num_bytes: Values
@@ -103,7 +114,7 @@ class Network:
         return Placements(num_nodes=num_ranks, num_ranks=num_ranks, most_on_a_node=np.ones_like(num_ranks))
 
     def ring_seconds(self, num_ranks: Array) -> Array:
-        """Seconds of an all-reduce over `num_ranks` ranks, `(num,)`."""
+        """Returns the seconds of an all-reduce over `num_ranks` ranks, `(num,)`."""
         return topology_ring_seconds(
             self._placements(num_ranks),
             self.num_bytes,
@@ -113,7 +124,10 @@ class Network:
         )
 
     def message_seconds(self, num_ranks: Array) -> tuple[Array, Array]:
-        """Seconds of latency and of transfer of one parameter vector to an average peer, each `(num,)`."""
+        """Returns the seconds to send one parameter vector to an average peer: latency and transfer.
+
+        Each of the two results has the shape `(num,)`.
+        """
         most = self._placements(num_ranks).most_on_a_node
         # Share of a rank's peers that are on its node.
         near = (most - 1) / np.maximum(num_ranks - 1, 1.0)
@@ -127,14 +141,14 @@ class Network:
 
 @dataclass(frozen=True, kw_only=True)
 class RankSteps:
-    """Steps of ranks that train by one strategy, of which a law gives the seconds.
+    """Steps of ranks that train under one strategy; the input of a law of step time.
 
     Args:
         traits: The properties of the strategy.
-        compute: c, seconds of compute in a step of one rank, sharing of cores included, `(num,)`.
+        compute: c, seconds of compute in a step of one rank, including the effect of shared cores, `(num,)`.
         num_ranks: p, whole numbers, `(num,)`.
-        tau: Steps between two exchanges, `(num,)`.
-        network: The costs of exchanges.
+        tau: Steps between two exchanges of gradients or parameters, `(num,)`.
+        network: The costs of communication.
     """
 
     traits: StrategyTraits
@@ -145,15 +159,18 @@ class RankSteps:
 
 
 StepTimeLaw = Callable[[RankSteps], Array]
-"""Returns the seconds in which all ranks together process one global batch, `(num,)`."""
+"""Function that returns the seconds in which all ranks together process one global batch, `(num,)`."""
 
 
 def all_reduce_seconds(steps: RankSteps) -> Array:
-    """The slowest rank's step, with an all-reduce of the gradients that overlaps with it.
+    """Returns the step time of all-reduce: the slowest rank's step, overlapped with a gradient all-reduce.
 
-    T - c' + (c'^g + s^g)^(1/g): T is the slowest rank's step without the exchange s, and c' its compute
-    without delays, since the exchange overlaps with the backward pass and not with a delay. If the delayed
-    rank is last, its own c is nearer than c', so the law is up to 2% too low.
+    The formula is T - c' + (c'^g + s^g)^(1/g). T is the slowest rank's step without the all-reduce, c' its
+    compute without artificial delays, and s the seconds of the all-reduce. Only c' overlaps with the
+    all-reduce, which runs during the backward pass.
+
+    If the delayed rank is the slowest one, its compute is nearer to c than to c', so the result is up to 2%
+    too low.
     """
     network, slowest = steps.network, slowest_seconds(steps)
     exchange = network.ring_seconds(steps.num_ranks)
@@ -162,19 +179,22 @@ def all_reduce_seconds(steps: RankSteps) -> Array:
 
 
 def averaging_seconds(steps: RankSteps) -> Array:
-    """The slowest rank's tau steps and one all-reduce of the parameters, over tau.
+    """Returns the step time of averaging: the slowest rank's step, plus an all-reduce every tau steps.
 
-    The all-reduce does not overlap with compute: the next step needs its result (Stich 2019; the same for
-    the outer step of DiLoCo, Douillard et al. 2023).
+    The all-reduce averages parameters. It does not overlap with compute, since the next step needs its result
+    (Stich 2019; the same applies to the outer step of DiLoCo, Douillard et al. 2023).
     """
     return slowest_seconds(steps) + steps.network.ring_seconds(steps.num_ranks) / steps.tau
 
 
 def peer_seconds(steps: RankSteps) -> Array:
-    """A rank's own steps, with the part of (A + n/w) / tau for which it waits; no maximum over ranks.
+    """Returns the step time of gossip: a rank's own step, plus the time that it waits for messages.
 
-    Exchanges of different pairs do not slow each other down (Jin et al. 2016, section 4). This no longer
-    holds if one link, or the memory of one host, carries all of them.
+    No rank waits for the slowest one. A message takes A + n / w every tau steps; a rank waits for the part
+    that does not overlap with compute.
+
+    Messages between different pairs of ranks are assumed not to slow each other down (Jin et al. 2016,
+    section 4). This assumption fails if all messages share one link or the memory of one host.
     """
     network = steps.network
     vectors = per_count(steps.num_ranks, steps.traits.vectors_per_exchange)
@@ -186,13 +206,17 @@ def peer_seconds(steps: RankSteps) -> Array:
 
 
 def server_seconds(steps: RankSteps) -> Array:
-    """A rank's own steps, and every tau of them a round trip 2 A, its turn at the server and the answer.
+    """Returns the step time with a server: a rank's own step, plus a request to the server every tau steps.
 
-    The server's link consists of two stations that work at once: one receives vectors, one sends answers,
-    s = n / w each. Vectors reach the second at intervals of s and never queue there. So its time belongs to
-    the time between two visits, Z = tau c + 2 A + s, as do latencies, which overlap between ranks, and the
-    mean delay. Ranks with very different think times queue as if all had the mean. The law ignores that
-    rank 0, which hosts the server, does not use the link.
+    A request takes a round trip 2 A, the wait for the server and the reply.
+
+    The server's link consists of two stations that work at the same time: one receives vectors, the other
+    sends replies, s = n / w each. Vectors reach the second station at intervals of at least s and never queue
+    there. So its time counts as think time: Z = tau c + 2 A + s, plus the mean artificial delay. The
+    latencies of different ranks overlap and count as think time too.
+
+    Limits: ranks with very different think times queue as if all had the mean. Rank 0, which hosts the
+    server, does not use the link, but the law treats it like the others.
     """
     compute, num_ranks, network = steps.compute, steps.num_ranks, steps.network
     hop, vector = network.message_seconds(num_ranks)
@@ -205,7 +229,7 @@ def server_seconds(steps: RankSteps) -> Array:
 
 
 def slowest_seconds(steps: RankSteps) -> Array:
-    """Seconds per step until the slowest rank is done, without the exchange, `(num,)`."""
+    """Returns the seconds per step of the slowest rank, without communication, `(num,)`."""
     network = steps.network
     return slowest_step_seconds(
         steps.compute,

@@ -21,18 +21,18 @@ from tuner.strategies.strategy import Exchange, Links, Share, Strategy
 if TYPE_CHECKING:
     from torch.distributed import ProcessGroup
 
-# torch renamed the flag and warns of the old name.
+# torch renamed the argument `broadcast_buffers` and warns of the old name.
 _NEW_NAME = "forward_sync_buffers" in inspect.signature(DistributedDataParallel).parameters
 _NO_BUFFER_SYNC: dict[str, Any] = {"forward_sync_buffers" if _NEW_NAME else "broadcast_buffers": False}
 
 
-#: Gradient noise is measured every so many steps.
+#: Gradient noise is measured once in this many steps.
 _MEASURED_EVERY = 8
 
 
 @dataclass(kw_only=True, slots=True)
 class _Pending:
-    """The exchange of a step as recorded; times and norms are not read from the device yet."""
+    """The exchange of gradients in one step, as recorded on the device; times and norms are read later."""
 
     local_scale: float
     bytes: int
@@ -45,8 +45,8 @@ class _Pending:
 class _Watch:
     """Records when the last gradient of a backward pass was ready.
 
-    The hook of a parameter references it, invisible to Python's garbage collector. So it must not reference
-    the wrapped module, or the module would never be freed.
+    A parameter's hook references this object, and Python's garbage collector does not see that reference. A
+    reference from here to the wrapped module would therefore keep the module alive forever.
 
     Args:
         device: The device of the gradients.
@@ -57,21 +57,22 @@ class _Watch:
         self.ready: Moment | None = None
 
     def note(self, _parameter: Tensor) -> None:
-        """The hook of the parameter whose gradient is ready last."""
+        """Records the present time; the hook of the parameter whose gradient is ready last."""
         self.ready = moment(self._device)
 
 
 class AllReduce(Strategy):
-    """`DistributedDataParallel`, with a measurement of gradient noise every few steps.
+    """Averages gradients by `DistributedDataParallel`, and measures gradient noise every few steps.
 
-    Losses are weighted by `num_samples * num_ranks / batch_size`, so that the mean over ranks is the gradient
-    of the mean over the global batch, even if shares differ.
+    Losses are weighted by `num_samples * num_ranks / batch_size`. So the mean over ranks is the gradient of
+    the mean loss over the global batch, even if the ranks' shares differ.
 
-    In a measured step gradients stay local at first. The strategy takes their squared norm, averages them in
-    one collective, and takes the squared norm of the mean; the result is the same up to rounding. All other
-    steps are plain `DistributedDataParallel`: a communication hook would call from C++ into Python, which
-    took up to a millisecond per step. The synchronization that compute does not hide is the time from the
-    last gradient to the end of the backward pass.
+    - In a step that measures gradient noise, the backward pass does not exchange gradients. Instead, the
+      strategy computes the squared norm of the local gradients, averages them in one collective per type, and
+      computes the squared norm of the mean. The gradients are the same as in other steps up to rounding.
+    - All other steps are plain `DistributedDataParallel`. A communication hook would measure in every step,
+      but it calls from C++ into Python, which took up to a millisecond per step. The synchronization that
+      does not overlap with compute is the time from the last gradient to the end of the backward pass.
 
     A single rank trains the plain model, without a wrapper and without a process group.
     """
@@ -117,11 +118,11 @@ class AllReduce(Strategy):
         return num_samples * share.num_ranks / share.batch_size
 
     def before_step(self, share: Share) -> None:
-        # The accumulated gradient is g_r times this rank's weight; this divides the weight out.
+        # The accumulated gradient is g_r times this rank's loss weight; this factor removes the weight.
         self._local_scale = share.batch_size / (share.num_samples * share.num_ranks)
         if self._wrapped is not None and self._watch is not None:
             self._watch.ready = None
-            # What `no_sync` does, for all micro-batches of the step.
+            # Same effect as `no_sync`, for all micro-batches of the step.
             self._wrapped.require_backward_grad_sync = self._steps % _MEASURED_EVERY != 0
 
     def accumulating(self) -> AbstractContextManager[None]:
@@ -146,7 +147,7 @@ class AllReduce(Strategy):
         self._pending.append(pending)
 
     def _average_by_hand(self) -> tuple[Tensor, Tensor]:
-        """Averages gradients over the ranks; returns their squared norm before and after."""
+        """Averages gradients over the ranks; returns the squared norm before and after averaging."""
         assert self._model is not None
         assert self._group is not None
         local = torch.zeros((), dtype=torch.float64, device=self._device)
@@ -155,7 +156,8 @@ class AllReduce(Strategy):
             for gradients in _by_type(self._model):
                 flat = torch.cat([gradient.flatten() for gradient in gradients])
                 local += _squared_norm(flat)
-                # `DistributedDataParallel` multiplies too; dividing would differ in the last bit.
+                # `DistributedDataParallel` also multiplies; division would give a result that differs in the
+                # last bit.
                 flat.mul_(1.0 / self._group.size())
                 dist.all_reduce(flat, group=self._group)
                 mean += _squared_norm(flat)
@@ -178,7 +180,10 @@ class AllReduce(Strategy):
 
     @contextmanager
     def scored_parameters(self) -> Iterator[None]:
-        """The common parameters, with buffers (batch-norm statistics) averaged over the ranks."""
+        """Context manager in which buffers (batch-norm statistics) are averaged over the ranks.
+
+        The parameters are the same on all ranks and stay as they are.
+        """
         assert self._model is not None, "attach comes first"
         buffers = [buffer for buffer in self._model.buffers() if buffer.is_floating_point()]
         if self._group is None or not buffers:
@@ -204,13 +209,13 @@ class AllReduce(Strategy):
     def load(
         self, state: Mapping[str, Any], *, of_all: Sequence[Mapping[str, Any]] = (), is_twin: bool = False
     ) -> None:
-        """Does nothing: there is no state, so a run may resume on another number of ranks."""
+        """Does nothing: there is no state, so a run may resume on any number of ranks."""
 
 
 def _by_type(model: nn.Module) -> list[list[Tensor]]:
-    """Gradients of all trainable parameters, grouped by type.
+    """Returns the gradients of all trainable parameters, grouped by data type.
 
-    A parameter that this rank's loss did not use gets a zero gradient: other ranks may have used it.
+    A parameter that this rank's loss did not use gets a zero gradient, since other ranks may have used it.
     """
     found: dict[torch.dtype, list[Tensor]] = {}
     for parameter in model.parameters():
@@ -231,13 +236,13 @@ def _read(pending: _Pending) -> Exchange:
         exchanged_bytes=pending.bytes,
         local_squared_norm=float(pending.local_squares) * pending.local_scale**2,
         mean_squared_norm=mean,
-        # The same on all ranks: a non-finite gradient makes the mean non-finite everywhere.
+        # The result is the same on all ranks: a non-finite gradient of one rank makes the mean non-finite.
         is_finite=math.isfinite(mean),
     )
 
 
 def _squared_norm(values: Tensor) -> Tensor:
-    # Squared in double precision, so that large finite gradients do not overflow.
+    # The norm is squared in double precision, so that large finite gradients do not overflow.
     wide = torch.float32 if values.dtype in (torch.float16, torch.bfloat16) else None
     norm: Tensor = torch.linalg.vector_norm(values.detach(), dtype=wide)
     return norm.double().square()

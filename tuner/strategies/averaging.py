@@ -19,10 +19,11 @@ from tuner.strategies.strategy import Exchange, Links, Strategy
 
 
 class AveragingRule:
-    """What all ranks continue with after they have averaged their parameters; here, the mean (local SGD).
+    """Computes the parameters with which all ranks continue after an average.
 
-    Subclasses override `combine`, and the other methods if they have state. All ranks call a rule with the
-    same values, so their states stay equal.
+    By default these are the mean of all ranks' parameters (local SGD). Subclasses override `combine`, and the
+    other methods if they have state. All ranks call the rule with the same values, so the state of the rule
+    is the same on all ranks.
 
     Args:
         tau: Steps between two averages.
@@ -32,17 +33,26 @@ class AveragingRule:
         self.tau = tau
 
     def start(self, parameters: Tensor) -> None:
-        """Called once with the common initial parameters, `(num_parameters,)`; must copy what it stores."""
+        """Initializes the rule; called once.
+
+        Args:
+            parameters: The initial parameters, equal on all ranks, `(num_parameters,)`. A rule that stores
+                them must copy them.
+        """
 
     def combine(self, mean: Tensor) -> None:
-        """Changes the mean of all ranks' parameters in place to what all ranks continue with."""
+        """Replaces the mean of all ranks' parameters, in place, by the parameters to continue with.
+
+        Args:
+            mean: Mean of all ranks' parameters, `(num_parameters,)`; changed in place.
+        """
 
     def state(self) -> dict[str, Any]:
-        """The state that a checkpoint must contain."""
+        """Returns the state that a checkpoint must contain."""
         return {}
 
     def load(self, state: Mapping[str, Any]) -> None:
-        """Resumes from what `state` returned, after `start`."""
+        """Restores the state that `state` returned; called after `start`."""
 
 
 @dataclass(kw_only=True, slots=True)
@@ -53,12 +63,12 @@ class _Pending:
 
 
 class Averaging(Strategy):
-    """Every tau steps all ranks average their parameters in one collective, and apply a rule to the mean.
+    """Averages the parameters of all ranks every tau steps in one collective, and applies a rule to the mean.
 
-    Momentum stays local. The exact mean of all ranks' parameters is evaluated.
+    Momentum is not exchanged. An evaluation uses the exact mean of all ranks' parameters.
 
     Args:
-        rule: What ranks continue with.
+        rule: Computes the parameters with which all ranks continue.
     """
 
     def __init__(self, rule: AveragingRule) -> None:
@@ -95,7 +105,7 @@ class Averaging(Strategy):
 
     @contextmanager
     def scored_parameters(self) -> Iterator[None]:
-        """The mean of all ranks' parameters; a collective call on all ranks."""
+        """Context manager in which the model has the mean of all ranks' parameters; all ranks call it."""
         if self._flat is None:
             yield
             return
@@ -143,12 +153,12 @@ class Averaging(Strategy):
         if plain is flat.vector:
             flat.vector.copy_(mean)
         else:
-            # The common parameters, plus the rank's own look-ahead.
+            # The result is the common parameters plus the rank's own look-ahead.
             flat.vector.add_(mean.sub_(plain))
         return _Pending(start=start, end=end, total=flat.vector.sum())
 
     def _mean(self, plain: Tensor) -> Tensor:
-        """A new vector: the mean over all ranks."""
+        """Returns the mean of `plain` over all ranks, as a new vector."""
         mean = plain.clone()
         if self._links.group is not None:
             dist.all_reduce(mean, group=self._links.group)

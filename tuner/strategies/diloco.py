@@ -13,13 +13,13 @@ from tuner.strategies.rules import outer_step
 
 
 class DiLoCo(AveragingRule):
-    """A Nesterov step from the last common parameters towards the new mean.
+    """Makes a Nesterov step from the last common parameters towards the new mean of all ranks.
 
-    On one rank it is Lookahead (Zhang et al. 2019).
+    On one rank this is Lookahead (Zhang et al. 2019).
 
     Args:
         tau: Steps between two outer steps.
-        outer_learning_rate: Learning rate of an outer step; 1 without momentum is plain averaging.
+        outer_learning_rate: Learning rate of an outer step; 1 with momentum 0 is plain averaging.
         outer_momentum: Nesterov momentum of outer steps.
     """
 

@@ -1,4 +1,4 @@
-"""Elastic averaging: each rank and the center are drawn towards each other (Zhang et al. 2015)."""
+"""Elastic averaging: each rank and the center move towards each other (Zhang et al. 2015)."""
 
 from __future__ import annotations
 
@@ -10,14 +10,17 @@ from tuner.strategies.rules import elastic_force, moving_rate
 
 
 class ElasticAveraging(CenterRule):
-    """Before the step: u = a (theta - c), theta -= u, c += u, with a = beta / p; the center c is evaluated.
+    """Before a step, a rank and the center move towards each other.
 
-    A rank waits for its turn at the server up to an adaptive timeout. It applies an answer that comes later
-    when it arrives: what the center gained, the rank gives.
+    theta is the rank's parameters and c the center, a vector that a server stores and that evaluations use.
+    An exchange computes u = a (theta - c) with a = beta / p, subtracts u from theta and adds u to c.
+
+    A rank waits for the server's reply up to an adaptive timeout. It applies a later reply when it arrives,
+    so that it always subtracts what the center has added.
 
     Args:
         tau: Steps between two exchanges.
-        beta: a p, by how much one exchange of every rank moves the center in total.
+        beta: a p, the share of the difference by which the center moves when every rank exchanges once.
     """
 
     def __init__(self, tau: int, beta: float) -> None:
@@ -49,7 +52,10 @@ class ElasticAveraging(CenterRule):
         self._move(answer, self.plain())
 
     def _move(self, force: Tensor, plain: Tensor) -> None:
-        """theta -= u. The center was theta - u / a before the exchange, and u more after it."""
+        """Subtracts u from the rank's parameters, and computes the center after the exchange.
+
+        The center was theta - u / a before the exchange; the exchange added u.
+        """
         with self._server.undisturbed():
             self._known.copy_(plain).sub_(force, alpha=1.0 / self._rate - 1.0)
         self.flat.vector.sub_(force.to(self.flat.vector.device))

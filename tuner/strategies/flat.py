@@ -12,19 +12,20 @@ from tuner.domain.errors import JobError
 
 
 class FlatParameters:
-    """The trainable parameters of a model, as views of one vector.
+    """The trainable parameters of a model, as views of one contiguous vector.
 
-    An exchange copies one contiguous message, and changing `vector` changes the model.
+    A strategy sends and receives this vector as one message, and a change of `vector` changes the model.
 
-    torch's Nesterov momentum stores the look-ahead point theta - lr mu buf. Ranks exchange and evaluate theta
-    itself (`plain`). Changes are the same for both, so they are added to `vector`. Momentum stays local.
+    torch's Nesterov momentum stores the look-ahead point theta - lr mu buf in the model. Ranks exchange and
+    evaluate theta itself (`plain`). A change of theta changes the look-ahead point by the same amount, so it
+    may be added to `vector`. Momentum is not exchanged.
 
     Args:
-        model: The model, on its device.
-        optimizer: The optimizer of its parameters.
+        model: The model, on its device; its parameters become views of the vector.
+        optimizer: The optimizer of the model's parameters.
 
     Raises:
-        JobError: Parameters differ in type or device, or there are none.
+        JobError: The parameters differ in type or device, or there are none.
     """
 
     def __init__(self, model: nn.Module, optimizer: torch.optim.Optimizer) -> None:
@@ -54,14 +55,16 @@ class FlatParameters:
         return self.vector.numel() * self.vector.element_size()
 
     def stepped(self) -> None:
-        """Called after an optimizer step: stores its learning rates, on which the look-ahead depends."""
+        """Stores the learning rates after an optimizer step, since the look-ahead depends on them."""
         self._last_rates = [float(group["lr"]) for group in self._optimizer.param_groups]
 
     def plain(self, out: Tensor | None = None) -> Tensor:
-        """theta, without the look-ahead; the vector itself if the optimizer does not look ahead.
+        """Returns theta, the parameters without look-ahead, `(num_parameters,)`.
+
+        If the optimizer does not look ahead, this is `vector` itself.
 
         Args:
-            out: Buffer for the result, of the vector's shape; allocated if None.
+            out: Buffer for the result, of the vector's shape; None allocates one.
         """
         ahead = [
             (rate * group["momentum"], parameter)
@@ -85,7 +88,7 @@ class FlatParameters:
 
     @contextmanager
     def holding(self, vector: Tensor) -> Iterator[None]:
-        """A context in which the model has the parameters in `vector` instead of its own."""
+        """Context manager in which the model has the parameters in `vector` instead of its own."""
         with torch.no_grad():
             saved = self.vector.clone()
             self.vector.copy_(vector)
@@ -97,7 +100,7 @@ class FlatParameters:
 
 
 def _memory_order(parameters: Iterable[nn.Parameter]) -> list[Tensor]:
-    """The elements of each parameter in memory order, so that its strides can be preserved."""
+    """Returns each parameter as a tensor that is contiguous in memory, so that its strides are preserved."""
     ordered = []
     for parameter in parameters:
         values = parameter.detach()

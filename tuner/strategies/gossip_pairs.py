@@ -15,12 +15,16 @@ from tuner.strategies.rules import pair_move
 
 
 class GossipPairs(PeerRule):
-    """An active rank i sends theta_i; a passive rank j moves both to their average between its steps.
+    """At an exchange, two ranks move to the average of their parameters.
 
-    With d = (theta_j - theta_i) / 2, j subtracts d and answers with it; i adds d when it arrives, on top of
-    the steps made since. So the mean of both is exact at any delay (Lian et al. 2018). A rank draws its role
-    at each exchange, so it takes part in one exchange every tau steps on average, and every pair is equally
-    likely. No rank waits for an answer, so two that ask each other do not deadlock.
+    An active rank i sends a request with theta_i. A passive rank j handles it between two of its own steps:
+    with d = (theta_j - theta_i) / 2, rank j subtracts d from its parameters and replies with d. Rank i adds d
+    when the reply arrives, after any steps made in the meantime. So the mean of both ranks is exact at any
+    delay (Lian et al. 2018).
+
+    - At each exchange, a rank is active with probability 1/2. So it takes part in one exchange per tau steps
+      on average, and all pairs of ranks are equally likely.
+    - No rank waits for a reply, so two ranks that send requests to each other do not deadlock.
     """
 
     def start(self) -> None:
@@ -50,7 +54,12 @@ class GossipPairs(PeerRule):
         return not self._asked & set(self.links.live_ranks())
 
     def _meet(self, active: Tensor, message: Tensor) -> None:
-        """Moves this rank to the average with an active one, and writes that rank's move into the message."""
+        """Moves this rank to the average with an active rank, and writes the active rank's move.
+
+        Args:
+            active: Parameters of the active rank.
+            message: Vector of the reply, overwritten by the change that the active rank adds.
+        """
         plain = self.plain()
         on_host = plain.device.type == "cpu"
         move = pair_move(active.to(plain.device), plain, out=message if on_host else torch.empty_like(plain))
@@ -59,7 +68,7 @@ class GossipPairs(PeerRule):
             message.copy_(move)
 
     def state(self) -> dict[str, Any]:
-        """The generator of peers, and the ranks that have not answered yet."""
+        """Returns the state of the random generator, and the ranks that have not replied yet."""
         return {"generator": dict(self.rng.bit_generator.state), "asked": sorted(self._asked)}
 
     def load(self, state: Mapping[str, Any], *, of_all: Sequence[Mapping[str, Any]], is_twin: bool) -> None:

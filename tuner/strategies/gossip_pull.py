@@ -1,4 +1,4 @@
-"""Gossip by pulling: average with what a random peer published last (Jin et al. 2016)."""
+"""Gossip by pulling: average with the newest parameters of a random peer (Jin et al. 2016)."""
 
 from __future__ import annotations
 
@@ -12,10 +12,12 @@ from tuner.strategies.rules import pulled
 
 
 class GossipPull(PeerRule):
-    """Before the step: publish theta, draw a peer j from all live ranks, theta <- (theta + theta_j) / 2.
+    """Before a step, a rank averages its parameters with those that a random peer published last.
 
-    theta_j is what j published at its own last exchange, so no rank waits. The next peer is drawn one
-    exchange ahead, so that its parameters can travel while a step computes.
+    At an exchange, the rank publishes theta, chooses a peer j at random from all live ranks, and sets theta
+    to (theta + theta_j) / 2. Rank j published theta_j at its own last exchange, so no rank waits for another
+    rank. The next peer is chosen one exchange ahead, so that its parameters can be fetched while a step
+    computes.
     """
 
     def start(self) -> None:
@@ -44,7 +46,7 @@ class GossipPull(PeerRule):
         return True
 
     def state(self) -> dict[str, Any]:
-        """The generator of peers, the next peer, and what others may pull until the next exchange."""
+        """Returns the state of the random generator, the next peer, and this rank's published parameters."""
         tag = self.transport.fetch(self.links.rank, PARAMETERS_CHANNEL, self._other)
         return {
             "generator": dict(self.rng.bit_generator.state),
@@ -60,7 +62,7 @@ class GossipPull(PeerRule):
         self.transport.publish(PARAMETERS_CHANNEL, state["published"], state["tag"])
 
     def _prefetch(self) -> None:
-        """Asks for the next peer's parameters, once."""
+        """Requests the next peer's parameters, once per exchange."""
         if not self._is_coming and self._next != self.links.rank:
             self.transport.prefetch(self._next, PARAMETERS_CHANNEL)
         self._is_coming = True

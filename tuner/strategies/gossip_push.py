@@ -1,4 +1,4 @@
-"""Gossip by pushing: send to a random peer, average with all that arrived (Jin et al. 2016)."""
+"""Gossip by pushing: send parameters to a random peer, average with all received (Jin et al. 2016)."""
 
 from __future__ import annotations
 
@@ -14,18 +14,21 @@ from tuner.strategies.rules import pushed
 
 
 class GossipPush(PeerRule):
-    """After the step: send theta to a peer drawn from all live ranks, then average with what arrived.
+    """After a step, a rank sends its parameters to a random peer and averages with those it received.
 
-    The average is (theta + sum of received) / (1 + number received); theta counts twice if the rank drew
-    itself. A newer message replaces one of the same sender that the receiver has not taken yet, so a slow
-    rank finds the newest of each, and a dead one costs nothing.
+    - At an exchange, the rank sends theta to a peer, chosen at random from all live ranks including itself.
+    - The average is (theta + sum of received) / (1 + number received). Theta counts twice if the rank chose
+      itself as the peer.
+    - If a sender's earlier message was not read yet, its newer message replaces it. So a slow rank reads the
+      newest message of each sender, and a dead rank causes no delay.
     """
 
     exchanges_before_step = False
 
     def start(self) -> None:
         self._move = torch.empty_like(self.flat.vector)
-        #: Messages that were taken for a checkpoint, by sender: they wait for the next exchange.
+        #: Maps a sender to the tag and vector of its message, for messages that were read to save a
+        #: checkpoint. The next exchange applies them.
         self._pending: dict[int, tuple[int, Tensor]] = {}
 
     def exchange(self, step: int) -> float | None:
@@ -43,7 +46,7 @@ class GossipPush(PeerRule):
         return float(np.mean([max(0, step - tag) for tag, _ in arrived]))
 
     def state(self) -> dict[str, Any]:
-        """The generator of peers, and the messages that wait for the next exchange."""
+        """Returns the state of the random generator, and the messages that the next exchange will apply."""
         self._pending |= {r.sender: (r.tag, r.vector.clone()) for r in self.transport.take_pushed()}
         return {"generator": dict(self.rng.bit_generator.state), "arrived": dict(self._pending)}
 

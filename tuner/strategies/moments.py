@@ -11,11 +11,11 @@ import torch
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Moment:
-    """A timestamp, taken without waiting for the device.
+    """A timestamp that is taken without waiting for the device.
 
     Args:
-        seconds: Seconds on the host's clock.
-        event: The event that the device's stream has recorded; None on the CPU.
+        seconds: Time on the host's clock, seconds.
+        event: Event recorded on the accelerator's stream; None on the CPU.
     """
 
     seconds: float
@@ -23,7 +23,7 @@ class Moment:
 
 
 def moment(device: torch.device) -> Moment:
-    """The present moment: on an accelerator, when its stream has finished its work so far."""
+    """Returns a timestamp: the present time, or when the accelerator has finished the work queued so far."""
     if device.type == "cpu":
         return Moment(seconds=time.perf_counter())
     event = torch.Event(device, enable_timing=True)
@@ -32,7 +32,7 @@ def moment(device: torch.device) -> Moment:
 
 
 def seconds_between(start: Moment, end: Moment) -> float:
-    """Seconds between two moments; on an accelerator, waits until `end` is reached."""
+    """Returns the seconds between two moments; on an accelerator, waits until `end` is reached."""
     if start.event is None or end.event is None:
         return end.seconds - start.seconds
     end.event.synchronize()

@@ -10,10 +10,11 @@ from tuner.strategies.rules import accumulated
 
 
 class ParameterServer(CenterRule):
-    """After tau steps: push the change of these steps, take the server's parameters.
+    """After tau steps, a rank sends the change of its parameters and continues with the server's parameters.
 
-    An update is made from parameters that are about p - 1 updates old. A rank waits for the server up to an
-    adaptive timeout. It adds an answer that comes later on top of the steps made since.
+    An update was computed from parameters that about p - 1 updates of other ranks have changed since (p:
+    number of ranks). A rank waits for the server's reply up to an adaptive timeout. If the reply is later,
+    the rank keeps the steps made in the meantime and adds them to the server's parameters.
     """
 
     exchanges_before_step = False
@@ -21,7 +22,7 @@ class ParameterServer(CenterRule):
     def start(self) -> None:
         self._update = torch.empty_like(self.flat.vector, device="cpu")
         self._answer = torch.empty_like(self._update)
-        # `_known` is what the next update counts from: the parameters last taken, or last pushed.
+        # The next update is the change since `_known`: the parameters last received, or last sent.
         super().start()
 
     def exchange(self, step: int) -> float | None:
@@ -51,7 +52,7 @@ class ParameterServer(CenterRule):
         out.copy_(center.add_(asked))
 
     def apply(self, answer: Tensor) -> None:
-        """Takes the server's parameters, and preserves the steps made since the update was pushed."""
+        """Continues with the server's parameters, plus the steps made since the update was sent."""
         torch.sub(answer, self._known, out=self._update)
         self.flat.vector.add_(self._update.to(self.flat.vector.device))
         with self._server.undisturbed():

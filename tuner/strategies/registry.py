@@ -1,4 +1,4 @@
-"""Makes strategies by name, from the import paths in `search_spaces.STRATEGIES`."""
+"""Creates strategies by name, from the import paths in `search_spaces.STRATEGIES`."""
 
 from __future__ import annotations
 
@@ -13,14 +13,15 @@ from tuner.strategies.strategy import Strategy
 
 
 def strategy_rule(name: str, knobs: Mapping[str, AxisValue] | None = None) -> Any:
-    """A new instance of the class that the traits of a strategy name as its `rule`.
+    """Returns a new instance of a strategy's rule, from the class at the import path `StrategyTraits.rule`.
 
     Args:
-        name: A key of `search_spaces.STRATEGIES`.
-        knobs: Values of its knobs; other axes are ignored, and missing knobs have their default.
+        name: Name of the strategy, a key of `search_spaces.STRATEGIES`.
+        knobs: Maps each knob of the strategy to its value. Other keys are ignored, and missing knobs have
+            their default.
 
     Raises:
-        KeyError: No strategy has this name; the message lists the known ones and the nearest.
+        KeyError: No strategy has this name; the message lists all names and suggests the nearest one.
     """
     traits = traits_of(name)
     given = knobs or {}
@@ -30,7 +31,7 @@ def strategy_rule(name: str, knobs: Mapping[str, AxisValue] | None = None) -> An
 
 
 def strategy(name: str, knobs: Mapping[str, AxisValue] | None = None) -> Strategy:
-    """A new strategy of this name; arguments and errors are those of `strategy_rule`."""
+    """Returns a new strategy; arguments and errors are those of `strategy_rule`."""
     rule = strategy_rule(name, knobs)
     if isinstance(rule, PeerRule):
         rule = Asynchronous(rule)

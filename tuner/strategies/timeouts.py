@@ -1,4 +1,4 @@
-"""Adaptive timeouts, computed from how long something took before."""
+"""Adaptive timeouts, computed from earlier durations of the same operation."""
 
 from __future__ import annotations
 
@@ -7,38 +7,39 @@ from collections.abc import Sequence
 
 import numpy as np
 
-#: k in the timeout median + k MAD (as in hivemind#676).
+#: Factor k in the timeout, median + k MAD (as in hivemind#676); MAD: median absolute deviation, scaled to the
+#: standard deviation of a normal.
 DEVIATIONS = 10.0
-#: Standard deviation of a normal over its median absolute deviation.
+#: Standard deviation of a normal distribution divided by its median absolute deviation.
 _MAD_TO_SD = 1.4826
-#: Smallest timeout, in medians, since equal times have no deviation.
+#: Smallest timeout, as a multiple of the median; it matters if all durations are equal, so that MAD is 0.
 _LEAST_MEDIANS = 4.0
 _REMEMBERED = 64
 
 
 def deadline_seconds(median: float, deviation: float) -> float:
-    """The timeout in seconds: median + k MAD, at least `_LEAST_MEDIANS` medians.
+    """Returns the timeout in seconds: median + k MAD, but at least `_LEAST_MEDIANS` times the median.
 
     Args:
-        median: Median of the measured times, seconds.
-        deviation: Median absolute deviation, seconds.
+        median: Median of the measured durations, seconds.
+        deviation: Median absolute deviation of the durations, seconds.
     """
     return max(median + DEVIATIONS * _MAD_TO_SD * deviation, _LEAST_MEDIANS * median)
 
 
 def median_and_deviation(seconds: Sequence[float]) -> tuple[float, float]:
-    """Median and median absolute deviation of at least one time, seconds."""
+    """Returns the median and the median absolute deviation of at least one duration, seconds."""
     values = np.asarray(seconds, dtype=float)
     middle = float(np.median(values))
     return middle, float(np.median(np.abs(values - middle)))
 
 
 class AdaptiveTimeout:
-    """Stores how long something took, and computes the next timeout.
+    """Stores the latest durations of an operation, and computes the timeout of the next one.
 
     Args:
-        first_seconds: The timeout before three times are known.
-        least_seconds: Smallest timeout, so that scheduling delays are tolerated.
+        first_seconds: Timeout while fewer than three durations are known, seconds.
+        least_seconds: Smallest timeout, so that scheduling delays are tolerated, seconds.
     """
 
     def __init__(self, first_seconds: float, least_seconds: float = 0.0) -> None:
@@ -46,17 +47,17 @@ class AdaptiveTimeout:
         self._seen: deque[float] = deque(maxlen=_REMEMBERED)
 
     def note(self, seconds: float) -> None:
-        """Stores one measured time, seconds."""
+        """Stores one measured duration, seconds."""
         self._seen.append(seconds)
 
     @property
     def seconds(self) -> float:
-        """The present timeout, seconds."""
+        """Timeout of the next operation, seconds."""
         if len(self._seen) < 3:
             return self._first_seconds
         return max(deadline_seconds(*median_and_deviation(self._seen)), self._least_seconds)
 
     @property
     def spread(self) -> tuple[float, float]:
-        """Median and median absolute deviation of the stored times; zeros for fewer than three."""
+        """Median and median absolute deviation of the stored durations; zeros for fewer than three."""
         return median_and_deviation(self._seen) if len(self._seen) >= 3 else (0.0, 0.0)
