@@ -1,4 +1,4 @@
-"""Compute the forecasts of a study from its state, the same for a search and for its report."""
+"""Compute the forecasts of a study from its state, with the same result in a search and in later reports."""
 
 from __future__ import annotations
 
@@ -19,16 +19,16 @@ from tuner.search.state import SearchState
 
 
 class Believer:
-    """Fits the models to states of one study.
+    """Fits the models to the measurements of one study and forecasts the time to target of all candidates.
 
-    The search, `--verify` and a later `report` get the same forecasts for the same state, because the draws
-    depend on the seed alone. Values that do not change between states are cached.
+    The search, `--verify` and a later `report` get the same forecasts for the same state, because all random
+    numbers depend on the seed alone. Values that are the same for all states are cached.
 
     Args:
-        seed: Seed of the draws, and of the subset of candidates if the space has too many.
-        prior: Prior slopes.
-        past: Priors of the laws from past studies, if the job trains.
-        calibration: Correction of the forecasts' widths.
+        seed: Seed of the posterior samples, and of the random subset of candidates if the space is large.
+        prior: Prior of the regression slopes (of log time on log axis).
+        past: Priors of the parameters of the cost models, from past studies and imported runs.
+        calibration: Correction of the widths of the forecast intervals.
     """
 
     def __init__(
@@ -44,11 +44,11 @@ class Believer:
         self._prior = prior
         self._past = past
         self._slopes: SlopeModels | None = None
-        #: The last forecasts, and the ended slices that they are based on.
+        #: Key of the measurements that the last forecasts are based on, and these forecasts.
         self._believed: tuple[tuple[object, ...], Beliefs] | None = None
 
     def believe(self, state: SearchState) -> Beliefs | None:
-        """Forecasts of all candidates; None if there are no candidates."""
+        """Forecasts the time to target of all candidates; None if there are no candidates."""
         known = (state.given_up, tuple((p.probe_id, len(p.slices), p.outcome) for p in state.probes))
         if self._believed is None or self._believed[0] != known:
             rng = np.random.default_rng(self.seed)
@@ -61,23 +61,25 @@ class Believer:
 
     @property
     def rise_samples(self) -> float:
-        """Median samples after which imported runs first improved clearly; 0 if there are none."""
+        """Median number of samples when imported runs first improved clearly; 0 if there are none."""
         return self._past.rise_samples
 
     def knows_laws(self, state: SearchState) -> bool:
-        """Whether the laws cover all axes of the space. They do not if the job replays a recording."""
+        """Whether the cost models cover all axes of the space: always, unless the job replays a recording."""
         return state.job.probe.recording is None
 
     def prospects(self, state: SearchState, beliefs: Beliefs, incumbent: Configuration) -> Prospects:
-        """The expected prospects after the slices in flight have ended.
+        """Computes the expected distribution of times to target once the running slices have ended.
 
-        It assumes that each slice in flight shows its expected result, which reduces the variance of all
-        candidates that correlate with it (kriging believer; Ginsbourger et al. 2010).
+        Each running slice is assumed to measure its expected result. Then the means stay the same, and the
+        variance decreases for every candidate that is correlated with the configuration of the slice (kriging
+        believer; Ginsbourger et al. 2010).
 
         Args:
             state: State of the search.
-            beliefs: Its forecasts.
-            incumbent: The candidate that others are compared with; its slice in flight is ignored.
+            beliefs: The present forecasts.
+            incumbent: The candidate that others are compared with. A running slice of the incumbent is
+                ignored.
         """
         in_flight = {a.configuration for a in state.capacity.under_way if a.purpose is not Purpose.TIMING}
         in_flight.discard(incumbent)
@@ -92,7 +94,12 @@ class Believer:
         return prospects.narrowed(left) if in_flight else prospects
 
     def slopes(self, state: SearchState, found: Sequence[Configuration]) -> SlopeModels:
-        """Slope models of the candidates and the started runs."""
+        """Returns the slope models, cached until the candidates or the started runs change.
+
+        Args:
+            state: State of the search.
+            found: The candidates.
+        """
         kinds = tuple(dict.fromkeys([*(run_key(state.job, c) for c in found), *state.runs]))
         if self._slopes is None or self._slopes.kinds != kinds:
             self._slopes = SlopeModels(kinds, state.cluster, self._prior)

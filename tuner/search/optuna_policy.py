@@ -1,4 +1,4 @@
-"""Search policy that uses an Optuna sampler and stops runs that cannot win."""
+"""Search policy that trains what an Optuna sampler suggests and ends runs that cannot become the best."""
 
 from __future__ import annotations
 
@@ -13,20 +13,20 @@ from tuner.search.runs import Run
 from tuner.search.state import SearchState
 from tuner.search.stopping import all_fail, arrival, ended_by_fault, limit_reached, may_start
 
-#: Length of a slice in seconds; a run can be given up between slices.
+#: Training seconds of a slice. A run can be ended only between two slices.
 _SLICE_SECONDS = 10.0
-#: Before any run has reached the target, a run is given up after this share of the time budget.
+#: As long as no run has reached the target, a run is ended after this share of the time budget.
 _SHARE_OF_BUDGET = 0.2
 
 
 class OptunaPolicy:
     """Trains the configurations that an Optuna sampler suggests, one after the other or concurrently.
 
-    A slice in flight is a running trial of the Optuna study. TPE treats running trials as bad ones (constant
-    liar), and GP accounts for them in its acquisition function, so neither suggests the same again.
-
-    A run is given up once it has trained for longer than the best run took to the target. Before any run has
-    reached the target, a run is given up after a fifth of the time budget, if there is one.
+    - A probe with a running slice is a running trial of the Optuna study. TPE treats running trials as bad
+      ones (constant liar), and GP includes them in its acquisition function. So neither sampler suggests the
+      same configuration again.
+    - A run ends once it has trained for longer than the fastest run took to the target. As long as no run has
+      reached the target, a run ends after a fifth of the time budget, if there is a time budget.
     """
 
     def __init__(self) -> None:
@@ -71,10 +71,10 @@ class OptunaPolicy:
         done = run.measurement.training_seconds
         if done >= limit:
             return Abandon(probe_id=run.probe.probe_id, reason="it can no longer win")
-        # If each slice starts over, at least double the training time with each slice.
+        # If each slice repeats the run from the start, at least double the training time with each slice.
         slice_seconds = max(_SLICE_SECONDS, done) if not state.terms.resumes else _SLICE_SECONDS
         until = Until(training_seconds=min(done + slice_seconds, limit))
-        if not run.is_open:  # a rank failed, or the target was moved: it resumes as a new probe
+        if not run.is_open:  # the run failed, or the target has changed: it resumes as a new probe
             return Start(
                 configuration=run.configuration,
                 purpose=Purpose.TRAINING,

@@ -1,4 +1,4 @@
-"""The Optuna study of a search: every probe is a trial."""
+"""Stores the probes of a search as trials of an Optuna study."""
 
 from __future__ import annotations
 
@@ -16,13 +16,15 @@ from tuner.search.sampler import ProposedSampler, distributions, knob_distributi
 class StudyTrials:
     """Stores the probes as trials of an Optuna study, so that Optuna's own tools can show them.
 
-    A trial's value is the training seconds to target (minimized). A run that reaches the target is COMPLETE,
-    a run that is given up is PRUNED, and a failed run is FAIL. A timing probe is PRUNED without a value.
-    Intermediate values are the scores, by samples.
+    - The value of a trial is the number of training seconds to target, which is minimized.
+    - The intermediate values are the scores of the run. Their step is the number of samples processed.
+    - A run that reaches the target becomes a COMPLETE trial. A run that is ended before the target becomes a
+      PRUNED trial, and a failed run becomes a FAIL trial.
+    - A timing probe becomes a PRUNED trial without a value.
 
     Args:
-        study: The Optuna study; `ask` uses its sampler.
-        job: The job.
+        study: The Optuna study. Its sampler suggests the configurations of `ask`.
+        job: The job, which defines the search space.
     """
 
     def __init__(self, study: optuna.Study, job: Job) -> None:
@@ -32,7 +34,12 @@ class StudyTrials:
         self._asked = distributions(self._space, baseline.as_dict() if baseline else None)
 
     def begin(self, configuration: Configuration, purpose: Purpose) -> int:
-        """Creates a trial for a chosen configuration and returns its number."""
+        """Creates a trial for a configuration that the search has chosen, and returns the trial's number.
+
+        Args:
+            configuration: The configuration.
+            purpose: Purpose of the probe.
+        """
         chooser = self._study.sampler
         self._study.sampler = ProposedSampler(configuration)
         try:
@@ -45,7 +52,7 @@ class StudyTrials:
         return _described(trial, configuration, purpose)
 
     def ask(self) -> tuple[int, Configuration]:
-        """Creates a trial that the study's sampler suggests; returns its number and configuration."""
+        """Creates a trial with the sampler of the study; returns the trial's number and configuration."""
         # List the untried configurations before `ask` adds the new trial.
         left = untried(self._study, self._space) if isinstance(self._space, ListedSpace) else []
         trial = self._study.ask(self._asked)
@@ -59,7 +66,12 @@ class StudyTrials:
         return _described(trial, asked, Purpose.TRAINING), asked
 
     def report(self, number: int, points: Sequence[CurvePoint]) -> None:
-        """Reports new scores to a running trial; Optuna stores the first value at each number of samples."""
+        """Adds scores to a running trial as intermediate values.
+
+        Args:
+            number: Number of the trial.
+            points: Scores; those at a number of samples for which the trial has a value are ignored.
+        """
         running = self._stored(number)
         if running is None:
             return
@@ -71,13 +83,13 @@ class StudyTrials:
     def end(
         self, number: int, outcome: Outcome, seconds_to_target: float | None, seen: Measurement | None
     ) -> None:
-        """Ends a trial, unless it has ended already.
+        """Ends a running trial. Does nothing if the trial has ended already.
 
         Args:
             number: Number of the trial.
-            outcome: Outcome of the probe.
-            seconds_to_target: Training seconds to target; None if the run did not reach it.
-            seen: Measurement of the probe; None if there is none.
+            outcome: Outcome of the trial's probe.
+            seconds_to_target: Training seconds to target; None if the run did not reach the target.
+            seen: Measurement of the probe; None if nothing was measured.
         """
         running = self._stored(number)
         if running is None:
@@ -93,19 +105,28 @@ class StudyTrials:
         self._study.tell(number, seconds_to_target, state=state)
 
     def fail_orphans(self, known: Collection[int]) -> None:
-        """Ends running trials without a probe. They are left if the tuner is killed between the two."""
+        """Ends all running trials without a probe.
+
+        Such a trial exists if Paceline was killed after it had created the trial and before the probe.
+
+        Args:
+            known: Trial numbers of the probes that can continue.
+        """
         for trial in self._study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):
             if trial.number not in known:
                 self._study.tell(trial.number, state=TrialState.FAIL)
 
     def _stored(self, number: int) -> FrozenTrial | None:
-        """The stored trial with this number if it is running, else None."""
+        """Returns the trial with this number if it is running, else None."""
         running = self._study.get_trials(deepcopy=False, states=(TrialState.RUNNING,))
         return next((trial for trial in running if trial.number == number), None)
 
 
 def _described(trial: optuna.Trial, configuration: Configuration, purpose: Purpose) -> int:
-    """Stores a trial's purpose, and its configuration if its parameters differ; returns its number."""
+    """Stores a probe's purpose with its trial, and returns the number of the trial.
+
+    If the parameters of the trial differ from the configuration, the configuration is stored too.
+    """
     if Configuration(trial.params) != configuration:
         trial.set_user_attr("configuration", configuration.key)
     trial.set_user_attr("purpose", purpose.value)

@@ -1,4 +1,7 @@
-"""Runs: the trainings that a study's probes started, with all their measurements."""
+"""Runs: one for each training that a probe of the study started, with the measurements of all its slices.
+
+A slice is a part of a run that is not interrupted; the run is paused between its slices.
+"""
 
 from __future__ import annotations
 
@@ -11,8 +14,10 @@ from tuner.domain.measurement import Measurement, Outcome, Purpose, merged
 from tuner.job import Job
 from tuner.search.turned_back import TurnedBack, levelled_off, turned_back
 
-#: A run has improved clearly once it has gained this share of the way from its first score to the target.
+#: A run has improved clearly once a score has gained this share of the difference between the target and the
+#: first score.
 _CLEAR_GAIN = 0.05
+#: Minimum training seconds at the target, because the logarithm of this time is used.
 _LEAST_SECONDS = 1e-9
 
 
@@ -21,12 +26,15 @@ class Run:
     """A training that was started, with all its measurements.
 
     Args:
-        probe: Its probe.
-        measurement: All slices together, except those that ended by a fault.
-        seconds_to_target: Training seconds when it reached the target; None before.
-        samples_to_target: Samples when it reached the target; None before.
-        rise_samples: Samples at the first score that is clearly better than its first one; None before.
-        turned_back: Where it peaked and got worse, or levelled off; None while it may still improve.
+        probe: The probe that trains this run.
+        measurement: The measurements of all slices combined, without slices that ended by a fault.
+        seconds_to_target: Training seconds from the start until the run reached the target; None if it has
+            not reached the target.
+        samples_to_target: Number of samples processed when the run reached the target; None if it has not.
+        rise_samples: Number of samples processed at the first score that is clearly better than the first
+            score of the run; None without such a score.
+        turned_back: The best value of a run that then got worse or levelled off; None while the run may still
+            improve.
     """
 
     probe: ProbeRecord
@@ -38,28 +46,28 @@ class Run:
 
     @property
     def seen_samples(self) -> int:
-        """Samples up to which it was observed, which may lie beyond its newest checkpoint."""
+        """Number of samples processed at the last observation, which may be after the newest checkpoint."""
         return max([self.measurement.samples, *(p.samples for p in self.measurement.curve[-1:])])
 
     @property
     def seen_seconds(self) -> float:
-        """Training seconds up to which it was observed, which may lie beyond its newest checkpoint."""
+        """Training seconds at the last observation, which may be after the newest checkpoint."""
         last = self.measurement.curve[-1:]
         return max([self.measurement.training_seconds, *(p.training_seconds for p in last)])
 
     @property
     def configuration(self) -> Configuration:
-        """Its configuration."""
+        """The configuration that the run trains."""
         return self.probe.configuration
 
     @property
     def arrived(self) -> bool:
-        """Whether it reached the target."""
+        """Whether the run has reached the target."""
         return self.seconds_to_target is not None
 
     @property
     def ended_by_itself(self) -> bool:
-        """Whether its script, schedule or recording ended before it reached the target."""
+        """Whether the run's script, schedule or recording ended before the run reached the target."""
         last = self.probe.slices[-1]
         return last.outcome is Outcome.STOPPED and last.error is None and not self.arrived
 
@@ -70,23 +78,23 @@ class Run:
 
     @property
     def has_ended(self) -> bool:
-        """Whether it ended before it reached the target and cannot resume."""
+        """Whether the run ended before it reached the target and cannot resume."""
         return not self.arrived and not self.can_continue
 
     @property
     def can_continue(self) -> bool:
-        """Whether its training can resume, possibly as a new probe (after a fault or a change of target)."""
+        """Whether the training can resume, possibly in a new probe (after a fault or a new target)."""
         moved = self.probe.outcome is Outcome.REACHED and not self.arrived
         return self.is_open or moved or (self.probe.outcome.is_fault and not self.arrived)
 
 
 class RunCache:
-    """Caches the run of each probe of one search until the probe has another slice or ends.
+    """Caches the run of each probe of a search, until the probe gets another slice or another outcome.
 
-    Slices are append-only, so their number tells whether there is a new one.
+    Stored slices never change, so the number of slices shows whether the cached run is still valid.
 
     Args:
-        job: The job of the search.
+        job: The job, which defines the target.
     """
 
     def __init__(self, job: Job) -> None:
@@ -94,7 +102,7 @@ class RunCache:
         self._known: dict[int, tuple[tuple[int, Outcome], Run | None]] = {}
 
     def run(self, probe: ProbeRecord) -> Run | None:
-        """The run of a probe; None for a timing probe, or if nothing was trained."""
+        """Returns the run of a probe; None for a timing probe, or if the probe has trained nothing."""
         key = (len(probe.slices), probe.outcome)
         known = self._known.get(probe.probe_id)
         if known is None or known[0] != key:
@@ -105,14 +113,15 @@ class RunCache:
 
 
 def _run(probe: ProbeRecord, job: Job) -> Run | None:
-    """The run of a probe; None for a timing probe, or if nothing was trained."""
-    # Leave out faulty slices: their scores may be later than the checkpoint from which the run resumes.
+    """Computes the run of a probe; None for a timing probe, or if the probe has trained nothing."""
+    # Leave out slices that ended by a fault. Their scores may be from after the checkpoint from which the run
+    # resumes.
     valid = [m for m in probe.slices if not m.outcome.is_fault]
     if probe.purpose is Purpose.TIMING or not valid:
         return None
     measurement = merged(valid)
     if probe.outcome is Outcome.OUT_OF_MEMORY and measurement.samples == 0:
-        return None  # it says nothing about the curve, which more nodes may be able to train
+        return None  # the same learning curve may fit in memory on more nodes
     if probe.outcome is Outcome.PAUSED and measurement.samples == 0 and not measurement.trained_curve:
         return None  # its first slice was interrupted before a checkpoint or a score
     crossed = job.goal.crossing(measurement.trained_curve)
@@ -128,7 +137,7 @@ def _run(probe: ProbeRecord, job: Job) -> Run | None:
 
 
 def _rise_samples(measurement: Measurement, job: Job) -> int | None:
-    """Samples at the first score that is clearly better than the first one; None if there is none."""
+    """Returns the number of samples at a run's first clear improvement (`Run.rise_samples`), or None."""
     curve, goal = measurement.finite_curve, job.goal
     for point in curve[1:]:
         if goal.sign * (point.value - curve[0].value) > _CLEAR_GAIN * abs(goal.target - curve[0].value):
@@ -137,7 +146,7 @@ def _rise_samples(measurement: Measurement, job: Job) -> int | None:
 
 
 def _end_of_gain(measurement: Measurement, job: Job) -> TurnedBack | None:
-    """Where a run turned back or levelled off below the target; always None for recorded runs."""
+    """Returns the end of a run's improvement; None while it may improve, and for recorded runs."""
     if job.recording() is not None:
         return None
     curve, goal = measurement.trained_curve, job.goal
@@ -146,9 +155,10 @@ def _end_of_gain(measurement: Measurement, job: Job) -> TurnedBack | None:
 
 
 def paid_slices(probe: ProbeRecord) -> Iterator[tuple[Measurement, float]]:
-    """Yields each charged slice of a probe, with the training seconds that it added.
+    """Yields the measurement of each charged slice of a probe, with the training seconds of this slice.
 
-    A measurement that was copied from another probe is not charged again, so it is skipped.
+    The first measurement of a probe may be a copy from another probe, whose run it continues. The copy has no
+    charge and is skipped.
     """
     before = 0.0
     for measurement in probe.slices:
@@ -159,20 +169,25 @@ def paid_slices(probe: ProbeRecord) -> Iterator[tuple[Measurement, float]]:
 
 
 def is_interrupted(measurement: Measurement, trained: float) -> bool:
-    """Whether a slice was interrupted when the search ended, so that its run made no progress.
+    """Whether a slice was interrupted when the search ended, so that its training is lost.
 
     Args:
         measurement: Measurement of the slice.
-        trained: Training seconds that it added.
+        trained: Training seconds of the slice, from `paid_slices`.
     """
     return measurement.outcome is Outcome.PAUSED and trained == 0.0
 
 
 def run_key(job: Job, configuration: Configuration) -> Configuration:
-    """Key of a configuration's run. Configurations with the same learning curve share a run.
+    """Returns a key that is equal for configurations with the same learning curve.
 
-    Their curves are the same if they differ only in axes that do not change the training's statistics, such
-    as the number of nodes for all-reduce. Recorded runs are never shared.
+    Such configurations differ only in axes that do not change the metric after a given number of samples,
+    such as the number of nodes for all-reduce. A run of one of them predicts the others. If the job replays a
+    recording, every configuration has its own key.
+
+    Args:
+        job: The job.
+        configuration: The configuration.
     """
     if job.probe.recording is not None:
         return configuration

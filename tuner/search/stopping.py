@@ -1,7 +1,7 @@
-"""When a search stops: at the target, at the end of its budget, after too many faults.
+"""Rules that end a search: the target was reached, the budget is used up, or too many probes failed.
 
-These rules need no model. The rule that does is `Acquisition.best_option` in `acquisition.py`: a search also
-stops when no slice is expected to pay for itself. `ModelPolicy.decide` applies all of them.
+These rules need no model. One more rule needs forecasts: a search also ends when no slice is expected to save
+more than it costs (`Acquisition.best_option`). `ModelPolicy.decide` applies all rules.
 """
 
 from __future__ import annotations
@@ -13,22 +13,22 @@ from tuner.search.policy import Stop, StopKind
 from tuner.search.state import SearchState
 
 SECONDS_PER_HOUR = 3600.0
-#: Reason for the end of a search that no further probe would help.
+#: Reason for the end of a search whose job has a fault that every further probe would have too.
 JOB_FAULT = "the way in which the script is run, or is read, has to change"
-#: A search without scores ends after this number of faults in a row, or after twice this number of probes if
-#: at least half of them failed.
+#: A search without scores ends after this number of failed probes in a row. It also ends after at least twice
+#: this number of probes if at least half of them failed.
 _FAULTS_IN_A_ROW = 3
-#: After this number of failed probes in a row, no new configurations are tried.
+#: After this number of failed probes in a row, no new probe is started, even if others have scores.
 _FAULTS_WITH_SCORES = 6
 
 
 def ended_by_fault(state: SearchState) -> frozenset[int]:
-    """IDs of the probes that have ended by a fault so far."""
+    """Returns the IDs of the probes that have failed so far."""
     return frozenset(probe.probe_id for probe in state.probes if probe.outcome.is_fault)
 
 
 def arrival(state: SearchState) -> Stop | None:
-    """Stops the search once a run has reached the target, if the job needs no further trainings."""
+    """Returns the end of the search if a run has reached the target and no further training is planned."""
     arrived = [run for run in state.runs.values() if run.arrived]
     if not arrived or state.further_trainings > 0:
         return None
@@ -36,13 +36,19 @@ def arrival(state: SearchState) -> Stop | None:
 
 
 def limit_reached(state: SearchState) -> Stop | None:
-    """Stops the search if the budget is used up or if too many probes failed; None otherwise.
+    """Returns the end of the search if the budget is used up or if too many probes failed; else None.
 
-    Once a healthy configuration has scores, configurations that fail are not tried again and do not end the
-    search. Repeated faults of the infrastructure still do.
+    - Without scores, the search ends after several failed probes (`_FAULTS_IN_A_ROW`).
+    - Once a configuration that has not failed has scores, only several faults of the infrastructure in a row
+      end the search. Configurations that fail are just not tried again.
+    - A fault in the way in which the script is run or read (`Measurement.job_fault`) ends the search at once.
+
+    Args:
+        state: State of the search.
     """
     recent = [probe for probe in state.probes if probe.probe_id not in state.past_faults]
-    # A fault of the job itself makes every probe useless. Faults before this run of the search may be fixed.
+    # A fault of the job itself would occur in every probe. Probes before this process are not in `recent`,
+    # because the user may have removed the cause of their faults.
     if any(measurement.job_fault for probe in recent for measurement in probe.slices):
         return Stop(kind=StopKind.FAULTS, reason=JOB_FAULT)
     budget = state.job.budget
@@ -68,9 +74,12 @@ def limit_reached(state: SearchState) -> Stop | None:
 
 
 def budget_used(state: SearchState) -> str | None:
-    """A sentence on the budget (time, dollars or node hours) that is used up; None if none is.
+    """Says which budget (time, dollars or node hours) is used up, as a clause; None if no budget is used up.
 
-    Slices in flight count with their cost so far.
+    Running slices count with their cost so far.
+
+    Args:
+        state: State of the search.
     """
     budget = state.job.budget
     if budget.time is not None and state.elapsed_seconds >= budget.time:
@@ -83,13 +92,13 @@ def budget_used(state: SearchState) -> str | None:
 
 
 def may_start(state: SearchState) -> bool:
-    """Whether a new probe may start: the budget allows it, and the last probes did not all fail."""
+    """Whether the budget of probes allows a new probe, and the last probes have not all failed."""
     limit = state.job.budget.probes
     return (limit is None or len(state.probes) < limit) and not all_fail(state)
 
 
 def all_fail(state: SearchState) -> bool:
-    """Whether the last `_FAULTS_WITH_SCORES` probes all failed, so that no new ones are tried."""
+    """Whether the last `_FAULTS_WITH_SCORES` probes have all failed, so that no new probe is started."""
     ran = [p for p in state.probes if p.slices and p.probe_id not in state.past_faults]
     last = ran[-_FAULTS_WITH_SCORES:]
     return len(last) == _FAULTS_WITH_SCORES and all(p.outcome.is_fault for p in last)
@@ -98,15 +107,19 @@ def all_fail(state: SearchState) -> bool:
 def seconds_left(
     state: SearchState, configuration: Configuration, *, after: tuple[Configuration, float] | None = None
 ) -> float:
-    """Charged seconds that the budget still allows a configuration; infinite without a budget.
+    """Returns the number of charged seconds that the budget still allows for a configuration.
 
-    The time budget limits elapsed time, in which overlapping slices count once. Dollars and node hours
-    include the expected cost of all slices in flight.
+    The time budget limits the elapsed time, in which time of overlapping slices counts once. From the budgets
+    of dollars and node hours, the expected cost of all running slices is subtracted.
 
     Args:
         state: State of the search.
         configuration: The configuration to run.
-        after: Another configuration that runs first, and its charged seconds; None if there is none.
+        after: Another configuration that is run first, and its expected charged seconds; None if no other
+            configuration is run first.
+
+    Returns:
+        The seconds; infinite without a budget.
     """
     budget = state.job.budget
     other, seconds = after or (configuration, 0.0)

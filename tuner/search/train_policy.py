@@ -1,4 +1,4 @@
-"""Policy without a search: train one configuration to the target."""
+"""A policy that does not search: it trains one given configuration to the target."""
 
 from __future__ import annotations
 
@@ -10,24 +10,25 @@ from tuner.search.policy import Action, Continue, Decision, Start, Stop, StopKin
 from tuner.search.runs import Run
 from tuner.search.state import SearchState, run_of
 
-#: Length of a slice, as a share of the expected training time, and its minimum in seconds.
+#: Length of a slice, as a share of the expected training time, and minimum length of a slice in seconds.
 _SLICE_SHARE, _SHORTEST_SLICE_SECONDS = 0.2, 10.0
-#: Seconds that stand for a whole training without a limit.
+#: Training seconds of a slice without a limit: longer than any training.
 _WHOLE_SECONDS = 1e9
-#: A training is given up after this multiple of its expected seconds.
+#: A training ends without the target after this multiple of its predicted training seconds.
 VERIFY_FACTOR = 4.0
 
 
 class TrainPolicy:
-    """Trains one configuration until it reaches the target, and resumes a run that was started before.
+    """Trains one configuration until it reaches the target. If a run was started before, it resumes this run.
 
-    The first fault ends the training. Another call resumes from the last checkpoint.
+    The first fault ends the training. A later call of Paceline resumes it from the last checkpoint.
 
     Args:
         configuration: The configuration to train.
-        expected_seconds: Predicted training seconds to target. If None, the training has no limit from a
-            prediction, and continues until it reaches the target, fails or is interrupted.
-        limit_seconds: Training seconds after which the training is given up; None for no limit.
+        expected_seconds: Predicted training seconds to target. Without `limit_seconds`, the training ends
+            after `VERIFY_FACTOR` times this value. None if there is no prediction, or for no such limit.
+        limit_seconds: Training seconds after which the training ends without the target; None for no other
+            limit than that of `expected_seconds`.
     """
 
     def __init__(
@@ -57,7 +58,7 @@ class TrainPolicy:
             return Decision(action=Stop(kind=StopKind.FAULTS, reason="the training failed"))
         if run is None or not run.can_continue or (run.is_open and run.configuration == self._configuration):
             return Decision(action=self._action(state, run))
-        # It ran on other nodes, for a nearer target, or ended by a fault, so it resumes as a new probe.
+        # The run used other nodes, failed, or reached an earlier, easier target. It resumes as a new probe.
         ratio = seconds_ratio(state, self._configuration, run.configuration)
         until = self._until(state, ratio * run.measurement.training_seconds)
         words = "resumes from its checkpoint, up to the target"
@@ -73,7 +74,15 @@ class TrainPolicy:
         )
 
     def _until(self, state: SearchState, done: float) -> Until:
-        """End of the next slice; a slice is the whole training if each slice would start over."""
+        """Returns the limits of the next slice.
+
+        If a run cannot resume, because each slice would repeat it from the start, the slice is the whole
+        training.
+
+        Args:
+            state: State of the search.
+            done: Training seconds of the run so far.
+        """
         if not state.terms.resumes:
             return Until(training_seconds=_WHOLE_SECONDS if self._limit is None else self._limit)
         return Until(training_seconds=done + self._slice_seconds)
@@ -103,5 +112,9 @@ class TrainPolicy:
 
 
 def slice_seconds(expected_seconds: float) -> float:
-    """Training seconds of each slice of a training with this expected length."""
+    """Returns the training seconds of each slice.
+
+    Args:
+        expected_seconds: Predicted training seconds to target.
+    """
     return max(_SHORTEST_SLICE_SECONDS, _SLICE_SHARE * expected_seconds)
