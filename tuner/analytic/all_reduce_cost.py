@@ -1,8 +1,8 @@
-"""Cost law of all-reduce: the seconds of a ring over ranks, wherever they are placed.
+"""Cost model of all-reduce: seconds of a ring over ranks that are placed on any nodes.
 
-The law assumes one ring through all ranks. Fitted to Pollux's throughput table, a ring leaves a mean misfit
-of 6.7-7.0% of the step on at most 4 nodes; a hierarchy (rings within the nodes, then one over them) leaves
-7.1-7.8%.
+The model assumes one ring through all ranks. Fitted to Pollux's throughput table, it has a mean error of
+6.7-7.0% of the step time on at most 4 nodes. A hierarchy (rings within the nodes, then a ring over the nodes)
+has an error of 7.1-7.8%.
 """
 
 from __future__ import annotations
@@ -17,7 +17,9 @@ from tuner.analytic.laws import Array, Values, expected_maximum
 def ring_all_reduce_seconds(
     num_ranks: Array, num_bytes: float, *, latency: Values, bytes_per_second: Values
 ) -> Array:
-    """Seconds of a ring all-reduce: 2 (p - 1) A + 2 ((p - 1) / p) n / w (Patarasuk and Yuan 2009).
+    """Returns the seconds of a ring all-reduce, `(num,)`.
+
+    The formula is 2 (p - 1) A + 2 ((p - 1) / p) n / w (Patarasuk and Yuan 2009).
 
     Args:
         num_ranks: p, `(num,)`.
@@ -32,11 +34,11 @@ def ring_all_reduce_seconds(
 
 @dataclass(frozen=True, kw_only=True)
 class Placements:
-    """Where the ranks of each of `num` steps are.
+    """The placement of ranks on nodes, for each of `num` steps.
 
     Args:
-        num_nodes: Nodes with at least one rank, `(num,)`.
-        num_ranks: Ranks on all nodes, `(num,)`.
+        num_nodes: Number of nodes with at least one rank, `(num,)`.
+        num_ranks: Number of ranks on all nodes, `(num,)`.
         most_on_a_node: Largest number of ranks on one node, `(num,)`.
     """
 
@@ -60,14 +62,15 @@ class Link:
 
 @dataclass(frozen=True, kw_only=True)
 class Sharing:
-    """How the links between nodes differ from uniform links.
+    """Differences between the links between nodes and uniform links.
 
     Args:
-        device_exponent: Bandwidth falls as k^-exponent, with k devices that share the adapter of a node.
-        peer_gain: Logarithm of the bandwidth to several other nodes over that to a single one. It is above 0
-            if a flow between two hosts is limited (AWS: 5 Gbit/s outside of a cluster placement group),
-            since rings in several orders then use several flows.
-        variation: Coefficient of variation of links; the ring is as fast as the slowest link.
+        device_exponent: Exponent of the bandwidth k^-exponent, where k devices share the network adapter of a
+            node.
+        peer_gain: Logarithm of the bandwidth to several other nodes divided by that to a single one. It is
+            above 0 if the rate of one flow between two hosts is limited (AWS: 5 Gbit/s outside of a cluster
+            placement group), since rings in several orders then use several flows.
+        variation: Coefficient of variation of the links' speeds; the ring is as fast as its slowest link.
     """
 
     device_exponent: Values = 0.0
@@ -78,23 +81,26 @@ class Sharing:
 def topology_ring_seconds(
     placements: Placements, num_bytes: Values, *, within: Link, between: Link, sharing: Sharing
 ) -> Array:
-    """Seconds of a ring all-reduce over placed ranks, `(num,)`.
+    """Returns the seconds of a ring all-reduce over ranks on any nodes, `(num,)`.
 
     With p ranks on N nodes, and at most k ranks on one node:
 
         (2 (N - 1) A_between + 2 (p - N) A_within + 2 ((p - 1) / p) n / w) (1 + v m_N)
 
-    On one node w is w_within; on several, it is the smaller of w_within and w_between k^-exponent, times
-    e^(peer gain) if N > 2. m_N is Blom's expected maximum, v the variation of links. The ring is that of
-    Patarasuk and Yuan 2009; latencies add up per hop only if ranks are alike. The law holds for nodes of one
-    kind, and not for libraries that use trees for small messages.
+    - On one node, w is w_within.
+    - On several nodes, w is the smaller of w_within and w_between k^-exponent. If N > 2, the latter is
+      multiplied by e^(peer gain).
+    - m_N is Blom's expected maximum (`expected_maximum`), v the variation of links.
+
+    The ring is that of Patarasuk and Yuan 2009. Limits: latencies add up per hop only if all ranks are
+    equally fast; all nodes must be of one kind; libraries that use trees for small messages are faster.
 
     Args:
-        placements: Where the ranks are.
+        placements: The placement of the ranks.
         num_bytes: n, bytes to reduce.
-        within: The link between neighbors on one node.
-        between: The link between neighbors on two nodes.
-        sharing: How links between nodes differ from uniform links.
+        within: The link between neighbors of the ring on one node.
+        between: The link between neighbors of the ring on two nodes.
+        sharing: Differences between the links between nodes and uniform links.
     """
     p, nodes = placements.num_ranks, placements.num_nodes
     outside = between.bytes_per_second * placements.most_on_a_node**-sharing.device_exponent

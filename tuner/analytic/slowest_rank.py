@@ -1,6 +1,7 @@
-"""Stragglers: step time of the slowest rank with a barrier, and joint throughput without one.
+"""Stragglers: step time of the slowest rank with a barrier, and joint throughput without a barrier.
 
-The time of a rank over tau steps is tau c, plus jitter, plus artificial delays, which the job file states.
+The time of a rank for tau steps is tau c (compute), plus random jitter, plus artificial delays that the job
+file specifies.
 """
 
 from __future__ import annotations
@@ -17,23 +18,26 @@ from tuner.analytic.laws import Array, Values, expected_maximum, overlapped_seco
 from tuner.domain.cluster import RankDelay
 
 _NODES, _WEIGHTS = np.polynomial.legendre.leggauss(40)
-#: Standard deviations beyond which the tail of a normal is ignored; enough for thousands of ranks.
+#: The tails of a normal distribution are ignored beyond this many standard deviations; enough for thousands
+#: of ranks.
 _TAIL = 5.5
-#: Delays with a narrower range, in standard deviations of the jitter, are treated as normal.
+#: A random delay is treated as normal if its range is narrower than this multiple of the jitter's standard
+#: deviation.
 _NARROW = 0.05
 
 
 @dataclass(frozen=True, kw_only=True)
 class DelayedRanks:
-    """Ranks with the same artificial delays.
+    """A group of ranks with the same artificial delays.
 
     Args:
-        count: Number of ranks.
-        mean: Mean delay of a step, seconds.
-        variance: Variance of the delay of a step, seconds squared.
-        low: Shortest delay of a step, seconds.
-        high: Longest delay of a step, seconds.
-        is_uniform: Whether the delay is uniform between these: one varying delay, not a sum of several.
+        count: Number of ranks in the group.
+        mean: Mean delay per step, seconds.
+        variance: Variance of the delay per step, seconds squared.
+        low: Shortest delay per step, seconds.
+        high: Longest delay per step, seconds.
+        is_uniform: Whether the delay is uniformly distributed from `low` to `high`. This is the case for
+            exactly one random delay, and not for a sum of several.
     """
 
     count: int
@@ -46,7 +50,7 @@ class DelayedRanks:
 
 @lru_cache(maxsize=1024)
 def delayed_ranks(delays: tuple[RankDelay, ...], num_ranks: int) -> tuple[DelayedRanks, ...]:
-    """The ranks of a job, grouped by their delays; empty if no rank is delayed."""
+    """Returns the ranks of a job, grouped by their artificial delays; empty if no rank is delayed."""
     groups: dict[tuple[int, ...], int] = {}
     for rank in range(num_ranks):
         key = tuple(i for i, delay in enumerate(delays) if delay.slows(rank))
@@ -70,7 +74,7 @@ def _alike(count: int, own: Sequence[RankDelay]) -> DelayedRanks:
 def _delayed_rows(
     num_ranks: Array, delays: tuple[RankDelay, ...]
 ) -> Iterator[tuple[npt.NDArray[np.bool_], tuple[DelayedRanks, ...]]]:
-    """For each number of ranks with delays: a mask of its rows, `(num,)`, and the groups of ranks."""
+    """Yields a mask of rows `(num,)` and the groups of ranks, for each number of ranks with delays."""
     for p in np.unique(num_ranks) if delays else ():
         groups = delayed_ranks(delays, int(p))
         if groups:
@@ -78,7 +82,7 @@ def _delayed_rows(
 
 
 def per_count(num_ranks: Array, value: Callable[[int], float]) -> Array:
-    """A function of the number of ranks, evaluated once per distinct number, `(num,)`."""
+    """Returns `value` of each number of ranks, evaluated once per distinct number, `(num,)`."""
     counts, place = np.unique(num_ranks, return_inverse=True)
     return np.array([value(int(p)) for p in counts], dtype=float)[place]
 
@@ -92,18 +96,22 @@ def slowest_step_seconds(
     persistent: Values,
     delays: tuple[RankDelay, ...] = (),
 ) -> Array:
-    """Expected maximum over ranks of the time of tau steps, divided by tau, `(num,)`.
+    """Returns the expected maximum over ranks of the time for tau steps, divided by tau, `(num,)`.
 
-    Without delays it is c (1 + k_tau m_p), with Blom's expected maximum m_p and
-    k_tau^2 = k^2 (h + (1 - h) / tau): the transient part of the jitter averages out over tau steps, the
-    persistent part (a slow node) does not. With delays it is the integral of 1 - prod_r F_r. For tau = 1, F_r
-    is the distribution of a normal plus a uniform variable. For tau > 1 it is normal with the mean and
-    variance of the sum, which is up to 3% too long (tau of 2 to 4, all of 32 ranks delayed).
+    Without delays it is c (1 + k_tau m_p), with Blom's expected maximum m_p (`expected_maximum`) and k_tau^2
+    = k^2 (h + (1 - h) / tau). The transient part of the jitter averages out over tau steps; the persistent
+    part (a slow node) does not.
+
+    With delays it is the integral of 1 - prod_r F_r, where F_r is the distribution function of rank r's time:
+
+    - For tau = 1, F_r is that of the sum of a normal and a uniform variable.
+    - For tau > 1, F_r is normal with the mean and variance of the sum. The result is then up to 3% too long
+      (tau of 2 to 4, all of 32 ranks delayed).
 
     Args:
         compute: c, seconds per step of one rank without jitter, `(num,)`.
         num_ranks: p, `(num,)`.
-        tau: Steps between two waits, `(num,)`.
+        tau: Number of steps after which ranks wait for each other, `(num,)`.
         jitter: k, coefficient of variation of a rank's step.
         persistent: h, share of the jitter's variance that is persistent.
         delays: Artificial delays.
@@ -116,19 +124,20 @@ def slowest_step_seconds(
 
 
 def _expected_excess(jitter_seconds: Array, tau: Array, groups: Sequence[DelayedRanks]) -> Array:
-    """Expected maximum over ranks of jitter plus delay per step, seconds, `(num,)`."""
+    """Returns the expected maximum over ranks of jitter plus delay per step, seconds, `(num,)`."""
     widest = max(group.high for group in groups)
     jitter_seconds = np.maximum(jitter_seconds, 1e-6 * widest + 1e-12)
     parts = []
     for group in groups:
-        # A width far below the jitter would cancel numerically in the difference; its variance is enough.
+        # If the range of a delay is far below the jitter, the difference of two nearly equal numbers loses
+        # its digits. The variance of the delay is then accurate enough.
         wide = group.high - group.low > _NARROW * jitter_seconds
         uniform = group.is_uniform & (tau == 1) & wide
         sd = np.where(uniform, jitter_seconds, np.sqrt(jitter_seconds**2 + group.variance / tau))
         low = np.where(uniform, group.low, group.mean)
         high = np.where(uniform, group.high, group.mean)
         parts.append((group.count, low, high, sd))
-    # Before the highest of the lower ends, some rank has certainly not finished.
+    # At `start` at least one rank has certainly not finished, so the integrand is 1 until there.
     start = np.max([low - _TAIL * sd for _, low, _, sd in parts], axis=0)
     end = np.max([high + _TAIL * sd for _, _, high, sd in parts], axis=0)
     at = start[:, None] + (end - start)[:, None] * 0.5 * (_NODES + 1.0)
@@ -140,9 +149,10 @@ def _expected_excess(jitter_seconds: Array, tau: Array, groups: Sequence[Delayed
 
 
 def _smeared_cdf(at: Array, low: Array, high: Array, sd: Array) -> Array:
-    """Distribution function of a uniform plus a normal variable, `(num, num_nodes)`; normal if low = high.
+    """Returns the distribution function of a uniform plus a normal variable, `(num, num_nodes)`.
 
-    sd (g(z_low) - g(z_high)) / (high - low), where g(z) = z Phi(z) + phi(z) is the integral of Phi.
+    It is sd (g(z_low) - g(z_high)) / (high - low), where g(z) = z Phi(z) + phi(z) is the integral of Phi. If
+    low = high, it is that of the normal variable.
     """
     from scipy.special import ndtr  # takes a while to import; only delays need it
 
@@ -157,21 +167,22 @@ def _smeared_cdf(at: Array, low: Array, high: Array, sd: Array) -> Array:
 
 
 def mean_delay(num_ranks: Array, delays: tuple[RankDelay, ...]) -> Array:
-    """Mean delay of a step over all ranks, seconds, `(num,)`."""
+    """Returns the artificial delay of a step, averaged over all ranks, seconds, `(num,)`."""
     return per_count(num_ranks, lambda p: sum(g.count * g.mean for g in delayed_ranks(delays, p)) / p)
 
 
 def unwaiting_batch_seconds(
     compute: Array, exchange: Array, num_ranks: Array, *, overlap: Values, delays: tuple[RankDelay, ...] = ()
 ) -> Array:
-    """Seconds in which asynchronous ranks together process one global batch, `(num,)`.
+    """Returns the seconds in which asynchronous ranks together process one global batch, `(num,)`.
 
-    B / sum_r(b_r / step_r): with equal shares, the harmonic mean of step_r = ((c + d_r)^g + e^g)^(1/g).
-    Jitter averages out over the steps of a rank.
+    It is B / sum_r(b_r / step_r), where rank r processes b_r samples of the batch of B samples per step. With
+    equal shares this is the harmonic mean of step_r = ((c + d_r)^g + e^g)^(1/g). Jitter averages out over the
+    steps of a rank.
 
     Args:
-        compute: c, seconds per step of one rank, `(num,)`.
-        exchange: e, seconds of exchange per step, `(num,)`.
+        compute: c, seconds of compute per step of one rank, `(num,)`.
+        exchange: e, seconds of communication between ranks per step, `(num,)`.
         num_ranks: p, `(num,)`.
         overlap: g, see `overlapped_seconds`.
         delays: Artificial delays; d_r is the mean delay of rank r.

@@ -144,10 +144,10 @@ class StepLaw:
         return np.asarray(own * (1 + most * exchange / (slowest + exchange)), dtype=float)
 
     def _compute(self, unknowns: dict[str, Values], alike: Alike, cluster: Cluster) -> tuple[Array, Values]:
-        """Seconds of one rank's compute, and the slowdown of the slowest rank by other ranks on its node.
+        """Returns the seconds of one rank's compute, and the factor by which its neighbors slow it down.
 
-        Compute is linear in the batch. At single batch sizes it is off by up to a quarter (caches, kernels),
-        which the residual covers.
+        Neighbors are other ranks on the node. Compute is linear in the batch size. At single batch sizes this
+        is wrong by up to a quarter (caches, kernels), which the residual covers.
         """
         own = np.exp(unknowns["log fixed compute seconds"])
         own = own + np.exp(unknowns["log compute seconds a sample"]) * alike.per_rank

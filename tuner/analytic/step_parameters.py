@@ -1,4 +1,8 @@
-"""Unknowns of the step-time law with their priors, for each kind of cluster."""
+"""Parameters of the law (analytic model) of step time, with their priors, for each kind of cluster.
+
+An exchange is the communication of gradients or parameters between ranks; emulated steps are those of ranks
+that are trained on this host under a virtual clock.
+"""
 
 from __future__ import annotations
 
@@ -23,43 +27,46 @@ _PARAMETERS = (
     Parameter(name="log jitter", mean=math.log(0.05), sd=0.5),
     Parameter(name="log overlap exponent", mean=math.log(1.5), sd=0.3),
 )
-#: Additional unknowns of strategies other than all-reduce: messages have another bandwidth than collectives,
-#: and the persistent share of jitter matters only over several steps.
+#: Additional parameters for strategies that exchange parameters: messages have a different bandwidth than
+#: collectives, and the persistent share of jitter matters only over several steps.
 _FURTHER_PARAMETERS = (
     Parameter(name="log point-to-point bandwidth over the collective's", mean=0.0, sd=0.7),
     Parameter(name="persistent share of jitter", mean=0.5, sd=0.2),
 )
-#: Additional unknowns of separate machines.
-#: - Latency per hop: about 1 ms over TCP for each bucket of gradients, in collectives (a ping is shorter).
-#:   DistributedDataParallel reduces buckets of 25 MB, partly at once; the prior is the geometric mean of one
-#:   latency for all buckets and one per bucket.
-#: - Bandwidth to several other nodes over that to one: between 1 and 2, since a flow between two hosts is
-#: often
-#:   limited, and rings in several orders use two flows each (see `Sharing`).
-#: - Links vary by 15%, or as much as placements scatter (`step_fit`).
+#: Additional parameters for separate machines.
+#: - Latency per hop: in collectives over TCP, about 1 ms for each bucket of gradients (more than that of a
+#:   ping). DistributedDataParallel reduces buckets of 25 MB, some of them at the same time. The prior mean is
+#:   the geometric mean of one latency for all buckets and one latency per bucket.
+#: - Bandwidth to several other nodes, divided by the bandwidth to one other node: between 1 and 2. The rate
+#:   of one flow between two hosts is often limited, and rings in several orders use two flows each (see
+#:   `Sharing`).
+#: - Variation of links: 15%, or as much as links scatter between placements (see `step_fit`).
 _MACHINE_LATENCY = Parameter(name="log latency seconds of a hop", mean=math.log(1e-3), sd=1.0)
 _MACHINE_PARAMETERS = (
     Parameter(name=LINKS_VARIATION, mean=math.log(0.15), sd=0.3),
     Parameter(name="log bandwidth to several nodes over that to one", mean=0.5 * math.log(2.0), sd=0.12),
 )
 _BUCKET_BYTES = 25e6
-#: Two standard deviations cover models of 5 MB (MobileNet) to 2 GB (GPT-2 medium) of parameters.
+#: Two standard deviations cover models with 5 MB (MobileNet) to 2 GB (GPT-2 medium) of parameters.
 _UNSTATED_BYTES = Parameter(name=UNSTATED_BYTES, mean=0.0, sd=1.5)
-#: Additional unknowns of machines with several devices. Ranks on one node exchange through shared memory,
-#: PCIe 3 (6 GB/s) or a local socket. The exchange overlaps with the backward pass, two thirds of compute: if
-#: exchange and compute are equally long, a step takes 4/3 of compute, and 2^(1/2.4) = 4/3.
+#: Additional parameters for machines with several devices. Ranks on one node exchange gradients through
+#: shared memory, PCIe 3 (6 GB/s) or a local socket. The exchange overlaps with the backward pass, which is
+#: two thirds of compute. If exchange and compute are equally long, a step therefore takes 4/3 of compute, and
+#: 2^(1/2.4) = 4/3.
 _DEVICE_OVERLAP = Parameter(name="log overlap exponent", mean=math.log(2.4), sd=0.3)
 _DEVICE_PARAMETERS = (
     Parameter(name="log latency seconds of a hop within a node", mean=math.log(3e-5), sd=1.2),
     Parameter(name="log bytes a second within a node", mean=math.log(6e9), sd=1.0),
     Parameter(name="exponent of devices that share an adapter", mean=0.0, sd=0.15),
 )
-#: Needed if waits were timed: an exchange takes memory bandwidth or cores from the compute it overlaps with.
+#: Additional parameter if waits were timed: an exchange takes memory bandwidth or cores from the compute that
+#: it overlaps with.
 _SLOWED_COMPUTE = Parameter(name="log slowdown of compute by the exchange", mean=math.log(0.05), sd=1.0)
-#: Largest prior standard deviation of a described unknown, and smallest jitter whose logarithm is taken.
+#: Largest prior standard deviation of a parameter that the description of an emulated cluster specifies, and
+#: the smallest jitter whose logarithm is taken.
 _DESCRIBED_SD, _LEAST_JITTER = 0.05, 1e-4
-#: If a part of a described cluster is at hand, its timings count and the description is only a prior.
-#: Emulated steps then have a bias.
+#: The same if a part of the described cluster is available: its timings are evidence, and the description is
+#: only a prior. Emulated steps then may be biased.
 _DOUBTED_SD = 0.4
 _BIAS = Parameter(name="log bias of emulated seconds", mean=0.0, sd=0.1)
 
@@ -67,13 +74,13 @@ _BIAS = Parameter(name="log bias of emulated seconds", mean=0.0, sd=0.1)
 def prior_parameters(
     cluster: Cluster, strategies: Sequence[str], parameter_bytes: float, *, with_waits: bool
 ) -> tuple[Parameter, ...]:
-    """The unknowns of the step-time law of a cluster.
+    """Returns the parameters of the law of step time for a cluster, with their priors.
 
     Args:
         cluster: The cluster to predict.
-        strategies: All strategies that were timed or will be predicted.
+        strategies: Names of all strategies that were timed or will be predicted.
         parameter_bytes: Bytes of the model's parameters; 0 if unknown.
-        with_waits: Whether waits were timed.
+        with_waits: Whether the waits of ranks were timed.
     """
     found = _PARAMETERS + (_FURTHER_PARAMETERS if exchanges_asynchronously(strategies) else ())
     if nodes_are_machines(cluster):
@@ -84,9 +91,9 @@ def prior_parameters(
             found += (_SLOWED_COMPUTE,)
         if parameter_bytes == 0:
             found += (_UNSTATED_BYTES,)
-        # Of two with the same name, the later one replaces the first.
+        # If two parameters have the same name, the later one replaces the earlier one.
         by_name = {parameter.name: parameter for parameter in found}
-        # From the latency of one bucket to that of all buckets.
+        # Logarithm of the latency of all buckets divided by that of one bucket.
         longer = 0.5 * math.log(max(math.ceil(parameter_bytes / _BUCKET_BYTES), 1))
         found = tuple(
             replace(p, mean=p.mean + longer) if "latency" in name else p for name, p in by_name.items()
@@ -100,7 +107,13 @@ def prior_parameters(
 def _described(
     parameters: tuple[Parameter, ...], virtual: VirtualCluster, most_sd: float
 ) -> tuple[Parameter, ...]:
-    """The unknowns with the described values as prior means, and narrow priors."""
+    """Returns the parameters with the description of an emulated cluster as prior means.
+
+    Args:
+        parameters: The parameters with their general priors.
+        virtual: The description of the emulated cluster.
+        most_sd: Largest prior standard deviation of a parameter that the description specifies.
+    """
     messages = virtual.message_bytes_per_second or virtual.bytes_per_second
     said = {
         "log fixed compute seconds": math.log(max(virtual.fixed_seconds, LEAST_SECONDS)),

@@ -1,4 +1,4 @@
-"""Residual of the step-time law: nonlinear compute, scatter of links, drift beyond the timed nodes."""
+"""Residual of the law of step time: nonlinear compute, scatter of links, drift beyond the timed nodes."""
 
 from __future__ import annotations
 
@@ -13,38 +13,43 @@ from tuner.analytic.step_law import StepLaw
 from tuner.analytic.step_rows import LOG_BATCH, LOG_RANKS, MOST_ON_A_NODE, NODES, NUM_COLUMNS
 from tuner.analytic.strategy_encoding import NUM_STRATEGIES, STRATEGY_LENGTH
 
-#: Length scales over log tau, strategies and where steps were made, and over the other columns.
+#: Length scales: first of log tau, of the strategies and of where steps ran; then of the remaining columns.
 _EXCHANGE, _OTHERS = (1.0, *[STRATEGY_LENGTH] * NUM_STRATEGIES, 1e6), [math.inf] * 3
-#: Residual if all ranks are on one host, or all are emulated.
+#: Kernel of the residual if all ranks are on one host, or all are emulated (on this host under a virtual
+#: clock).
 SMOOTH = Residual(sd=0.10, length_scales=(0.7, 1.0, *_EXCHANGE, *_OTHERS))
-#: Correlation between two ways to exchange, and between two batches.
+#: Correlation between steps that differ in strategy and tau, and between steps that differ in batch size.
 _BY_EXCHANGE = Residual(sd=1.0, length_scales=(math.inf, math.inf, *_EXCHANGE, *_OTHERS))
 _BY_BATCH = Residual(sd=1.0, length_scales=(math.inf, 0.7, *[math.inf] * (NUM_COLUMNS - 2)))
-#: On separate machines. Linear compute is off by up to a quarter at single batch sizes (caches, kernels,
-#: padded sequences), typically 8%. Compute scatters by 3% and exchanges by 12%, until timings show by how
-#: much. Per e-fold of nodes an exchange drifts by 4% from the law (other jobs, shared switches, rare
-#: stragglers).
+#: Standard deviations of log seconds on separate machines:
+#: - nonlinear compute: up to a quarter at single batch sizes (caches, kernels, padded sequences), typically
+#:   8%;
+#: - scatter of compute between steps: 3%, until timings show how much it is;
+#: - scatter of exchanges between placements: 12%, until timings show how much it is;
+#: - drift of exchanges from the law: 4% per e-fold (factor of e) of nodes (other jobs, shared switches, rare
+#:   stragglers).
 _BEND_SD, _COMPUTE_SD, _LINKS_SD, _DRIFT_SD = 0.08, 0.03, 0.12, 0.04
 
 
 @dataclass(frozen=True, kw_only=True)
 class StepResidual:
-    """Covariance of log seconds around the law, on separate machines.
+    """Kernel of log seconds of a step around the law of step time, on separate machines.
 
-    Log seconds of a step change with log seconds of its exchange by the share s of the exchange, and with
-    those of its compute by 1 - s. Between two steps the covariance is
+    An exchange is the communication of gradients or parameters between ranks. Let s be the share of the
+    exchange in a step. If log seconds of the exchange change by 1, log seconds of the step change by s; for
+    compute, by 1 - s. The covariance between two steps is
 
         (1 - s)(1 - s') (bend^2 K(b, b') + own^2 [same])           compute
         + s s' (links^2 [same placement] + drift^2 min(u, u'))     exchange, u = log nodes
 
-    times the correlation of the ways to exchange. The drift is a random walk in log nodes (a Wiener
-    process): beyond the largest timed nodes N its variance grows with log(n / N).
+    times the correlation for the difference in strategy and tau. The drift is a random walk in log nodes (a
+    Wiener process): beyond the largest timed number of nodes N, its variance grows with log(n / N).
 
     Args:
-        law: The law, for s.
-        theta: Values of the unknowns, for s, `(num_parameters,)`.
-        compute_scale: Scatter of compute, relative to what is assumed.
-        exchange_scale: Scatter and drift of the exchange, relative to what is assumed.
+        law: The law of step time, from which s is computed.
+        theta: Values of the law's parameters at which s is computed, `(num_parameters,)`.
+        compute_scale: Scatter of compute, as a multiple of the assumed scatter.
+        exchange_scale: Scatter and drift of the exchange, as a multiple of the assumed values.
     """
 
     law: StepLaw
@@ -53,12 +58,22 @@ class StepResidual:
     exchange_scale: float = 1.0
 
     def covariance(self, left: Array, right: Array) -> Array:
-        """Covariances `(num_left, num_right)` between inputs."""
+        """Returns the covariances between all pairs of inputs, `(num_left, num_right)`.
+
+        Args:
+            left: Inputs of the rows of the result, `(num_left, NUM_COLUMNS)`.
+            right: Inputs of the columns of the result, `(num_right, NUM_COLUMNS)`.
+        """
         compute, exchange = self.parts(left, right)
         return compute + exchange
 
     def parts(self, left: Array, right: Array) -> tuple[Array, Array]:
-        """The covariances from compute and from the exchange, each `(num_left, num_right)`."""
+        """Returns the covariances due to compute and due to the exchange, each `(num_left, num_right)`.
+
+        Args:
+            left: Inputs of the rows of the results, `(num_left, NUM_COLUMNS)`.
+            right: Inputs of the columns of the results, `(num_right, NUM_COLUMNS)`.
+        """
         own = self.law.exchange_share(self.theta, left)
         other = own if right is left else self.law.exchange_share(self.theta, right)
         place = [LOG_RANKS, NODES, MOST_ON_A_NODE]

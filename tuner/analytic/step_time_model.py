@@ -1,4 +1,7 @@
-"""The step-time model: seconds per sample for any nodes, batch and strategy, fitted to timed steps."""
+"""Step-time model: predicts seconds per sample for any number of nodes, batch size and strategy.
+
+It is fitted to timed steps.
+"""
 
 from __future__ import annotations
 
@@ -25,10 +28,10 @@ class SecondsModel:
 
     Args:
         cluster: The cluster that the job trains on.
-        posterior: The posterior of the log seconds in which all ranks together process one global batch, over
-            rows of `Steps.inputs`.
-        between_moments_sd: Standard deviation of log seconds between repeated timings.
-        num_observations: Number of slices with timed steps.
+        posterior: The posterior of the log seconds in which all ranks together process one global batch; its
+            inputs are rows of `Steps.inputs`.
+        between_moments_sd: Standard deviation of log seconds between repeated timings of the same steps.
+        num_observations: Number of slices of training whose steps were timed.
     """
 
     cluster: Cluster
@@ -37,56 +40,61 @@ class SecondsModel:
     num_observations: int
 
     def log_seconds_per_sample(self, configurations: Sequence[Configuration]) -> tuple[Array, Array]:
-        """Mean `(num,)` and covariance `(num, num)` of log seconds per sample.
+        """Returns mean `(num,)` and covariance `(num, num)` of log seconds per sample.
 
-        Seconds per sample are the seconds in which all ranks together process B samples, divided by B.
+        Seconds per sample are the seconds in which all ranks together process one global batch, divided by
+        its size.
+
+        Args:
+            configurations: The configurations to predict, `(num,)`.
         """
         mean, covariance = self.posterior.predict(steps_of(configurations, self.cluster).inputs())
         batches = np.array([c.batch_size for c in configurations], dtype=float)
         return mean - np.log(batches), covariance
 
     def speeds(self, configurations: Sequence[Configuration], rng: np.random.Generator) -> Speeds:
-        """Log seconds per sample of some configurations.
+        """Predicts log seconds per sample of some configurations.
 
         Args:
-            configurations: What to predict.
-            rng: Generator of the draws.
+            configurations: The configurations to predict.
+            rng: Random generator of the posterior samples.
         """
         places: dict[Configuration, int] = {}
         timed_as = [places.setdefault(c.without("learning_rate"), len(places)) for c in configurations]
         mean, covariance = self.log_seconds_per_sample(list(places))
         draws = mean + correlated(covariance, shuffled_normals(rng, len(places)))
-        # The deviation between repeated timings is common: all configurations would run at the same time.
+        # All configurations have the same deviation between repeated timings, since all would run at the same
+        # time.
         draws = draws + spread_normals(NUM_DRAWS, 1) * self.between_moments_sd
         sd = np.sqrt(np.maximum(np.diag(covariance), 0.0))
         return Speeds(mean=mean[timed_as], sd=sd[timed_as], draws=draws[:, timed_as])
 
     def shifted(self, unknowns: Sequence[str], change: float) -> SecondsModel:
-        """The model of a cluster with other values of some unknowns; the fitted residual stays.
+        """Returns a copy of the model with some parameters changed; the fitted residual stays the same.
 
         Args:
-            unknowns: Names of the unknowns to change.
-            change: Added to each, in the scale of the law.
+            unknowns: Names of the parameters to change.
+            change: Number that is added to each of them, on the scale of the law (often a logarithm).
         """
         return replace(self, posterior=self.posterior.moved(unknowns, change))
 
     def parameters(self) -> dict[str, tuple[float, float]]:
-        """Mean and standard deviation of each unknown of the law, by name."""
+        """Returns the posterior of the law's parameters: maps each name to mean and standard deviation."""
         return self.posterior.parameter_values()
 
     def findings(self) -> dict[str, object]:
-        """Further facts that are stored with the fit."""
+        """Returns further facts about the fit that a study stores, such as weights of priors."""
         return {**self.posterior.findings(), "sentences": self.summary()}
 
     def summary(self) -> list[str]:
-        """Sentences about the fitted step time."""
+        """Returns sentences for the user about the fitted step time."""
         if self.num_observations == 0:
             return ["No step was timed yet: predicted seconds are prior guesses."]
         theta = {name: value for name, (value, _) in self.parameters().items()}
         lines = [
             f"A step costs {1000 * math.exp(theta['log fixed compute seconds']):.2g} ms and "
             f"{1e6 * math.exp(theta['log compute seconds a sample']):.3g} us per sample of a rank; "
-            f"{self.num_observations} slices were timed, with a typical misfit of "
+            f"{self.num_observations} slices were timed, with a typical error of "
             f"{100 * self.posterior.rms:.0f}%.",
             f"Repeated timings of the same step differ by {100 * self.between_moments_sd:.0f}%.",
         ]
@@ -101,14 +109,15 @@ def fit_seconds(
     strategies: Sequence[str] = (),
     past: PastLaw | None = None,
 ) -> SecondsModel:
-    """Fits the step-time model to all slices that timed steps (`Measurement.batch_seconds`).
+    """Fits the step-time model to all slices of training whose steps were timed.
 
     Args:
-        measurements: Slices of any purpose; those without step times are skipped.
-        cluster: The cluster that they ran on.
+        measurements: Slices of training for any purpose; those without step times are skipped.
+        cluster: The cluster that the slices ran on.
         parameter_bytes: Bytes of the model's parameters; 0 if unknown, see `fit_steps`.
-        strategies: Strategies to predict, besides those that were timed.
-        past: Values of the unknowns from past studies; ignored for an emulated cluster.
+        strategies: Names of the strategies to predict, in addition to those that were timed.
+        past: Values of the parameters in past studies; ignored for an emulated cluster (on this host under a
+            virtual clock).
     """
     timed = [m for m in measurements if m.step_seconds is not None and m.step_seconds.median > 0]
     posterior, between = fit_steps(
@@ -123,7 +132,7 @@ def fit_seconds(
 
 
 def _timed_steps(measurements: Sequence[Measurement], cluster: Cluster) -> TimedSteps:
-    """The timed steps of slices, one row each."""
+    """Returns the timed steps of slices of training, one entry per slice."""
     where = None
     if cluster.at_hand is not None:
         where = np.array([EMULATED if m.emulated else AT_HAND for m in measurements])
@@ -137,9 +146,9 @@ def _timed_steps(measurements: Sequence[Measurement], cluster: Cluster) -> Timed
 
 
 def _wait_seconds(measurement: Measurement) -> float:
-    """Mean seconds per step in which a rank waits for an all-reduce; NaN if unknown.
+    """Returns the mean seconds per step in which a rank waits for an all-reduce; NaN if unknown.
 
-    The seconds of a step minus a rank's compute; scripts do not report waits.
+    It is the seconds of a step minus a rank's compute. A slice of a user's script has no measured waits.
     """
     traits = traits_of(measurement.configuration.strategy)
     ranks, seconds = measurement.ranks, measurement.batch_seconds
