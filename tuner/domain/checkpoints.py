@@ -1,4 +1,4 @@
-"""Atomic checkpoints in a folder: every file is whole, and the newest few are retained."""
+"""Saves checkpoints atomically in a folder, and finds the newest undamaged one."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from typing import Any, BinaryIO
 
 from tuner.domain.errors import StorageError
 
-#: A partial file that nobody has written to for so long is nobody's any more.
+#: A partial file that was not written to for this many seconds was left by a killed process, and is removed.
 _ABANDONED_SECONDS = 3600.0
 
 _NAME = re.compile(r"checkpoint-(\d{8})\.json")
@@ -23,12 +23,12 @@ _NAME = re.compile(r"checkpoint-(\d{8})\.json")
 
 @dataclass(frozen=True, kw_only=True)
 class Checkpoint:
-    """One checkpoint that was found whole.
+    """One undamaged checkpoint.
 
     Args:
-        path: The file with its content.
-        number: Its place in the folder's sequence; the newest has the largest.
-        note: The plain data that was saved with it.
+        path: Path of the content file.
+        number: Serial number in the folder; the newest checkpoint has the largest.
+        note: Plain data that were saved with the checkpoint.
     """
 
     path: Path
@@ -37,15 +37,17 @@ class Checkpoint:
 
 
 class CheckpointFolder:
-    """Saves and finds checkpoints of one run.
+    """Saves and finds the checkpoints of one training in a folder.
 
-    A checkpoint is a content file and a manifest with its size and SHA-256. Both are written under
-    another name, flushed to the disk and renamed, the manifest last: a process killed at any moment
-    leaves the checkpoints before it, and a content that does not match its manifest is passed over.
+    A checkpoint consists of a content file and a manifest with the size and SHA-256 of the content. Each file
+    is written under a temporary name, flushed to the disk and renamed, the manifest last. A process that is
+    killed while saving therefore does not damage earlier checkpoints. A content file that does not match its
+    manifest is ignored.
 
     Args:
-        folder: Where they lie; made when the first is saved.
-        keep: How many of the newest to retain, at least 1; 2 allow for one that the disk damages.
+        folder: The folder; created when the first checkpoint is saved.
+        keep: Number of the newest checkpoints to keep, at least 1. With 2, one is left if the disk damages
+            the newest.
     """
 
     def __init__(self, folder: Path, *, keep: int = 2) -> None:
@@ -55,11 +57,11 @@ class CheckpointFolder:
         self.keep = keep
 
     def save(self, write: Callable[[BinaryIO], None], note: Mapping[str, Any] | None = None) -> Checkpoint:
-        """Saves what `write` writes as the newest checkpoint.
+        """Saves a new checkpoint, and removes old ones beyond `keep`.
 
         Args:
-            write: Called with a file open for writing.
-            note: Plain data to store with it.
+            write: Function that writes the content to the binary file that it is called with.
+            note: Plain data for JSON to save with the checkpoint.
 
         Raises:
             StorageError: The folder cannot be written, or the disk is full.
@@ -81,7 +83,7 @@ class CheckpointFolder:
         return Checkpoint(path=content, number=number, note=dict(note or {}))
 
     def latest(self) -> Checkpoint | None:
-        """The newest checkpoint that is whole, or None where there is none."""
+        """Returns the newest undamaged checkpoint; None if there is none."""
         for number in sorted(self._numbers(), reverse=True):
             found = self._whole(number)
             if found is not None:
@@ -99,7 +101,7 @@ class CheckpointFolder:
                 return None
             return Checkpoint(path=content, number=number, note=manifest["note"])
         except (OSError, ValueError, KeyError, TypeError):
-            # An unreadable checkpoint is a damaged one: an older may still serve.
+            # An unreadable checkpoint counts as damaged; an older one may be undamaged.
             return None
 
     def _content(self, number: int) -> Path:
@@ -117,30 +119,30 @@ class CheckpointFolder:
     def _prune(self) -> None:
         numbers = sorted(self._numbers(), reverse=True)
         for number in numbers[self.keep :]:
-            # The manifest goes first: a content without one is no checkpoint.
+            # The manifest is removed first: a content file without a manifest is no checkpoint.
             self._manifest(number).unlink(missing_ok=True)
         retained = {self._content(number) for number in numbers[: self.keep]}
         for path in self.folder.glob("checkpoint-*.pt"):
             if path not in retained:
                 path.unlink(missing_ok=True)
         for path in self.folder.glob("checkpoint-*.partial"):
-            # What a killed process left; a younger one may still be written by another.
+            # Old partial files were left by killed processes; another process may still write to a new one.
             with contextlib.suppress(OSError):
                 if time.time() - path.stat().st_mtime > _ABANDONED_SECONDS:
                     path.unlink()
 
 
 def write_atomically(path: Path, write: Callable[[BinaryIO], object]) -> None:
-    """Writes a file so that it is there whole or not at all, whatever ends the process.
+    """Writes a file atomically: if the process is killed, the file is complete or unchanged.
 
     Args:
-        path: The file; one that is there is replaced.
-        write: Called with a file open for writing.
+        path: Path of the file; an existing file is replaced.
+        write: Function that writes the content to the binary file that it is called with.
 
     Raises:
-        OSError: It cannot be written; nothing is left behind.
+        OSError: The file cannot be written; no partial file is left.
     """
-    # Named for the writer: two that write the same file must not write into each other's.
+    # The name contains the process number, so that two processes that write the same file do not mix.
     partial = path.with_name(f"{path.name}.{os.getpid()}.partial")
     try:
         with partial.open("wb") as file:
@@ -153,7 +155,7 @@ def write_atomically(path: Path, write: Callable[[BinaryIO], object]) -> None:
         raise
     folder = os.open(path.parent, os.O_RDONLY)
     try:
-        # The rename itself is on the disk only once the folder is.
+        # The rename is on the disk only after the folder was flushed.
         os.fsync(folder)
     finally:
         os.close(folder)

@@ -1,4 +1,4 @@
-"""The cluster of a job: its nodes and devices, and the price of a node in dollars per second."""
+"""The cluster of a job: nodes, devices, virtual machines, prices, and the charge for using nodes."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ _SECONDS_PER_HOUR = 3600.0
 
 @dataclass(frozen=True, kw_only=True)
 class RankDelay:
-    """A delay that is added to every step of some ranks, to see the effect of slow nodes.
+    """An artificial delay of some ranks, to study the effect of slow nodes.
 
-    Each step sleeps for a time drawn uniformly between the bounds, after its backward pass (Jin et al. 2016
-    slowed chosen ranks so, by 0 to 300 ms).
+    After the backward pass of each step, a delayed rank sleeps for a time that is drawn uniformly from an
+    interval (as in Jin et al. 2016, with 0 to 300 ms).
 
     Args:
-        ranks: The ranks; None for all, which is jitter.
+        ranks: Indices of the delayed ranks; None for all ranks.
         low: Shortest delay, seconds.
         high: Longest delay, seconds.
     """
@@ -29,17 +29,17 @@ class RankDelay:
     high: float
 
     def slows(self, rank: int) -> bool:
-        """Whether it slows this rank."""
+        """Whether the given rank is delayed."""
         return self.ranks is None or rank in self.ranks
 
 
 @dataclass(frozen=True, kw_only=True)
 class Machine:
-    """A type of machine that a node may be.
+    """A type of machine to use as nodes.
 
     Args:
-        cores: CPU cores of one.
-        dollars_per_hour: Price of one for an hour.
+        cores: Number of CPU cores of one machine.
+        dollars_per_hour: Price of one machine per hour.
     """
 
     cores: int
@@ -48,21 +48,28 @@ class Machine:
 
 @dataclass(frozen=True, kw_only=True)
 class VirtualCluster:
-    """Machines and links that need not be there.
+    """Description of machines and links, from which step times are computed instead of measured.
+
+    Symbols: b is the number of samples per step of one rank; c(b) = a0 + a1 b is the mean time of its step
+    without communication, in seconds.
 
     Args:
-        fixed_seconds: a0 of a rank's step c(b) = a0 + a1 b.
-        seconds_per_sample: a1.
-        jitter: k, coefficient of variation of a rank's step around c(b).
-        persistent: Share of the jitter's variance that stays with a rank.
-        latency: A, one-way seconds of a message without its bytes; for collectives, per hop.
-        bytes_per_second: w, of every link.
-        message_latency: A of messages between two ranks (gossip, servers); the collectives' if None.
-        message_bytes_per_second: w of messages between two ranks; the collectives' if None.
-        overlap: g, how well an all-reduce of gradients hides behind compute, at least 1.
-        delays: Delays of some ranks, drawn anew for each step.
-        seconds_between_failures: Mean seconds of compute after which a rank fails; None for never.
-        restart_seconds: Seconds that a rank loses by a failure.
+        fixed_seconds: a0, the part of a step's time that does not depend on b, in seconds.
+        seconds_per_sample: a1, seconds per sample.
+        jitter: k, coefficient of variation of a rank's step time around c(b).
+        persistent: Share of the jitter's variance that is constant for each rank; the rest varies by step.
+        latency: A, one-way latency of a link in collectives, in seconds per hop.
+        bytes_per_second: w, bandwidth of a link in collectives.
+        message_latency: One-way latency of messages between two ranks (gossip, parameter servers), in
+            seconds; None if it equals `latency`.
+        message_bytes_per_second: Bandwidth for messages between two ranks; None if it equals
+            `bytes_per_second`.
+        overlap: g, at least 1: how well an all-reduce of gradients overlaps with compute. A step with compute
+            time c and all-reduce time s takes (c^g + s^g)^(1/g).
+        delays: Artificial delays of some ranks.
+        seconds_between_failures: Mean seconds of compute of a rank between two failures; None for no
+            failures.
+        restart_seconds: Seconds that a rank loses by each failure.
     """
 
     fixed_seconds: float
@@ -79,16 +86,16 @@ class VirtualCluster:
     restart_seconds: float = 0.0
 
     def mean_compute_seconds(self, num_samples: float) -> float:
-        """c(b) of one rank."""
+        """Returns c(b), the mean seconds of one rank's step on `num_samples` samples."""
         return self.fixed_seconds + self.seconds_per_sample * num_samples
 
     @property
     def one_way_seconds(self) -> float:
-        """A of a message between two ranks."""
+        """One-way latency of a message between two ranks, in seconds."""
         return self.latency if self.message_latency is None else self.message_latency
 
     def link_seconds(self, num_bytes: float) -> float:
-        """n / w: how long a message keeps a link busy."""
+        """Returns how many seconds a message of `num_bytes` bytes occupies a link."""
         own = self.message_bytes_per_second
         return num_bytes / (self.bytes_per_second if own is None else own)
 
@@ -98,23 +105,24 @@ class Cluster:
     """The machines a job may use.
 
     Args:
-        node_counts: Numbers of nodes that may be chosen, ascending.
-        devices_per_node: Ranks on one node.
-        dollars_per_node_hour: Price of one node for one hour; 0 if only time counts.
-        launcher: How ranks are started.
-        threads_per_rank: CPU threads of one rank.
-        cores_per_host: CPU cores of the host that carries the ranks, where compute runs on CPU.
-        nodes_share_host: Whether all nodes are processes of one host (the `local` launcher), so that
-            they compete for its cores.
+        node_counts: Numbers of nodes that a configuration may have, ascending.
+        devices_per_node: Number of ranks on one node.
+        dollars_per_node_hour: Price of one node per hour; 0 if only time counts.
+        launcher: Name of the launcher that starts the ranks, such as `local`.
+        threads_per_rank: Number of CPU threads of one rank.
+        cores_per_host: Number of CPU cores of the host that runs the ranks; None if unknown, or if the ranks
+            compute on accelerators.
+        nodes_share_host: Whether all nodes are processes of one host (the `local` launcher), so that they
+            compete for its cores.
         delays: Artificial delays added to the steps of every probe.
-        machines: Types of machine by name, if configurations name one; empty if all nodes are alike.
-        extra_nodes: Machines that are charged besides the nodes, such as a parameter server's.
-        virtual: Times of its machines and links, if they are described and need not be there: ranks
-            are then emulated.
-        at_hand: The part of a described cluster that exists: ranks on no more nodes than it has really
-            train; None if all are emulated, or none is.
-        capacity: Nodes available at once, extra nodes included; the number of the largest configuration
-            if None.
+        machines: Types of machine by name, if configurations choose one; empty if all nodes have one type.
+        extra_nodes: Number of machines charged in addition to the nodes, such as that of a parameter server.
+        virtual: Description of machines and links from which the times of emulated ranks are computed; None
+            if no rank is emulated.
+        at_hand: The part of a described cluster that exists. Configurations that fit on it are really
+            trained, larger ones are emulated. None if all configurations are emulated, or none is.
+        capacity: Number of nodes available at the same time, extra nodes included; None if it is the number
+            of nodes of the largest configuration.
     """
 
     node_counts: tuple[int, ...]
@@ -132,53 +140,54 @@ class Cluster:
     capacity: int | None = None
 
     def nodes_held(self, configuration: Configuration) -> int:
-        """Nodes of the cluster that a configuration's ranks occupy; none if they are emulated."""
+        """Returns how many nodes a configuration occupies, extra nodes included; 0 if it is emulated."""
         return 0 if self.emulates(configuration) else configuration.nodes + self.extra_nodes
 
     @property
     def nodes_at_once(self) -> int:
-        """How many nodes may be in use at once, over all configurations."""
+        """Number of nodes that all running configurations together may occupy at the same time."""
         if self.capacity is not None:
             return self.capacity
         there = self if self.at_hand is None else self.at_hand
         return there.node_counts[-1] + self.extra_nodes
 
     def emulates(self, configuration: Configuration) -> bool:
-        """Whether a configuration's ranks are emulated."""
+        """Whether the ranks of a configuration are emulated in one process."""
         if self.virtual is None:
             return False
         return self.at_hand is None or configuration.nodes > self.at_hand.node_counts[-1]
 
     def carrier_of(self, configuration: Configuration) -> Cluster:
-        """The cluster that runs a configuration's real ranks: the part at hand if only a part is."""
+        """Returns the cluster that runs a configuration: `at_hand` if it is set and the ranks are real."""
         return self if self.at_hand is None or self.emulates(configuration) else self.at_hand
 
     @property
     def has_prices(self) -> bool:
-        """Whether anything costs dollars here."""
+        """Whether nodes have a price."""
         return self.dollars_per_node_hour > 0 or any(m.dollars_per_hour > 0 for m in self.machines.values())
 
     def machine_of(self, configuration: Configuration) -> Machine | None:
-        """The type of machine of a configuration's nodes; None if it is not stated."""
+        """Returns the type of machine of a configuration's nodes; None if it is not stated."""
         name = configuration.get("machine")
         if name is None and len(self.machines) == 1:
             return next(iter(self.machines.values()))
         return self.machines.get(str(name))
 
     def dollars_per_second(self, configuration: Configuration) -> float:
-        """Dollars per second for a configuration's nodes and for what is charged besides them."""
+        """Returns the price of a configuration's nodes and of the extra nodes, in dollars per second."""
         machine = self.machine_of(configuration)
         price = self.dollars_per_node_hour if machine is None else machine.dollars_per_hour
         return (configuration.nodes + self.extra_nodes) * price / _SECONDS_PER_HOUR
 
     def num_ranks(self, num_nodes: int) -> int:
-        """Ranks on this many nodes."""
+        """Returns the number of ranks on a number of nodes."""
         return num_nodes * self.devices_per_node
 
     def load(self, configurations: Sequence[Configuration]) -> float:
-        """Threads of these configurations when run at once, over the cores of the host that runs them.
+        """Returns the CPU threads of configurations that run at the same time, divided by the host's cores.
 
-        0 if nodes are hosts of their own, or nothing is measured by this host's clock.
+        An emulated configuration counts as one rank. The result is 0 if every node is a host of its own, or
+        if the number of cores is unknown.
         """
         there = self if self.at_hand is None else self.at_hand
         if not there.nodes_share_host or there.cores_per_host is None:
@@ -187,7 +196,7 @@ class Cluster:
         return ranks * there.threads_per_rank / there.cores_per_host
 
     def oversubscription(self, num_nodes: int) -> float:
-        """Threads of all ranks on a host over its cores, at least 1; 1 where cores are unknown."""
+        """Returns the threads of all ranks on a host divided by its cores, at least 1 (1 if unknown)."""
         if self.cores_per_host is None:
             return 1.0
         ranks = self.num_ranks(num_nodes) if self.nodes_share_host else self.devices_per_node
@@ -196,11 +205,11 @@ class Cluster:
 
 @dataclass(frozen=True, kw_only=True)
 class Charge:
-    """What something cost.
+    """Seconds and dollars charged.
 
     Args:
-        seconds: Wall-clock seconds, including start-up and evaluation.
-        dollars: Price of the nodes held for that time.
+        seconds: Wall-clock seconds in which nodes were in use, including start-up and evaluation.
+        dollars: Price of the nodes for these seconds.
     """
 
     seconds: float = 0.0
@@ -211,5 +220,11 @@ class Charge:
 
 
 def charge(seconds: float, configuration: Configuration, cluster: Cluster) -> Charge:
-    """What a configuration costs when its nodes are held for `seconds`."""
+    """Returns the charge for using the nodes of a configuration for a time.
+
+    Args:
+        seconds: Wall-clock seconds.
+        configuration: Determines the number and type of nodes.
+        cluster: Has the prices.
+    """
     return Charge(seconds=seconds, dollars=seconds * cluster.dollars_per_second(configuration))

@@ -1,4 +1,4 @@
-"""Confirmation of a recommendation: repeated trainings of it and of the present settings, compared."""
+"""Confirmation of a recommendation: compares repeated trainings of it and of the present settings."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from pydantic import PlainValidator
 
 from search_spaces import Configuration
 
-#: A configuration that may also be read from plain data.
+#: A configuration; pydantic also accepts a dictionary for it.
 ReadConfiguration = Annotated[Configuration, PlainValidator(Configuration)]
 
 
@@ -18,11 +18,11 @@ class ConfirmedTraining:
     """One training from scratch to the target.
 
     Args:
-        seed: Its seed.
-        reached: Whether it reached the target.
-        outcome: How it ended: `reached`, `stopped` (at its limit, or by itself), `diverged` or
+        seed: Random seed of the training.
+        reached: Whether the training reached the target.
+        outcome: Final state: `reached`, `stopped` (at a limit, or the script ended), `diverged` or
             `out_of_memory`.
-        training_seconds: Training clock at the crossing, or where it ended.
+        training_seconds: Training time to the target, in seconds; to the end if the target was not reached.
     """
 
     seed: int
@@ -36,10 +36,10 @@ class ConfirmedSettings:
     """All trainings of one configuration.
 
     Args:
-        configuration: What was trained.
-        trainings: Those that ended, in order of the seeds.
-        median_seconds: Median of the training seconds to target, those that did not reach it being longer
-            than any other; None if that leaves no median.
+        configuration: The configuration that was trained.
+        trainings: The finished trainings, in order of their seeds.
+        median_seconds: Median training seconds to target. A training that missed the target counts as
+            infinitely long; None if the median is then infinite.
     """
 
     configuration: ReadConfiguration
@@ -48,35 +48,39 @@ class ConfirmedSettings:
 
     @property
     def num_reached(self) -> int:
-        """How many reached the target."""
+        """Number of trainings that reached the target."""
         return sum(training.reached for training in self.trainings)
 
     @property
     def all_reached(self) -> bool:
-        """Whether there is a training, and each of them reached the target."""
+        """Whether there is at least one training, and all trainings reached the target."""
         return 0 < len(self.trainings) == self.num_reached
 
 
 @dataclass(frozen=True, kw_only=True)
 class Confirmation:
-    """The recommendation against the present settings, each trained with the same new seeds.
+    """Comparison of the recommendation with the present settings, both trained with the same new seeds.
 
     Args:
-        recommended: Trainings of the recommendation.
+        recommended: Trainings of the recommended configuration.
         baseline: Trainings of the present settings.
-        speedup: Geometric mean of the present settings' seconds to target over that of the recommendation's;
-            above 1 if the recommendation is faster. None unless all trainings reached the target.
-        lower: Lower end of the 90% interval of `speedup`; None with fewer than two trainings of each.
-        upper: Upper end of that interval.
-        at_least: Lower bound of the speed-up where only trainings of the present settings missed the target.
-        at_most: Upper bound of the speed-up where only trainings of the recommendation missed the target.
-        is_significant: Whether the interval excludes 1; None without an interval.
-        price_ratio: Dollars per second of the present settings over those of the recommendation; None where
-            nodes have no price.
-        uses_seed: Whether the seed reaches the training; a command may have no use for it.
-        num_unfinished: Trainings that were started and have not ended.
-        seconds: Wall-clock seconds charged by all these trainings, which are no part of the tuning cost.
-        dollars: Their price.
+        speedup: Geometric mean of the training seconds to target with the present settings, divided by that
+            with the recommendation; above 1 if the recommendation is faster. None if a training missed the
+            target.
+        lower: Lower end of the 90% confidence interval of `speedup`; None with fewer than two trainings of
+            each configuration.
+        upper: Upper end of the 90% confidence interval of `speedup`; None if `lower` is None.
+        at_least: Lower bound of the speed-up if only trainings of the present settings missed the target;
+            None otherwise.
+        at_most: Upper bound of the speed-up if only trainings of the recommendation missed the target; None
+            otherwise.
+        is_significant: Whether the confidence interval excludes 1; None without an interval.
+        price_ratio: Dollars per second of the present settings divided by those of the recommendation; None
+            if nodes have no price.
+        uses_seed: Whether the training gets the seed; the user's command may not have a seed option.
+        num_unfinished: Number of trainings that were started and have not finished.
+        seconds: Wall-clock seconds charged by all these trainings. They are not included in the tuning cost.
+        dollars: Price of these seconds.
     """
 
     recommended: ConfirmedSettings

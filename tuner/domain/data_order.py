@@ -1,4 +1,4 @@
-"""The order of the data, whatever the ranks: one stream of samples, split into batches and shards."""
+"""The order of training data: one stream of samples, the same for any number of ranks, split into batches."""
 
 from __future__ import annotations
 
@@ -15,15 +15,14 @@ from tuner.domain.errors import JobError
 
 
 class SampleStream:
-    """An endless stream of sample indices: one permutation of the data set an epoch, end to end.
+    """An endless stream of sample indices: one random permutation of the data set per epoch.
 
-    A batch is the stream's next samples, so it may reach over an epoch's end and none is ever
-    short. Where a batch begins depends on the samples before it alone, neither on ranks nor on the
-    sizes of earlier batches.
+    A batch consists of the next samples of the stream. It may begin in one epoch and end in the next, so that
+    no batch is shorter than the others. The stream does not depend on the number of ranks or on batch sizes.
 
     Args:
-        num_samples: Of the data set, at least 1.
-        seed: With the epoch's number it seeds the epoch's permutation.
+        num_samples: Number of samples of the data set, at least 1.
+        seed: Seed of the permutations, combined with the number of the epoch.
     """
 
     def __init__(self, num_samples: int, seed: int) -> None:
@@ -34,7 +33,7 @@ class SampleStream:
         self._epochs: dict[int, NDArray[np.int64]] = {}
 
     def indices(self, start: int, count: int) -> NDArray[np.int64]:
-        """The indices of `count` samples from place `start` of the stream on."""
+        """Returns the data-set indices of `count` samples of the stream, from position `start` on."""
         parts = []
         while count > 0:
             epoch, offset = divmod(start, self._num_samples)
@@ -46,7 +45,7 @@ class SampleStream:
 
     def _permutation(self, epoch: int) -> NDArray[np.int64]:
         if epoch not in self._epochs:
-            # Two are enough for the batch that reaches over an epoch's end.
+            # A batch at the end of an epoch needs two permutations; older ones are dropped.
             self._epochs = {n: order for n, order in self._epochs.items() if n == epoch - 1}
             rng = np.random.default_rng((self._seed, epoch))
             self._epochs[epoch] = rng.permutation(self._num_samples)
@@ -54,13 +53,18 @@ class SampleStream:
 
 
 def shard(batch_size: int, rank: int, num_ranks: int) -> tuple[int, int]:
-    """A rank's contiguous part of a batch; sizes differ by at most one.
+    """Returns the contiguous part of a global batch that a rank processes. Sizes differ by at most one.
+
+    Args:
+        batch_size: Samples of the global batch.
+        rank: Index of the rank.
+        num_ranks: Number of ranks.
 
     Returns:
-        Its offset within the batch, and how many samples it has.
+        Offset of the part within the batch, and its number of samples.
 
     Raises:
-        JobError: A rank would be left without a sample.
+        JobError: The batch has fewer samples than there are ranks.
     """
     if batch_size < num_ranks:
         raise JobError(
@@ -72,7 +76,10 @@ def shard(batch_size: int, rank: int, num_ranks: int) -> tuple[int, int]:
 
 
 def micro_batch_sizes(num_samples: int, maximum: int | None) -> list[int]:
-    """Sizes of the fewest micro-batches of at most `maximum` samples; they differ by at most one."""
+    """Splits `num_samples` into the fewest micro-batches of at most `maximum` samples each.
+
+    Returns the number of samples of each micro-batch; the numbers differ by at most one.
+    """
     if maximum is None or num_samples <= maximum:
         return [num_samples]
     count = -(-num_samples // maximum)
@@ -80,10 +87,15 @@ def micro_batch_sizes(num_samples: int, maximum: int | None) -> list[int]:
 
 
 def fetch(data: Dataset[Any], indices: Sequence[int], device: torch.device) -> Any:
-    """A collated batch of these samples on a device.
+    """Returns a collated batch of samples on a device.
 
-    A data set's `__getitems__` may give an already collated batch, as the contract of workloads
-    says, or a list of samples, as torch's own data sets do.
+    If the data set has a method `__getitems__`, it is called once. It may return a collated batch, as
+    `Workload` describes, or a list of samples, as torch's own data sets do.
+
+    Args:
+        data: The data set.
+        indices: Indices of the samples.
+        device: Device to move the batch to.
     """
     several = getattr(data, "__getitems__", None)
     if several is None:
@@ -98,7 +110,7 @@ def fetch(data: Dataset[Any], indices: Sequence[int], device: torch.device) -> A
 def _is_list_of_samples(batch: Any, count: int) -> bool:
     if not isinstance(batch, list) or len(batch) != count:
         return False
-    # A collated pair is a list of two tensors as well: each of them is as long as the batch.
+    # A collated pair is also a list of two tensors; each of these tensors is as long as the batch.
     return not all(isinstance(part, Tensor) and part.dim() and len(part) == count for part in batch)
 
 

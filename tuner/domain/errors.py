@@ -7,13 +7,16 @@ from collections.abc import Iterable
 
 
 class TunerError(Exception):
-    """The base class of all errors a user may see; `exit_code` is the exit code of the command line."""
+    """Base class of all errors that users see; `exit_code` is the exit code of the command line."""
 
     exit_code = 1
 
 
 class JobError(TunerError):
-    """The job file, or what it names, is wrong: the message says file, key, what is allowed, what to do."""
+    """The job file, or a file or module that it refers to, is wrong.
+
+    The message says the file, the key, the allowed values and what to do.
+    """
 
     exit_code = 2
 
@@ -41,16 +44,16 @@ class StorageError(TunerError):
 
 
 class LeaseLostError(StorageError):
-    """A probe's lease ran out or another worker took it: what this worker reports comes too late."""
+    """The lease of a probe is no longer valid, so that the results of this worker are not stored."""
 
 
 def did_you_mean(given: str, known: Iterable[str], form: str = "'{}'") -> str:
-    """The end of a sentence about an unknown name: `; did you mean 'x'?`, or `.` if no known name is near.
+    """Returns the end of a message about an unknown name: `; did you mean 'x'?`, or `.` if none is similar.
 
     Args:
         given: The unknown name.
         known: The names that exist.
-        form: How a known name is shown.
+        form: Format string for the suggested name.
     """
     near = difflib.get_close_matches(given, list(known), n=1)
     return f"; did you mean {form.format(near[0])}?" if near else "."

@@ -1,4 +1,7 @@
-"""Formats numbers for people: 1m 32s, $0.42, three significant digits, never a raw NaN or infinity."""
+"""Formats numbers, durations, prices and configurations as text, such as 1m 32s or $0.42.
+
+NaN and infinity are written as words.
+"""
 
 from __future__ import annotations
 
@@ -13,7 +16,7 @@ UNKNOWN = "unknown"
 UNREACHABLE = "out of reach"
 ABSENT = "–"
 
-#: Axes whose words in a sentence are not simply `name=value`.
+#: Names in tables of the axes that `format_configuration` does not write as `name=value`.
 _AXIS_TITLES = {
     "nodes": "nodes",
     "machine": "machine",
@@ -24,7 +27,7 @@ _AXIS_TITLES = {
 
 
 def format_number(value: float, digits: int = 3) -> str:
-    """A number to some significant digits: 0.0512, 12.3, 1,230, 4.2e-05."""
+    """Formats a number to some significant digits: 0.0512, 12.3, 1,230, 4.2e-05."""
     if math.isnan(value):
         return UNKNOWN
     if math.isinf(value):
@@ -39,7 +42,7 @@ def format_number(value: float, digits: int = 3) -> str:
 
 
 def format_seconds(seconds: float) -> str:
-    """A duration: 850 µs, 12.3 ms, 9.81 s, 1m 32s, 2h 05m, 3d 4h; an infinite one is out of reach."""
+    """Formats a duration: 850 µs, 12.3 ms, 9.81 s, 1m 32s, 2h 05m, 3d 4h; infinity as `out of reach`."""
     if math.isnan(seconds):
         return UNKNOWN
     if math.isinf(seconds):
@@ -63,7 +66,7 @@ def format_seconds(seconds: float) -> str:
 
 
 def format_duration_tick(seconds: float) -> str:
-    """A duration for an axis, without parts that are zero: 20 s, 5m, 1m 30s, 2h, 3d."""
+    """Formats a duration for an axis of a chart, without parts that are zero: 20 s, 5m, 1m 30s, 2h, 3d."""
     words = format_seconds(seconds)
     parts = [part for part in words.split(" ") if part not in ("00s", "00m", "0h")]
     if len(parts) == 1 and parts[0].endswith("h") and seconds % 86400 == 0:
@@ -72,7 +75,7 @@ def format_duration_tick(seconds: float) -> str:
 
 
 def format_dollars(dollars: float | None) -> str:
-    """A price: $0.42, $0.0031, $1,230; a dash where there is none."""
+    """Formats a price: $0.42, $0.0031, $1,230; None as a dash."""
     if dollars is None:
         return ABSENT
     if math.isnan(dollars):
@@ -87,7 +90,7 @@ def format_dollars(dollars: float | None) -> str:
 
 
 def format_share(share: float) -> str:
-    """A share in [0, 1] as per cent; values near 0 or 1 are not rounded to them."""
+    """Formats a share in [0, 1] as a percentage; shares between 0 and 1% as `<1%`, above 99% as `>99%`."""
     if math.isnan(share):
         return UNKNOWN
     if 0 < share < 0.01:
@@ -98,7 +101,7 @@ def format_share(share: float) -> str:
 
 
 def format_chance(chance: float) -> str:
-    """A predicted chance in [0, 1]: never nought or certain, since nobody measured it."""
+    """Formats a predicted probability in [0, 1]; at most 5% as `below 5%`, at least 95% as `above 95%`."""
     if math.isnan(chance):
         return UNKNOWN
     if chance <= 0.05:
@@ -109,17 +112,17 @@ def format_chance(chance: float) -> str:
 
 
 def format_ratio(ratio: float) -> str:
-    """A factor: 2.9x, 13x."""
+    """Formats a factor: 2.9x, 13x."""
     return f"{ratio:.2g}x" if ratio < 99.5 else f"{ratio:,.0f}x"
 
 
 def format_count(count: float) -> str:
-    """A count: 12,345."""
+    """Formats a count: 12,345."""
     return f"{count:,.0f}" if math.isfinite(count) else UNKNOWN
 
 
 def format_short_count(count: float) -> str:
-    """A count for an axis: 200, 5k, 20k, 1.5M."""
+    """Formats a count for an axis of a chart: 200, 5k, 20k, 1.5M."""
     for size, character in ((1e9, "G"), (1e6, "M"), (1e3, "k")):
         if count >= size:
             return f"{count / size:g}{character}"
@@ -127,12 +130,12 @@ def format_short_count(count: float) -> str:
 
 
 def format_value(value: float) -> str:
-    """A value of the metric, to four significant digits."""
+    """Formats a value of the metric to four significant digits."""
     return format_number(value, 4)
 
 
 def sentence(words: str) -> str:
-    """Words as a sentence: a capital letter, but not in a name like gossip_pull, and a full stop."""
+    """Adds a full stop, and a capital unless the first word is a name like gossip_pull."""
     stripped = words.strip()
     if not stripped:
         return ""
@@ -141,24 +144,24 @@ def sentence(words: str) -> str:
 
 
 def format_moment(seconds_since_epoch: float) -> str:
-    """A moment: 2025-03-01 14:05 UTC."""
+    """Formats a time in seconds since the epoch: 2025-03-01 14:05 UTC."""
     return datetime.fromtimestamp(seconds_since_epoch, UTC).strftime("%Y-%m-%d %H:%M UTC")
 
 
 def format_axis(value: AxisValue) -> str:
-    """The value of an axis; numbers as short as they can be without changing them much."""
+    """Formats the value of an axis; floating-point numbers to three significant digits."""
     if isinstance(value, bool | str):
         return str(value)
     return format_count(value) if isinstance(value, int) else format_number(value)
 
 
 def axis_title(axis: str) -> str:
-    """How an axis is called in a table."""
+    """Returns the name of an axis as tables show it."""
     return axis.replace("_", " ") if axis in KNOBS else _AXIS_TITLES.get(axis, axis)
 
 
 def format_strategy(configuration: Configuration) -> str:
-    """A strategy with its knobs: gossip_pull (tau 4)."""
+    """Formats a strategy with its parameters: gossip_pull (tau 4)."""
     knobs = [
         f"{axis_title(knob)} {format_axis(configuration[knob])}"
         for knob in traits_of(configuration.strategy).knobs
@@ -168,7 +171,7 @@ def format_strategy(configuration: Configuration) -> str:
 
 
 def format_configuration(configuration: Configuration) -> str:
-    """A configuration in words: 4 nodes, batch 64, learning rate 0.05, gossip_pull (tau 4), depth=18."""
+    """Formats a configuration: 4 nodes, batch 64, learning rate 0.05, gossip_pull (tau 4), depth=18."""
     words = []
     knobs = traits_of(configuration.strategy).knobs if "strategy" in configuration else {}
     for axis, value in configuration.items():
@@ -189,12 +192,12 @@ def format_configuration(configuration: Configuration) -> str:
 
 
 def format_interval(estimate: Estimate) -> str:
-    """The 90% interval of a time: 1m 10s to 2m 05s; one without an end says so."""
+    """Formats the 90% interval of a time: 1m 10s to 2m 05s, or 1m 10s to no upper bound."""
     return _interval(estimate, format_seconds)
 
 
 def format_dollar_interval(estimate: Estimate) -> str:
-    """The 90% interval of a price."""
+    """Formats the 90% interval of a price: $0.40 to $0.55."""
     return _interval(estimate, format_dollars)
 
 

@@ -1,4 +1,4 @@
-"""What a study stores: the records, the rules of leases, and the interface of ledgers."""
+"""The interface of ledgers, which store studies; their records; and the rules of leases."""
 
 from __future__ import annotations
 
@@ -9,20 +9,21 @@ from typing import Any, Protocol
 from search_spaces import Configuration
 from tuner.domain.measurement import Measurement, Outcome, Purpose, merged
 
-#: A prediction counts as early while at most this share of the run was known.
+#: A prediction counts as early if at most this share of the predicted training was measured when it was made.
 EARLY_SHARE = 0.25
 
 
 @dataclass(frozen=True, kw_only=True)
 class StudyRecord:
-    """One search for one job.
+    """One study: a search for the best configuration of a job.
 
     Args:
-        study_id: Unique in the ledger.
-        name: The Optuna study's name as well: the job's name, with a number from the second study on.
-        job_name: The job's name.
-        fingerprint: What its curves depend on (`Job.fingerprint`).
-        job: The job as plain data.
+        study_id: Number of the study, unique in the ledger.
+        name: Name of the study and of its Optuna study: the job's name, with a number from the second study
+            of the job on.
+        job_name: Name of the job.
+        fingerprint: Digest of everything that the job's learning curves depend on (`Job.fingerprint`).
+        job: Content of the job file as plain data.
         created_at: Seconds since the epoch.
     """
 
@@ -36,13 +37,13 @@ class StudyRecord:
 
 @dataclass(frozen=True, kw_only=True)
 class Lease:
-    """The right of one worker to carry out slices of one probe, until it expires.
+    """The exclusive right of one worker to run slices of one probe until a given time.
 
     Args:
-        probe_id: The probe.
-        owner: The worker: host, process and a random part.
-        attempt: Counts how often the probe was taken; a lease with an older attempt is lost.
-        expires_at: Seconds since the epoch.
+        probe_id: Number of the probe.
+        owner: Name of the worker: host, process and a random part.
+        attempt: Number of this lease among all leases of the probe, from 1. Only the newest lease is valid.
+        expires_at: Time of expiry, seconds since the epoch.
     """
 
     probe_id: int
@@ -53,20 +54,21 @@ class Lease:
 
 @dataclass(frozen=True, kw_only=True)
 class ProbeRecord:
-    """One probe of one configuration, with the slices carried out so far.
+    """One probe (a short or complete training of one configuration), with its finished slices.
 
     Args:
-        probe_id: Unique in the ledger.
-        study_id: Its study.
-        configuration: The configuration probed.
-        purpose: Why it is probed.
-        trial_number: Its Optuna trial; None if it has none.
-        slices: The measurement of each slice, in order.
-        outcome: PAUSED while it may resume; its end otherwise. Before the first slice: PAUSED.
-        reason: Why it ended, in words.
-        lease: The lease that holds now; None if there is none.
-        created_at: Seconds since the epoch.
-        expired_lease: A lease that ran out and was not given back, as of a worker that was killed.
+        probe_id: Number of the probe, unique in the ledger.
+        study_id: Number of the study that the probe belongs to.
+        configuration: The configuration that the probe trains.
+        purpose: Purpose of the probe.
+        trial_number: Number of the probe's Optuna trial; None if it has none.
+        slices: Measurement of each finished slice, in order of time.
+        outcome: PAUSED before the first slice and while the probe can resume; its final state otherwise.
+        reason: Sentence that says why the probe ended; empty if unknown.
+        lease: The valid lease; None if there is none.
+        created_at: Time when the probe was recorded, seconds since the epoch.
+        expired_lease: The newest lease if it expired without being released, for instance because its worker
+            was killed; None otherwise.
     """
 
     probe_id: int
@@ -83,29 +85,30 @@ class ProbeRecord:
 
     @property
     def was_tried(self) -> bool:
-        """Whether a slice was neither lost nor interrupted, or trained at least a sample."""
+        """Whether a slice ended without an error, or processed at least one sample, or ended the probe."""
         nothing = (Outcome.PAUSED, 0)
         return any(m.error is None or (m.outcome, m.samples) != nothing for m in self.slices)
 
     @property
     def measurement(self) -> Measurement | None:
-        """All slices as one measurement; None before the first."""
+        """All finished slices merged into one measurement; None before the first one."""
         return merged(self.slices) if self.slices else None
 
 
 @dataclass(frozen=True, kw_only=True)
 class PredictionRecord:
-    """A prediction as it was made, with what was known then; never changed afterwards.
+    """A prediction of the time and price to reach the target. It is never changed after it was stored.
 
     Args:
-        study_id: Its study.
-        configuration: What it is about.
-        created_at: Seconds since the epoch.
-        quantiles: Level in (0, 1) to predicted training seconds to target, ascending.
-        dollars: Level in (0, 1) to predicted dollars to target, ascending.
-        probability_of_reaching: Chance that the target is reached at all.
-        num_slices: Slices known to the study when it was made.
-        seconds_observed: Training seconds of this configuration's own run known then.
+        study_id: Number of the study.
+        configuration: The configuration that the prediction is for.
+        created_at: Time of the prediction, seconds since the epoch.
+        quantiles: Maps each quantile level in (0, 1) to the predicted training seconds to target, ascending.
+        dollars: Maps each quantile level in (0, 1) to the predicted dollars to target, ascending.
+        probability_of_reaching: Predicted probability that the target is reached at all.
+        num_slices: Number of slices that the study had measured when the prediction was made.
+        seconds_observed: Training seconds of this configuration that were measured when the prediction was
+            made.
     """
 
     study_id: int
@@ -120,12 +123,12 @@ class PredictionRecord:
 
 @dataclass(frozen=True, kw_only=True)
 class PredictedAgainstMeasured:
-    """One prediction, and what was measured later.
+    """A prediction, and the training time that was measured later.
 
     Args:
-        prediction: As it was made.
-        measured_seconds: Training seconds to target of that configuration's run.
-        share_observed: Share of that run which was known when the prediction was made.
+        prediction: The prediction.
+        measured_seconds: Measured training seconds to target of the predicted configuration.
+        share_observed: Share of `measured_seconds` that was already measured when the prediction was made.
     """
 
     prediction: PredictionRecord
@@ -135,16 +138,17 @@ class PredictedAgainstMeasured:
 
 @dataclass(frozen=True, kw_only=True)
 class FitRecord:
-    """The result of a model's fit.
+    """The fitted parameters of one prediction model.
 
     Args:
-        study_id: Its study.
-        fingerprint: Of the study's job.
-        model: `seconds`, `samples` or `calibration`.
-        created_at: Seconds since the epoch.
-        num_slices: Slices that went in.
-        parameters: Parameter name to (value, standard deviation), as the model states them.
-        summary: Whether it converged, the residual, the parameters left at their prior.
+        study_id: Number of the study.
+        fingerprint: Fingerprint of the study's job (`Job.fingerprint`).
+        model: Name of the model: `seconds` (per step), `samples` (to target) or `calibration`.
+        created_at: Time of the fit, seconds since the epoch.
+        num_slices: Number of slices that the model was fitted to.
+        parameters: Maps each parameter's name to its value and standard deviation.
+        summary: Quality of the fit: whether it converged, the residual, the parameters that stayed at their
+            prior.
     """
 
     study_id: int
@@ -158,11 +162,11 @@ class FitRecord:
 
 @dataclass(frozen=True, kw_only=True)
 class RecommendationRecord:
-    """A recommendation as it was given.
+    """A recommendation as it was shown to the user.
 
     Args:
-        study_id: Its study.
-        created_at: Seconds since the epoch.
+        study_id: Number of the study.
+        created_at: Time of the recommendation, seconds since the epoch.
         recommendation: The content of `recommendation.json`.
     """
 
@@ -172,7 +176,12 @@ class RecommendationRecord:
 
 
 def free_name(job_name: str, taken: set[str]) -> str:
-    """The job's name, or the first of `name-2`, `name-3`, ... that no study bears."""
+    """Returns a name for a new study: the job's name, or the first free of `name-2`, `name-3`, ...
+
+    Args:
+        job_name: Name of the job.
+        taken: Names of the existing studies.
+    """
     number, name = 1, job_name
     while name in taken:
         number += 1
@@ -182,14 +191,14 @@ def free_name(job_name: str, taken: set[str]) -> str:
 
 @dataclass(frozen=True, kw_only=True)
 class LeaseState:
-    """The state of a probe's lease.
+    """The state of a probe's newest lease, with the rules for who may take the probe.
 
     Args:
-        probe_id: The probe.
-        outcome: The probe's state.
-        owner: Worker that holds the newest lease; None if it was released or the probe has ended.
-        attempt: Number of leases so far.
-        expires_at: Expiry of the lease, seconds since the epoch; None without an owner.
+        probe_id: Number of the probe.
+        outcome: State of the probe.
+        owner: Name of the worker that has the newest lease; None if it was released or the probe has ended.
+        attempt: Number of leases that the probe has had so far.
+        expires_at: Expiry of the newest lease, seconds since the epoch; None without an owner.
     """
 
     probe_id: int
@@ -199,12 +208,12 @@ class LeaseState:
     expires_at: float | None
 
     def held(self, now: float) -> Lease | None:
-        """The valid lease; None if there is none or it has expired."""
+        """Returns the newest lease if it has not expired at time `now`; None otherwise."""
         newest = self._newest()
         return None if newest is None or newest.expires_at <= now else newest
 
     def expired(self, now: float) -> Lease | None:
-        """The newest lease if it has expired without being released; None otherwise."""
+        """Returns the newest lease if it has expired at time `now` without being released; None otherwise."""
         newest = self._newest()
         return None if newest is None or newest.expires_at > now else newest
 
@@ -216,7 +225,7 @@ class LeaseState:
         )
 
     def why_not_taken(self, owner: str, now: float) -> str | None:
-        """A message why `owner` may not take the probe; None if it may."""
+        """Returns a message that says why the worker `owner` may not take the probe; None if it may."""
         if not self.outcome.can_continue:
             return f"probe {self.probe_id} has ended ({self.outcome}) and cannot be taken"
         holder = self.held(now)
@@ -229,7 +238,7 @@ class LeaseState:
         return None
 
     def why_lost(self, lease: Lease) -> str | None:
-        """A message why a lease is no longer valid; None if it is valid.
+        """Returns a message that says why a lease is no longer valid; None if it is valid.
 
         An expired lease stays valid until another worker takes the probe.
         """
@@ -246,30 +255,36 @@ class LeaseState:
 
 
 class Ledger(Protocol):
-    """Stores what was paid for. Every method is one transaction: it happens whole or not at all.
+    """Interface of a store for studies, probes, predictions, fits and recommendations.
 
-    Slices are append-only. A probe is worked on under a lease; when a lease has run out, another
-    worker may take the probe, and later results of the first one are refused with
-    `LeaseLostError`, which does no harm. Times are seconds since the epoch, from the ledger's clock.
-
-    All methods raise `StorageError` if the store cannot be read or written.
+    - Every method is one transaction: it takes effect completely or not at all.
+    - Slices can be added, but never changed or removed.
+    - A worker needs a valid lease to add slices to a probe. After the lease has expired, another worker may
+      take the probe. Later results of the first worker are then refused by `LeaseLostError`.
+    - Times are seconds since the epoch, from the ledger's clock.
+    - All methods raise `StorageError` if the store cannot be read or written.
     """
 
     def open_study(
         self, job_name: str, fingerprint: str, job: Mapping[str, Any], *, fresh: bool = False
     ) -> StudyRecord:
-        """The newest study of this job name and fingerprint, or a new one.
+        """Returns the newest study with this job name and fingerprint, or starts a new one.
 
-        A study resumes if the job has changed only in what the fingerprint leaves out; its stored
-        job becomes the one given. With `fresh`, or if there is none, a new study begins; its name is
-        the job's name, then `name-2`, `name-3`, and so on.
+        If a study is found, its stored job is replaced by `job`, which may differ in keys that the
+        fingerprint does not depend on.
+
+        Args:
+            job_name: Name of the job; a new study has this name, or `name-2`, `name-3`, ... if it is taken.
+            fingerprint: Digest of everything that the job's learning curves depend on (`Job.fingerprint`).
+            job: Content of the job file as plain data.
+            fresh: Whether to start a new study even if one is found.
         """
 
     def change_fingerprint(self, study_id: int, fingerprint: str) -> None:
-        """Gives a study another fingerprint: for one in which nothing was measured."""
+        """Changes the fingerprint of a study. Use it only if the study has no measurements yet."""
 
     def studies(self) -> list[StudyRecord]:
-        """Every study, oldest first."""
+        """Returns all studies, oldest first."""
 
     def start_probe(
         self,
@@ -281,59 +296,85 @@ class Ledger(Protocol):
         owner: str,
         lease_seconds: float,
     ) -> Lease:
-        """Records a new probe and leases it to `owner` (attempt 1)."""
+        """Adds a new probe to a study and leases it to a worker (attempt 1).
+
+        Args:
+            study_id: Number of the study.
+            configuration: The configuration to train.
+            purpose: Purpose of the probe.
+            trial_number: Number of its Optuna trial; None if it has none.
+            owner: Name of the worker.
+            lease_seconds: Seconds until the lease expires.
+        """
 
     def take_probe(self, probe_id: int, *, owner: str, lease_seconds: float) -> Lease:
-        """Leases a probe that may resume: one without a lease, one whose lease has run out, or one's own.
+        """Leases a probe to a worker, with the next attempt number.
 
-        The attempt is counted up.
+        The probe must be able to resume, and must not be leased to another worker.
+
+        Args:
+            probe_id: Number of the probe.
+            owner: Name of the worker.
+            lease_seconds: Seconds until the lease expires.
 
         Raises:
-            LeaseLostError: Another worker holds it, or it has ended.
+            LeaseLostError: Another worker has a valid lease on the probe, or the probe has ended.
         """
 
     def renew(self, lease: Lease, *, lease_seconds: float) -> Lease:
-        """Moves a lease's expiry to now plus `lease_seconds`.
+        """Extends a lease: it then expires `lease_seconds` from now. Returns the extended lease.
 
         Raises:
             LeaseLostError: The probe was taken by another attempt, released, or has ended.
         """
 
     def append_slice(self, lease: Lease, measurement: Measurement) -> None:
-        """Adds a finished slice; its outcome becomes the probe's. An end releases the lease.
+        """Adds the measurement of a finished slice to the leased probe.
+
+        The slice's outcome becomes the probe's outcome. If the probe cannot continue, the lease is released.
 
         Raises:
             LeaseLostError: The probe was taken by another attempt, released, or has ended.
         """
 
     def release(self, lease: Lease) -> None:
-        """Gives a lease back; does nothing if it was lost already."""
+        """Releases a lease, so that another worker may take the probe; ignores an invalid lease."""
 
     def end_probe(self, probe_id: int, outcome: Outcome, reason: str) -> None:
-        """Ends a probe that will not resume, whichever worker leases it. An ended probe does not change."""
-
-    def probes(self, study_id: int, known: Sequence[ProbeRecord] = ()) -> list[ProbeRecord]:
-        """Every probe of a study with its slices, oldest first.
+        """Ends a probe, even if a worker has a lease on it. Does nothing if the probe has ended already.
 
         Args:
-            study_id: The study.
-            known: The result of an earlier call. Slices never change, so its slices are not read again.
+            probe_id: Number of the probe.
+            outcome: The final state of the probe.
+            reason: Sentence that says why it ended.
+        """
+
+    def probes(self, study_id: int, known: Sequence[ProbeRecord] = ()) -> list[ProbeRecord]:
+        """Returns all probes of a study with their slices, oldest first.
+
+        Args:
+            study_id: Number of the study.
+            known: Result of an earlier call; the slices in it are not read again, because slices never
+                change.
         """
 
     def add_predictions(self, predictions: Sequence[PredictionRecord]) -> None:
         """Stores several predictions in one transaction."""
 
     def predictions(self, study_id: int) -> list[PredictionRecord]:
-        """Every prediction of a study, oldest first."""
+        """Returns all predictions of a study, oldest first."""
 
     def add_fit(self, fit: FitRecord) -> None:
-        """Stores a fit."""
+        """Stores the fitted parameters of a model."""
 
     def past_fits(self, fingerprint: str) -> list[FitRecord]:
-        """The newest fit of each model of each study: those of this fingerprint first, newest first."""
+        """Returns the newest fit of each model of each study, newest first.
+
+        Fits of studies with the given fingerprint come before all others.
+        """
 
     def add_recommendation(self, recommendation: RecommendationRecord) -> None:
         """Stores a recommendation."""
 
     def recommendations(self, study_id: int) -> list[RecommendationRecord]:
-        """Every recommendation of a study, oldest first."""
+        """Returns all recommendations of a study, oldest first."""

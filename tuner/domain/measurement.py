@@ -1,4 +1,4 @@
-"""What a probe measured: curve, step times by rank and part, gradient noise, memory, charges, outcome."""
+"""Measurements of probes: learning curve, step times, gradient noise, memory, charges and outcome."""
 
 from __future__ import annotations
 
@@ -16,18 +16,18 @@ from search_spaces import Configuration, traits_of
 
 
 class Purpose(StrEnum):
-    """Why a probe runs; purposes are priced and stored separately."""
+    """The purpose of a probe. Costs are summed for each purpose."""
 
     TIMING = "timing"
-    """Tens of steps, to measure seconds per step at these nodes and this batch per rank."""
+    """Some tens of steps, to measure seconds per step with this number of nodes and samples per rank."""
     STATISTICS = "statistics"
-    """A short training, for the curve by samples and the gradient's noise."""
+    """A short training, to measure metric and gradient noise by the number of samples processed."""
     TRAINING = "training"
-    """Training to the target: the run that becomes the user's model, or verifies a recommendation."""
+    """Training to the target, to get the user's model or to verify a recommendation."""
 
 
 class Outcome(StrEnum):
-    """The state of a probe; each of these is an expected end, none an exception."""
+    """The state of a probe. No state is reported by an exception, not even a failure."""
 
     RUNNING = "running"
     """A slice is in flight."""
@@ -36,7 +36,7 @@ class Outcome(StrEnum):
     REACHED = "reached"
     """The metric crossed the target."""
     STOPPED = "stopped"
-    """Ended on purpose: the search gave it up, or its samples are used up."""
+    """The search ended the probe on purpose, or it has processed all its samples."""
     DIVERGED = "diverged"
     """The loss or the parameters stopped being finite."""
     OUT_OF_MEMORY = "out_of_memory"
@@ -44,7 +44,7 @@ class Outcome(StrEnum):
     TIMED_OUT = "timed_out"
     """No progress within the time limit: a rank hung."""
     FAILED = "failed"
-    """A rank raised or died; `error` has every rank's own message."""
+    """A rank raised an exception or died; `Measurement.error` has every rank's message."""
 
     @property
     def can_continue(self) -> bool:
@@ -53,19 +53,19 @@ class Outcome(StrEnum):
 
     @property
     def is_fault(self) -> bool:
-        """Whether the probe ended by a fault rather than by the training itself."""
+        """Whether the probe hung or failed, so that its outcome says nothing about the training."""
         return self in (Outcome.TIMED_OUT, Outcome.FAILED)
 
 
 @dataclass(frozen=True, kw_only=True)
 class CurvePoint:
-    """One evaluation.
+    """One evaluation of the model on the validation data.
 
     Args:
-        training_seconds: Training time since the run began, as if never interrupted: without evaluation,
-            start-up, and warm-up after a pause.
-        step: Optimizer steps done.
-        samples: Samples seen by all ranks in total.
+        training_seconds: Training time since the run began, in seconds, as if it was never interrupted:
+            evaluation, start-up and the slow steps after a pause are left out.
+        step: Number of optimizer steps done.
+        samples: Number of training samples processed by all ranks in total.
         value: The metric on the validation data.
     """
 
@@ -77,15 +77,15 @@ class CurvePoint:
 
 @dataclass(frozen=True, kw_only=True)
 class Spread:
-    """A median with its spread, over the steps of one slice, warm-up left out.
+    """Distribution of a time over the steps of one slice, without its slow first steps.
 
     Args:
-        median: Seconds.
+        median: Median, seconds.
         p10: Tenth percentile, seconds.
         p90: Ninetieth percentile, seconds.
-        mean: Seconds.
+        mean: Mean, seconds.
         std: Standard deviation, seconds.
-        count: Steps that went in.
+        count: Number of steps.
     """
 
     median: float
@@ -97,7 +97,7 @@ class Spread:
 
     @classmethod
     def of(cls, seconds: Sequence[float]) -> Spread:
-        """The spread of some values, at least one."""
+        """Returns the distribution of some values, in seconds; there must be at least one."""
         values = np.asarray(seconds, dtype=float)
         p10, median, p90 = (float(q) for q in np.quantile(values, [0.1, 0.5, 0.9]))
         return cls(
@@ -112,16 +112,16 @@ class Spread:
 
 @dataclass(frozen=True, kw_only=True)
 class RankTiming:
-    """How one rank's step time divides; the parts add up to `step` except for rounding of medians.
+    """Step time of one rank and its parts. In each single step, the parts add up to the whole step.
 
     Args:
-        rank: The rank.
-        batch_size: Samples of a batch that fall to this rank.
-        compute: Forward, backward and optimizer.
-        sync: Waiting for other ranks that compute did not hide.
-        input: Waiting for data.
-        step: The whole step.
-        count: Ranks that are alike and that this one stands for.
+        rank: Index of the rank.
+        batch_size: Samples per step of this rank.
+        compute: Time of forward pass, backward pass and optimizer.
+        sync: Time of waiting for other ranks, as far as it does not overlap with compute.
+        input: Time of waiting for data.
+        step: Time of the whole step.
+        count: Number of similar ranks that this entry stands for, this rank included.
     """
 
     rank: int
@@ -134,20 +134,20 @@ class RankTiming:
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> RankTiming:
-        """The timing `dataclasses.asdict` was made from."""
+        """Restores a timing from the dictionary that `dataclasses.asdict` made of it."""
         parts = {name: Spread(**data[name]) for name in ("compute", "sync", "input", "step")}
         return cls(rank=data["rank"], batch_size=data["batch_size"], count=data.get("count", 1), **parts)
 
 
 @dataclass(frozen=True, kw_only=True)
 class NoiseStatistic:
-    """Gradient noise at one place of the run (McCandlish et al. 2018, appendix A).
+    """Gradient noise at one moment of the training (McCandlish et al. 2018, appendix A).
 
     Args:
-        samples: Samples seen when it was measured.
+        samples: Number of samples processed when the noise was measured.
         noise: Unbiased estimate of S, the trace of the covariance of one sample's gradient.
         squared_gradient: Unbiased estimate of |G|^2; may be negative, so average before dividing.
-        num_estimates: How many pairs of gradients went in.
+        num_estimates: Number of gradient pairs that the estimates average.
     """
 
     samples: int
@@ -160,56 +160,60 @@ class NoiseStatistic:
 class Measurement:
     """Everything that a probe, or one slice of it, measured.
 
-    Curves carry cumulative seconds, steps and samples, so that the slices of a probe line up;
-    the scalar seconds and charges are those of the slice alone until `merged`.
+    A probe runs in slices; each slice continues the training from the checkpoint of the slice before it.
+
+    - Curve points, `step`, `samples` and `training_seconds` count from the beginning of the probe's training.
+    - All other seconds and charges are those of the slice. `merged` adds them up.
 
     Args:
-        configuration: What was run.
-        purpose: Why it was run.
-        outcome: Its state.
-        curve: Evaluations, in order of samples.
-        ranks: Step times by rank; empty until steps were timed.
-        noise: Gradient noise along the run.
-        step: Optimizer steps done since the run began.
-        samples: Samples seen since the run began.
-        training_seconds: Training clock since the run began.
-        scoring_seconds: Time of evaluations: charged, not training.
-        startup_seconds: From submission to the first step: charged, not training.
-        repeated_seconds: Training that an earlier slice had done already, if a run cannot resume:
-            charged, not training.
-        restart_seconds: Training clock at which a slice that started its run over passed the point up to
-            which the run was known. Curve, clock and samples are then those of its whole pass, and replace
-            those of earlier slices. None if the slice continues their curve.
-        charged_seconds: Wall-clock seconds the nodes were in use.
-        charged_dollars: Their price.
-        peak_bytes: Largest memory of any rank; 0 where unknown.
-        parameter_bytes: Bytes of the model's parameters; 0 where unknown.
-        oversubscribed: Whether ranks had to share cores.
-        error: What went wrong, with every rank's message; None unless the outcome is a fault, or it was
-            stopped from outside, as by an interrupt of the search.
+        configuration: The configuration that was trained.
+        purpose: Purpose of the probe.
+        outcome: State of the probe after this slice.
+        curve: Evaluations, in order of samples processed.
+        ranks: Step times by rank; empty if no steps were timed yet.
+        noise: Gradient noise at several moments of the training.
+        step: Number of optimizer steps done since the training began.
+        samples: Number of samples processed since the training began.
+        training_seconds: Training time since the training began, in seconds.
+        scoring_seconds: Seconds of evaluations; charged, but no training time.
+        startup_seconds: Seconds from submission to the first step; charged, but no training time.
+        repeated_seconds: Seconds in which the slice repeated training of earlier slices, because the script
+            cannot resume; charged, but no training time.
+        restart_seconds: Only if the slice started the training over: its training time when it passed the
+            last point of the earlier slices. Its curve, training time and samples then count from the new
+            start, and replace those of the earlier slices. None if the slice continued the training.
+        charged_seconds: Wall-clock seconds in which the nodes were in use.
+        charged_dollars: Price of the nodes for `charged_seconds`.
+        peak_bytes: Largest memory of any rank, in bytes; 0 if unknown.
+        parameter_bytes: Size of the model's parameters, in bytes; 0 if unknown.
+        oversubscribed: Whether ranks had to share CPU cores.
+        error: Error message with every rank's own message. None if nothing failed; a slice that was
+            interrupted from outside has a message, too.
         checkpoint: Path of the newest checkpoint, from which the probe can resume.
-        lost_ranks: Ranks that died or fell silent while the others continued, which only strategies
-            without a barrier do.
-        staleness_steps: Mean age of what was mixed in, in steps: how far the receiver had gone since it was
-            published; for a server, exchanges of other ranks between two of one rank. None if nothing
-            was.
-        bytes_per_step: Bytes of gradients or parameters that a rank put on the network, or fetched, in a
-            step of its own, on average over ranks and steps; None where no step was made.
-        emulated: Whether one process trained for all ranks, so that training seconds are those of a virtual
-            clock.
-        waiting: What a slice that is RUNNING still waits for, in the backend's words; empty once it runs.
-        shared_seconds: Charged seconds in which another slice was in flight that already counts them:
-            charged seconds less these are elapsed time.
-        remarks: Sentences on what was noticed about the user's script: what was recognised, or ignored and
-            why, or contradicts the job. They are shown with the answer. While a slice runs: what a
-            user should know before it ends.
-        reports_steps: Whether progress was reported between scores, so that steps can be timed without one.
-        resume_refused: Whether the script cannot resume, as was seen when it was asked to: its run started
-            anew, and further slices of the job have to.
-        infrastructure_fault: Whether a fault was that of nodes or ports, and not of the configuration, so
-            that the same may succeed later.
-        job_fault: Whether a fault makes every probe of the job worthless, such as a state that runs share.
-        counts_startup: Whether training seconds include start-up: a single report cannot tell them apart.
+        lost_ranks: Ranks that died or stopped responding while the other ranks continued, which happens only
+            with strategies without a barrier.
+        staleness_steps: Mean age of the parameters that a rank mixed into its own, in steps: how many steps
+            the rank had made since they were published. With a server: how many exchanges other ranks made
+            between two exchanges of one rank. None if no parameters were mixed in.
+        bytes_per_step: Bytes of gradients or parameters that a rank sends or fetches per step, on average
+            over ranks and steps; None if no step was made.
+        emulated: Whether one process trained for all ranks under a virtual clock, which then gives the
+            training seconds.
+        waiting: Reason why a RUNNING slice has not started yet, as the scheduler states it; empty once the
+            slice runs.
+        shared_seconds: Part of `charged_seconds` in which another slice ran at the same time and counts as
+            elapsed time. Elapsed time is the sum of `charged_seconds` less `shared_seconds`.
+        remarks: Sentences about the user's script, such as what was recognised in its output, what was
+            ignored and why, and what contradicts the job. They are shown with the recommendation.
+        reports_steps: Whether the script reports progress between evaluations, so that steps can be timed
+            without an evaluation.
+        resume_refused: Whether the script was asked to resume and started its training over instead. Further
+            slices of the job then start over as well.
+        infrastructure_fault: Whether nodes or ports caused the fault, not the configuration, so that another
+            attempt may succeed.
+        job_fault: Whether the fault makes every probe of the job worthless, such as files that runs share.
+        counts_startup: Whether training seconds include start-up, because the script's only report does not
+            separate the two.
     """
 
     configuration: Configuration
@@ -249,8 +253,9 @@ class Measurement:
     def batch_seconds(self) -> float | None:
         """Seconds in which all ranks together process one global batch, or None if no step was timed.
 
-        With a barrier, the slowest rank's mean step; without one B / sum_r(b_r / step_r), b_r being a rank's
-        samples a step and B those of all ranks.
+        With a barrier: the slowest rank's mean step time. Without a barrier: B / sum_r(b_r / step_r), where
+        b_r is the number of samples per step of rank r, step_r its mean step time and B the global batch
+        size.
         """
         if not self.ranks:
             return None
@@ -271,13 +276,13 @@ class Measurement:
 
     @cached_property
     def step_seconds(self) -> Spread | None:
-        """Step seconds of the slowest rank, or None if no step was timed."""
+        """Step time of the rank with the largest median, or None if no step was timed."""
         if not self.ranks:
             return None
         return max((rank.step for rank in self.ranks), key=lambda spread: spread.median)
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain data for JSON; `from_dict` gives the measurement back."""
+        """Returns plain data for JSON; `from_dict` restores the measurement from them."""
         return {
             **asdict(replace(self, configuration=Configuration())),
             "configuration": self.configuration.as_dict(),
@@ -285,7 +290,7 @@ class Measurement:
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> Measurement:
-        """The measurement `to_dict` was made from."""
+        """Restores a measurement from the result of `to_dict`."""
         return cls(
             **{
                 **data,
@@ -302,15 +307,21 @@ class Measurement:
 
 
 def merged(slices: Sequence[Measurement]) -> Measurement:
-    """One measurement from the slices of one probe, in order.
+    """Merges the slices of one probe into one measurement.
 
-    Curves are joined by samples, the later of two scores counting, from the newest slice that trained the
-    whole run again (`restart_seconds`); noise is joined; evaluation, start-up, charges and their shared
-    seconds are summed; step times are those of the slice that timed most steps; everything else is the last
-    slice's.
+    - Curve: the points of all slices, from the newest slice that started the training over
+      (`restart_seconds`). Of two points with the same number of samples, the later slice's counts.
+    - Gradient noise, remarks and lost ranks: those of all slices.
+    - Seconds of evaluation, start-up and repeated training, charges and shared seconds: the sums.
+    - Memory: the largest.
+    - Step times, staleness and bytes per step: those of the slice that timed most steps.
+    - Everything else: that of the last slice.
+
+    Args:
+        slices: Measurement of each slice, in order of time.
 
     Raises:
-        ValueError: There is no slice, or the slices are not of one configuration.
+        ValueError: There is no slice, or the slices have different configurations.
     """
     if not slices:
         raise ValueError("a probe without slices has no measurement")
@@ -318,7 +329,7 @@ def merged(slices: Sequence[Measurement]) -> Measurement:
         raise ValueError("slices of different configurations cannot be merged")
     last = slices[-1]
     timed = max(slices, key=lambda m: m.step_seconds.count if m.step_seconds else 0)
-    # A slice that was ended early may show scores that the next one passes again.
+    # The slice after one that ended early may score at the same number of samples again.
     whole = max((i for i, m in enumerate(slices) if m.restart_seconds is not None), default=0)
     by_samples = {point.samples: point for m in slices[whole:] for point in m.curve}
     checkpoints = [m.checkpoint for m in slices if m.checkpoint]
@@ -348,12 +359,12 @@ def merged(slices: Sequence[Measurement]) -> Measurement:
 
 
 class TargetCount:
-    """Counts scores past the target in a row, so that a single lucky one does not count as reached.
+    """Decides when the target is reached: several evaluations in a row have to be at or past it.
 
     Args:
-        target: The value that counts as reached.
+        target: Target value of the metric.
         maximize: Whether larger values are better.
-        consecutive: Scores in a row that must be past it, at least 1.
+        consecutive: How many evaluations in a row must be at or past the target, at least 1.
     """
 
     def __init__(self, target: float, *, maximize: bool, consecutive: int = 1) -> None:
@@ -361,11 +372,11 @@ class TargetCount:
         self._in_a_row = 0
 
     def is_past(self, value: float) -> bool:
-        """Whether a single score is the target or beyond."""
+        """Whether one value of the metric is at or past the target."""
         return math.isfinite(value) and self._sign * (value - self._target) >= 0
 
     def is_reached(self, value: float) -> bool:
-        """Takes the next score; whether the target counts as reached with it."""
+        """Adds the metric of the next evaluation; returns whether the target is reached now."""
         self._in_a_row = self._in_a_row + 1 if self.is_past(value) else 0
         return self._in_a_row >= self._consecutive
 
@@ -373,17 +384,19 @@ class TargetCount:
 def crossing(
     curve: Sequence[CurvePoint], target: float, *, maximize: bool, consecutive: int = 1
 ) -> tuple[float, float] | None:
-    """Where a curve first reaches the target.
+    """Finds where a learning curve first reaches the target.
 
     Args:
-        curve: Evaluations in order of samples.
-        target: The value that counts as reached.
+        curve: Evaluations in order of samples processed.
+        target: Target value of the metric.
         maximize: Whether larger values are better.
-        consecutive: Evaluations in a row that must be past the target; the first of them is the crossing.
+        consecutive: How many evaluations in a row must be at or past the target; the crossing is at the
+            first.
 
     Returns:
-        Samples and training seconds, linear between the two evaluations around the crossing; a first
-        evaluation already past the target counts as it is. None if it was not reached.
+        Samples processed and training seconds at the crossing, interpolated linearly between the evaluation
+        at which the target is reached and the evaluation before it. If the first evaluation of the curve is
+        at the target, its own numbers. None if the curve does not reach the target.
     """
     count = TargetCount(target, maximize=maximize, consecutive=consecutive)
     arrived = next((i for i, point in enumerate(curve) if count.is_reached(point.value)), None)

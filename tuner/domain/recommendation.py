@@ -1,4 +1,4 @@
-"""The recommendation: a configuration, its predicted time and cost, the evidence, and its verification."""
+"""Dataclasses of the recommendation: configuration, predicted time and cost, evidence, verification."""
 
 from __future__ import annotations
 
@@ -15,10 +15,11 @@ from pydantic import BeforeValidator, TypeAdapter
 from search_spaces import Configuration
 from tuner.domain.confirmation import Confirmation, ReadConfiguration
 
-#: Version of `recommendation.json`: the first number changes when a reader of the old form would fail.
+#: Version of the format of `recommendation.json`. The first number changes if programs that read the old
+#: format would fail.
 SCHEMA_VERSION = "2.0"
 
-#: Keys of version 1 and what they are called since version 2.
+#: Maps each key of version 1 to its name since version 2.
 _RENAMED = {
     "difference_shown": "is_significant",
     "made_at": "created_at",
@@ -33,7 +34,7 @@ _RENAMED = {
     "turning_points": "sensitivity",
     "words": "comparison",
 }
-#: Objects whose keys are names that users chose, or that are no part of the schema.
+#: Keys of objects whose own keys are not renamed: users chose them, or they are no part of the schema.
 _FREE_KEYS = ("configuration", "weights", "seconds_by_purpose", "seconds_by_part")
 
 _NullAsInfinity = Annotated[float, BeforeValidator(lambda value: math.inf if value is None else value)]
@@ -46,7 +47,7 @@ class Estimate:
     Args:
         lower: Fifth percentile.
         median: Median.
-        upper: Ninety-fifth percentile; infinite if the target may well be unreachable.
+        upper: Ninety-fifth percentile; infinite if the target is missed with more than 5% probability.
     """
 
     lower: _NullAsInfinity
@@ -62,13 +63,13 @@ class Alternative:
         configuration: The configuration.
         seconds: Predicted training seconds to target.
         dollars: Predicted dollars to target; None where nodes have no price.
-        probability_of_reaching: Chance that the target is reached at all; of what was not measured at least
-            0.05 and at most 0.95, since nobody knows it better.
-        measured_seconds: Measured training seconds to target, where its run arrived.
-        share_observed: Share of its predicted run that was measured, in [0, 1].
-        samples_observed: Samples of its run that were observed.
-        seconds_observed: Training seconds of its run that were observed.
-        emulated: Whether its run was, or would be, one of emulated ranks.
+        probability_of_reaching: Predicted probability that the target is reached at all. Without a
+            measurement it lies between 0.05 and 0.95, because the models are no surer than that.
+        measured_seconds: Measured training seconds to target; None if no run of it has reached the target.
+        share_observed: Share of the predicted training to the target that was measured, in [0, 1].
+        samples_observed: Number of samples processed in the measured training of this configuration.
+        seconds_observed: Training seconds of the measured training of this configuration.
+        emulated: Whether its training is emulated: run in one process under a virtual clock.
     """
 
     configuration: ReadConfiguration
@@ -83,23 +84,25 @@ class Alternative:
 
     @property
     def is_observed(self) -> bool:
-        """Whether anything of its own run was observed."""
+        """Whether a training of this configuration was measured, at least in part."""
         return self.samples_observed > 0 or self.measured_seconds is not None
 
 
 @dataclass(frozen=True, kw_only=True)
 class StrategyOutlook:
-    """What a strategy would take at its best configuration, and why that is more or less than another.
+    """Predictions for one strategy at its best configuration, compared with another strategy.
 
     Args:
-        configuration: Its configuration with the smallest expected cost; the choice, for the chosen strategy.
+        configuration: The strategy's configuration with the smallest expected cost. For the chosen strategy:
+            the recommended configuration.
         batch_seconds: Predicted seconds in which all ranks together process one global batch.
-        samples: Predicted samples to target.
+        samples: Predicted number of samples processed until the target is reached.
         seconds: Predicted training seconds to target.
-        share_observed: Share of its run that was measured, in [0, 1].
-        waits_for_slowest: Whether its ranks wait for the slowest of them.
-        comparison: A sentence that compares it with the chosen strategy, or the chosen one with all-reduce
-            (with the next best if the choice is all-reduce, or there is none).
+        share_observed: Share of the predicted training to the target that was measured, in [0, 1].
+        waits_for_slowest: Whether all ranks wait for the slowest rank.
+        comparison: A sentence that compares this strategy with the chosen one. For the chosen strategy: one
+            that compares it with all-reduce, or with the next best strategy if it is all-reduce itself or
+            all-reduce was not considered.
     """
 
     configuration: ReadConfiguration
@@ -113,18 +116,19 @@ class StrategyOutlook:
 
 @dataclass(frozen=True, kw_only=True)
 class Verification:
-    """What happened when the recommendation was trained to the target.
+    """Result of training the recommended configuration to the target.
 
     Args:
-        reached: Whether it reached the target.
-        training_seconds: Training clock at the crossing, or where it ended.
-        dollars: Price of that time.
-        value: Best metric seen.
-        last_value: Last metric seen, which is worse than the best one where the run overfits.
-        predicted: The prediction to compare with, made before the run was known past `share_observed`.
-        share_observed: Share of the verified run that was known when that prediction was made.
-        first_score_seconds: Training clock at the first score past the target; the crossing lies between it
-            and the one before.
+        reached: Whether the training reached the target.
+        training_seconds: Training time to the target, in seconds; to the end if the target was not reached.
+        dollars: Price of `training_seconds`.
+        value: Best value of the metric.
+        last_value: Last value of the metric; worse than `value` if the model overfits.
+        predicted: Prediction of the training seconds to target that was made when only `share_observed` of
+            the training was known; None if there is none.
+        share_observed: Share of this training that was known when `predicted` was made.
+        first_score_seconds: Training time at the first evaluation past the target, in seconds. The crossing,
+            `training_seconds`, is interpolated between the evaluation before it and this one.
     """
 
     reached: bool
@@ -139,14 +143,15 @@ class Verification:
 
 @dataclass(frozen=True, kw_only=True)
 class ImportedEvidence:
-    """Runs that were imported for the job. None of them is a measured result of it.
+    """Earlier runs that were imported for the job. They are a prior, not measurements of this job.
 
     Args:
-        num_runs: How many.
-        num_same_hardware: Those of them that ran on hardware as the job has, so that their seconds count.
-        sources: The files and folders that they come from, with their format.
-        weights: Model to the weight that the prior of the imported runs has in it now, in [0, 1]. It has none
-            in a model that it says nothing of.
+        num_runs: Number of imported runs.
+        num_same_hardware: Number of imported runs on the same hardware as the job's, so that their step times
+            are used.
+        sources: Files and folders that the runs were read from, with their format.
+        weights: Maps each model (such as the one of step time) to the weight of the imported runs in it now,
+            in [0, 1]. A model that the runs give no information about is absent.
     """
 
     num_runs: int
@@ -157,16 +162,16 @@ class ImportedEvidence:
 
 @dataclass(frozen=True, kw_only=True)
 class TuningCost:
-    """What the search spent.
+    """Time and money that the search spent.
 
     Args:
         seconds: Wall-clock seconds charged by all probes.
-        dollars: Their price.
-        num_probes: Probes started.
-        seconds_by_purpose: Charged seconds by purpose of the probe.
-        seconds_by_part: Charged seconds by part: training, scoring, start-up, other.
-        elapsed_seconds: Elapsed time of all probes; None if no two probes ran at once, so that it equals the
-            charged seconds.
+        dollars: Price of the charged seconds.
+        num_probes: Number of probes started.
+        seconds_by_purpose: Maps each purpose of a probe to the seconds charged for it.
+        seconds_by_part: Maps each part (training, scoring, start-up, other) to the seconds charged for it.
+        elapsed_seconds: Elapsed time of all probes in seconds; None if no two probes ran at the same time, so
+            that it equals `seconds`.
     """
 
     seconds: float
@@ -179,38 +184,44 @@ class TuningCost:
 
 @dataclass(frozen=True, kw_only=True)
 class Recommendation:
-    """What Paceline advises, and why.
+    """The configuration that Paceline recommends for a job, with the evidence for it.
 
     Args:
-        job_name: The job.
-        study_name: The study it comes from.
+        job_name: Name of the job.
+        study_name: Name of the study whose measurements it is based on.
         created_at: Seconds since the epoch.
         goal: The goal in words, such as `accuracy >= 0.85, soonest`.
         choice: The recommended configuration.
-        runner_up: The next best that differs; None if there is none.
-        baseline: The user's present settings; None if the job states none.
-        verified: The result of training it; None if it was not trained to the target.
-        provisional: Whether it has less evidence than it should: no run of it was measured, or
-            the budget ended the search early.
-        evidence: Sentences that state its evidence.
-        warnings: Sentences on what may make it wrong.
+        runner_up: The next best configuration; None if there is none.
+        baseline: The configuration that the job states as the user's present settings; None if it states
+            none.
+        verified: Result of training the recommended configuration to the target; None if it was not trained
+            that far.
+        provisional: Whether the evidence is weak: no training of the recommended configuration was measured,
+            or the budget ended the search early.
+        evidence: Sentences that state the evidence for the recommendation.
+        warnings: Sentences that state why the recommendation may be wrong.
         stop_reason: Why the search ended.
-        tuning: What the search spent.
-        checkpoint: Path of the trained model, a state dictionary of its parameters, if a run arrived.
+        tuning: Time and money that the search spent.
+        checkpoint: Path of the trained model (its state dictionary) if a training of the recommended
+            configuration reached the target; otherwise of its newest checkpoint; None if there is none.
         command: A command line that trains the recommended configuration.
-        user_command: The user's own command with the recommended values, as it runs without Paceline; empty
-            where no command was given.
-        training_samples: Samples after which a training of the choice has reached the target with 95%
-            probability, for the own limit of the user's script; None if unknown, or no script is run.
-        training_epochs: The same in epochs; None where the job does not state the size of one.
-        strategies: Every strategy at its best, the chosen one first; empty if only one was considered.
-        sensitivity: Sentences that say what would change the answer, if a cluster was described.
+        user_command: The user's own command with the recommended values, which runs without Paceline; empty
+            if the job has no command.
+        training_samples: Number of samples to process so that the target is reached with 95% probability, as
+            a limit for the user's script; None if unknown, or if the job runs no script.
+        training_epochs: `training_samples` in epochs; None if the job does not state the size of an epoch.
+        strategies: Each strategy at its best configuration, the chosen strategy first; empty if only one
+            strategy was considered.
+        sensitivity: Sentences that say which changes of the described cluster would change the
+            recommendation; empty if no cluster was described.
         ended_by_budget: Whether the budget ended the search.
-        axes_without_effect: Axes that made no difference to the scores, so that no gain is due to them.
-        startup_seconds: What a start of the user's script takes before its training, which each training
-            pays, too; None if no script was run.
-        confirmation: Repeated trainings of the choice and of the present settings; None if there are none.
-        imported: Runs that were imported for the job, which count as a prior; None if there are none.
+        axes_without_effect: Names of the axes that made no difference to the scores.
+        startup_seconds: Seconds from the start of the user's script to its first training step, which every
+            training takes in addition; None if no script was run.
+        confirmation: Repeated trainings of the recommended configuration and of the present settings; None if
+            there are none.
+        imported: Earlier runs that were imported for the job as a prior; None if there are none.
     """
 
     job_name: str
@@ -241,16 +252,18 @@ class Recommendation:
     schema_version: str = field(default=SCHEMA_VERSION)
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain data for `recommendation.json`; infinite numbers become null."""
+        """Returns the content of `recommendation.json`, in which infinite numbers are null."""
         data: dict[str, Any] = _plain(self)
         return data
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> Recommendation:
-        """Reads what `to_dict` wrote, in this version or in version 1; a null in an estimate means infinity.
+        """Restores a recommendation from the result of `to_dict`, of schema version 1 or 2.
+
+        A null in an estimate means infinity.
 
         Raises:
-            ValueError: The data are of an unknown major version of the schema.
+            ValueError: The data have an unknown major version of the schema.
         """
         return _reader().validate_python(upgraded(data))
 
@@ -261,13 +274,13 @@ def _reader() -> TypeAdapter[Recommendation]:
 
 
 def upgraded(data: Mapping[str, Any]) -> dict[str, Any]:
-    """The content of a `recommendation.json` with the keys of the present schema.
+    """Converts the content of a `recommendation.json` to the keys of the present schema version.
 
     Args:
         data: Content of schema version 1 or 2.
 
     Raises:
-        ValueError: The schema has another major version.
+        ValueError: The schema version is neither 1 nor 2.
     """
     version = str(data["schema_version"])
     if version.startswith("1."):
@@ -291,7 +304,12 @@ def _with_new_keys(value: Any) -> Any:
 
 
 def train_command(job_path: Path, configuration: Configuration) -> str:
-    """The command that trains a configuration to the job's target."""
+    """Returns the shell command that trains a configuration to the job's target.
+
+    Args:
+        job_path: Path of the job file.
+        configuration: The configuration to train.
+    """
     flags = [f"--{axis.replace('_', '-')} {value}" for axis, value in configuration.items()]
     return f"paceline train {shlex.quote(str(job_path))} " + " ".join(flags)
 

@@ -1,4 +1,4 @@
-"""The base class of the tables of a job file, and durations in them."""
+"""Base class of the tables of a job file, and the types of durations in them."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ _SECONDS = {None: 1.0, "us": 1e-6, "ms": 1e-3, "s": 1.0, "m": 60.0, "h": 3600.0,
 
 
 def parse_duration(value: Any) -> Any:
-    """Convert text such as `90s`, `10m`, `1h30m` or `50us` to seconds; return other values as they are.
+    """Converts text such as `90s`, `10m`, `1h30m` or `50us` to seconds; returns other values unchanged.
 
     Raises:
         ValueError: The text is not a duration.
@@ -34,6 +34,6 @@ DurationOrZero = Annotated[float, BeforeValidator(parse_duration), Field(ge=0)]
 
 
 class Section(BaseModel):
-    """A table of the job file; unknown keys are errors."""
+    """Base class of a table of the job file; unknown keys are errors."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)

@@ -1,8 +1,8 @@
-"""Environment variables by which libraries learn how many CPU threads they may use."""
+"""Environment variables that limit the number of CPU threads of numerical libraries."""
 
 from __future__ import annotations
 
-#: OpenMP, which torch reads, too, and the libraries that have a variable of their own.
+#: Names of the variables: that of OpenMP, which torch also reads, and those of single libraries.
 THREAD_VARIABLES = (
     "OMP_NUM_THREADS",
     "MKL_NUM_THREADS",
@@ -13,5 +13,5 @@ THREAD_VARIABLES = (
 
 
 def thread_variables(threads: int) -> dict[str, str]:
-    """The variables that limit a process to so many threads."""
+    """Maps each variable to its value for a process with `threads` CPU threads."""
     return dict.fromkeys(THREAD_VARIABLES, str(threads))

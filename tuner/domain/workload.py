@@ -1,4 +1,4 @@
-"""The contract of a workload: model, data and loss, with its metric, optimizer and schedule."""
+"""The interface of a workload: model, data, loss, metric, optimizer and learning-rate schedule."""
 
 from __future__ import annotations
 
@@ -33,10 +33,10 @@ class _Settings(BaseModel):
 
 
 WeightDecay = Annotated[
-    float, Field(ge=0, allow_inf_nan=False, description="how strongly weights are pulled to zero")
+    float, Field(ge=0, allow_inf_nan=False, description="weight decay coefficient of the optimizer")
 ]
 WarmupSamples = Annotated[
-    int, Field(ge=0, description="samples over which the rate rises linearly to its peak; 0 for none")
+    int, Field(ge=0, description="samples of the linear learning-rate warm-up; 0 for none")
 ]
 
 
@@ -44,10 +44,8 @@ class SGDSettings(_Settings):
     """Stochastic gradient descent with momentum."""
 
     name: Literal["sgd"] = Field(default="sgd", description="the optimizer")
-    momentum: Annotated[float, Field(ge=0, lt=1)] = Field(
-        default=0.9, description="share of the last step that the next one retains"
-    )
-    nesterov: bool = Field(default=False, description="whether momentum looks ahead")
+    momentum: Annotated[float, Field(ge=0, lt=1)] = Field(default=0.9, description="momentum coefficient")
+    nesterov: bool = Field(default=False, description="whether to use Nesterov momentum")
     weight_decay: WeightDecay = 0.0
 
     @model_validator(mode="after")
@@ -62,7 +60,7 @@ class AdamWSettings(_Settings):
 
     name: Literal["adamw"] = Field(default="adamw", description="the optimizer")
     betas: tuple[Annotated[float, Field(ge=0, lt=1)], Annotated[float, Field(ge=0, lt=1)]] = Field(
-        default=(0.9, 0.999), description="decay of the averages of gradients and of their squares"
+        default=(0.9, 0.999), description="decay rates of the averages of gradients and of squared gradients"
     )
     weight_decay: WeightDecay = 0.01
 
@@ -71,52 +69,56 @@ OptimizerSettings = Annotated[SGDSettings | AdamWSettings, Field(discriminator="
 
 
 class ConstantSchedule(_Settings):
-    """A constant rate, reached linearly over the first samples."""
+    """A constant learning rate after a linear warm-up."""
 
     name: Literal["constant"] = Field(default="constant", description="the schedule")
     warmup_samples: WarmupSamples = 0
 
     def factor(self, samples: int) -> float:
-        """What the learning rate is multiplied by once `samples` samples were seen."""
+        """Returns the factor on the peak learning rate after `samples` processed samples."""
         return _warmup(samples, self.warmup_samples)
 
 
 class StepSchedule(_Settings):
-    """A rate divided at given samples, as in Jin et al. 2016 (by 10, twice)."""
+    """Learning-rate decay by a constant factor at given numbers of samples processed (milestones).
+
+    Jin et al. 2016 divide the learning rate by 10, twice.
+    """
 
     name: Literal["step"] = Field(default="step", description="the schedule")
     warmup_samples: WarmupSamples = 0
     at_samples: tuple[PositiveInt, ...] = Field(
-        min_length=1, description="samples at which the rate is divided"
+        min_length=1, description="samples processed at which the learning rate decays"
     )
     divide_by: Annotated[float, Field(gt=1, allow_inf_nan=False)] = Field(
-        default=10.0, description="what the rate is divided by at each of them"
+        default=10.0, description="factor by which the learning rate is divided at each number in at_samples"
     )
 
     def factor(self, samples: int) -> float:
-        """What the learning rate is multiplied by once `samples` samples were seen."""
+        """Returns the factor on the peak learning rate after `samples` processed samples."""
         passed = sum(samples >= point for point in self.at_samples)
         return float(_warmup(samples, self.warmup_samples) * self.divide_by**-passed)
 
 
 class CosineSchedule(_Settings):
-    """A half cosine from the full rate to zero over a stated horizon (Loshchilov and Hutter 2017).
+    """A half cosine from the peak learning rate to zero (Loshchilov and Hutter 2017).
 
-    The horizon is part of the job: time to target depends on it.
+    The number of samples over which the rate falls is part of the job, because the time to target depends on
+    it.
     """
 
     name: Literal["cosine"] = Field(default="cosine", description="the schedule")
     warmup_samples: WarmupSamples = 0
-    horizon_samples: PositiveInt = Field(description="samples after which the rate is zero")
+    horizon_samples: PositiveInt = Field(description="samples processed until the learning rate is zero")
 
     def factor(self, samples: int) -> float:
-        """What the learning rate is multiplied by once `samples` samples were seen."""
+        """Returns the factor on the peak learning rate after `samples` processed samples."""
         progress = min(1.0, samples / self.horizon_samples)
         return _warmup(samples, self.warmup_samples) * 0.5 * (1 + math.cos(math.pi * progress))
 
 
 def _warmup(samples: int, warmup_samples: int) -> float:
-    # The first step must move the parameters: the ramp starts one step above zero, not at it.
+    # The first step must change the parameters: the factor starts at 0.01, not at zero.
     return 1.0 if samples >= warmup_samples else max(samples / warmup_samples, 0.01)
 
 
@@ -124,7 +126,7 @@ ScheduleSettings = Annotated[ConstantSchedule | StepSchedule | CosineSchedule, F
 
 
 class Metric(_Settings):
-    """A metric's name, direction and the values it can have."""
+    """A metric: its name, whether larger or smaller values are better, and the values that it can have."""
 
     name: str
     direction: Literal["maximize", "minimize"]
@@ -132,7 +134,7 @@ class Metric(_Settings):
     upper: float = math.inf
 
 
-#: Metrics with a known direction and known bounds; a workload may bring others.
+#: Metrics with a known direction and known bounds; a workload may define others.
 METRICS: dict[str, Metric] = {
     metric.name: metric
     for metric in (
@@ -145,17 +147,18 @@ METRICS: dict[str, Metric] = {
 
 
 class Workload(ABC):
-    """A training task without batch size, learning rate, nodes and strategy, which Paceline chooses.
+    """Interface of a training task. Paceline chooses its batch size, learning rate, nodes and strategy.
 
-    A workload is made from the parameters in the job file, once in every rank; two made from the
-    same parameters must give equal models (torch is seeded before `model` is called) and equal data.
-    A batch is what `torch.utils.data.default_collate` makes of dataset items, already on the rank's
-    device; a dataset may offer `__getitems__(indices)` for speed, returning an already collated batch.
+    - Every rank creates the workload from the parameters in the job file. Equal parameters must give equal
+      models (torch is seeded before `model` is called) and equal data.
+    - A batch is the result of `torch.utils.data.default_collate` for some items of the dataset, on the rank's
+      device.
+    - For speed, a dataset may have a method `__getitems__(indices)`, which returns a collated batch.
 
     Attributes:
-        metric: What `score` returns.
-        optimizer_settings: From `[workload.optimizer]`; used by the default `optimizer`.
-        schedule_settings: From `[workload.schedule]`; used by the default `schedule`.
+        metric: The metric that `score` returns.
+        optimizer_settings: Settings from `[workload.optimizer]`, which the default `optimizer` uses.
+        schedule_settings: Settings from `[workload.schedule]`, which the default `schedule` uses.
     """
 
     metric: Metric = METRICS["accuracy"]
@@ -164,30 +167,35 @@ class Workload(ABC):
 
     @abstractmethod
     def model(self) -> nn.Module:
-        """A new model with freshly initialised parameters, on the CPU."""
+        """Returns a new model with freshly initialised parameters, on the CPU."""
 
     @abstractmethod
     def training_data(self) -> Dataset[Any]:
-        """A map-style dataset: `len`, and items by index.
+        """Returns the training data as a map-style dataset, with `len` and items by index.
 
         Raises:
-            DataNotFoundError: It is not on this machine; the message says where to get it.
+            DataNotFoundError: The data are not on this machine; the message says where to get them.
         """
 
     @abstractmethod
     def validation_data(self) -> Dataset[Any]:
-        """The dataset that `score` is called with."""
+        """Returns the dataset that `score` is called with."""
 
     @abstractmethod
     def loss(self, model: nn.Module, batch: Any) -> Tensor:
-        """The loss of a batch, a scalar: the mean over its samples, so that shards can be weighted."""
+        """Returns the loss of a batch, a scalar tensor. It must be the mean over the samples of the batch."""
 
     @abstractmethod
     def score(self, model: nn.Module, data: Dataset[Any]) -> float:
-        """The metric of a model in evaluation mode on data; gradients are off."""
+        """Returns the metric of a model, which is in evaluation mode, on data; gradients are disabled."""
 
     def optimizer(self, parameters: Iterable[nn.Parameter], learning_rate: float) -> optim.Optimizer:
-        """The optimizer; the default is what `[workload.optimizer]` says (SGD, momentum 0.9)."""
+        """Returns the optimizer. The default is that of `[workload.optimizer]`, or SGD with momentum 0.9.
+
+        Args:
+            parameters: Parameters of the model.
+            learning_rate: Peak learning rate.
+        """
         import torch
 
         settings = self.optimizer_settings
@@ -207,5 +215,9 @@ class Workload(ABC):
         )
 
     def schedule(self, samples_seen: int) -> float:
-        """The factor on the learning rate once all ranks have seen this many samples in total."""
+        """Returns the factor that multiplies the peak learning rate.
+
+        Args:
+            samples_seen: Number of samples that all ranks have processed in total.
+        """
         return self.schedule_settings.factor(samples_seen)
