@@ -1,4 +1,4 @@
-"""Laws (analytic models) of the samples that a strategy costs: how far replicas drift apart, and the effect.
+"""Laws (analytic models) of samples to target: how far replicas drift apart, and what that costs.
 
 Disagreement is the variance of one rank's parameters around the part that all ranks have in common. Its unit
 is v = lr^2 S / b, the variance that gradient noise adds in one step (lr: learning rate, S: numerator of the

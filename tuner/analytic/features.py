@@ -1,4 +1,9 @@
-"""Features of configurations for the slope models, for a space with any axes."""
+"""Features of configurations for the slope models, for a search space with any axes.
+
+A slope model (`tuner.analytic.slopes`) is a regression of a logarithm, such as log seconds per sample, over
+columns such as the logarithm of the number of nodes. "Apart" in the name of a column marks configurations
+whose ranks are asynchronous.
+"""
 
 from __future__ import annotations
 
@@ -13,13 +18,14 @@ from tuner.analytic.regression import IntArray
 from tuner.analytic.slopes import Design, Observations, SlopePrior
 from tuner.analytic.strategy_encoding import STRATEGY_LENGTH
 
-#: Length scale of the residual on an ordered axis: a share of its range, and a minimum in e-folds.
+#: Length scale of the residual over an ordered axis: this share of the axis's range, but at least a minimum
+#: (in e-folds, factors of e).
 _LENGTH_SHARE, _LEAST_LENGTH = 0.4, 0.8
 
 
 @dataclass(frozen=True, kw_only=True)
 class Slope:
-    """The prior of a slope: the change of the logarithm per unit of its column.
+    """Two priors of a regression slope: the change of the predicted logarithm per unit of a column.
 
     Args:
         mean: Mean of the textbook prior.
@@ -34,8 +40,9 @@ class Slope:
     neutral_mean: float = 0.0
 
 
-#: Slopes of log seconds per sample. Textbook: ranks and cores give a speedup that is less than proportional,
-#: and less so the more there are; larger batches amortize the cost of a step; asynchronous ranks are faster.
+#: Priors for log seconds per sample. Textbook knowledge: more ranks and cores give a speedup that is less
+#: than proportional, and the more ranks, the less so; larger batches amortize the cost of a step;
+#: asynchronous ranks are faster.
 SECONDS_SLOPES = {
     "log nodes": Slope(mean=-0.6, sd=0.4, neutral_sd=0.7),
     "log cores": Slope(mean=-0.7, sd=0.3, neutral_sd=0.7),
@@ -45,9 +52,9 @@ SECONDS_SLOPES = {
     "apart x log nodes": Slope(mean=-0.1, sd=0.3, neutral_sd=0.3),
     "log nodes squared": Slope(mean=0.08, sd=0.1, neutral_sd=0.1),
 }
-#: Slopes of log samples to target. Textbook: samples grow less than in proportion to the batch (McCandlish et
-#: al. 2018); small learning rates are slow, with a minimum; staleness costs more with more ranks; cores do
-#: not matter.
+#: Priors for log samples to target. Textbook knowledge: the number of samples grows less than in proportion
+#: to the batch size (McCandlish et al. 2018); small learning rates are slow, and there is a best rate;
+#: staleness costs more samples with more ranks; cores do not matter.
 SAMPLES_SLOPES = {
     "log nodes": Slope(mean=0.2, sd=0.4, neutral_sd=0.7),
     "log cores": Slope(mean=0.0, sd=0.05, neutral_sd=0.05),
@@ -62,14 +69,14 @@ SAMPLES_SLOPES = {
 
 @dataclass(frozen=True, kw_only=True)
 class Quantity:
-    """A quantity that the slope model fits; standard deviations are of its logarithm.
+    """A quantity that the slope model predicts; all standard deviations are those of its logarithm.
 
     Args:
-        name: The name in messages.
-        slopes: Priors of the known slopes, by column.
-        residual_sds: Standard deviations of the residual; the model mixes them.
+        name: Name of the quantity in messages.
+        slopes: Maps the name of a column to the priors of its slope.
+        residual_sds: Standard deviations of the residual; each is a component of the mixture.
         own_sd: Standard deviation of each configuration's independent deviation.
-        noise_sd: Standard deviation of an observation's error.
+        noise_sd: Standard deviation of an observation's noise.
     """
 
     name: str
@@ -79,17 +86,18 @@ class Quantity:
     noise_sd: float = 0.0
 
     def observed(self, rows: IntArray, values: Array) -> Observations:
-        """Observations with the error `noise_sd`.
+        """Returns observations with the noise `noise_sd`.
 
         Args:
-            rows: Index of the candidate of each, `(num,)`.
-            values: Logarithms of the quantity, `(num,)`.
+            rows: Index of the observed candidate for each observation, `(num,)`.
+            values: Logarithm of the quantity in each observation, `(num,)`.
         """
         noise = np.full(len(rows), self.noise_sd)
         return Observations(rows=rows, values=values, noise_sd=noise, common_sd=np.zeros(len(rows)))
 
 
-#: Step times repeat within a few percent, trainings by seed within a tenth.
+#: The standard deviations assume that repeated step times differ by a few percent, and samples to target by
+#: about 10% between seeds.
 SECONDS = Quantity(
     name="seconds per sample",
     slopes=SECONDS_SLOPES,
@@ -103,21 +111,22 @@ SAMPLES = Quantity(
 
 _OTHER = Slope(mean=0.0, sd=0.5, neutral_sd=0.5)
 _INTERCEPT_SD = 5.0
-#: A column is left out if the prior of its slope is narrower than this.
+#: A column of `positions` is left out if the neutral prior of the slope over its axis is narrower than this.
 _NEARLY_NOTHING = 0.1
 
 
 @dataclass(frozen=True, kw_only=True)
 class Features:
-    """The columns of a space for the slope models.
+    """The features of all configurations of a search space, for the slope models.
 
     Args:
-        names: Names of the columns, `intercept` first.
-        columns: `(num_configurations, num_columns)`; ordered axes are logarithms around their middle.
-        positions: Inputs of the residual: logarithms of ordered axes, and an indicator for each value of the
-            others, `(num_configurations, num_axes)`.
-        lengths: Length scales of the positions, `(num_axes,)`.
-        axes: Name of each position: a column, or `axis=value`.
+        names: Names of the columns; the first one is `intercept`.
+        columns: Design matrix, `(num_configurations, num_columns)`. Ordered axes are logarithms, shifted so
+            that the middle of their range is 0.
+        positions: Input points of the residual, `(num_configurations, num_axes)`: ordered axes as in
+            `columns`, and an indicator for each value of an unordered axis.
+        lengths: Length scale of each column of `positions`, `(num_axes,)`.
+        axes: Name of each column of `positions`: that of an ordered column, or `axis=value`.
     """
 
     names: tuple[str, ...]
@@ -127,12 +136,20 @@ class Features:
     axes: tuple[str, ...]
 
     def design(self, slopes: Mapping[str, Slope]) -> Design:
-        """The columns and positions of a model with these slopes, without those that cannot matter."""
+        """Returns the design of a model with these slopes, without columns and positions that cannot matter.
+
+        Args:
+            slopes: Maps the name of a column to the priors of its slope.
+        """
         near = [i for i, axis in enumerate(self.axes) if not _cannot_matter(axis, slopes)]
         return Design(self.columns[:, self._used(slopes)], self.positions[:, near], self.lengths[near])
 
     def names_of(self, slopes: Mapping[str, Slope]) -> list[str]:
-        """Names of the columns of `design`."""
+        """Returns the names of the columns of `design`.
+
+        Args:
+            slopes: Maps the name of a column to the priors of its slope.
+        """
         return [self.names[i] for i in self._used(slopes)]
 
     def _used(self, slopes: Mapping[str, Slope]) -> list[int]:
@@ -141,7 +158,7 @@ class Features:
 
 
 def _cannot_matter(axis: str, slopes: Mapping[str, Slope]) -> bool:
-    """Whether a position cannot matter: learning rates to seconds, machines to samples to target."""
+    """Whether a column of `positions` cannot matter, such as the learning rate for seconds per sample."""
     slope = slopes.get("log cores" if axis.startswith("machine=") else axis)
     return slope is not None and slope.neutral_sd < _NEARLY_NOTHING
 
@@ -149,14 +166,16 @@ def _cannot_matter(axis: str, slopes: Mapping[str, Slope]) -> bool:
 def prior_of(
     name: str, names: Sequence[str], slopes: Mapping[str, Slope], *, level: float, sign: float = 1.0
 ) -> SlopePrior:
-    """A prior over the columns of a design.
+    """Returns a prior of the slopes of a design's columns.
 
     Args:
-        name: Name of the prior; `neutral` uses the neutral priors of the slopes.
-        names: Names of the columns.
-        slopes: Priors of the known slopes, by column; other slopes have a wide prior around 0.
-        level: Mean of the intercept.
-        sign: Factor of all means; -1 reverses them.
+        name: Name of the prior; `neutral` uses the neutral priors of the slopes, any other name the textbook
+            priors.
+        names: Names of the design's columns.
+        slopes: Maps the name of a column to the priors of its slope. Other columns have a wide prior around
+            0.
+        level: Prior mean of the intercept.
+        sign: Factor by which the textbook means are multiplied; -1 reverses them.
     """
     mean, sd = [level], [_INTERCEPT_SD]
     for column in names[1:]:
@@ -169,11 +188,11 @@ def prior_of(
 def features_of(
     configurations: Sequence[Configuration], *, cores: Mapping[str, int], devices_per_node: int = 1
 ) -> Features:
-    """The features of the configurations of a space.
+    """Returns the features of the configurations of a search space.
 
     Args:
         configurations: All configurations that will be predicted.
-        cores: Cores of each machine type, by name.
+        cores: Maps the name of each machine type to its number of cores.
         devices_per_node: Ranks on one node.
     """
     axes = {axis: None for c in configurations for axis in c}
@@ -182,7 +201,7 @@ def features_of(
     machines = {str(c.get("machine")) for c in configurations}
     if machines <= set(cores):
         ordered["log cores"] = np.log([float(cores[str(c["machine"])]) for c in configurations])
-    # If an axis is missing, the properties of the configuration return a default.
+    # These properties of a configuration return a default if the space does not have the axis.
     ordered["log batch"] = np.log([float(c.batch_size) for c in configurations])
     ordered["log rate"] = np.log([float(c.learning_rate) for c in configurations])
     known_by_cores = "log cores" in ordered and len({cores[name] for name in machines}) == len(machines)
@@ -194,7 +213,7 @@ def features_of(
         numbers = [v for v in values if isinstance(v, int | float) and not isinstance(v, bool)]
         if len(numbers) == len(values) and len(set(numbers)) > 2:
             found = np.array(numbers, dtype=float)
-            # In e-folds if all values are positive, else in standard deviations.
+            # The unit is an e-fold if all values are positive, else a standard deviation of the values.
             deviations = (found - found.mean()) / max(float(found.std()), 1e-12)
             ordered[axis] = deviations if found.min() <= 0 else np.log(found)
         else:
@@ -223,7 +242,7 @@ def _assembled(ordered: dict[str, Array], unordered: dict[str, list[str]], async
             indicator = np.array([float(v == value) for v in values])
             positions.append(indicator)
             near.append(f"{axis}={value}")
-            # Options are as different as strategies.
+            # Two values of an unordered axis have residuals as different as those of two strategies.
             lengths.append(STRATEGY_LENGTH)
             if axis != "strategy" or len(different) > 2 or "apart" not in columns:
                 columns[f"{axis}={value}"] = indicator

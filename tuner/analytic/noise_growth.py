@@ -2,25 +2,33 @@
 
     samples(B) = s integral_0^1 (1 + B / N(u)) du = s (1 + B / N),   N(u) = N u^g / (1 - g)
 
-B: counted batch; u: progress, the share of its samples that a very small batch has seen; N(u): noise scale
-there (samples); N: noise scale of the whole run, the harmonic mean of N(u); g: growth, 0 <= g < 1. With g = 0
-the noise scale is constant (McCandlish et al. 2018, equation 2.7). A run with batch B reaches u after the
-share
+- B: batch size that determines the gradient noise (`samples_model.counted_batch`).
+- s: number of samples to target of a very small batch.
+- u: training progress, the share of s that a very small batch has processed.
+- N(u): noise scale at progress u, samples.
+- N: noise scale of the whole run, the harmonic mean of N(u), samples.
+- g: growth, 0 <= g < 1. With g = 0 the noise scale is constant (McCandlish et al. 2018, equation 2.7).
+
+A run with batch size B has progress u when it has processed x of its X samples to target, with
 
     x / X = (u + r u^(1 - g)) / (1 + r),   r = B / N
 
-of its samples. There it measures the noise scale
+At this progress it measures the noise scale
 
     1 / N_measured = e^d / N(u) + k / B
 
-d: log of the effective noise scale over the measured one; k: share of the run's own noise in its gradient.
-This noise, of variance S / B, moves the iterates, so it is part of their squared gradient. Schedules that
-drop the learning rate make N(u) jump, which a power law does not describe.
+- d: logarithm of the effective noise scale divided by the measured one.
+- k: share of the run's own gradient noise in its squared gradient. This noise has the variance S / B (S:
+  numerator of the noise scale) and moves the parameters of the model, so it is a part of the gradients that
+  the run measures.
 
-The priors: growth of 0.5 +- 0.25 is an order of magnitude per hundredfold of samples (McCandlish et al. 2018
-find one to two orders during a training). The effective noise scale is expected at twice the measured one,
-within a factor e, since measurements ignore the curvature (the same paper, section 2.2). The factor of two
-was chosen on Pollux's three networks (`benchmarks.noise_growth` prints how well they are predicted).
+A power law does not describe schedules that drop the learning rate, since N(u) then jumps.
+
+Priors: growth of 0.5 +- 0.25 is a factor of ten per hundredfold of samples (McCandlish et al. 2018 find one
+to two factors of ten during a training). The effective noise scale is expected to be twice the measured one,
+within a factor e, since measurements ignore the curvature of the loss (the same paper, section 2.2). The
+factor of two was chosen on Pollux's three networks (`benchmarks.noise_growth` prints how well they are
+predicted).
 """
 
 from __future__ import annotations
@@ -35,19 +43,20 @@ from tuner.analytic.laws import Array
 from tuner.analytic.regression import Parameter
 from tuner.domain.measurement import NoiseStatistic
 
-#: The unknowns besides N: g, log k and d.
+#: The parameters besides N: g, log k and d.
 GROWTH = Parameter(name="growth of the noise scale", mean=0.5, sd=0.25)
 OWN_NOISE = Parameter(name="log share of a run's own noise in its gradient", mean=math.log(0.15), sd=1.0)
 COUNTED = Parameter(name="log noise scale that counts over the measured", mean=math.log(2.0), sd=1.0)
 UNKNOWNS = (GROWTH, OWN_NOISE, COUNTED)
 
-#: Largest growth: above it, the integral depends on the first samples of a run.
+#: Largest growth. With more growth, the integral mainly depends on the first samples of a run.
 _MOST_GROWTH = 0.95
-#: Statistics are averaged over sections of this many e-folds of samples; largest number of sections in a run.
+#: Gradient statistics are averaged over sections of a run of this many e-folds (factors of e) of samples.
+#: Then the largest number of sections in a run.
 _FOLDS_COMBINED, _MOST_PLACES = 1.0, 4
-#: Standard deviation of the log noise scale of a section around the power law.
+#: Standard deviation of a section's log noise scale around the power law.
 _PLACE_SD = 0.5
-#: Standard deviation of the log noise scale from one pair of gradients.
+#: Standard deviation of the log noise scale if it is estimated from one pair of gradients.
 _ONE_ESTIMATE_SD = 2.0
 _GRID = np.geomspace(1e-6, 1.0, 160)
 _LOG_GRID = np.log(_GRID)
@@ -55,12 +64,12 @@ _LOG_GRID = np.log(_GRID)
 
 @dataclass(frozen=True, kw_only=True)
 class NoisePlace:
-    """The noise scale of one section of a run.
+    """The measured noise scale of one section of a run.
 
     Args:
-        log_samples: Logarithm of the samples seen, in the middle of the section.
+        log_samples: Logarithm of the number of samples processed, in the middle of the section.
         log_scale: Logarithm of the measured noise scale, samples.
-        sd: Standard deviation of `log_scale` around the law.
+        sd: Standard deviation of `log_scale` around the power law.
     """
 
     log_samples: float
@@ -69,17 +78,17 @@ class NoisePlace:
 
 
 def noise_places(statistics: Sequence[NoiseStatistic]) -> list[NoisePlace]:
-    """The noise scales along one run; S and |G|^2 are averaged separately in each section.
+    """Returns the noise scales along one run; S and |G|^2 are averaged separately in each section.
 
     Args:
-        statistics: Gradient statistics of the run, in order.
+        statistics: Gradient statistics of the run, in order of training.
 
     Returns:
-        One entry for each section, except those whose mean squared gradient is not above the noise.
+        One entry per section. Sections whose mean squared gradient is not above the noise are left out.
     """
     seen = [s for s in statistics if s.samples > 0 and s.num_estimates > 0]
     logs = np.log([s.samples for s in seen])
-    # Counted from the end, so that the section nearest to the target is complete.
+    # Sections are counted from the end of the run, so that the last one, nearest to the target, is complete.
     back = np.minimum((logs.max(initial=0.0) - logs) // _FOLDS_COMBINED, _MOST_PLACES - 1)
     found = []
     for place in np.unique(back)[::-1]:
@@ -95,10 +104,10 @@ def noise_places(statistics: Sequence[NoiseStatistic]) -> list[NoisePlace]:
 
 
 def progress_of_share(share: Array, relative_batch: Array, growth: float) -> Array:
-    """Progress u of runs that have seen a share of their samples to target; the shape of `share`.
+    """Returns the training progress u of runs, in the shape of `share`.
 
     Args:
-        share: x / X, in (0, 1].
+        share: x / X, share of its samples to target that a run has processed, in (0, 1].
         relative_batch: r = B / N, at least 0.
         growth: g, in [0, 1).
     """
@@ -115,13 +124,13 @@ def progress_of_share(share: Array, relative_batch: Array, growth: float) -> Arr
 def log_measured_scale(
     log_batch: Array, share: Array, log_noise_scale: float, unknowns: Sequence[float] | Array
 ) -> Array:
-    """Logarithm of the noise scale that a run measures, `(num,)`.
+    """Returns the logarithm of the noise scale that a run measures, `(num,)`.
 
     Args:
-        log_batch: Logarithm of the counted batch, `(num,)`.
-        share: Share of its samples to target that the run has seen, in (0, 1], `(num,)`.
+        log_batch: Logarithm of the batch size B, `(num,)`.
+        share: Share of its samples to target that the run has processed, in (0, 1], `(num,)`.
         log_noise_scale: log N.
-        unknowns: Values of `UNKNOWNS`.
+        unknowns: Values of the parameters `UNKNOWNS`, `(3,)`.
     """
     growth = float(np.clip(unknowns[0], 0.0, _MOST_GROWTH))
     batch = np.exp(log_batch)
@@ -132,19 +141,24 @@ def log_measured_scale(
 
 
 def whole_run_scale(share: Array, log_scale: Array) -> float:
-    """An estimate of log N from noise scales measured at shares of runs, with the priors' means."""
+    """Returns an estimate of log N from measured noise scales, with the prior means of the parameters.
+
+    Args:
+        share: Share of its samples to target that the run had processed at each measurement, `(num,)`.
+        log_scale: Logarithm of each measured noise scale, `(num,)`.
+    """
     ahead = -GROWTH.mean * np.log(np.maximum(share, _GRID[0])) + math.log1p(-GROWTH.mean)
     return float(np.mean(log_scale + ahead)) + COUNTED.mean
 
 
 def noise_scale(statistics: Sequence[NoiseStatistic]) -> float | None:
-    """The noise scale S / |G|^2, samples; numerator and denominator are averaged separately.
+    """Returns the noise scale S / |G|^2 in samples; numerator and denominator are averaged separately.
 
     Args:
-        statistics: Unbiased estimates from one section of a run.
+        statistics: Unbiased estimates of S and |G|^2 from one section of a run.
 
     Returns:
-        The noise scale, or None if an average is not above zero, as happens if noise dominates.
+        The noise scale; None if one of the averages is not above zero, as happens if noise dominates.
     """
     noise = sum(s.noise * s.num_estimates for s in statistics)
     squared = sum(s.squared_gradient * s.num_estimates for s in statistics)

@@ -1,19 +1,22 @@
 """Plateaus: probability that a run never reaches its target, from the slope of its latest scores.
 
-At the present slope over log samples, a run needs
+Training progress is 0 at the start and 1 at the target. At the present slope of progress over log samples, a
+run needs
 
-    f = (target - progress) / slope    e-folds of samples,
+    f = (1 - progress) / slope    e-folds (factors of e) of samples
 
-with the upper end of the slope's confidence interval, so that noise alone does not make a run look stuck. The
-log odds of never reaching the target are linear in log f and in the progress. Two kinds of run differ:
+to reach the target. The slope is the upper end of its confidence interval, so that noise alone does not make
+a run look stuck. The log odds of never reaching the target are linear in log f and in the progress. Their
+coefficients differ between two kinds of run:
 
-- A recorded run ends with its recording: one with little progress needs too long. The constants are from a
-  logistic regression over curves of recorded workloads, truncated at random; `never` means not within the
-  recording, which is at least twice as long (`python -m benchmarks.plateaus` repeats the fit).
-- A run that trains can continue: one with much progress that slows down has leveled off. The constants were
-  chosen on synthetic scripts, some of which level off or turn back below the target. The constant term is
-  lower than fitted, since users choose targets for scripts that they know (`python -m benchmarks.made_scripts
-  --fit` repeats the fit).
+- A recorded run ends when its recording ends, so a run with little progress is unlikely to reach the target.
+  The coefficients are from a logistic regression over curves of recorded workloads, truncated at random. Here
+  "never" means not within the recording, which is at least twice as long as the truncated curve (`python -m
+  benchmarks.plateaus` repeats the fit).
+- A run that trains can continue, so a run with much progress that slows down has probably leveled off. The
+  coefficients were chosen on synthetic scripts, some of which level off or turn back below the target. The
+  constant term is lower than fitted, since users choose targets for scripts that they know (`python -m
+  benchmarks.made_scripts --fit` repeats the fit).
 """
 
 from __future__ import annotations
@@ -34,7 +37,7 @@ class NeverOdds:
         constant: Constant term.
         of_log_folds: Factor of log f.
         of_progress: Factor of the progress.
-        unknown: The probability for a run with fewer than `FEWEST_SCORES` scores.
+        unknown: Probability (not log odds) for a run with fewer than `FEWEST_SCORES` scores.
     """
 
     constant: float
@@ -43,23 +46,23 @@ class NeverOdds:
     unknown: float
 
 
-#: For recorded runs, and for runs that train as long as they need.
+#: Coefficients for recorded runs, and for runs that can train as long as they need.
 RECORDED = NeverOdds(constant=3.7, of_log_folds=0.75, of_progress=-4.2, unknown=0.5)
 TRAINED = NeverOdds(constant=-3.2, of_log_folds=0.75, of_progress=2.9, unknown=0.2)
 #: Smallest number of scores from which a slope is estimated.
 FEWEST_SCORES = 3
-#: Limits at which the features are clipped.
+#: Limits to which the features are clipped: f from below and above, and the progress from below.
 _LEAST_FOLDS, _MOST_FOLDS, _LEAST_PROGRESS = 0.05, 50.0, -0.2
-#: Median of the absolute second difference of independent noise, over its standard deviation.
+#: Median absolute second difference of independent normal noise, divided by the noise's standard deviation.
 SECOND_DIFFERENCE = 0.6745 * 6.0**0.5
 
 
 def chance_of_never(samples: Array, progress: Array, odds: NeverOdds) -> float:
-    """Probability that a run never reaches the target, in (0, 1).
+    """Returns the probability that a run never reaches the target, in (0, 1).
 
     Args:
-        samples: Samples seen at each score, ascending, above 0, `(num_points,)`.
-        progress: (value - start) / (target - start) at each score, below 1, `(num_points,)`.
+        samples: Number of samples processed at each score, ascending, above 0, `(num_points,)`.
+        progress: (value - start) / (target - start) of the metric at each score, below 1, `(num_points,)`.
         odds: Coefficients for the kind of run.
     """
     if len(samples) < FEWEST_SCORES:
@@ -70,26 +73,28 @@ def chance_of_never(samples: Array, progress: Array, odds: NeverOdds) -> float:
 
 
 def plateau_features(samples: Array, progress: Array) -> tuple[float, float]:
-    """The features of the log odds: log f and the progress, both clipped.
+    """Returns the features of the log odds: log f and the best progress, both clipped.
 
     Args:
-        samples: As for `chance_of_never`, with at least `FEWEST_SCORES` scores.
-        progress: As for `chance_of_never`.
+        samples: Number of samples processed at each score, as for `chance_of_never`; at least `FEWEST_SCORES`
+            scores.
+        progress: Training progress at each score, as for `chance_of_never`.
     """
     log_folds = math.log(min(max(needed_folds(samples, progress), _LEAST_FOLDS), _MOST_FOLDS))
     return log_folds, min(max(float(progress.max()), _LEAST_PROGRESS), 1.0)
 
 
 def needed_folds(samples: Array, progress: Array) -> float:
-    """f: e-folds of samples until the target, at the upper end of the present slope, above 0.
+    """Returns f: e-folds of samples to the target, at the upper end of the present slope, above 0.
 
-    The slope is fitted to the scores since half of the samples, at least `FEWEST_SCORES` of them. Its
-    standard error combines the scatter around the line and the noise of single scores (from second
-    differences).
+    The slope is fitted to the scores of the second half of the samples, but at least to the last
+    `FEWEST_SCORES` scores. Its standard error combines the scatter around the line and the noise of single
+    scores (estimated from second differences).
 
     Args:
-        samples: As for `chance_of_never`, with at least `FEWEST_SCORES` scores.
-        progress: As for `chance_of_never`.
+        samples: Number of samples processed at each score, as for `chance_of_never`; at least `FEWEST_SCORES`
+            scores.
+        progress: Training progress at each score, as for `chance_of_never`.
     """
     folds = np.log(samples)
     late = folds >= folds[-1] - math.log(2.0)
@@ -102,7 +107,12 @@ def needed_folds(samples: Array, progress: Array) -> float:
 
 
 def fitted_line(x: Array, y: Array) -> tuple[float, float, float]:
-    """Slope of the least-squares line, its standard error, and the line's value at the last point."""
+    """Returns the slope of the least-squares line, its standard error, and the line's value at the last x.
+
+    Args:
+        x: Positions, `(num_points,)` with at least two different values.
+        y: Values at the positions, `(num_points,)`.
+    """
     centred = x - x.mean()
     spread = float((centred**2).sum())
     slope = float((centred * y).sum()) / spread

@@ -1,7 +1,7 @@
-"""Quasi-random draws: deterministic, evenly spread points that represent a distribution.
+"""Quasi-random numbers: deterministic, evenly spread points that represent a distribution.
 
-The sequence is not SciPy's: `scipy.stats.qmc` takes 1.2 s to import, and its points would change every seeded
-search.
+The models use them as posterior samples. SciPy's sequences are not used: `scipy.stats.qmc` takes 1.2 s to
+import, and its points would change every seeded search.
 """
 
 from __future__ import annotations
@@ -12,14 +12,15 @@ import numpy as np
 
 from tuner.analytic.laws import Array
 
-#: Number of draws of every predicted quantity.
+#: Number of posterior samples (draws) of every predicted quantity.
 NUM_DRAWS = 256
 
 
 def spread_uniforms(num_draws: int, num_dimensions: int) -> Array:
-    """Evenly spread points of the unit cube, `(num_draws, num_dimensions)`.
+    """Returns evenly spread points of the unit cube, `(num_draws, num_dimensions)`.
 
-    An additive recurrence with the generalized golden ratio (Roberts 2018), for few dimensions.
+    The points are an additive recurrence with the generalized golden ratio (Roberts 2018), which suits few
+    dimensions.
     """
     ratio = 2.0
     for _ in range(40):
@@ -31,7 +32,7 @@ def spread_uniforms(num_draws: int, num_dimensions: int) -> Array:
 
 @lru_cache(maxsize=16)
 def spread_normals(num_draws: int, num_dimensions: int) -> Array:
-    """Evenly spread standard normals, `(num_draws, num_dimensions)`; read-only."""
+    """Returns evenly spread standard normals, `(num_draws, num_dimensions)`; the array is read-only."""
     from scipy.special import ndtri  # takes a while to import; only models need it
 
     found = np.asarray(ndtri(spread_uniforms(num_draws, num_dimensions)))
@@ -40,7 +41,10 @@ def spread_normals(num_draws: int, num_dimensions: int) -> Array:
 
 
 def shuffled_normals(rng: np.random.Generator, num: int) -> Array:
-    """The same evenly spread standard normals in each column, shuffled separately, `(NUM_DRAWS, num)`."""
+    """Returns evenly spread standard normals, `(NUM_DRAWS, num)`.
+
+    Every column has the same values, shuffled separately.
+    """
     from scipy.special import ndtri
 
     even = ndtri((np.arange(NUM_DRAWS) + 0.5) / NUM_DRAWS)
@@ -48,6 +52,11 @@ def shuffled_normals(rng: np.random.Generator, num: int) -> Array:
 
 
 def correlated(covariance: Array, normals: Array) -> Array:
-    """Draws with a covariance `(num, num)`, from independent standard normals, `(num_draws, num)`."""
+    """Returns zero-mean normal numbers with a given covariance, `(num_draws, num)`.
+
+    Args:
+        covariance: The covariance, `(num, num)`.
+        normals: Independent standard normals, `(num_draws, num)`.
+    """
     values, vectors = np.linalg.eigh(covariance)
     return np.asarray(normals @ (vectors * np.sqrt(np.maximum(values, 0.0))).T, dtype=float)

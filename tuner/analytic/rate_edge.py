@@ -1,4 +1,4 @@
-"""Largest stable learning rate: the edge above which training breaks down, lower for stale updates."""
+"""Edge of stability: the learning rate above which training breaks down, lower for stale updates."""
 
 from __future__ import annotations
 
@@ -12,27 +12,28 @@ from search_spaces import Configuration
 from tuner.analytic.laws import Array
 from tuner.domain.measurement import NoiseStatistic
 
-#: A run with less progress is stuck at its start.
+#: A run is stuck if its training progress (0 at the first score, 1 at the target) is below this.
 _STUCK = 0.05
-#: A run has collapsed if the median of its last `_FEWEST_LATER` scores, all after its best score, is below
-#: this share of its best progress.
+#: A run has collapsed if the median of its last `_FEWEST_LATER` scores is below this share of its best
+#: progress. All of these scores must come after the best one.
 _COLLAPSED, _FEWEST_LATER = 0.5, 3
 
 
 @dataclass(frozen=True, kw_only=True)
 class RunEvidence:
-    """What one run showed.
+    """The evidence from one run for the models.
 
     Args:
         configuration: The configuration of the run.
-        samples: Samples seen at each evaluation, above 0, `(num_points,)`.
-        progress: (value - start) / (target - start) at each evaluation, `(num_points,)`.
-        samples_to_target: Samples at which it reached the target; None if it has not.
+        samples: Number of samples processed at each evaluation, above 0, `(num_points,)`.
+        progress: Training progress, (value - start) / (target - start) of the metric, at each evaluation,
+            `(num_points,)`.
+        samples_to_target: Number of samples processed when the run reached the target; None if it has not.
         diverged: Whether the loss or the parameters became non-finite.
-        ended: Whether it ended without reaching the target.
-        turned_back: Whether the metric is worse than its best value before.
-        emulated: Whether the ranks were emulated.
-        noise: Gradient statistics along the run.
+        ended: Whether the run ended without reaching the target.
+        turned_back: Whether the metric has become worse than its earlier best value.
+        emulated: Whether the ranks were emulated, that is, trained on this host under a virtual clock.
+        noise: Gradient statistics along the run, in order of training.
     """
 
     configuration: Configuration
@@ -47,12 +48,12 @@ class RunEvidence:
 
     @property
     def is_stuck(self) -> bool:
-        """Whether its progress is still, or again, near 0."""
+        """Whether the training progress at the last evaluation, and at the one before it, is near 0."""
         return bool(np.max(self.progress[-2:], initial=0.0) < _STUCK)
 
     @property
     def has_collapsed(self) -> bool:
-        """Whether it lost most of its progress, as with too large a learning rate."""
+        """Whether the run lost most of its best progress, as happens with too large a learning rate."""
         if not len(self.progress):
             return False
         place = int(np.argmax(self.progress))
@@ -63,7 +64,16 @@ class RunEvidence:
 
 
 def broke_down(run: RunEvidence, runs: Sequence[RunEvidence]) -> bool:
-    """Whether a run diverged, or is stuck where a run with a smaller learning rate made progress."""
+    """Whether a run broke down because of its learning rate.
+
+    A run broke down if it diverged. It also broke down if it is stuck although another run made progress with
+    a smaller learning rate. The first evaluation of the other run must not be later than the last one of this
+    run.
+
+    Args:
+        run: The run in question.
+        runs: All runs.
+    """
     if run.diverged:
         return True
     if not run.is_stuck or not len(run.samples):
@@ -78,12 +88,14 @@ def broke_down(run: RunEvidence, runs: Sequence[RunEvidence]) -> bool:
     )
 
 
-#: Prior: the edge is a factor of eight above the best rate of large batches, within a factor of three.
+#: Prior: the edge is eight times the best learning rate of large batches, within a factor of three.
 _ABOVE_BEST, _SD = math.log(8.0), 1.1
-#: Width of the logistic likelihood that a run breaks down, in e-folds of the learning rate.
+#: Width of the logistic probability that a run breaks down, as a function of the logarithm of its learning
+#: rate.
 _WIDTH = 0.5
-#: Prior of the shift, by which the log edge falls per e-fold of asynchronous ranks: 0 with probability 0.4,
-#: else half-normal with this standard deviation. On 32 ranks, 0.5 is a factor of six.
+#: The edge with p asynchronous ranks is at log rate minus shift times log p. Prior of the shift: 0 with
+#: probability 0.4, else half-normal with this standard deviation. On 32 ranks, a shift of 0.5 lowers the edge
+#: by a factor of six.
 _NO_SHIFT, _SHIFT_SD = 0.4, 0.5
 SHIFTS = np.linspace(0.0, 2.0, 21)
 
@@ -92,11 +104,12 @@ SHIFTS = np.linspace(0.0, 2.0, 21)
 class RateEdge:
     """The posterior of the edge and of its shift, on a grid.
 
-    With p asynchronous ranks, the edge is at log rate `grid` - `SHIFTS` log p; with a barrier, at `grid`.
+    With a barrier, the edge is at log rate `grid`. With p asynchronous ranks, it is at `grid` - `SHIFTS` log
+    p.
 
     Args:
         grid: Logarithms of learning rates, `(num_grid,)`.
-        joint: Joint probabilities of edge and shift, `(num_grid, num_shifts)`.
+        joint: Joint probability of each edge and shift, `(num_grid, num_shifts)`.
     """
 
     grid: Array
@@ -104,15 +117,24 @@ class RateEdge:
 
     @property
     def weights(self) -> Array:
-        """Probabilities of the edge, `(num_grid,)`."""
+        """Probability of each edge of the grid, `(num_grid,)`."""
         return np.asarray(self.joint.sum(axis=1))
 
     def draws(self, uniforms: Array) -> Array:
-        """Draws of the edge by inverse transform; the shape of `uniforms`."""
+        """Returns posterior samples of the log edge by inverse transform, in the shape of `uniforms`.
+
+        Args:
+            uniforms: Uniform random numbers in (0, 1).
+        """
         return np.asarray(np.interp(uniforms, np.cumsum(self.weights), self.grid), dtype=float)
 
     def shift_draws(self, edges: Array, uniforms: Array) -> Array:
-        """Draws of the shift, conditional on draws of the edge, `(num_draws,)`."""
+        """Returns posterior samples of the shift, given posterior samples of the edge, `(num_draws,)`.
+
+        Args:
+            edges: Posterior samples of the log edge, `(num_draws,)`.
+            uniforms: Uniform random numbers in (0, 1), `(num_draws,)`.
+        """
         place = np.abs(edges[:, None] - self.grid).argmin(axis=1)
         cumulative = np.cumsum(self.joint[place], axis=1)
         cumulative /= np.maximum(cumulative[:, -1:], 1e-300)
@@ -121,16 +143,17 @@ class RateEdge:
 
 
 def fit_rate_edge(best: float, best_sd: float, runs: Sequence[RunEvidence], staleness: Array) -> RateEdge:
-    """The posterior of the edge.
+    """Returns the posterior of the edge and of its shift.
 
-    Runs with a barrier determine the edge; asynchronous runs determine edge and shift jointly. If one of
-    these breaks down on many ranks, staleness may explain it, so the edge of all-reduce hardly changes.
+    Runs with a barrier determine the edge; asynchronous runs determine edge and shift together. If an
+    asynchronous run on many ranks breaks down, a shift may explain it, so the edge of runs with a barrier
+    hardly changes.
 
     Args:
-        best: Logarithm of the best rate of large batches.
+        best: Logarithm of the best learning rate of large batches.
         best_sd: Standard deviation of `best`.
-        runs: The runs.
-        staleness: log p of each asynchronous run, 0 of others, `(num_runs,)`.
+        runs: The runs of the study.
+        staleness: log p for each run with p asynchronous ranks, 0 for runs with a barrier, `(num_runs,)`.
     """
     center, sd = best + _ABOVE_BEST, math.hypot(_SD, best_sd)
     grid = np.linspace(center - 4 * sd, center + 4 * sd, 161)
@@ -146,7 +169,7 @@ def fit_rate_edge(best: float, best_sd: float, runs: Sequence[RunEvidence], stal
 
 
 def _log_likelihood(run: RunEvidence, runs: Sequence[RunEvidence], edge: Array) -> Array:
-    """Log likelihood of a run for each edge, up to a constant; the shape of `edge`."""
+    """Returns the log likelihood of a run for each edge, up to a constant, in the shape of `edge`."""
     distance = (math.log(run.configuration.learning_rate) - edge) / _WIDTH
     if broke_down(run, runs):
         return np.asarray(-np.logaddexp(0.0, -distance), dtype=float)

@@ -1,4 +1,4 @@
-"""Slope model of one quantity: its draws for a search's candidates, and its description."""
+"""Slope model of one quantity: its predictions for the candidates of a search, and its description."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ from tuner.analytic.speeds import Speeds
 
 @dataclass(frozen=True, kw_only=True)
 class SlopeFit:
-    """The fitted slopes of one quantity.
+    """A fitted slope model of one quantity.
 
     Args:
         quantity: `seconds per sample` or `samples to target`.
-        names: Names of the slopes, `intercept` first.
-        model: The posterior.
-        rows: Index of each candidate in the posterior.
+        names: Names of the slopes; the first one is `intercept`.
+        model: The posterior of all candidates.
+        rows: Maps each candidate to its index in the posterior.
     """
 
     quantity: str
@@ -31,11 +31,11 @@ class SlopeFit:
     rows: Mapping[Configuration, int]
 
     def speeds(self, configurations: Sequence[Configuration], rng: np.random.Generator) -> Speeds:
-        """Log seconds per sample of candidates, if that is the quantity.
+        """Predicts log seconds per sample of candidates; allowed if that is the quantity.
 
         Args:
             configurations: Some of the candidates.
-            rng: Generator of the draws.
+            rng: Random generator of the posterior samples.
         """
         rows = [self.rows[configuration] for configuration in configurations]
         return Speeds(
@@ -47,16 +47,20 @@ class SlopeFit:
     def log_samples_draws(
         self, kinds: Sequence[Configuration], runs: Sequence[int | None], rng: np.random.Generator
     ) -> Array:
-        """See `SamplesModel.log_samples_draws`, if that is the quantity."""
+        """Returns posterior samples of log samples to target; allowed if that is the quantity.
+
+        See `SamplesModel.log_samples_draws`. `runs` has no effect: the posterior of a candidate already
+        includes its run.
+        """
         return np.asarray(self.model.draws(rng)[:, [self.rows[kind] for kind in kinds]], dtype=float)
 
     @property
     def between_moments_sd(self) -> float:
-        """Standard deviation of the logarithm between repetitions of one configuration."""
+        """Standard deviation of the predicted logarithm between repetitions of one configuration."""
         return self.model.own_sd
 
     def summary(self) -> list[str]:
-        """Sentences about the fitted slopes."""
+        """Returns sentences for the user about the fitted slopes."""
         pairs = zip(self.names[1:], self.model.slopes[1:], self.model.slopes_sd[1:], strict=True)
         found = [f"{shown_name(name)} {slope:+.2f} ({sd:.2f})" for name, slope, sd in pairs]
         lines = [weights_sentence(self.model.weights)]
@@ -67,16 +71,16 @@ class SlopeFit:
         return lines + unknown_sentences(self.at_prior())
 
     def parameters(self) -> dict[str, tuple[float, float]]:
-        """Mean and standard deviation of each slope, by name."""
+        """Returns the posterior of the slopes: maps each name to mean and standard deviation."""
         values = zip(self.names, self.model.slopes, self.model.slopes_sd, strict=True)
         return {name: (float(slope), float(sd)) for name, slope, sd in values}
 
     def findings(self) -> dict[str, object]:
-        """Further facts that are stored with the fit."""
+        """Returns further facts about the fit that a study stores."""
         return {"at_prior": self.at_prior(), "sentences": self.summary()}
 
     def at_prior(self) -> list[str]:
-        """Names of the slopes whose posterior is nearly as wide as the prior."""
+        """Returns the names of the slopes whose posterior is nearly as wide as the prior."""
         widths = np.max([component.prior.sd for _, component in self.model.parts], axis=0)
         known = zip(self.names, self.model.slopes_sd, widths, strict=True)
         return [name for name, sd, width in known if sd > 0.9 * width]

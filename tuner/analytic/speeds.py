@@ -9,12 +9,13 @@ from tuner.analytic.laws import Array
 
 @dataclass(frozen=True, kw_only=True)
 class Speeds:
-    """Predicted log seconds per sample.
+    """Predicted log seconds per sample of some configurations.
 
     Args:
         mean: Mean of each configuration, `(num_configurations,)`.
-        sd: Standard deviation, without that between repeated timings, `(num_configurations,)`.
-        draws: Joint draws, `(NUM_DRAWS, num_configurations)`.
+        sd: Standard deviation of each configuration, without the deviation between repeated timings,
+            `(num_configurations,)`.
+        draws: Joint posterior samples, `(NUM_DRAWS, num_configurations)`.
     """
 
     mean: Array

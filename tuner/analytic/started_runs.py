@@ -1,7 +1,7 @@
-"""Observations of samples to target from started runs, with their extrapolation errors.
+"""Observations of the number of samples to target from started runs, with their extrapolation errors.
 
-A run in progress counts as one that will reach the target. A probability that its curve levels off below the
-target cost more than it saved in replays of recorded searches.
+The observations assume that every run in progress will reach the target. Including the probability that its
+curve levels off below the target cost more than it saved in replays of recorded searches.
 """
 
 from __future__ import annotations
@@ -15,8 +15,8 @@ import numpy as np
 from tuner.analytic.curve_template import FORM_SD, Passage, Template, ahead_of, template_of
 from tuner.analytic.slopes import Observations
 
-#: Additional e-folds of samples, their minimum and standard deviation, for a run that ended before the
-#: target.
+#: For a run that ended before the target: additional e-folds (factors of e) of samples that it would have
+#: needed, the minimum e-folds before these are added, and the standard deviation.
 _ENDED_FOLDS, _ENDED_LEAST, _ENDED_SD = 1.0, 0.3, 0.8
 _ARRIVED_SD = 0.02
 
@@ -26,10 +26,10 @@ class StartedRun:
     """A run with at least one evaluation.
 
     Args:
-        row: Index of its candidate.
-        passage: When it passed each level of progress.
-        samples_to_target: Samples at which it reached the target; None if it has not.
-        ended: Whether it ended without reaching the target, or failed.
+        row: Index of the run's configuration among the candidates.
+        passage: The number of samples at which the run passed each level of progress.
+        samples_to_target: Number of samples processed when the run reached the target; None if it has not.
+        ended: Whether the run ended without reaching the target, or failed.
     """
 
     row: int
@@ -39,7 +39,7 @@ class StartedRun:
 
 
 def observed_by(runs: Sequence[StartedRun]) -> Observations:
-    """Observations of log samples to target from all started runs.
+    """Returns one observation of log samples to target for every started run.
 
     Args:
         runs: Runs with at least one evaluation; may be empty.
@@ -55,7 +55,7 @@ def observed_by(runs: Sequence[StartedRun]) -> Observations:
 
 
 def _observation(run: StartedRun, template: Template) -> tuple[float, float, float]:
-    """Value, standard deviation of its own error, and standard deviation of the common error."""
+    """Returns log samples to target, the standard deviation of its noise, and that of its common error."""
     seen = run.passage.log_seen
     if run.samples_to_target is not None:
         return math.log(max(run.samples_to_target, 1.0)), _ARRIVED_SD, 0.0

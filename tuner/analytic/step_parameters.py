@@ -93,7 +93,7 @@ def prior_parameters(
             found += (_UNSTATED_BYTES,)
         # If two parameters have the same name, the later one replaces the earlier one.
         by_name = {parameter.name: parameter for parameter in found}
-        # Logarithm of the latency of all buckets divided by that of one bucket.
+        # Half the logarithm of the number of buckets: see the latency per hop above.
         longer = 0.5 * math.log(max(math.ceil(parameter_bytes / _BUCKET_BYTES), 1))
         found = tuple(
             replace(p, mean=p.mean + longer) if "latency" in name else p for name, p in by_name.items()

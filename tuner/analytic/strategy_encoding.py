@@ -13,27 +13,29 @@ import numpy.typing as npt
 from search_spaces import STRATEGIES, Configuration, StrategyTraits, traits_of
 from tuner.analytic.laws import Array
 
-#: Correlation between the residuals of two strategies, all else equal: they share machine and workload.
+#: Correlation between the residuals of two steps or runs that differ only in strategy: they have machine and
+#: workload in common.
 STRATEGY_CORRELATION = 0.6
-#: Length scale of a column of `strategy_columns`, for this correlation: two strategies differ in two columns.
+#: Length scale of each column of `strategy_columns` that gives this correlation; two strategies differ in two
+#: columns.
 STRATEGY_LENGTH = 1.0 / math.sqrt(-math.log(STRATEGY_CORRELATION))
 NUM_STRATEGIES = len(STRATEGIES)
 
 _NAMES = tuple(STRATEGIES)
 _EXCHANGES = [(t.step_time_law, t.draws_itself, t.vectors) for t in STRATEGIES.values()]
-#: For each strategy, the index of the first one whose steps take as long.
+#: For each strategy, the index of the first strategy with the same step time.
 _KINDS = np.array([_EXCHANGES.index(exchange) for exchange in _EXCHANGES])
 
 
 @dataclass(frozen=True, kw_only=True)
 class Setup:
-    """How the ranks of a configuration train together.
+    """The number of ranks of a configuration, and how the ranks train together.
 
     Args:
-        strategy: The name of the strategy.
-        num_ranks: p.
-        tau: Steps between two exchanges.
-        configuration: The configuration, for further knobs.
+        strategy: Name of the strategy.
+        num_ranks: p, number of ranks.
+        tau: Steps between two exchanges of gradients or parameters between ranks.
+        configuration: The configuration, which contains further knobs of the strategy.
     """
 
     strategy: str
@@ -43,15 +45,15 @@ class Setup:
 
     @property
     def traits(self) -> StrategyTraits:
-        """The traits of the strategy."""
+        """Properties of the strategy that are known without running it."""
         return traits_of(self.strategy)
 
 
 @lru_cache(maxsize=8192)
 def setup_of(configuration: Configuration, num_ranks: int) -> Setup:
-    """How a configuration trains on `num_ranks` ranks.
+    """Returns how a configuration trains on `num_ranks` ranks.
 
-    A single rank trains by plain SGD whatever the strategy, except with an outer step. It counts as
+    A single rank trains by plain SGD under every strategy without an outer step. The models treat this as
     all-reduce, so that one run informs the predictions of all strategies.
     """
     traits = traits_of(configuration.strategy)
@@ -62,17 +64,24 @@ def setup_of(configuration: Configuration, num_ranks: int) -> Setup:
 
 
 def strategy_columns(setups: Sequence[Setup]) -> Array:
-    """One-hot encoding of the strategies of setups, `(num_setups, NUM_STRATEGIES)`."""
+    """Returns the one-hot encoding of the setups' strategies, `(num_setups, NUM_STRATEGIES)`."""
     own = np.array([_NAMES.index(setup.strategy) for setup in setups], dtype=np.intp)
     return np.eye(NUM_STRATEGIES)[own]
 
 
 def exchanging_alike(columns: Array) -> list[tuple[StrategyTraits, npt.NDArray[np.intp]]]:
-    """Groups the rows of `strategy_columns` by law of step time, each with the traits of one strategy."""
+    """Groups rows by the law of step time of their strategy.
+
+    Args:
+        columns: Rows of `strategy_columns`, `(num, NUM_STRATEGIES)`.
+
+    Returns:
+        For each group, the traits of one of its strategies and the indices of its rows.
+    """
     kinds = _KINDS[columns.argmax(axis=1)]
     return [(traits_of(_NAMES[i]), np.flatnonzero(kinds == i)) for i in np.unique(kinds)]
 
 
 def exchanges_asynchronously(strategies: Sequence[str]) -> bool:
-    """Whether some strategy exchanges parameters, so that the additional unknowns matter."""
+    """Whether any strategy exchanges parameters, so that additional parameters of the laws are needed."""
     return any(traits_of(name).exchanged == "parameters" for name in strategies)

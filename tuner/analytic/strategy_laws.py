@@ -1,6 +1,6 @@
-"""Cost laws of strategies by name: seconds per step, and samples to target.
+"""Maps names to laws (analytic models) of strategies: of seconds per step, and of samples to target.
 
-The traits of a strategy name its laws (`StrategyTraits.step_time_law` and `samples_law`).
+The traits of a strategy contain the names of its laws (`StrategyTraits.step_time_law` and `samples_law`).
 """
 
 from __future__ import annotations
@@ -37,22 +37,25 @@ SAMPLES_LAWS: dict[str, SamplesLaw] = {
     # New laws of samples go here.
 }
 
-#: Log samples that an outer step adds or saves, on any number of ranks.
+#: Parameter: change of log samples to target by an outer step, on any number of ranks.
 _OUTER_STEP = Parameter(name="log samples of an outer step", mean=0.0, sd=0.4)
-#: The unknowns of `disagreement_columns`, one for each column.
+#: The parameters that multiply the columns of `disagreement_columns`, one for each column.
 COST_PARAMETERS = (*dict.fromkeys(law.cost for law in SAMPLES_LAWS.values()), _OUTER_STEP)
 
 
 def batch_seconds(
     traits: StrategyTraits, compute: Array, num_ranks: Array, tau: Array, network: Network
 ) -> Array:
-    """Seconds in which all ranks together process one global batch, `(num,)`; see `RankSteps`."""
+    """Returns the seconds in which all ranks together process one global batch, `(num,)`.
+
+    The arguments are those of `RankSteps`.
+    """
     steps = RankSteps(traits=traits, compute=compute, num_ranks=num_ranks, tau=tau, network=network)
     return STEP_TIME_LAWS[traits.step_time_law](steps)
 
 
 def disagreement(setup: Setup) -> float:
-    """Disagreement just before an exchange; 0 for one rank and for all-reduce."""
+    """Returns the disagreement just before an exchange of parameters; 0 for one rank and for all-reduce."""
     law = setup.traits.samples_law
     if law is None or setup.num_ranks == 1:
         return 0.0
@@ -60,7 +63,11 @@ def disagreement(setup: Setup) -> float:
 
 
 def disagreement_columns(setup: Setup) -> list[float]:
-    """log(1 + disagreement) in the column of the strategy's cost, and 1 in the last for an outer step."""
+    """Returns the inputs that the cost parameters `COST_PARAMETERS` multiply, one for each.
+
+    The column of the strategy's cost is log(1 + disagreement). The last column is 1 if the strategy has an
+    outer step. All others are 0.
+    """
     law = setup.traits.samples_law
     own = None if law is None else SAMPLES_LAWS[law].cost
     cost = math.log1p(disagreement(setup))
@@ -69,7 +76,11 @@ def disagreement_columns(setup: Setup) -> list[float]:
 
 
 def disagreement_parameters(strategies: Sequence[str]) -> dict[int, Parameter]:
-    """The unknowns that some strategies have, by the column of `disagreement_columns` that they multiply."""
+    """Returns the cost parameters that the given strategies need.
+
+    Returns:
+        Maps a column of `disagreement_columns` to the parameter that multiplies it.
+    """
     known = [traits_of(name) for name in strategies]
     found = {SAMPLES_LAWS[traits.samples_law].cost for traits in known if traits.samples_law is not None}
     if any(traits.has_outer_step for traits in known):
