@@ -1,15 +1,16 @@
-"""Calibration: correct the widths of forecasts by the errors of forecasts in earlier studies.
+"""Calibration: widen or narrow forecast intervals, based on the errors of forecasts in earlier studies.
 
-The error z of a forecast is the log ratio of the measured time to the predicted median, divided by the
-standard deviation of the interval on that side. If the intervals are right, the mean of z^2 is 1. Each study
-stores this mean over its runs that reached the target. Later studies of the same kind stretch their forecasts
-around the median by
+A forecast is a median and a central 90% interval of the time to target. The error z of a forecast is the
+logarithm of the ratio of the measured time to the predicted median, divided by the standard deviation that
+corresponds to the upper half of the interval (if the measured time is longer) or to the lower half. If
+forecasts are right, the mean of z^2 is 1. Each study stores the mean of z^2 over its runs that reached the
+target. Later studies of the same kind multiply the widths of their intervals, on a logarithmic scale, by
 
     s = sqrt((w + sum_i z_i^2) / (w + n)),
 
-where n is the number of measured runs, and w is the weight of a prior for right intervals, in runs (scale of
-a normal distribution with a conjugate prior; Gelman et al. 2013, section 2.6). Only forecasts made in the
-first quarter of their run count.
+where n is the number of measured runs, and w is the weight of the prior assumption that the intervals are
+right, as a number of runs (scale of a normal distribution with a conjugate prior; Gelman et al. 2013,
+section 2.6). Only forecasts from the first quarter of the training time of their run are used.
 """
 
 from __future__ import annotations
@@ -26,21 +27,21 @@ from tuner.domain.ledger import EARLY_SHARE, FitRecord, PredictedAgainstMeasured
 from tuner.job import Job
 from tuner.search.state import SearchState
 
-#: Names of the stored record and of its parameter.
+#: Model name of the record in the ledger, and name of the parameter in this record.
 MODEL, _SQUARED_ERROR = "calibration", "mean squared error"
-#: Weight w of the prior, in runs.
+#: Weight w of the prior assumption, as a number of runs.
 _PRIOR_RUNS = 6.0
-#: Bounds of the factor s, and the maximum z^2 of one run.
+#: Minimum and maximum of the factor s, and maximum z^2 of one forecast.
 _LEAST, _MOST, _MOST_SQUARED = 0.6, 3.0, 25.0
 
 
 @dataclass(frozen=True, kw_only=True)
 class Calibration:
-    """Errors of earlier forecasts, and the factor by which new forecasts are stretched.
+    """Errors of forecasts in earlier studies, and the resulting factor on the widths of new forecasts.
 
     Args:
-        num_runs: Number of measured runs in earlier studies of this kind.
-        sum_squared: Sum of their squared errors z^2.
+        num_runs: Number of runs that reached the target in earlier studies of this kind.
+        sum_squared: Sum of the squared errors z^2 of these runs.
     """
 
     num_runs: int = 0
@@ -48,16 +49,21 @@ class Calibration:
 
     @property
     def scale(self) -> float:
-        """Factor s of the width on a logarithmic scale."""
+        """Factor s that multiplies the width of an interval on a logarithmic scale."""
         found = math.sqrt((_PRIOR_RUNS + self.sum_squared) / (_PRIOR_RUNS + self.num_runs))
         return min(max(found, _LEAST), _MOST)
 
     def stretched(self, forecast: Forecast, elapsed: Array) -> Forecast:
-        """Stretches the remaining time of each run around its median.
+        """Multiplies the width of the distribution of each candidate's remaining time to target by s.
+
+        The medians stay the same.
 
         Args:
-            forecast: The forecast to stretch.
-            elapsed: Training seconds of each candidate's run, 0 if none was started, `(num,)`.
+            forecast: Posterior samples of the time to target.
+            elapsed: Training seconds of each candidate's run so far; 0 if the run was not started, `(num,)`.
+
+        Returns:
+            The posterior samples with the new width.
         """
         left = np.exp(np.minimum(forecast.log_seconds, 600.0)) - elapsed
         known = (left > 0.0).all(axis=0)
@@ -75,18 +81,18 @@ NO_CALIBRATION = Calibration()
 
 
 def kind_of(job: Job) -> str:
-    """Kind of a job; jobs of a kind share a calibration: `recorded`, `command` or `workload`."""
+    """Returns the kind of a job: `recorded`, `command` or `workload`. Jobs of a kind share a calibration."""
     if job.probe.recording is not None:
         return "recorded"
     return "command" if job.runs_command else "workload"
 
 
 def learnt_calibration(fits: Sequence[FitRecord], kind: str) -> Calibration:
-    """Calibration from the records of earlier studies of one kind.
+    """Computes the calibration of a job from the records of earlier studies of the same kind.
 
     Args:
         fits: Records from `Ledger.past_fits`, without those of the present study.
-        kind: Kind of the job, from `kind_of`.
+        kind: Kind of the present job, from `kind_of`.
     """
     stored = [fit for fit in fits if fit.model == MODEL and fit.summary.get("kind") == kind]
     return Calibration(
@@ -102,14 +108,17 @@ def calibration_record(
     now: float,
     applied: Calibration = NO_CALIBRATION,
 ) -> FitRecord | None:
-    """A record of the errors of a study's early forecasts; None if no run with one reached the target.
+    """Makes a record of the errors of a study's early forecasts, for the calibration of later studies.
 
     Args:
         study: The study.
-        state: Its state.
-        checked: Its predictions with the measured times.
-        now: Seconds since the epoch.
-        applied: The calibration that the predictions used; errors are stored as without it.
+        state: State of the study at its end.
+        checked: Predictions of the study, each with the measured time to target of its run.
+        now: Present time, in seconds since the epoch.
+        applied: The calibration that the predictions used. Its effect is removed from the stored errors.
+
+    Returns:
+        The record; None if no run with an early forecast reached the target.
     """
     by_run: dict[str, list[float]] = {}
     for one in checked:
@@ -131,7 +140,15 @@ def calibration_record(
 
 
 def _squared_error(checked: PredictedAgainstMeasured, scale: float) -> float | None:
-    """z^2 of one prediction before stretching; None if its interval is not finite."""
+    """Computes the squared error z^2 of one prediction, with the calibration removed.
+
+    Args:
+        checked: The prediction, with the measured time to target.
+        scale: The factor s that the prediction used.
+
+    Returns:
+        The squared error; None if the interval is not finite, or if its levels are not increasing.
+    """
     quantiles = checked.prediction.quantiles
     lower, median, upper = (quantiles[level] for level in sorted(quantiles))
     end = upper if checked.measured_seconds > median else lower

@@ -1,4 +1,8 @@
-"""Slope models (linear models of log step time and log samples to target), fitted to a search's state."""
+"""Slope models: linear regressions of log seconds per sample and of log samples to target.
+
+They are fitted to the runs of a search. A regression slope is the change of one of these logarithms with the
+logarithm of an axis of the space, such as the batch size.
+"""
 
 from __future__ import annotations
 
@@ -22,19 +26,22 @@ from tuner.search.slope_priors import SlopeBeliefs, Slopes
 from tuner.search.start_value import progress_of
 from tuner.search.state import SearchState
 
-#: Prior probability of the slope model against the law.
+#: Prior probability that the slope model, and not the cost model, is the better model of samples to target.
 _SLOPES_BEFOREHAND = 1 / 3
-#: Approximate standard deviation of log samples to target after a first short probe.
+#: Approximate standard deviation of log samples to target that is left after a first short probe.
 BELIEVED_SAMPLES_SD = 0.5
 
 
 class SlopeModels:
-    """Fits slope models of both quantities; values that do not change between decisions are cached.
+    """Fits the slope models of seconds per sample and of samples to target.
+
+    The design matrices and priors are computed once, because they are the same for all decisions of a search.
 
     Args:
-        kinds: Keys of runs (`run_key`); they define the order of rows.
-        cluster: The cluster.
-        prior: The prior slopes.
+        kinds: Keys (`run_key`) of the candidates and the started runs. Row i of the design matrices is for
+            key i.
+        cluster: The cluster on which the job trains.
+        prior: Prior of the regression slopes.
     """
 
     def __init__(self, kinds: Sequence[Configuration], cluster: Cluster, prior: SlopeBeliefs) -> None:
@@ -49,11 +56,11 @@ class SlopeModels:
         self._seconds = _Believed(self.features, prior, SECONDS, prior.seconds)
 
     def samples(self, state: SearchState) -> SlopeFit:
-        """Posterior of samples to target, given all runs with a score."""
+        """Fits samples to target to all runs with a score and returns the posterior."""
         return self._samples.fit(self._observed(state), self.rows)
 
     def seconds(self, state: SearchState) -> SlopeFit:
-        """Posterior of seconds per sample, given all runs with timed steps."""
+        """Fits seconds per sample to all runs with measured step times and returns the posterior."""
         timed = {
             self.rows[key]: math.log(run.measurement.batch_seconds / run.configuration.batch_size)
             for key, run in sorted(state.runs.items())
@@ -63,14 +70,16 @@ class SlopeModels:
         return self._seconds.fit(seen, self.rows)
 
     def weight_against(self, fitted: SlopeFit, others: Mapping[Configuration, float]) -> float:
-        """Posterior probability of the slope model against another model.
+        """Computes the posterior probability that the slope model is better than another model.
 
-        Each model predicts every run from the other runs (`SlopeModel.left_out_log_densities`). With a single
-        run, the prior probability stays.
+        Each model predicts every run from the other runs (`SlopeModel.left_out_log_densities`). The model
+        with the higher probability densities of the measured values gets the higher probability. With a
+        single run, the result is the prior probability.
 
         Args:
-            fitted: The fitted slope model.
-            others: Log density of each run under the other model, by `run_key`.
+            fitted: The fitted slope model of samples to target.
+            others: Maps the key (`run_key`) of each run to the logarithm of its probability density under the
+                other model.
         """
         seen = fitted.model.seen
         own = dict(
@@ -82,10 +91,13 @@ class SlopeModels:
         return odds / (1.0 + odds)
 
     def chances(self, state: SearchState) -> Chances:
-        """Probabilities that recorded runs never reach the target.
+        """Estimates the probabilities that recorded runs never reach the target.
 
-        A run with too few scores gets the mean of the other runs. The prior of `plateau.RECORDED` counts as
-        one more run in this mean.
+        A run with too few scores gets the mean probability of the runs with enough scores. The prior
+        probability `plateau.RECORDED.unknown` is included in this mean like one more run.
+
+        Args:
+            state: State of the search.
         """
         found: dict[Configuration, float] = {}
         for key, run in state.runs.items():
@@ -98,7 +110,7 @@ class SlopeModels:
         return Chances(of_runs=found, of_others=(RECORDED.unknown + sum(found.values())) / (1 + len(found)))
 
     def _observed(self, state: SearchState) -> Observations:
-        """Observations from the started runs' curves."""
+        """Returns the samples to target of all runs with scores, measured or extrapolated from scores."""
         curves = {self.rows[key]: run for key, run in state.runs.items() if run.measurement.finite_curve}
         started = [
             StartedRun(
@@ -113,7 +125,10 @@ class SlopeModels:
 
 
 def _progress(state: SearchState, run: Run) -> tuple[Array, Array]:
-    """Samples and progress at each score of a run, `(num_points,)` each."""
+    """Returns the number of samples processed at each score of a run, and the progress to the target.
+
+    Both have shape `(num_points,)`. The progress is 0 for the untrained model and 1 at the target.
+    """
     points, sign = run.measurement.finite_curve, 1.0 if state.job.goal.maximize else -1.0
     values = np.array([sign * point.value for point in points])
     samples = np.array([float(point.samples) for point in points])
@@ -122,13 +137,13 @@ def _progress(state: SearchState, run: Run) -> tuple[Array, Array]:
 
 
 class _Believed:
-    """Slope model of one quantity: its design matrix and priors.
+    """Slope model of one quantity (seconds per sample or samples to target), with design matrix and priors.
 
     Args:
-        features: Features of the candidates.
-        prior: The prior slopes of both quantities.
+        features: Features of the candidates and the started runs.
+        prior: The prior with its name and sign.
         quantity: The quantity to fit.
-        believed: Prior slopes of this quantity.
+        believed: Maps each feature to the prior of its regression slope, for this quantity.
     """
 
     def __init__(self, features: Features, prior: SlopeBeliefs, quantity: Quantity, believed: Slopes) -> None:
@@ -139,16 +154,16 @@ class _Believed:
         self._believed: dict[str, Slope] = {**quantity.slopes, **believed}
 
     def fit(self, seen: Observations, rows: Mapping[Configuration, int]) -> SlopeFit:
-        """Posterior of the quantity.
+        """Fits the quantity and returns its posterior.
 
         Args:
-            seen: The observations; may be empty.
-            rows: Row of each candidate in the design matrix.
+            seen: Measured values of the quantity; may be empty.
+            rows: Maps each key (`run_key`) to its row in the design matrix.
         """
         level = float(seen.values.mean()) if len(seen.values) else 0.0
         quantity = self._quantity
         names, prior = self._names, self._prior
-        # The neutral prior, and a prior that is combined with it.
+        # The model combines the neutral prior with the given prior.
         priors = [prior_of("neutral", names, self._believed, level=level)]
         if prior.name != "neutral":
             priors.append(prior_of(prior.name, names, self._believed, level=level, sign=prior.sign))

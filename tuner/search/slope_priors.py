@@ -1,4 +1,7 @@
-"""Priors of slope models, for searches in recorded runs: textbook, learned from past studies, or neutral."""
+"""Priors of the regression slopes of slope models (`tuner.search.slope_beliefs`).
+
+A prior is taken from textbooks, learned from past studies, or neutral (with large standard deviations).
+"""
 
 from __future__ import annotations
 
@@ -15,7 +18,7 @@ from tuner.analytic.features import (
 )
 from tuner.domain.ledger import FitRecord
 
-#: Minimum standard deviation of a slope between jobs.
+#: Standard deviation of the differences of a regression slope between jobs, at least.
 _BETWEEN_JOBS_SD = 0.25
 
 Slopes = Mapping[str, Slope]
@@ -23,13 +26,13 @@ Slopes = Mapping[str, Slope]
 
 @dataclass(frozen=True, kw_only=True)
 class SlopeBeliefs:
-    """Prior slopes; they are always combined with a neutral prior.
+    """Prior of the regression slopes of both slope models. The models combine it with a neutral prior.
 
     Args:
-        name: Name of the prior.
-        seconds: Slopes of log seconds per sample.
-        samples: Slopes of log samples to target.
-        sign: Factor of the means; -1 reverses them.
+        name: Name of the prior, such as `textbook`.
+        seconds: Maps each feature to the prior of its slope for log seconds per sample.
+        samples: Maps each feature to the prior of its slope for log samples to target.
+        sign: Factor that multiplies the prior means. The value -1 makes a wrong prior for tests.
     """
 
     name: str
@@ -44,12 +47,16 @@ REVERSED = SlopeBeliefs(name="reversed", sign=-1.0)
 
 
 def learnt_from_fits(fits: Sequence[FitRecord]) -> SlopeBeliefs | None:
-    """Prior slopes learned from past studies, one fit for each study; None if there are none.
+    """Computes a prior from the slopes that were fitted in past studies.
 
-    Slopes are averaged, weighted by their precision. The variance between jobs is added.
+    The prior mean of a slope is the mean over the studies, weighted by precision (the reciprocal of the
+    variance). The variance between jobs is added.
 
     Args:
-        fits: Records from `Ledger.past_fits`.
+        fits: Records from `Ledger.past_fits`, at most one per study and model.
+
+    Returns:
+        The prior; None if there are no fits of both slope models.
     """
     learnt = {}
     for quantity, known in (("seconds", SECONDS_SLOPES), ("samples", SAMPLES_SLOPES)):
@@ -66,7 +73,12 @@ def learnt_from_fits(fits: Sequence[FitRecord]) -> SlopeBeliefs | None:
 
 
 def pooled(known: Slope, stated: Sequence[tuple[float, float]]) -> Slope:
-    """Combines the slopes of past studies with the textbook slope, which counts as one more study."""
+    """Combines the values of a slope in past studies with its textbook prior, which counts as one more study.
+
+    Args:
+        known: The textbook prior.
+        stated: Posterior mean and standard deviation of the slope in each past study.
+    """
     pairs = [(known.mean, known.sd), *((mean, math.hypot(sd, _BETWEEN_JOBS_SD)) for mean, sd in stated)]
     precision = np.array([sd**-2 for _, sd in pairs])
     mean = float(precision @ np.array([mean for mean, _ in pairs]) / precision.sum())

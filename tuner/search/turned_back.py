@@ -1,4 +1,4 @@
-"""Detect learning curves that turn back (for example by overfitting) or level off before the target."""
+"""Detect runs whose metric gets worse again (for example by overfitting) or levels off before the target."""
 
 from __future__ import annotations
 
@@ -11,28 +11,30 @@ from tuner.analytic.laws import NINETY_PERCENT
 from tuner.analytic.plateau import SECOND_DIFFERENCE, fitted_line
 from tuner.domain.measurement import CurvePoint
 
-#: Minimum number of scores after the best one, and minimum share of the run's samples after it.
+#: A run turned back only if at least this number of scores, and this share of all processed samples, come
+#: after its best score.
 _FEWEST_LATER, _LATER_SHARE = 3, 0.25
-#: Later values must be worse than the best one by this number of standard deviations of the noise, and by
-#: this share of the run's gain so far.
+#: The later scores must be worse than the best score by this number of standard deviations of the noise, and
+#: by this share of the difference between the best score and the first score.
 _NOISE_FACTOR, _GAIN_SHARE = 3.0, 0.005
-#: They must also be worse by this share of the distance from the best value to the target.
+#: The later scores must also be worse by this share of the difference between the best score and the target.
 _LOSS_SHARE = 0.05
-#: Conditions of levelling off. The run has made this share of the progress to the target. At the upper bound
-#: of its slope over log samples, it would need this factor (log) more samples to reach the target. The slope
-#: was this many times as steep before.
+#: A run has levelled off if three conditions hold. It has made at least `_LEAST_PROGRESS` of the way to the
+#: target. At the upper bound of its present slope over log samples, the logarithm of the samples would have
+#: to increase by at least `_MOST_FOLDS` to reach the target. Its slope was at least `_SLOWED` times as steep
+#: before.
 _LEAST_PROGRESS, _MOST_FOLDS, _SLOWED = 0.3, float(np.log(10.0)), 3.0
-#: Minimum number of scores in the later half of the samples, to fit a slope.
+#: Minimum number of scores in the later half of the processed samples, to which the present slope is fitted.
 _FEWEST_OF_HALF = 5
 
 
 @dataclass(frozen=True, kw_only=True)
 class TurnedBack:
-    """The end of a run's improvement.
+    """The end of the improvement of a run.
 
     Args:
-        best: Its best value.
-        levelled_off: Whether the run hardly improves since, rather than getting worse.
+        best: The best score of the run.
+        levelled_off: Whether the run hardly improves any more. If not, it has been getting worse.
     """
 
     best: float
@@ -40,12 +42,17 @@ class TurnedBack:
 
 
 def turned_back(curve: Sequence[CurvePoint], target: float, *, maximize: bool) -> TurnedBack | None:
-    """Where a curve turned back; None while it may still improve.
+    """Detects a run whose scores get worse after the best one.
+
+    The loss must be larger than the noise of the scores, and it must have continued up to the last scores.
 
     Args:
-        curve: Scores in order of samples, without the untrained model's.
-        target: The value that counts as reached.
+        curve: Scores of the run, ordered by samples processed, without the score of the untrained model.
+        target: The value of the metric that the run has to reach.
         maximize: Whether larger values are better.
+
+    Returns:
+        The end of the improvement; None if the run may still improve.
     """
     if len(curve) < _FEWEST_LATER + 2:
         return None
@@ -55,14 +62,16 @@ def turned_back(curve: Sequence[CurvePoint], target: float, *, maximize: bool) -
     later, last = values[best + 1 :], curve[-1]
     if len(later) < _FEWEST_LATER or last.samples - curve[best].samples < _LATER_SHARE * last.samples:
         return None
-    # Estimate the noise from the later half: a steep curve bends more than it scatters.
+    # Estimate the noise from the later half of the scores. At the steep start of a curve, second differences
+    # come from the curvature and not from noise.
     recent = values[min(best, len(values) // 2) :]
     noise = float(np.median(np.abs(np.diff(recent, 2)))) / SECOND_DIFFERENCE
     clearly = max(_NOISE_FACTOR * noise, _GAIN_SHARE * float(values[best] - values[0]), 1e-12)
-    # A small loss says nothing about a run that has hardly improved.
+    # If a run has hardly improved yet, a small loss does not show that it turned back.
     clearly = max(clearly, _LOSS_SHARE * (sign * target - float(values[best])))
     half = len(later) // 2
-    # On a noisy plateau the best single value is an outlier, but the mean of three neighbors is not.
+    # The best of many noisy scores is an outlier. So compare with the mean of the best score and its
+    # neighbors.
     around = float(values[max(best - 1, 0) : best + 2].mean())
     is_worse = float(later[-_FEWEST_LATER:].mean()) < around - clearly
     gets_worse = float(later[half:].mean()) <= float(later[:half].mean())
@@ -72,14 +81,17 @@ def turned_back(curve: Sequence[CurvePoint], target: float, *, maximize: bool) -
 
 
 def levelled_off(curve: Sequence[CurvePoint], target: float, *, maximize: bool) -> TurnedBack | None:
-    """Where a curve has levelled off below its target; None while it may still reach it.
+    """Detects a run that has nearly stopped to improve, below the target.
 
-    It has not if it has hardly improved yet, or if it still improves about as fast as before.
+    A run that has hardly improved since its start does not count, because many runs start to improve late.
 
     Args:
-        curve: Scores in order of samples, without the score of the untrained model.
-        target: The value that counts as reached.
+        curve: Scores of the run, ordered by samples processed, without the score of the untrained model.
+        target: The value of the metric that the run has to reach.
         maximize: Whether larger values are better.
+
+    Returns:
+        The end of the improvement; None if the run may still reach the target.
     """
     if len(curve) < 2 * _FEWEST_OF_HALF:
         return None
