@@ -392,7 +392,7 @@ class CommandProber(LaunchedProber[CommandSlice]):
         return self._end(record, Outcome.FAILED, now, words)
 
     def _start_anew(self, record: CommandSlice, failure: Failure, now: float) -> Measurement:
-        """Starts a run from scratch after the script could not resume; ends the slice if that happens twice."""
+        """Starts a run from scratch after the script could not resume; ends the slice if it happens again."""
         folder, resumed = record.plan.folder, record.attempt is not None and record.attempt.resumes
         # If the disk is full, the script could not save: then this raises a StorageError instead.
         record.folder.check_disk_space()
