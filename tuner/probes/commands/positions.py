@@ -1,4 +1,8 @@
-"""Finds the position of each line of a script in its run, in steps and samples."""
+"""Computes the position of each line of a script: the steps and samples of the run up to that line.
+
+Scripts count in different ways: from 0 or from 1, over the whole run or within an epoch. The first lines of a
+script show how it counts; the facts found are stored in `ScriptHabits`.
+"""
 
 from __future__ import annotations
 
@@ -16,7 +20,7 @@ from tuner.probes.commands.script_clock import ScriptClock
 from tuner.probes.commands.script_habits import ScriptHabits
 from tuner.probes.commands.script_values import ScriptValues
 
-#: This many lines in a row that go back show that the script counts from the start again.
+#: If the positions of this many lines in a row are lower than before, the script counts from the start again.
 _MOST_STRAY = 3
 _TWO_VALUES = "the script reported several values for one position"
 _BEGAN_ANEW = (
@@ -27,7 +31,7 @@ _BEGAN_ANEW = (
 
 @dataclass(kw_only=True)
 class Ignored:
-    """Number of lines that were left out for the same reason, and the first of them."""
+    """Number of lines that were ignored for the same reason, and the text of the first of these lines."""
 
     count: int = 0
     example: str = ""
@@ -35,14 +39,14 @@ class Ignored:
 
 @dataclass(kw_only=True)
 class _Counter:
-    """Samples counted by one process, or in one epoch.
+    """Positions of the lines that one process has reported, in samples.
 
     Args:
-        first: The first position; None before it.
-        frontier: The furthest position.
+        first: The first position; None if no line was read.
+        frontier: The highest position.
         has_bare_lines: Whether lines without a value were read.
-        scored: Values by position.
-        last_interval: Samples between the last two positions.
+        scored: Maps a position to the value that was reported there.
+        last_interval: Number of samples between the last two positions.
     """
 
     first: int | None = None
@@ -53,25 +57,25 @@ class _Counter:
 
 
 class Positions:
-    """Positions the lines of one job of a slice, in the order in which they were written.
+    """Computes the positions of the lines of one job of a slice, in the order in which they were written.
 
-    What the lines show of the script goes to `habits`. If that changes how lines are read, `has_changed` is
-    true: then a new instance has to position all lines again.
+    Facts about how the script counts are added to `habits`. If a new fact changes how lines are read,
+    `has_changed` becomes true: then the caller has to pass all lines of the job to a new instance.
 
     Args:
-        habits: What is known of the job's script.
+        habits: Facts found in all runs about how the script reports.
         goal: The job's goal.
-        batch_size: Samples of a step.
-        epoch_samples: Samples of an epoch; None if the job does not state them.
-        known: The last known point of the run before this job.
-        earlier: Scores of the earlier slices of the run.
-        started_at: When the script was started, seconds on the prober's clock.
+        batch_size: Number of samples per step, over all ranks.
+        epoch_samples: Number of samples per epoch; None if the job file does not state it.
+        known: Training progress of the run before this job.
+        earlier: Scores of the earlier slices of the run, in order.
+        started_at: The prober's clock when the script was started, seconds.
         resumes: Whether the script was asked to resume.
         may_restart: Whether a program such as torchrun may restart the script from its checkpoint.
 
     Attributes:
-        ignored: Lines that were left out, by reason.
-        refusal: Why the lines cannot be positioned; None if they can.
+        ignored: Maps a reason to the lines that were ignored for it.
+        refusal: The reason for which no positions can be computed; None if they can be.
     """
 
     def __init__(
@@ -97,7 +101,8 @@ class Positions:
         self._counter = _Counter()
         self._process = ""
         self._offset = 0
-        #: Samples at which a resumed script started to count from 0; 0 if it counts on.
+        #: Number of samples that the run had processed when a resumed script started to count from 0; 0 if
+        #: the script continues its count after a resume.
         self._resumed_at = 0
         self._has_bare_steps = False
         self._score_step: tuple[float, int] | None = None
@@ -113,18 +118,26 @@ class Positions:
 
     @property
     def has_changed(self) -> bool:
-        """Whether lines that were positioned before may belong somewhere else."""
+        """Whether a new fact about the script may change the positions of earlier lines."""
         return self._habits.reading != self._reading
 
     @property
     def is_settled(self) -> bool:
-        """Whether no later line can change the positions of the lines before."""
+        """Whether so much is known of the script that no later line can change earlier positions."""
         counts_otherwise = self._score_step is not None and self._habits.scores_count_otherwise is None
         readers = (self._epochs, self._order, self._epoch_scores)
         return not counts_otherwise and all(reader.is_settled for reader in readers)
 
     def place(self, lines: Iterable[ScriptLine]) -> list[ProgressLine]:
-        """Positions lines; those without a position are counted in `ignored`."""
+        """Computes the positions of new lines; a line without a position is counted in `ignored`.
+
+        Args:
+            lines: The new lines, in order.
+
+        Returns:
+            The lines whose positions are known now. A line may be returned by a later call, once another line
+            shows its position.
+        """
         found: list[ProgressLine] = []
         for line in lines:
             if line.event != "progress":
@@ -140,7 +153,7 @@ class Positions:
         return found
 
     def finish(self) -> list[ProgressLine]:
-        """Positions the lines that waited for later ones, after the script has ended by itself."""
+        """Returns the lines that were still waiting for later lines when the script ended by itself."""
         size = self._epoch_samples or 0
         return [
             self._line(line, int(epochs * size) + self._resumed_at, time_of=time_of)
@@ -148,7 +161,11 @@ class Positions:
         ]
 
     def begin_process(self, process: str = "") -> None:
-        """Prepares for lines of another process, which may count from its checkpoint."""
+        """Prepares for the lines of another process, which may start to count at its checkpoint.
+
+        Args:
+            process: Name of the process; empty if unknown.
+        """
         if self._counter.first is not None:
             self._counter, self._offset, self._back = _Counter(), 0, []
             self._epochs.begin_process()
@@ -156,7 +173,12 @@ class Positions:
         self._process = process
 
     def ignore(self, reason: str, text: str) -> None:
-        """Counts a line that was left out."""
+        """Counts a line that is ignored.
+
+        Args:
+            reason: The reason, the same for all similar lines.
+            text: The line.
+        """
         entry = self.ignored.setdefault(reason, Ignored(example=text.strip()))
         entry.count += 1
 
@@ -170,7 +192,7 @@ class Positions:
                 return [self._scored(replace(line, step=None), self._last_samples or 0)]
             is_open = self._score_step is not None and self._habits.scores_count_otherwise is None
             if is_open and line.value is not None and line.epoch is None:
-                return []  # the next score shows what its steps count
+                return []  # the next score shows whether the steps of these lines are optimizer steps
             return self._fine(line, self._from_steps(line, line.step))
         if line.epoch is not None:
             if self._epoch_samples is None:
@@ -195,10 +217,10 @@ class Positions:
     # Steps and samples.
 
     def _counts_otherwise(self, line: ScriptLine) -> bool:
-        """Whether lines with scores count epochs or evaluations under the name of steps, as MMEngine does.
+        """Whether the step on lines with scores is a number of epochs or evaluations, as in MMEngine.
 
-        Then their first two steps are 1 and 2, or 0 and 1, while the other lines are at much larger steps and
-        advance between them.
+        Then the first two lines with scores have the steps 1 and 2, or 0 and 1, while the steps of the other
+        lines are much larger and advance between these two lines.
         """
         habits, step = self._habits, line.step
         if line.value is None or line.samples is not None or line.epoch is not None:
@@ -221,7 +243,12 @@ class Positions:
         return bool(habits.scores_count_otherwise)
 
     def _from_steps(self, line: ScriptLine, step: float) -> int:
-        """Samples at a number of steps since the run or the epoch began."""
+        """Returns the position in samples of a line that reports steps.
+
+        Args:
+            line: The line; its epoch shows whether the script counts steps in the run or in the epoch.
+            step: The number of steps that it reports.
+        """
         habits, epoch = self._habits, line.epoch
         samples = round(step * self._batch_size)
         if epoch is None or epoch != math.floor(epoch):
@@ -256,7 +283,12 @@ class Positions:
         return int((epoch - base) * size + (min(samples, size) if size else samples))
 
     def _fine(self, line: ScriptLine, samples: int) -> list[ProgressLine]:
-        """Positions a line that names steps, samples or a fraction of an epoch."""
+        """Returns a line that reports steps, samples or a fraction of an epoch, with its position.
+
+        Args:
+            line: The line.
+            samples: The number of samples that it reports.
+        """
         if self._resumed is not None:
             self._resumed.append((line, samples))
             return self._after_resume()
@@ -294,7 +326,11 @@ class Positions:
         self._back = []
 
     def _count_anew(self) -> list[ProgressLine]:
-        """Positions lines that went back: at a new epoch, after a restart, or for an unknown reason."""
+        """Handles lines whose positions are lower than before.
+
+        The script may count from 0 in each epoch, or may have restarted from its checkpoint. If neither is
+        possible, `refusal` is set.
+        """
         counter, (line, samples) = self._counter, self._back[0]
         size = self._epoch_samples
         in_steps = line.samples is None and line.epoch is None and size is not None
@@ -331,7 +367,7 @@ class Positions:
         return []
 
     def _after_resume(self) -> list[ProgressLine]:
-        """Decides whether a resumed script counts on, counts from 0, or has started from scratch."""
+        """Decides whether a resumed script continues its count, counts from 0, or has started from scratch."""
         assert self._resumed is not None
         lines = self._resumed
         line, samples = lines[-1]
@@ -339,7 +375,7 @@ class Positions:
         fresh = self._habits.first_position
         if fresh is not None and first <= 1.01 * fresh and 2 * first <= known:
             if line.value is None or not math.isfinite(line.value):
-                return []  # a score will show whether it has resumed
+                return []  # the next score will show whether the script has resumed
             if self._goes_on_from_last(line, samples):
                 self._resumed_at = known
                 self._habits.say(
@@ -351,7 +387,12 @@ class Positions:
         return [positioned for again, before in lines for positioned in self._fine(again, before)]
 
     def _goes_on_from_last(self, line: ScriptLine, samples: int) -> bool:
-        """Whether a value is closer to the last score of the run than to the score at the same samples."""
+        """Whether a value is closer to the last score of the run than to its score at that position.
+
+        Args:
+            line: A line with a value.
+            samples: The position that the line reports, in samples.
+        """
         assert line.value is not None
         if not self._earlier:
             return False
@@ -362,7 +403,12 @@ class Positions:
     # Epochs.
 
     def _coarse(self, line: ScriptLine, epoch: float) -> list[ProgressLine]:
-        """Positions a line that names a whole epoch, or a value in the last epoch named."""
+        """Returns a line that reports a whole epoch, or a value within an epoch, with its position.
+
+        Args:
+            line: The line.
+            epoch: The epoch that this line or the last line with an epoch reports.
+        """
         size, counter = self._epoch_samples, self._counter
         assert size is not None
         if self._resumed is not None:
@@ -391,7 +437,7 @@ class Positions:
         size, known = self._epoch_samples or 0, self._known.samples
         first = self._epochs.done(epoch) * size
         if line.value is None and 2 * first <= known:
-            return  # a score will show whether it has resumed
+            return  # the next score will show whether the script has resumed
         if 2 * first <= known and self._goes_on_from_last(line, int(first)):
             self._resumed_at = known
             self._habits.say(
@@ -454,7 +500,7 @@ class Positions:
         )
 
     def _is_recounted(self, line: ScriptLine) -> bool:
-        """Whether the steps of a line do not count from the beginning of the run."""
+        """Whether the steps on a line count from a later time than the beginning of the run."""
         within = bool(self._habits.step_is_within_epoch) and line.epoch is not None
         return within or self._resumed_at > 0 or (self._offset > 0 and line.samples is None)
 

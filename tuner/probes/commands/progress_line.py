@@ -1,4 +1,4 @@
-"""Parses the numbers in a script's progress lines: positions, values with percent signs, clocks, dates."""
+"""Parses the numbers in a script's lines: steps, samples and epochs, values in percent, clocks, dates."""
 
 from __future__ import annotations
 
@@ -12,7 +12,8 @@ from typing import Any, Literal
 from tuner.domain.measurement import NoiseStatistic
 from tuner.job import MetricsSection
 
-#: What a line reports: progress, the start of training, that the script polls for a stop, gradient noise.
+#: Kind of a line: "progress" of training, "begin" of training, "asks" if the script asks whether to stop, or
+#: "noise" for gradient noise.
 Event = Literal["progress", "begin", "asks", "noise"]
 #: Largest number of steps or samples: floats are exact up to here.
 MOST = 2**53
@@ -20,22 +21,24 @@ MOST = 2**53
 
 @dataclass(frozen=True, kw_only=True)
 class ScriptLine:
-    """One report of a script as it was written, before its position in the run is known.
+    """One line of a script with the numbers as they were written.
+
+    It is not known yet how the script counts, so that the position of the line in the run is unknown.
 
     Args:
-        event: What it reports.
-        seen_at: When it was read, on the prober's clock, seconds.
-        time: When it was written, seconds on a steady clock; None if unknown.
-        process: The process that wrote it; empty if unknown.
-        step: Optimizer steps, as reported; None if the line has none.
-        samples: Samples, as reported.
-        epoch: Epoch, as reported; may be a fraction.
-        seconds: The script's own clock, as reported, in an unknown unit.
-        value: The metric, as reported, as a fraction or in percent.
+        event: Kind of the line.
+        seen_at: The prober's clock when the line was read, seconds.
+        time: When the line was written, seconds on a steady clock; None if unknown.
+        process: Name of the process that wrote the line; empty if unknown.
+        step: Number of optimizer steps, as reported; None if the line has none.
+        samples: Number of samples processed, as reported; None if the line has none.
+        epoch: Epoch, as reported; may be a fraction. None if the line has none.
+        seconds: The clock of the script, as reported, in an unknown unit; None if the line has none.
+        value: Value of the metric, as reported, as a fraction or in percent; None if the line has none.
         has_percent_sign: Whether the value has a percent sign.
-        noise: Gradient noise, for that event.
-        text: The line, for messages.
-        has_unread_clock: Whether it has a clock that cannot be read.
+        noise: Gradient noise if the event is "noise", else None.
+        text: The whole line, for messages.
+        has_unread_clock: Whether the line has a clock that cannot be parsed.
     """
 
     event: Event = "progress"
@@ -54,25 +57,26 @@ class ScriptLine:
 
     @property
     def has_position(self) -> bool:
-        """Whether the line names a step, samples or an epoch."""
+        """Whether the line has a number of steps, samples or epochs."""
         return self.step is not None or self.samples is not None or self.epoch is not None
 
 
 @dataclass(frozen=True, kw_only=True)
 class ProgressLine:
-    """One report of a script at its position in the run.
+    """One line of a script with its position in the run.
 
     Args:
-        event: What it reports.
-        seen_at: When it was read, on the prober's clock, seconds.
-        time: When it was written, seconds on a steady clock; None if unknown.
-        seconds: The script's own training clock since the run began; None if it reports none.
-        process: The process that wrote it; empty if unknown.
-        step: Optimizer steps done.
-        samples: Samples seen.
-        value: The metric, in the unit of the job's target; None if nothing was scored.
-        is_late: Whether training had continued before the value was reported.
-        noise: Gradient noise, for that event.
+        event: Kind of the line.
+        seen_at: The prober's clock when the line was read, seconds.
+        time: When the line was written, seconds on a steady clock; None if unknown.
+        seconds: The training clock that the script reports, seconds since the run began; None if the line has
+            none.
+        process: Name of the process that wrote the line; empty if unknown.
+        step: Number of optimizer steps done since the run began.
+        samples: Number of samples processed since the run began.
+        value: Value of the metric, in the unit of the job's target; None if the line has none.
+        is_late: Whether training went on before the value of this position was reported.
+        noise: Gradient noise if the event is "noise", else None.
     """
 
     event: Event = "progress"
@@ -89,10 +93,10 @@ class ProgressLine:
 
 @dataclass(frozen=True, kw_only=True)
 class LineForm:
-    """Field names of a script's lines.
+    """Parses the fields of a line by the names that the job file states.
 
     Args:
-        metrics: The names.
+        metrics: The section `[workload.metrics]` of the job, with the names of the fields.
     """
 
     metrics: MetricsSection
@@ -100,7 +104,13 @@ class LineForm:
     def line(
         self, fields: Mapping[str, Any], *, seen_at: float, time: float | None = None, text: str = ""
     ) -> ScriptLine | None:
-        """Parses the fields of a line; None if it has neither a position nor a value.
+        """Parses the fields of a line; returns None if it has neither a position nor a value.
+
+        Args:
+            fields: Maps the names that the script uses to texts or numbers.
+            seen_at: The prober's clock now, seconds.
+            time: When the line was written, seconds on a steady clock; None if unknown.
+            text: The whole line, for messages.
 
         Raises:
             ValueError: A field is not a number.
@@ -123,16 +133,19 @@ class LineForm:
         return line if line.has_position or line.value is not None else None
 
     def start(self, fields: Mapping[str, Any]) -> tuple[int, int]:
-        """Steps and samples that a script reports at the start of training.
+        """Returns the steps and samples that a script reports at the start of training.
+
+        Args:
+            fields: Fields of the line, by name.
 
         Raises:
-            ValueError: One of them is not a count.
+            ValueError: A number is negative, not finite or too large.
         """
         found = [self._position(fields, name) or 0.0 for name in ("step", "samples")]
         return int(found[0]), int(found[1])
 
     def expected(self) -> str:
-        """A description of what a line has to hold."""
+        """Describes the fields that a line must have, for messages."""
         names = self.metrics
         return (
             f"one of {names.step!r}, {names.samples!r} and {names.epoch!r} with a number in it, and "
@@ -152,10 +165,17 @@ class LineForm:
 
 
 def read_value(fields: Mapping[str, Any], name: str) -> tuple[float | None, bool]:
-    """Parses a metric, which may have a decimal comma, and says whether it has a percent sign.
+    """Parses the value of a metric, which may have a decimal comma.
+
+    Args:
+        fields: Fields of a line, by name.
+        name: Name of the field with the value.
+
+    Returns:
+        The value, or None if the field is missing or empty; and whether it has a percent sign.
 
     Raises:
-        ValueError: The field is not empty and holds no number.
+        ValueError: The field has text without a number.
     """
     found = fields.get(name)
     text = _plain_text(found, name)
@@ -165,10 +185,17 @@ def read_value(fields: Mapping[str, Any], name: str) -> tuple[float | None, bool
 
 
 def read_count(fields: Mapping[str, Any], name: str) -> float | None:
-    """Parses a position, in which commas group thousands.
+    """Parses a number of steps, samples or epochs, in which commas separate thousands.
+
+    Args:
+        fields: Fields of a line, by name.
+        name: Name of the field with the number.
+
+    Returns:
+        The number; None if the field is missing or empty.
 
     Raises:
-        ValueError: The field is not empty and holds no number.
+        ValueError: The field has text without a number.
     """
     found = fields.get(name)
     text = _plain_text(found, name)
@@ -176,9 +203,15 @@ def read_count(fields: Mapping[str, Any], name: str) -> float | None:
 
 
 def read_clock(fields: Mapping[str, Any], name: str) -> float | None:
-    """Parses a clock, such as `63.5`, `1:02:03`, `12s`, `3m12s` or a date, in seconds; None if it is invalid.
+    """Parses a clock, such as `63.5`, `1:02:03`, `12s`, `3m12s` or a date.
 
-    A date gives seconds since 1970; a date in an unknown format gives the seconds of its day.
+    Args:
+        fields: Fields of a line, by name.
+        name: Name of the field with the clock.
+
+    Returns:
+        Seconds; None if the field is empty or cannot be parsed. A date is converted to seconds since 1970; if
+        its format is unknown, its time of day is converted to seconds since midnight.
     """
     found = fields.get(name)
     try:
@@ -226,7 +259,7 @@ _PLAIN_NUMBER = re.compile(
 
 
 def _plain_text(found: Any, name: str) -> str | None:
-    """The text of a field without colors, brackets and quotes; None if it is empty."""
+    """Returns the text of a field without colors, brackets and quotes; None if it is empty."""
     if found is None or found == "":
         return None
     if isinstance(found, bool):
@@ -256,14 +289,17 @@ def _number(text: str, found: Any, name: str, *, comma: str) -> float:
 
 
 def noise_statistic(fields: Mapping[str, Any]) -> NoiseStatistic:
-    """Unbiased estimates of gradient noise from the squared gradient norms of a small and a large batch.
+    """Computes unbiased estimates of gradient noise from squared gradient norms of a small and a large batch.
 
     S = (|g_s|^2 - |g_l|^2) / (1/b - 1/B) and |G|^2 = (B |g_l|^2 - b |g_s|^2) / (B - b) (McCandlish et al.
     2018, appendix A.1), where b and B are the samples of the small and the large batch, and g_s and g_l their
     gradients.
 
+    Args:
+        fields: The number of samples processed, the sizes of both batches and both squared norms, by name.
+
     Raises:
-        ValueError: A number is missing or not finite, or the batches are not of two sizes.
+        ValueError: A number is missing or not finite, or the large batch is not larger than the small one.
     """
     names = ("samples", "small_batch", "small_squared_norm", "large_batch", "large_squared_norm")
     try:

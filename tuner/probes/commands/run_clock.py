@@ -1,4 +1,8 @@
-"""Training clock of a script, computed from its progress lines across slices, resumes and restarts."""
+"""Training clock of a script: seconds of training, computed from its lines across resumes and restarts.
+
+The clock counts training only: it leaves out start-up, scoring, and training that is repeated after a
+restart.
+"""
 
 from __future__ import annotations
 
@@ -16,28 +20,30 @@ from tuner.domain.cluster import Cluster
 from tuner.domain.measurement import RankTiming, Spread
 from tuner.probes.commands.progress_line import ProgressLine
 
-#: With more intervals than this, the first counts as warm-up and is left out of the step time.
+#: If there are more intervals between lines than this, the first one counts as warm-up and is left out of the
+#: step time.
 _ENOUGH_INTERVALS = 3
-#: The pace before the first line is that of the lines after it, up to the first that is at least the
-#: `_EARLY`-th and, where lines have no time of their own and are read in batches, so many seconds later.
+#: The seconds per sample before the first line are estimated from this many lines after it; from more lines
+#: if these are less than the second number of seconds apart and do not report when they were written.
 _EARLY, _READ_INTERVAL_SECONDS = 4, 1.0
-#: Once `_WARM_UP_PLACES` lines were read, the first interval counts as warm-up if it took this factor longer
-#: than the later ones usually did, they differ by less than the factor, and this many seconds were lost.
+#: Once `_WARM_UP_PLACES` lines were read, the first interval between lines counts as warm-up if it took this
+#: factor longer than the median of the later intervals, these differ by less than the factor, and at least
+#: this many seconds were lost.
 _WARM_UP_FACTOR, _LEAST_WARM_UP_SECONDS, _WARM_UP_PLACES = 1.5, 0.1, 6
-#: Upper limit of the weight of one interval in the spread of step times, steps.
+#: Upper limit of the weight of one interval in the spread of step times, in steps.
 _MOST_STEPS_OF_INTERVAL = 200
 
 
 @dataclass(frozen=True, kw_only=True)
 class ReadPoint:
-    """A point of a run on its training clock.
+    """Training progress of a run at one of its lines, with the training clock.
 
     Args:
-        step: Optimizer steps done.
-        samples: Samples seen.
-        seconds: Training clock at the point.
-        seconds_per_sample: Pace up to the point; 0 if unknown.
-        value: The metric; None if nothing was scored.
+        step: Number of optimizer steps done.
+        samples: Number of samples processed.
+        seconds: Training clock of the run, seconds.
+        seconds_per_sample: Training time per sample up to this line, seconds; 0 if unknown.
+        value: Value of the metric; None if the line has no score.
     """
 
     step: int = 0
@@ -49,7 +55,7 @@ class ReadPoint:
 
 @dataclass(frozen=True, kw_only=True)
 class _Place:
-    """A line on the clock of its own process, without the time of scoring."""
+    """A line with its time on the clock of its process, from which the time of scoring was subtracted."""
 
     time: float
     step: int
@@ -58,15 +64,15 @@ class _Place:
 
 
 class Attempt:
-    """Training clock of one process of the script, from its first line to its last.
+    """Training clock of one process of the script, from its first line to its last line.
 
-    The script's own times count if it reports them, else the times at which lines were read. The time between
-    two lines that name the same samples is scoring, which the clock leaves out.
+    If the script reports times, these are used, else the times at which its lines were read. The time between
+    two lines with the same number of samples is scoring, which the clock leaves out.
 
     Args:
-        known: The last known point of the run before this process.
-        started_at: When the script was started, on the prober's clock; dates a single line, since no pace is
-            known then.
+        known: Training progress of the run before this process.
+        started_at: The prober's clock when the script was started, seconds. It is the start of training if
+            there is only one line, so that the time per sample is unknown. None if unknown.
     """
 
     def __init__(self, known: ReadPoint, started_at: float | None = None) -> None:
@@ -82,7 +88,7 @@ class Attempt:
         self._has_own_times: bool | None = None
         self._has_own_start = False
         self._last_time = 0.0
-        #: Places that `new_points` has returned, and the origin of the clock they were returned with.
+        #: Number of places that `new_points` has returned, and the time that counted as 0 for them.
         self._num_returned = 0
         self._returned_origin: float | None = None
 
@@ -92,7 +98,11 @@ class Attempt:
         return not self._places
 
     def reports_steps(self, few: int) -> bool:
-        """Whether progress is reported between scores, or at least every `few` steps."""
+        """Whether the process reports progress between scores, or scores at least every `few` steps.
+
+        Args:
+            few: A number of steps.
+        """
         if any(place.value is None and place.samples > 0 for place in self._places[:-1]):
             return True
         gaps = [b.step - a.step for a, b in itertools.pairwise(self._places) if a.samples > 0]
@@ -100,11 +110,14 @@ class Attempt:
 
     @property
     def samples(self) -> int:
-        """Samples seen at the last line."""
+        """Number of samples processed at the last line; 0 if there is none."""
         return self._places[-1].samples if self._places else 0
 
     def continues_with(self, line: ProgressLine) -> bool:
-        """Whether a line may belong to this process: it does not name another one and does not go back."""
+        """Whether a line may belong to this process.
+
+        It may not if it names another process, or if its number of samples is lower than at the last line.
+        """
         if self.is_empty:
             return True
         if self._process and line.process and line.process != self._process:
@@ -112,7 +125,7 @@ class Attempt:
         return line.is_late or line.samples >= self.samples
 
     def add(self, line: ProgressLine) -> None:
-        """Adds a line."""
+        """Adds a line of this process."""
         self._process = line.process if self.is_empty else self._process
         if line.event == "begin":
             self._begin = line
@@ -125,7 +138,7 @@ class Attempt:
             return
         time = self._time_of(line)
         if self.is_empty and line.seconds is not None and line.samples > 0:
-            # The script's own clock started at 0 with the run.
+            # The clock that the script reports was 0 at the beginning of the run.
             self._has_own_start = True
             if self.known.samples == 0:
                 self._places.append(_Place(time=0.0, step=0, samples=0))
@@ -145,15 +158,19 @@ class Attempt:
 
     @property
     def first_samples(self) -> int | None:
-        """Samples at the first line; 0 if that reports the start of training; None before it."""
+        """Number of samples processed at the first line; None if there is no line.
+
+        It is 0 if the first line reports the start of training.
+        """
         return None if self.is_empty else self._places[0].samples
 
     def first_reported(self) -> tuple[int, float, int, float, float] | None:
-        """The first report of progress, and the pace of the reports after it.
+        """Returns the first report of training, and the speed of training after it.
 
         Returns:
-            Samples of the first report, the prober's clock at it, the number of reports, seconds a sample
-            between the first and the last, and seconds between them; None before the first.
+            The number of samples at the first report, the prober's clock at that report, the number of
+            reports, the seconds per sample between the first and the last report, and the seconds between
+            these two. None if there is no report.
         """
         if self.is_empty or math.isinf(self._least_lag):
             return None
@@ -166,18 +183,19 @@ class Attempt:
         return first.samples, first.time + self._least_lag, len(places), pace, span
 
     def points(self) -> list[ReadPoint]:
-        """The places beyond the known point, on the clock of the run, in order.
+        """Returns the lines with training that is new for the run, with the training clock of the run.
 
-        The clock continues at the known point from the moment this process passed it. That moment lies
-        between two lines, or before the first by the pace of the lines after it.
+        The clock of the run continues from the moment at which this process had processed as many samples as
+        the run had before (`known`). That moment is interpolated between two lines. If it was before the
+        first line, it is extrapolated by the time per sample of the next lines.
         """
         return self._points_from(0, self._passed_at(self.known.samples)) if self._places else []
 
     def new_points(self) -> list[ReadPoint]:
-        """The points that are new or may have changed since the last call, in order.
+        """Returns the points that are new or may have changed since the last call, in order.
 
-        These are all points if the clock has moved, else those from the last place on: its value may come in
-        a later line.
+        All points have changed if a new line has shown another start of training. Otherwise the last point of
+        the last call is returned again, since its value may have come in a later line.
         """
         if not self._places:
             return []
@@ -201,9 +219,9 @@ class Attempt:
         ]
 
     def whole_pass(self) -> list[ReadPoint]:
-        """All places on the clock of this process alone, in order.
+        """Returns all lines with the training clock of this process alone, in order.
 
-        It is the clock of a training run only if the process started the run over.
+        This is the clock of a complete training run only if the process started the run over.
         """
         alone = copy.copy(self)
         alone.known = ReadPoint()
@@ -212,14 +230,14 @@ class Attempt:
         return alone.points()
 
     def repeated_seconds(self) -> float:
-        """Seconds of training up to the known point."""
+        """Returns the seconds in which this process repeated training that the run had done before."""
         if self.is_empty or self._places[0].samples >= self.known.samples:
             return 0.0
         passed = min(self._passed_at(self.known.samples), self._places[-1].time)
         return max(passed - self._places[0].time, 0.0)
 
     def began_at(self) -> float | None:
-        """When training started or resumed, on the prober's clock; None before that."""
+        """Returns the prober's clock when training started or resumed, seconds; None if it has not."""
         if self.is_empty:
             return None
         first = self._places[0]
@@ -228,23 +246,24 @@ class Attempt:
 
     @property
     def counts_startup(self) -> bool:
-        """Whether the clock counts from the start of the script, since no pace is known yet."""
+        """Whether the training clock includes start-up, since no time per sample is known yet."""
         if self.is_empty or self._started_at is None or self.known.seconds_per_sample > 0.0:
             return False
         first, last = self._places[0], self._places[-1]
         return first.samples > self.known.samples and last.time <= first.time
 
     def pace(self) -> float:
-        """Seconds a sample between the first line and the last; 0 if there is only one."""
+        """Returns the seconds per sample between the first and the last line; 0 if there is only one line."""
         if len(self._places) < 2:
             return 0.0
         first, last = self._places[0], self._places[-1]
         return max(last.time - first.time, 0.0) / (last.samples - first.samples)
 
     def intervals(self) -> list[tuple[float, int]]:
-        """Seconds a step and number of steps of each interval between two lines.
+        """Returns the seconds per step and the number of steps of each interval between two lines.
 
-        Intervals that end with a score include its evaluation: they count only if there are no others.
+        An interval that ends with a score includes the time of the evaluation. Such intervals are returned
+        only if there are fewer than two others.
         """
         if self.is_empty:
             return []
@@ -267,11 +286,11 @@ class Attempt:
         return pure if len(pure) >= 2 else [(seconds, steps) for seconds, steps, _ in made]
 
     def has_interval(self) -> bool:
-        """Whether there are two lines with different steps."""
+        """Whether there are two lines with different numbers of steps."""
         return len(self._places) > 1 and self._places[-1].step > self._places[0].step
 
     def _add_late(self, line: ProgressLine) -> None:
-        """Adds a value that was reported after training had gone on."""
+        """Adds a line with the value of an earlier position, which was reported while training went on."""
         index = bisect.bisect_left(self._places, line.samples, key=_samples_of)
         if index < len(self._places) and self._places[index].samples == line.samples:
             if line.value is not None:
@@ -284,10 +303,10 @@ class Attempt:
         self._returned_origin = None
 
     def _leave_warm_up_out(self) -> None:
-        """Counts compilation and caching in the first interval as start-up if later ones are clearly shorter.
+        """Counts the warm-up in the first interval as start-up if the later intervals are clearly shorter.
 
-        If no line reports the start of training, nothing has to be done: the time before the first line is
-        estimated by the pace of the lines after it.
+        This is needed only if a line reports the start of training. Otherwise the first interval begins after
+        the warm-up, and the time before the first line is estimated from the next lines.
         """
         paces = [(b.time - a.time) / (b.samples - a.samples) for a, b in itertools.pairwise(self._places)]
         later = sorted(paces[1:])
@@ -299,7 +318,7 @@ class Attempt:
             self._returned_origin = None
 
     def _rescore(self, line: ProgressLine, time: float) -> None:
-        """Adds a line at the same samples as the last one: the time between them is scoring."""
+        """Adds a line with the same number of samples as the last line; the time between them is scoring."""
         last = self._places[-1]
         self.scoring_seconds += max(time - self._last_time, 0.0)
         self._places[-1] = _Place(
@@ -320,7 +339,7 @@ class Attempt:
         return time
 
     def _passed_at(self, samples: int) -> float:
-        """When training passed a number of samples, on the clock of the lines."""
+        """Returns the time at which training had processed a number of samples, on the clock of the lines."""
         first = self._places[0]
         if first.samples <= samples:
             return self._time_at(samples)
@@ -330,7 +349,7 @@ class Attempt:
         return first.time - pace * (first.samples - samples)
 
     def _time_at(self, samples: int) -> float:
-        """The time at a number of samples, interpolated between two lines; clamped to the last line."""
+        """Returns the time at a number of samples, interpolated between two lines; at most the last time."""
         index = bisect.bisect_left(self._places, samples, key=_samples_of)
         if index == len(self._places):
             return self._places[-1].time
@@ -342,9 +361,9 @@ class Attempt:
         return before.time + share * (after.time - before.time)
 
     def _early_pace(self) -> float:
-        """Seconds a sample between the first lines; 0 if there is only one.
+        """Returns the seconds per sample between the first lines; 0 if there is only one line.
 
-        Compilation and warm-up, if any, lie before the first line.
+        Compilation and warm-up come before the first line, so that they are not included.
         """
         first, last = self._places[0], self._places[-1]
         for place in self._places[_EARLY - 1 :]:
@@ -357,7 +376,10 @@ class Attempt:
 
     @property
     def _least_span(self) -> float:
-        """Seconds between lines that a pace needs: lines without a time of their own are read in batches."""
+        """Seconds between two lines from which a time per sample may be computed.
+
+        This is 0 if lines report when they were written; other lines are read in batches.
+        """
         return 0.0 if self._has_own_times else _READ_INTERVAL_SECONDS
 
 
@@ -366,12 +388,12 @@ def _samples_of(place: _Place) -> int:
 
 
 def step_spread(intervals: Sequence[tuple[float, int]]) -> Spread | None:
-    """Spread of step seconds from intervals between lines; None if there are no intervals.
+    """Computes the spread of step times from the intervals between lines; None if there are no intervals.
 
-    The spread of the mean of k steps is 1 / sqrt(k) of the spread of single steps.
+    The standard deviation of the mean time of k steps is 1 / sqrt(k) of that of single steps.
 
     Args:
-        intervals: Seconds a step and number of steps of each interval.
+        intervals: Seconds per step and number of steps of each interval between two lines, in order.
     """
     selected = list(intervals)
     if len(selected) > _ENOUGH_INTERVALS:
@@ -392,7 +414,15 @@ def step_spread(intervals: Sequence[tuple[float, int]]) -> Spread | None:
 
 
 def timing_of_all(step: Spread, configuration: Configuration, cluster: Cluster) -> RankTiming:
-    """The step time of a script as the computing time of all its ranks: it reports no parts of a step."""
+    """Returns the step time of a script as the computing time of all its ranks.
+
+    The times of the parts of a step are unknown, since a script does not report them.
+
+    Args:
+        step: Spread of the step times, seconds.
+        configuration: The configuration that the script trained.
+        cluster: The cluster on which it ran.
+    """
     devices = cluster.devices_per_node
     nothing = Spread(median=0.0, p10=0.0, p90=0.0, mean=0.0, std=0.0, count=0)
     return RankTiming(
