@@ -1,4 +1,4 @@
-"""Write times of lines that a buffered writer held back and wrote as one block, as to a CSV file."""
+"""Estimates when the script produced lines that a buffered writer wrote as one block, as to a CSV file."""
 
 from __future__ import annotations
 
@@ -10,23 +10,24 @@ from tuner.probes.commands.progress_line import ScriptLine
 
 #: Lines whose times differ by less than this were read at once, seconds.
 _SAME_SECONDS = 0.004
-#: Lines that have a noted time were written this long before it at most, seconds.
+#: Longest time over which the lines of any block but the first of a read are spread, seconds.
 _LONGEST_BLOCK = 0.1
-#: A first block with this many positions shows that the writer is buffered.
+#: If the first block has this many positions, the writer is assumed to be buffered.
 _FEWEST_POSITIONS = 3
-#: A start-up is recognized if it is longer than this share of the time until the first block, and than these
-#: seconds.
+#: A start-up is recognized only if it is longer than this share of the time until the first block, and longer
+#: than these seconds.
 _LEAST_SHARE, _LEAST_SECONDS = 0.05, 0.1
 
 
 def spread_block(lines: Sequence[ScriptLine], since: float) -> list[ScriptLine]:
     """Estimates when each of the lines that were read at once was written.
 
-    Lines with a time of their own keep it. The others were written since the last read: if they name several
-    positions, they are spread over that time in proportion to these.
+    Lines that report when they were written are not changed. Other lines were written since the last read. If
+    they have several positions, their times are spread over the time since the last read, in proportion to
+    the positions.
 
     Args:
-        lines: In order.
+        lines: The lines, in order.
         since: The prober's clock at the last read, seconds.
     """
     spread: list[ScriptLine] = []
@@ -62,12 +63,13 @@ class _Block:
 
 
 class FirstBlock:
-    """Separates the start-up of a run from its first block of lines, by the pace of the second block.
+    """Finds when training began before the first block of lines, by the training speed after that block.
 
-    Until the second block comes, the lines of the first are spread over the whole time since the start.
+    Until the second block comes, the lines of the first block are spread over the whole time since the start
+    of the script, which includes the start-up.
 
     Args:
-        is_fresh: Whether the run begins with the script, so that positions count from 0.
+        is_fresh: Whether the script starts the run, instead of resuming it, so that positions count from 0.
     """
 
     def __init__(self, *, is_fresh: bool) -> None:
@@ -76,19 +78,22 @@ class FirstBlock:
 
     @property
     def awaits_pace(self) -> bool:
-        """Whether only the next block will show how fast the script trains."""
+        """Whether the next block is needed to know how fast the script trains."""
         return self._first is not None and not self._is_over
 
     def retimed(
         self, stored: Sequence[ScriptLine], new: Sequence[ScriptLine], begin: float, end: float
     ) -> list[ScriptLine] | None:
-        """All lines of the slice, once new lines show when the first block began; None if nothing changes.
+        """Corrects the times of the first block once the second block shows how long the start-up took.
 
         Args:
             stored: All lines of the slice, including the new ones.
             new: The lines that were read now.
-            begin: The prober's clock at the read before, or at the start of the script, seconds.
+            begin: The prober's clock at the previous read, or at the start of the script, seconds.
             end: The prober's clock now, seconds.
+
+        Returns:
+            All lines of the slice with corrected times; None if no time changes.
         """
         positions = [position for line in new if (position := _position(line)) is not None]
         if self._is_over or not positions:
@@ -114,7 +119,12 @@ class FirstBlock:
 
 
 def _position(line: ScriptLine, *, or_epoch: bool = False) -> float | None:
-    """Samples or steps since the run began, or else the epoch; None if the line names no such position."""
+    """Returns the samples, or else the steps, or else the epoch that a line reports; None if it has none.
+
+    Args:
+        line: The line.
+        or_epoch: Whether the epoch may be returned.
+    """
     if line.event != "progress":
         return None
     numbers = (line.samples, line.step, line.epoch if or_epoch else None)

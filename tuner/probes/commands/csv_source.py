@@ -1,4 +1,4 @@
-"""Metric source that reads rows of CSV files, also if their names change from run to run."""
+"""Metric source that reads rows of CSV files, even if the names of the files change from run to run."""
 
 from __future__ import annotations
 
@@ -12,23 +12,24 @@ from typing import Any
 from tuner.probes.commands.metric_source import MetricSource, SourceContext, shown
 from tuner.probes.commands.progress_line import LineForm, ScriptLine
 
-#: A rewritten file starts with the rows of an earlier run if at least this many are the same.
+#: The first rows of a rewritten file belong to an earlier run if at least this many of them are unchanged.
 _FEWEST_OLD_ROWS = 2
-#: Numbers in a path as the job states it, such as that of `version_0`.
+#: Matches a number in a path of the job file, such as the 0 of `version_0`.
 _DIGITS = re.compile(r"\d+")
 
 
 class CsvSource(MetricSource):
-    """Rows of CSV files that grow or are rewritten.
+    """Reads rows of CSV files that the script appends to or rewrites.
 
-    Rows from before the slice belong to another run or an earlier slice and are skipped. A path may be a
-    pattern (`version_*/metrics.csv`). If the file of a plain path does not change, but one does whose name
-    differs only in a number (`version_1` instead of `version_0`), that file is read.
+    - Rows that existed before the slice belong to another run or an earlier slice, and are skipped.
+    - A path may be a pattern, such as `version_*/metrics.csv`.
+    - If the file at a path does not change, but a file whose path differs only in a number does (`version_1`
+      instead of `version_0`), that other file is read.
 
     Args:
-        form: The names of columns.
-        paths: Files or patterns of files; may not exist yet.
-        siblings: Patterns of files whose names differ from these paths only in numbers.
+        form: Names of the columns.
+        paths: Files or patterns of files; the files need not exist yet.
+        siblings: Patterns of files whose paths differ from `paths` only in numbers.
     """
 
     is_buffered = True
@@ -69,7 +70,7 @@ class CsvSource(MetricSource):
         return found
 
     def _find_siblings(self) -> None:
-        """Follows a file whose number changed."""
+        """Adds files that have changed and whose paths differ from the stated paths only in a number."""
         for path in _matching(self._sibling_patterns):
             if path in self._files or _stat_of(path) == self._siblings.get(path):
                 continue
@@ -81,7 +82,7 @@ class CsvSource(MetricSource):
 
 
 class _CsvFile:
-    """One file and the rows that were read from it."""
+    """A CSV file and the rows that were read from it so far."""
 
     def __init__(self, path: Path, warn: Callable[[str], None], *, skip: bool) -> None:
         self.path, self._warn = path, warn
@@ -93,12 +94,16 @@ class _CsvFile:
 
     @property
     def changed_at(self) -> int:
-        """Time of the last change, nanoseconds; 0 if the file is gone."""
+        """Time of the last change of the file, nanoseconds; 0 if the file does not exist."""
         stat = _stat_of(self.path)
         return 0 if stat is None else stat[1]
 
     def new_rows(self, *, has_ended: bool) -> list[dict[str, Any]]:
-        """The rows that came since the last call."""
+        """Returns the rows that were added since the last call.
+
+        Args:
+            has_ended: Whether the script has ended, so that the last row is complete even without a newline.
+        """
         stat = _stat_of(self.path)
         if stat == self._stat and not has_ended:
             return []
@@ -116,7 +121,7 @@ class _CsvFile:
         return new
 
     def _is_being_rewritten(self, rows: list[dict[str, Any]]) -> bool:
-        """Whether a writer that rewrites the whole file has not finished yet."""
+        """Whether the script is rewriting the whole file and has not written all of its old rows yet."""
         return not rows or (len(self._last) > len(self._old) and _are_same(self._last, rows))
 
     def _rows(self, *, has_ended: bool) -> list[dict[str, Any]]:
@@ -134,7 +139,7 @@ class _CsvFile:
                     continue  # a script that resumes may write its header again
                 found.append({str(key).strip(): value for key, value in row.items() if key is not None})
         except csv.Error as error:
-            # The reader cannot continue after a field that is too long for it.
+            # The reader of the csv module cannot continue after this error, such as a field that is too long.
             words = f"what follows line {rows.line_num} of {self.path} is not a row of CSV: {error}"
             if words not in self._warned:
                 self._warned.add(words)
@@ -143,7 +148,7 @@ class _CsvFile:
 
 
 def _are_same(rows: list[dict[str, Any]], others: list[dict[str, Any]]) -> bool:
-    """Whether two lists of rows have the same beginning; columns that were added may be empty."""
+    """Whether two lists of rows are the same up to the end of the shorter one; empty fields are ignored."""
     return all(_filled(a) == _filled(b) for a, b in zip(rows, others, strict=False))
 
 
@@ -152,7 +157,7 @@ def _filled(row: dict[str, Any]) -> dict[str, Any]:
 
 
 def _matching(patterns: Sequence[str]) -> list[Path]:
-    """The files that match any of some patterns, each once."""
+    """Returns the files that match any of the patterns, each file once; a plain path is always returned."""
     found: dict[Path, None] = {}
     for pattern in patterns:
         names = glob.glob(pattern, recursive=True) if glob.has_magic(pattern) else [pattern]  # noqa: PTH207

@@ -1,4 +1,7 @@
-"""Epochs done at a line that names an epoch and no step, however the script counts its epochs."""
+"""Computes the number of epochs done at a line that reports an epoch but no step.
+
+Scripts count epochs from 0 or from 1, and print an epoch when it begins or when it ends.
+"""
 
 from __future__ import annotations
 
@@ -8,33 +11,33 @@ from dataclasses import replace
 from tuner.probes.commands.progress_line import ScriptLine
 from tuner.probes.commands.script_habits import ScriptHabits
 
-#: A first report of epoch 0 is of the untrained model if it took less than this share of the time to the
-#: next.
+#: A first report of epoch 0 is of the untrained model if it came after less than this share of the time
+#: between the first and the second report.
 _UNTRAINED_SHARE = 0.8
-#: Values of an epoch belong to one report if they are closer than this, in seconds or as a share of the time
-#: since the start.
+#: Several values of an epoch belong to one report if the time between them is less than these seconds, or
+#: less than this share of the time since the start of the script.
 _ONE_REPORT_SECONDS, _ONE_REPORT_SHARE = 0.05, 0.02
 
-#: A line, the epochs done at it, and the line whose time counts for it.
+#: A line, the number of epochs done at this line, and the line whose time is used for it.
 AtEpoch = tuple[ScriptLine, float, ScriptLine]
 
 
 class EpochLines:
-    """Counts the epochs done at each line.
+    """Computes the number of epochs done at each line.
 
-    A script may count from 0 or from 1, print an epoch as it begins or as it ends, and print scores once at
-    its end or many times before. The first lines are read in the most common way, and again if later lines
-    show another way.
+    A script may count from 0 or from 1, print an epoch when it begins or when it ends, and print scores once
+    per epoch or many times. The first lines are read in the most common way. If later lines show another way,
+    the first lines are read again.
 
     Args:
-        habits: What is known of the script; gets what the lines show.
-        started_at: When the script was started, seconds on the prober's clock.
-        is_fresh: Whether the run begins with it.
+        habits: Facts about how the script reports; the facts found are added to them.
+        started_at: The prober's clock when the script was started, seconds.
+        is_fresh: Whether the script starts the run, instead of resuming it.
     """
 
     def __init__(self, habits: ScriptHabits, *, started_at: float, is_fresh: bool) -> None:
         self._habits, self._started_at, self._is_fresh = habits, started_at, is_fresh
-        #: The last epoch that a line named; None before, and if epochs are fractions.
+        #: The last epoch that a line reported; None if there is none yet, or if epochs are fractions.
         self.current: float | None = None
         self._base: int | None = habits.first_epoch
         self._announced: ScriptLine | None = None
@@ -44,14 +47,14 @@ class EpochLines:
 
     @property
     def is_settled(self) -> bool:
-        """Whether no later line can change how the lines before are read."""
+        """Whether no later line can change how the earlier lines are read."""
         habits = self._habits
         if self.current is None:
             return True
         return habits.many_lines_an_epoch is not None and self._base is not None
 
     def is_fraction(self, line: ScriptLine) -> bool:
-        """Whether the script reports fractions of epochs, as this line or one before shows."""
+        """Whether the script reports fractions of epochs, according to this line or an earlier line."""
         assert line.epoch is not None
         habits = self._habits
         if line.epoch != math.floor(line.epoch) and not habits.epochs_are_fractions:
@@ -60,16 +63,27 @@ class EpochLines:
         return bool(habits.epochs_are_fractions)
 
     def begin_process(self) -> None:
-        """The next lines come from another process."""
+        """Prepares for the lines of another process."""
         self.current, self._announced, self._values = None, None, []
         self._num_epochs = self._num_announced = 0
 
     def done(self, epoch: float) -> float:
-        """Epochs done at the end of an epoch."""
+        """Returns the number of epochs done at the end of an epoch.
+
+        Args:
+            epoch: The epoch, as the script counts.
+        """
         return epoch - (1 if self._base is None else self._base) + 1
 
     def add(self, line: ScriptLine, epoch: float) -> list[AtEpoch]:
-        """The lines whose epochs are known now; the new one may have to wait for the next."""
+        """Adds a line; returns the lines for which the number of epochs done is known now.
+
+        The new line may be returned by a later call, once the next line shows whether its epoch has ended.
+
+        Args:
+            line: The line.
+            epoch: The epoch that the line, or the last line with an epoch, reports.
+        """
         found: list[AtEpoch] = []
         if self.current is None or epoch > self.current:
             if self.current is not None:
@@ -85,7 +99,10 @@ class EpochLines:
         return found + self._score(line, epoch)
 
     def close(self) -> list[AtEpoch]:
-        """The lines that waited, after the script has ended by itself: its last epoch is complete."""
+        """Returns the lines of the last epoch that were not returned, after the script has ended by itself.
+
+        The last epoch of such a script is complete.
+        """
         if not self._habits.many_lines_an_epoch or not self._values or self.current is None:
             return []
         return [(self._values[-1], self.done(self.current), self._values[-1])]
@@ -109,7 +126,14 @@ class EpochLines:
         self._habits.say("the script counts its epochs from 0: its epoch 0 is the first")
 
     def _next_epoch(self, line: ScriptLine, epoch: float) -> list[AtEpoch]:
-        """The line that ends an epoch, now that a line names the next one."""
+        """Returns the last line of the current epoch, now that a line reports the next epoch.
+
+        The list is empty if that line was already returned.
+
+        Args:
+            line: The line that reports the next epoch.
+            epoch: The next epoch.
+        """
         habits, found = self._habits, list[AtEpoch]()
         values = self._values
         if habits.first_epoch is None and self._is_fresh and self._num_epochs == 1 and values:
@@ -140,7 +164,7 @@ class EpochLines:
     def _announce(self, line: ScriptLine, epoch: float) -> list[AtEpoch]:
         self._num_announced += 1
         if self._announced is not None or self._values:
-            return []  # its place in the epoch is unknown
+            return []  # whether the epoch begins or ends with this line is unknown
         self._announced = line
         if self._habits.epoch_line_comes_first is False:
             return [(line, self.done(epoch), line)]

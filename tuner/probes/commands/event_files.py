@@ -11,14 +11,14 @@ from tuner.probes.commands.progress_line import LineForm, ScriptLine
 
 
 class EventFileSource(MetricSource):
-    """Scalars of the event files in a folder and its subfolders.
+    """Reads scalars from the event files in a folder and its subfolders.
 
-    The step of a scalar is the optimizer step; its time is when the event was written.
+    The step of a scalar is read as the optimizer step, and its wall time as the time of the report.
 
     Args:
-        form: The tags of the metric, and of samples and seconds if they are logged.
-        folder: The folder; may not exist yet.
-        read_every: Seconds between two reads.
+        form: Tags of the scalars: the metric, and samples and seconds if the script logs them.
+        folder: The folder, which need not exist yet.
+        read_every: Shortest time between two reads, seconds.
     """
 
     def __init__(self, form: LineForm, folder: Path, *, read_every: float = 0.5) -> None:

@@ -1,4 +1,4 @@
-"""Classifies failures of a command by the exit codes of its processes and the last error in its output."""
+"""Classifies the failure of a command by the exit codes of its processes and the last error they printed."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from tuner.job import Job
 from tuner.launchers import JobStatus, RankFailure
 
 _LAST_LINES = 20
-#: Characters at the end of an output that are searched for its last error.
+#: Number of characters at the end of a process's output that are searched for the last error.
 _SEARCHED_CHARACTERS = 2**16
-#: Lines at the end of an output without a traceback that are searched for an error.
+#: Number of lines at the end of the output that are searched for an error if there is no traceback.
 _ERROR_LINES = 3
 _SHOWN_CHARACTERS = 200
 #: Exit codes of processes that got SIGKILL and SIGTERM, directly and through a shell.
@@ -26,24 +26,24 @@ class FailureKind(StrEnum):
 
     OUT_OF_MEMORY = "out of memory"
     PORT_IN_USE = "port in use"
-    """A fault of the infrastructure: the same command may succeed a moment later."""
+    """A network port was in use: the same command may succeed a moment later."""
     CHECKPOINT = "checkpoint"
-    """The script was asked to resume and failed before it trained any further."""
+    """The script was asked to resume and failed before it did another training step."""
     RESUME_REFUSED = "resume refused"
-    """The script refuses to start in a folder that it used before, or refuses to resume."""
+    """The script refuses to resume, or to start in a folder with files of an earlier run."""
     CONFIGURATION = "configuration"
     """Any other failure: the same command would fail again."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Failure:
-    """How a command failed.
+    """The failure of a command.
 
     Args:
-        kind: The class of the failure.
-        error: The line of the output that names the error.
-        words: Exit codes and the last output, several lines.
-        identity: The whole error and the line of the script that raised it; equal failures have the same.
+        kind: Class of the failure.
+        error: The line of the output with the error message.
+        words: Exit codes and the last lines of output, for the user.
+        identity: The whole error and the line of the script that raised it, to recognize the same failure.
     """
 
     kind: FailureKind
@@ -74,24 +74,24 @@ _REFUSED = re.compile(
     r"|(unrecognized|unknown|unexpected) (argument|option|flag)|no such option",
     re.IGNORECASE,
 )
-#: Errors that no other configuration avoids: a file or module is missing, or the command line is wrong.
+#: Errors that occur with every configuration: a file or module is missing, or the command line is wrong.
 _BROKEN = re.compile(
     r"FileNotFoundError|ModuleNotFoundError|No such file|unrecognized arguments|command not found"
 )
 _FRAME = re.compile(r'File "[^"]+", line \d+')
-#: Errors of a process that lost its peer; the error of the peer is the cause.
+#: Errors of a process whose connection to another process broke; the error of the other process is the cause.
 _PEER_LOST = re.compile(
     r"connection (was )?(closed|reset|refused|aborted)|broken pipe|remote process exited|\bpeer\b"
     r"|DistBackendError|SIGTERM|Socket Timeout",
     re.IGNORECASE,
 )
-#: Errors of a program that started the script; the error of the script comes before.
+#: Errors of programs that start the script, such as torchrun; the script has printed its own error earlier.
 _OF_WRAPPER = re.compile(r"\b(ChildFailedError|CalledProcessError|SignalException)\b")
 #: Errors without a traceback, such as `train.py: error: unrecognized arguments`.
 _OWN_ERROR = re.compile(r"^(\[\S+\]:?\s?)?(\S+: )?(error|fatal|[A-Z]\w*(Error|Exception)): ", re.IGNORECASE)
 _TRACEBACK = re.compile(r"^.*Traceback \(most recent call last\):", re.MULTILINE)
 _CAUSED = re.compile(r"the direct cause of the following exception", re.IGNORECASE)
-#: The first line after the frames of a traceback: the name of the exception, maybe after a prefix of a rank.
+#: The first line after the frames of a traceback: the name of the exception, maybe after the name of a rank.
 _EXCEPTION = re.compile(r"^(\[\S+\]:?\s?|\S+: )?[A-Za-z_][\w.]*(:|$)", re.MULTILINE)
 _ERROR_LINE = re.compile(
     r"error|exception|fatal|failed|panic|killed|bad_alloc|exhausted|memory|\boom\b|in use", re.IGNORECASE
@@ -104,21 +104,22 @@ def classify(
 ) -> Failure:
     """Classifies the failure of a job.
 
-    Only the last error counts: the script may have survived earlier messages about memory. A process that got
-    SIGKILL, but not from Paceline, was most likely out of memory.
+    Only the last error in the output counts, since the script may have handled earlier errors about memory. A
+    process that was killed by SIGKILL, but not by Paceline, was most likely out of memory.
 
     Args:
-        status: The status of the job.
-        logs: The output of each process, by node or rank.
-        job: The job file.
-        resumed: Whether the script was asked to resume and failed before it trained any further.
-        used: Whether its folders were used before and it failed before it trained any further.
+        status: Status of the job, which has failed.
+        logs: Maps each node or rank to the output of its process.
+        job: The job.
+        resumed: Whether the script was asked to resume and failed before it did another training step.
+        used: Whether earlier jobs wrote to the same folders and the script failed before it did another
+            training step.
     """
     words = failure_words(status, logs, job)
     failed = _culprit(status, logs)
     printed = "" if failed is None else logs.get(failed.rank, "") or failed.reason
     text = last_error(printed or "\n".join(logs.values()))
-    if failed is None or failed.exit_code is None:  # the message of the scheduler backend counts too
+    if failed is None or failed.exit_code is None:  # the scheduler's own message is searched, too
         text = "\n".join(filter(None, (status.detail, failed.reason if failed else "", text)))
     error = _shown(text)
     if _MEMORY.search(text):
@@ -136,12 +137,12 @@ def classify(
 
 
 def failure_words(status: JobStatus, logs: Mapping[int, str], job: Job) -> str:
-    """Describes the process that failed first, with its exit code and last output, and how the others ended.
+    """Describes the process that failed first, with its exit code and last output, and all other failures.
 
     Args:
-        status: The status of the job.
-        logs: The output of each process, by node or rank.
-        job: The job file.
+        status: Status of the job, which has failed.
+        logs: Maps each node or rank to the output of its process.
+        job: The job.
     """
     if not status.failures:
         tail = _tail(next(iter(logs.values()), ""))
@@ -159,10 +160,11 @@ def failure_words(status: JobStatus, logs: Mapping[int, str], job: Job) -> str:
 
 
 def last_error(text: str) -> str:
-    """The last error in an output and the lines after it; empty if there is none.
+    """Returns the last error in the output of a process; empty if nothing was printed.
 
-    Of chained exceptions this is the last one with its direct cause. An error of a program that started the
-    script (torchrun, accelerate), or an error about a lost rank, counts only if there is no other.
+    If exceptions are chained, this is the last exception together with its direct causes. An error of a
+    program that starts the script (torchrun, accelerate), or an error about a lost rank, is returned only if
+    there is no other error.
 
     Args:
         text: The output of one process.
@@ -180,7 +182,7 @@ def last_error(text: str) -> str:
         found -= 1
     only = _without_frames(blocks[0])
     if found == 0 and _OF_WRAPPER.search(only) and not _KILLED_WORDS.search(only):
-        # The script printed no traceback: the message of its parser is before that of the wrapper.
+        # The script printed its error without a traceback, before the traceback of the wrapping program.
         named = [line for line in text[: starts[0]].splitlines() if _OWN_ERROR.match(line)]
         if named:
             return named[-1]
@@ -192,7 +194,7 @@ def last_error(text: str) -> str:
 
 
 def _culprit(status: JobStatus, logs: Mapping[int, str]) -> RankFailure | None:
-    """The process whose failure ended the job: the others are killed, or fail since they lost it."""
+    """Returns the process whose failure caused the others: these were killed or lost their connection."""
     failures = status.failures
     for failure in failures:
         if failure.exit_code in (*_KILLED, *_ASKED):
@@ -205,7 +207,7 @@ def _culprit(status: JobStatus, logs: Mapping[int, str]) -> RankFailure | None:
 
 
 def _without_frames(block: str) -> str:
-    """The exception and its message at the end of a traceback."""
+    """Returns the exception and its message from a traceback, without the frames."""
     _, _, after = block.partition("\n")
     match = _EXCEPTION.search(after)
     return after[match.start() :].strip() if match else after.strip()
@@ -223,7 +225,7 @@ def _last_error_line(text: str) -> str:
 
 
 def _shown(text: str) -> str:
-    """The line that names the error."""
+    """Returns the line of an error that describes it best, shortened."""
     lines = [line.strip() for line in text.splitlines() if line.strip()]
     named = [
         line for line in lines if any(words.search(line) for words in (_MEMORY, _PORT, _REFUSED, _BROKEN))

@@ -1,4 +1,4 @@
-"""What a slice has read of its script so far, in examples and warnings for the user."""
+"""Collects examples of the lines that a slice has read, and warnings about lines that were not read."""
 
 from __future__ import annotations
 
@@ -11,31 +11,33 @@ from tuner.probes.commands.positions import Ignored
 from tuner.probes.commands.progress_line import ScriptLine
 from tuner.probes.commands.script_habits import ScriptHabits
 
-#: Examples of lines with a value, and of lines without, and their longest text.
+#: Number of example lines with a value, and of those without a value; largest length of an example.
 _MOST_EXAMPLES, _LONGEST_EXAMPLE = 2, 160
-#: Printed lines that are shown if no line was read.
+#: Number of the last printed lines that are shown if no line was read.
 _MOST_PRINTED = 5
 _NUMBER = re.compile(r"\d+([.,]\d+)?")
-#: Unread lines that look like scores before the first score, from which on the user is warned.
+#: The user is warned if there are this many unread lines that look like scores, and no score was read yet.
 _MANY_UNMATCHED = 3
-#: A script that reports its position may score for the first time after an epoch, and a little longer.
+#: A script that reports steps or samples is expected to score within this many epochs.
 _FIRST_SCORE_EPOCHS = 1.1
 
 
 @dataclass(kw_only=True)
 class Heard:
-    """What a slice has read of its script so far.
+    """Examples and counts of the lines that a slice has read so far.
 
     Args:
-        matched: The first lines that were read, with what was read from each.
-        unmatched: Lines that look like scores and were not read.
-        printed: The last lines that the script printed, one of each kind, while no line was read.
-        num_lines: Lines with progress that were read.
-        num_scores: Those of them with a value.
-        has_steps: Whether they name steps, samples or fractions of epochs.
-        unread_clock: A line whose time cannot be read; empty if there is none.
-        first_output_at: The prober's clock when the script first printed or reported, seconds; None before.
-        first_samples: Samples at the first report of progress; None before.
+        matched: Maps each of the first lines that were read to the numbers that were read from it.
+        unmatched: Lines that look like scores but do not match the job file.
+        printed: If no line was read, the last lines that the script printed. Of several lines that differ
+            only in their numbers, only the newest is included.
+        num_lines: Number of progress lines read.
+        num_scores: Number of progress lines with a value.
+        has_steps: Whether any line has steps, samples or a fraction of an epoch.
+        unread_clock: A line whose clock cannot be parsed; empty if there is none.
+        first_output_at: The prober's clock when the script first printed or reported anything, seconds; None
+            if it has not.
+        first_samples: Number of samples at the first progress line; None if there is none.
     """
 
     matched: dict[str, str] = field(default_factory=dict)
@@ -49,7 +51,12 @@ class Heard:
     unread_clock: str = ""
 
     def add(self, lines: Sequence[ScriptLine], habits: ScriptHabits) -> None:
-        """Counts new lines and stores the first ones with and without a value."""
+        """Counts new lines and stores the first ones as examples.
+
+        Args:
+            lines: The new lines.
+            habits: Facts about the script; stores that a line or a score was read.
+        """
         for line in lines:
             if line.event != "progress":
                 continue
@@ -66,7 +73,7 @@ class Heard:
 
 
 def last_kinds(text: str) -> tuple[str, ...]:
-    """The last lines of a text in order; of lines that differ only in their numbers, the newest."""
+    """Returns the last lines of a text in order; of lines that differ only in numbers, only the newest."""
     found: dict[str, str] = {}
     for line in reversed(text.splitlines()):
         kind = _NUMBER.sub("#", line).strip()
@@ -83,7 +90,12 @@ def _fields(line: ScriptLine) -> str:
 
 
 def source_remarks(source: MetricSource | None, *, has_score: bool) -> Iterator[str]:
-    """What a source noticed, what looks like a score if none was read, and what was skipped."""
+    """Yields sentences for the user about a metric source, and about lines that were skipped or not matched.
+
+    Args:
+        source: The metric source; None if no job was started.
+        has_score: Whether any score was read.
+    """
     if source is None:
         return
     yield from source.remarks
@@ -97,20 +109,20 @@ def source_remarks(source: MetricSource | None, *, has_score: bool) -> Iterator[
 def unmatched_warning(
     source: MetricSource | None, habits: ScriptHabits, *, samples: int, epoch_samples: int | None
 ) -> str:
-    """Warns during a slice that lines look like scores while no run has shown a score yet.
+    """Returns a warning if unread lines look like scores and no run of the study has reported a score yet.
 
-    The sentence is the same for all slices of a study, so that it is shown once.
+    The warning is the same for all slices of a study, so that it is shown only once.
 
     Args:
-        source: What the slice reads.
-        habits: What is known of how the script reports; stores the sentence.
-        samples: Samples that the run has seen, as far as its position was read.
-        epoch_samples: Samples of an epoch; None if the job does not state them.
+        source: Metric source of the slice; None if no job was started.
+        habits: Facts about the script; the warning is stored there.
+        samples: Number of samples that the run has processed; 0 if no position was read.
+        epoch_samples: Number of samples per epoch; None if the job file does not state it.
 
     Returns:
-        The sentence; empty if there is nothing to warn of.
+        A sentence for the user; empty if there is no reason for a warning.
     """
-    # What earlier slices printed may have been fixed since.
+    # The user may have corrected the job file since earlier slices.
     if habits.has_scored or source is None or not source.num_unmatched:
         return ""
     # A script that reports its steps may score only at the end of its first epoch.
@@ -125,7 +137,11 @@ def unmatched_warning(
 
 
 def ignored_remarks(ignored: Mapping[str, Ignored]) -> Iterator[str]:
-    """One sentence with an example for each reason why lines were left out."""
+    """Yields one sentence with an example for each reason for which lines were ignored.
+
+    Args:
+        ignored: Maps a reason to the lines that were ignored for it.
+    """
     for reason, entry in ignored.items():
         example = f", such as {entry.example[:_LONGEST_EXAMPLE]!r}" if entry.example else ""
         yield f"{_lines(entry.count)} left out: {reason}{example}"

@@ -14,12 +14,12 @@ from tuner.probes.commands.progress_line import LineForm, ScriptLine, noise_stat
 
 
 class JsonSource(MetricSource):
-    """Lines of JSON in a file that grows.
+    """Reads lines of JSON from a file to which the script appends.
 
     Args:
-        form: The names of fields.
-        path: The file; may not exist yet.
-        skip: Whether to skip existing content, which another run wrote.
+        form: Names of the fields.
+        path: The file, which need not exist yet.
+        skip: Whether to skip the existing content of the file, because another run wrote it.
     """
 
     def __init__(self, form: LineForm, path: Path, *, skip: bool = False) -> None:
@@ -60,7 +60,7 @@ class JsonSource(MetricSource):
 
     def _line(self, fields: Mapping[str, Any], seen_at: float, text: str) -> ScriptLine:
         process = str(fields.get("process", ""))
-        # Only the client writes both; in other files `time` may be the seconds of a step.
+        # Only the client of Paceline writes both fields; in other files `time` may be the seconds of a step.
         time = _time(fields.get("time")) if process else None
         common: dict[str, Any] = {"seen_at": seen_at, "time": time, "process": process, "text": text}
         event = fields.get("event")
@@ -80,11 +80,11 @@ class JsonSource(MetricSource):
 
 
 class GrowingText:
-    """The lines of a file that another process appends to.
+    """Reads new lines from a file to which another process appends.
 
     Args:
-        path: The file; may not exist yet.
-        skip: Whether to skip existing content.
+        path: The file, which need not exist yet.
+        skip: Whether to skip the existing content of the file.
     """
 
     def __init__(self, path: Path, *, skip: bool = False) -> None:
@@ -93,7 +93,11 @@ class GrowingText:
         self._remainder = b""
 
     def take(self, *, has_ended: bool) -> Iterator[str]:
-        """Yields each new complete line, and the last line of a file that has ended."""
+        """Yields each line that was completed since the last call.
+
+        Args:
+            has_ended: Whether the writer has ended, so that the last line is complete even without a newline.
+        """
         try:
             if self.path.stat().st_size < self._offset:
                 self._offset, self._remainder = 0, b""
@@ -112,7 +116,7 @@ class GrowingText:
 
 
 def _time(said: object) -> float | None:
-    """The time as a number; None if it is not a finite number."""
+    """Returns a value of JSON as a float; None if it is not a finite number."""
     if isinstance(said, bool) or not isinstance(said, int | float):
         return None
     try:

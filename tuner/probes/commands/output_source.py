@@ -1,7 +1,7 @@
-"""Metric source that reads printed progress lines by regular expressions.
+"""Metric source that reads the printed output of a script by the regular expressions of the job file.
 
-Keras logs such as `Epoch 3/10 ... loss: 0.3 - acc: 0.9` are read here, by the patterns of
-`workload.metrics.pattern`; `tuner/drafting/line_patterns.py` has the patterns that `paceline init` suggests.
+For example, it reads the Keras line `Epoch 3/10 ... loss: 0.3 - acc: 0.9` by `workload.metrics.pattern`. The
+patterns that `paceline init` suggests are in `tuner/drafting/line_patterns.py`.
 """
 
 from __future__ import annotations
@@ -15,29 +15,29 @@ from tuner.launchers import LogFile, LogReader
 from tuner.probes.commands.metric_source import DISAGREE, MetricSource, SourceContext, shown
 from tuner.probes.commands.progress_line import ANSI, LineForm, ScriptLine
 
-#: Words in lines that are likely to hold a score.
+#: Words which show that a line probably has a score.
 _SCORE_WORDS = re.compile(
     r"(?<![a-z])(acc|accuracy|loss|score|auc|auroc|f1|metric|eval|val|valid|validation|test|error|err|perplexity"
     r"|ppl|bleu|rouge|iou|dice|precision|recall|reward|return|psnr|fid|wer|cer|map|mse|mae|rmse|top\d?)(?![a-z])",
     re.IGNORECASE,
 )
-#: What scripts print when they resume.
+#: Matches lines that scripts print when they resume from a checkpoint.
 _RESUMES = re.compile(
     r"\b(resum\w*|restor\w*|load(ed|ing)|continu\w*)\b.{0,60}\b(checkpoint|ckpt|weights|state|snapshot|epoch|step)s?\b"
     r"|\.(ckpt|pth?|safetensors|npz)\b.{0,40}\b(loaded|restored)\b",
     re.IGNORECASE,
 )
-#: Lines of a traceback.
+#: Matches lines of a traceback, which never have a score.
 _NO_SCORE = re.compile(r"\s*(File \"|Traceback |raise |\w*(Error|Exception|Warning)\b)")
 _NUMBER = re.compile(r"[-+]?\d+(?:[.,]\d+)?(?:[eE][-+]?\d+)?%?|\bnan\b|\binf\b", re.IGNORECASE)
-#: Bytes that one call reads at most, and a call after the script has ended.
+#: Largest number of bytes that one call reads while the script runs, and at once after it has ended.
 _MOST_BYTES, _MOST_BYTES_AT_END = 2**22, 2**26
-#: Newest positions with a value that are stored to compare the values of other ranks.
+#: Number of the newest values of the selected rank that are stored, to compare other ranks with them.
 _MOST_COMPARED = 200
-#: The user is told once another rank has this many matches and the rank that counts has none.
+#: The user is told if another rank has this many matching lines and the selected rank has none.
 _MANY_MATCHES = 3
 
-#: How launchers and scripts name the rank of a line if all ranks print into one stream.
+#: Matches the prefix with the rank that launchers and scripts add if all ranks print into one stream.
 _RANK_PREFIX = re.compile(
     r"^\s*\[default(\d+)\]:|[\[(<](?:global[ _]?)?rank[ =:_]*(\d+)[\])>:,]|^\s*\[1,(\d+)\]<std(?:out|err)>",
     re.IGNORECASE,
@@ -47,18 +47,21 @@ Key = tuple[float | None, float | None, float | None]
 
 
 class OutputSource(MetricSource):
-    """Matches of regular expressions in the output of the script.
+    """Reads the matches of regular expressions in the output of the script.
 
-    All matches of a line are read; a position and a value on one line are one report. Terminal colors are
-    removed. The output of one rank counts; the values of other ranks are only compared with it. Each rank has
-    a log of its own, or all ranks print into one, with prefixes such as `[rank1]:`.
+    - All matches in a line are read. If one match has the position and another the value, both are joined.
+    - Terminal colors are removed first.
+    - Only the output of the selected rank is used. The values of other ranks are compared with it, to warn
+      if they differ.
+    - Each rank may have its own log file, or all ranks may print into one log file with prefixes such as
+      `[rank1]:`.
 
     Args:
-        form: The names of fields, which are the names of the groups.
+        form: Names of the fields, which are the names of the groups in the regular expressions.
         patterns: The regular expressions.
-        log_files: Returns the log of each process that the launcher started, by node or rank.
-        rank: The rank whose output counts, or the node if there is one process a node.
-        read_every: Seconds between two reads.
+        log_files: Returns the log file of each process that the launcher started, by node or rank.
+        rank: The selected rank, or the selected node if the launcher starts one process per node.
+        read_every: Shortest time between two reads, seconds.
     """
 
     def __init__(
@@ -78,7 +81,7 @@ class OutputSource(MetricSource):
         self._least_lag = math.inf
         self._values: dict[Key, float] = {}
         self._num_matches: dict[int, int] = {}
-        #: Whether there is a single log, and whether its lines name their rank.
+        #: Whether there is a single log file, and whether its lines start with their rank.
         self._is_one_stream = self._names_ranks = False
 
     @classmethod
@@ -104,7 +107,8 @@ class OutputSource(MetricSource):
             lines = reader.read(limit, has_ended=has_ended)
             while has_ended and reader.num_unread:
                 lines += reader.read(limit, has_ended=True)
-            # The clock of a node differs from the prober's by the delay of its fastest line at most.
+            # Write times are by the clock of the node. Its difference to the prober's clock is estimated by
+            # the shortest delay of any line.
             for _, text, written_at in lines:
                 self._least_lag = min(self._least_lag, seen_at - written_at)
                 found += self._of_line(copy, text, written_at + self._least_lag)
@@ -141,10 +145,14 @@ class OutputSource(MetricSource):
         return []
 
     def _rank_of(self, copy: int, text: str) -> tuple[int, bool]:
-        """The rank that printed a line, and whether that rank counts.
+        """Returns the rank that printed a line, and whether it is the selected rank.
 
-        A single process may start all ranks, as torchrun does, and pass on what they print: then the line
-        itself may name its rank.
+        If a single process starts all ranks and prints their output, as torchrun does, the line may start
+        with the rank.
+
+        Args:
+            copy: The rank or node from whose log file the line was read.
+            text: The line.
         """
         named = _RANK_PREFIX.search(text) if self._is_one_stream else None
         if named is None:
@@ -154,7 +162,7 @@ class OutputSource(MetricSource):
         return rank, rank == self._rank
 
     def _add_if_like_score(self, text: str) -> None:
-        """Stores a line that looks like a score but does not match."""
+        """Counts a line that looks like a score but matches no pattern."""
         is_likely = _SCORE_WORDS.search(text) and _NUMBER.search(text) and not _NO_SCORE.match(text)
         if is_likely:
             self.add_unmatched(_NUMBER.sub("#", text), shown(text))
@@ -167,7 +175,12 @@ class OutputSource(MetricSource):
             del self._values[next(iter(self._values))]
 
     def _compare(self, copy: int, lines: Sequence[ScriptLine]) -> None:
-        """Compares the values of another rank with those of the rank that counts."""
+        """Compares the values of another rank with those of the selected rank at the same positions.
+
+        Args:
+            copy: The other rank.
+            lines: Lines of that rank.
+        """
         for line in lines:
             own = self._values.get(_key(line))
             if line.value is None or own is None or math.isclose(own, line.value, rel_tol=1e-6):
@@ -186,7 +199,11 @@ class OutputSource(MetricSource):
 
 
 def _joined(found: Sequence[Mapping[str, str | None]]) -> list[dict[str, str | None]]:
-    """The reports of a line: adjacent matches that do not repeat a field are one report."""
+    """Joins the matches in one line: adjacent matches with different fields become one report.
+
+    Args:
+        found: The groups of each match, by name, in order.
+    """
     reports: list[dict[str, str | None]] = []
     for groups in found:
         fields = {name: text for name, text in groups.items() if text is not None}

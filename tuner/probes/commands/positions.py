@@ -367,7 +367,7 @@ class Positions:
         return []
 
     def _after_resume(self) -> list[ProgressLine]:
-        """Decides whether a resumed script continues its count, counts from 0, or has started from scratch."""
+        """Decides whether a resumed script continues its count, counts from 0 or has started from scratch."""
         assert self._resumed is not None
         lines = self._resumed
         line, samples = lines[-1]

@@ -1,43 +1,45 @@
-"""Finds out what the clock that a script reports counts, and converts it to seconds of training."""
+"""Finds the unit and the origin of the clock that a script reports, and converts it to seconds."""
 
 from __future__ import annotations
 
 from tuner.probes.commands.script_habits import ClockKind, ScriptHabits
 
-#: Seconds of one unit, the most likely first.
+#: Maps the seconds in a unit of time to the name of the unit, the most likely unit first.
 _UNITS = {1.0: "seconds", 60.0: "minutes", 1e-3: "milliseconds", 3600.0: "hours"}
-#: Allowed ratio of a script's clock to the wall clock; below 1 if it leaves evaluation out.
+#: Allowed range of the ratio of a script's clock to the wall clock; the ratio is below 1 if the script does
+#: not count the time of evaluations.
 _LEAST_RATIO, _MOST_RATIO = 0.25, 1.12
-#: Wall-clock seconds after which a clock may be taken to count seconds.
+#: Wall-clock seconds after which a script's clock may be recognized as seconds.
 _LEAST_SECONDS = 0.2
-#: Intervals and wall-clock seconds after which it may be taken to count another unit. Lines that are read
-#: late follow each other too fast, as if the clock were in another unit.
+#: Number of intervals, and wall-clock seconds, after which a script's clock may be recognized as another
+#: unit. Fewer do not suffice, since lines that are read late seem to follow each other too fast.
 _SURE_INTERVALS, _SURE_SECONDS = 2, 1.0
-#: Intervals and wall-clock seconds after which a clock that fits no unit is refused.
+#: Number of intervals, and wall-clock seconds, after which a clock that fits no unit is ignored.
 _MOST_INTERVALS, _MOST_SECONDS = 4, 2.0
-#: Lines that are closer belong to one report, seconds.
+#: Lines that are less than this apart belong to one report, seconds.
 _SAME_SECONDS = 0.01
-#: Larger numbers are seconds since 1970.
+#: Larger values of a clock are seconds since 1970.
 _DATE = 1e8
 #: A clock is too coarse if its last digit is worth more than this share of the time between two reports.
 _COARSE_SHARE = 0.05
-#: A clock that is this many seconds ahead of the time since the start of the run began before the run.
+#: A clock that is this many seconds ahead of the time since the start of the run was already running before.
 _AHEAD_SECONDS = 1.0
-#: A clock that goes back by more seconds than this has passed midnight.
+#: Seconds of a day, and smallest decrease of a clock that means that it has passed midnight.
 _DAY_SECONDS, _LEAST_BACK_SECONDS = 86400.0, 43200.0
-#: Digits after the decimal point that are counted.
+#: Largest number of digits after the decimal point that are counted.
 _MOST_DIGITS = 6
 
 
 class ScriptClock:
     """Compares the clock that a script reports with the wall clock.
 
-    A reported clock is used once it agrees with the wall clock: as seconds, minutes, milliseconds or hours
-    since the beginning or since the last report, as a date or as the time of day. If its digits are too few
-    for the time between reports, the wall clock is used instead.
+    - A reported clock may be in seconds, minutes, milliseconds or hours, and may count from the beginning or
+      from the last report. It may also be a date or the time of day.
+    - It is used once one of these readings agrees with the wall clock.
+    - If the clock has too few digits for the time between reports, the wall clock is used instead.
 
     Args:
-        habits: What is known of the script; gets the kind of its clock.
+        habits: Facts about how the script reports; the kind and unit of its clock are added to them.
     """
 
     def __init__(self, habits: ScriptHabits) -> None:
@@ -54,15 +56,17 @@ class ScriptClock:
     def read(
         self, reported: float, wall: float, since_start: float | None = None
     ) -> tuple[float | None, float | None]:
-        """Converts a reported clock.
+        """Converts a reported clock to seconds.
 
         Args:
             reported: The number that the script reports.
-            wall: When it reported it, seconds on a steady clock.
+            wall: Time of the report, seconds on a steady clock.
             since_start: Wall-clock seconds since the run began; None if unknown.
 
         Returns:
-            Seconds since the run began, and seconds on the script's own steady clock; None where unknown.
+            Seconds since the run began, or None; and, if the script reports a date or the time of day,
+            seconds on a steady clock with an unknown origin, or None. Both are None while the kind of the
+            clock is unknown.
         """
         habits = self._habits
         if habits.clock is None:
@@ -123,7 +127,13 @@ class ScriptClock:
             )
 
     def _is_too_coarse(self, unit: float, went_on: float, passed: float) -> bool:
-        """Whether the wall clock agrees with this clock and has more digits."""
+        """Whether the script's clock agrees with the wall clock, but has too few digits to be used.
+
+        Args:
+            unit: Seconds in the unit that the clock is assumed to have.
+            went_on: Increase of the script's clock since the first report, in its unit.
+            passed: Wall-clock seconds since the first report.
+        """
         last_digit = unit * 10.0**-self._digits
         if last_digit <= _COARSE_SHARE * passed / self._num_intervals:
             return False
@@ -133,7 +143,13 @@ class ScriptClock:
         return since_beginning or of_each
 
     def _is_ahead(self, unit: float) -> bool:
-        """Whether the clock began before the run, as the time of day does; then only differences count."""
+        """Whether the clock was already running before the run, like the time of day.
+
+        Then only the differences between its values are used.
+
+        Args:
+            unit: Seconds in the unit that the clock is assumed to have.
+        """
         assert self._first is not None
         if self._since_start is None:
             return False
@@ -152,6 +168,6 @@ class ScriptClock:
 
 
 def _digits_of(number: float) -> int:
-    """Digits after the point."""
+    """Returns the number of digits after the decimal point, without trailing zeros."""
     digits = f"{number:.{_MOST_DIGITS}f}".rstrip("0").partition(".")[2]
     return len(digits)

@@ -1,4 +1,4 @@
-"""What is known of how a script reports, found in its first runs and used for all of them."""
+"""Facts about how a script reports, such as whether it counts epochs from 0; found in its first runs."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import BinaryIO, Literal
 from tuner.domain.checkpoints import write_atomically
 
 _FILE = "reading.json"
-#: Attributes of `ScriptHabits` that decide how a line is read.
+#: Attributes of `ScriptHabits` on which the reading of a line depends.
 _READING = (
     "first_epoch",
     "epochs_are_fractions",
@@ -26,37 +26,41 @@ _READING = (
     "clock_unit",
 )
 
-#: What a script's clock counts: since the run began, since the last report, or a date.
+#: Kind of a script's clock: time since the run began, time since the last report, a date or time of day, or
+#: "refused" if it agrees with no wall clock and is ignored.
 ClockKind = Literal["since the beginning", "since the last report", "date", "refused"]
 
 
 @dataclass(kw_only=True)
 class ScriptHabits:
-    """What the runs of a job have shown of how its script reports; None means unknown.
+    """Facts about how a job's script reports, found in all its runs; None means unknown.
 
     Args:
         first_epoch: The number that the script gives its first epoch, 0 or 1.
-        epochs_are_fractions: Whether it reports fractions of epochs, such as 0.25.
-        many_lines_an_epoch: Whether it reports scores many times under the same epoch.
-        epoch_line_comes_first: Whether a line with an epoch alone is printed as the epoch begins.
-        step_is_within_epoch: Whether steps count from 0 in each epoch.
-        epoch_samples: Samples of an epoch, as steps within epochs show; 0 if they were not needed.
-        value_comes_first: Whether scores on lines of their own belong to the position that follows.
-        scores_count_otherwise: Whether lines with scores count epochs or evaluations under the name of steps.
-        scores_end_epochs: Whether scores without a position come once, at the end of each epoch.
+        epochs_are_fractions: Whether the script reports fractions of epochs, such as 0.25.
+        many_lines_an_epoch: Whether the script reports several scores in each epoch.
+        epoch_line_comes_first: Whether a line with only an epoch is printed when that epoch begins, not when
+            it ends.
+        step_is_within_epoch: Whether the script counts steps from 0 in each epoch.
+        epoch_samples: Number of samples per epoch, computed from steps within epochs; 0 if the job file
+            states it or it is not needed.
+        value_comes_first: Whether the script prints a score on a separate line before its position.
+        scores_count_otherwise: Whether the step on lines with scores is a number of epochs or evaluations.
+        scores_end_epochs: Whether scores without a position belong to the end of the epoch.
         is_percent: Whether values are in percent while the target is a fraction.
-        clock: What the script's clock counts.
-        clock_unit: Seconds of one unit of that clock.
-        first_position: Samples at the first report of a fresh run.
-        first_scores: Samples and value of the first score of each fresh run.
-        last_score: The last score of the slice that ended last.
-        num_refused: Slices that were refused since their positions made no sense.
-        has_read: Whether any line of progress was read in any run.
+        clock: Kind of the clock that the script reports.
+        clock_unit: Seconds in the unit of that clock.
+        first_position: Number of samples at the first report of a run that started from scratch.
+        first_scores: For each run that started from scratch, the number of samples processed at its first
+            score and the value of that score.
+        last_score: The last score of the most recent slice.
+        num_refused: Number of slices whose reports could not be used (see `CommandSlice.refusal`).
+        has_read: Whether any progress line was read in any run.
         has_scored: Whether any score was read in any run.
-        start_failure: The last failure before a first report (`Failure.identity`); empty if there was none.
-        start_failure_of: The configuration that failed so.
-        unmatched_warning: A warning that lines look like scores and were not read; empty if there is none.
-        remarks: Sentences for the user on what was found.
+        start_failure: `Failure.identity` of the last failure before a first report; empty if there is none.
+        start_failure_of: Key of the configuration with that failure.
+        unmatched_warning: A warning that unread lines look like scores; empty if there is none.
+        remarks: Sentences for the user about these facts.
     """
 
     first_epoch: int | None = None
@@ -84,32 +88,39 @@ class ScriptHabits:
 
     @property
     def reading(self) -> tuple[object, ...]:
-        """Everything that decides how a line is read."""
+        """Values of all attributes on which the reading of a line depends."""
         return tuple(getattr(self, name) for name in _READING)
 
     def say(self, words: str, *, once: str | None = None) -> None:
-        """Adds a remark unless there is one like it.
+        """Adds a remark unless there already is a remark of the same kind.
 
         Args:
-            words: The sentence.
-            once: The beginning that remarks of the same kind share; the whole sentence if None.
+            words: The remark, a sentence for the user.
+            once: The first words of all remarks of this kind; None for the whole sentence.
         """
         if not any(remark.startswith(once or words) for remark in self.remarks):
             self.remarks.append(words)
 
     @classmethod
     def load(cls, folder: Path) -> ScriptHabits:
-        """Reads the habits that earlier slices stored in a study's folder; all unknown if there are none."""
+        """Reads the facts that earlier slices stored in a study's folder; all are unknown if there are none.
+
+        Args:
+            folder: Folder of the study's probes.
+        """
         try:
             return cls(**json.loads((folder / _FILE).read_text()))
         except (OSError, ValueError, TypeError):
             return cls()
 
     def save(self, folder: Path) -> None:
-        """Writes the habits for the next slices.
+        """Writes the facts to a study's folder, for later slices.
+
+        Args:
+            folder: Folder of the study's probes.
 
         Raises:
-            OSError: They cannot be written.
+            OSError: The file cannot be written.
         """
         text = json.dumps(asdict(self), indent=1).encode()
 

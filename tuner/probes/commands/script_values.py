@@ -1,4 +1,4 @@
-"""Converts the values that a script reports into the unit of the target: fractions or percent."""
+"""Converts the metric values that a script reports to the unit of the job's target: fraction or percent."""
 
 from __future__ import annotations
 
@@ -9,24 +9,24 @@ from tuner.job.sections import GoalSection
 from tuner.probes.commands.progress_line import ScriptLine
 from tuner.probes.commands.script_habits import ScriptHabits
 
-#: Parts of the names of metrics between 0 and 1, which many scripts print in percent.
+#: Parts of the names of metrics that are between 0 and 1 and that many scripts print in percent.
 _FRACTIONS = (
     "acc", "top1", "top5", "top_1", "top_5", "top-1", "top-5", "prec", "recall", "f1", "auc", "auroc", "iou",
     "dice", "map", "error_rate", "err",
 )  # fmt: skip
-#: NaN values at the beginning of a run that are skipped.
+#: Largest number of NaN values at the beginning of a run that are skipped.
 _MOST_UNDEFINED = 5
-#: After this many values, all at most 1 while the target is above 1, the user is told.
+#: The user is told if this many values in a row are between 0 and 1 while the target is above 1.
 _FEW = 3
 
 
 class ScriptValues:
-    """Converts reported values into the unit of the job's target.
+    """Converts reported metric values to the unit of the job's target.
 
     Args:
-        habits: What is known of the script; gets the unit.
-        goal: The job's goal.
-        was_finite: Whether earlier slices of the run saw a finite value.
+        habits: Facts about how the script reports; the unit of its values is added to them.
+        goal: The job's goal, with the metric and its target.
+        was_finite: Whether earlier slices of the run have reported a finite value.
     """
 
     def __init__(self, habits: ScriptHabits, goal: GoalSection, *, was_finite: bool) -> None:
@@ -43,10 +43,13 @@ class ScriptValues:
         self._num_small, self._num_read = 0, 0
 
     def read(self, line: ScriptLine) -> float:
-        """A line's value in the unit of the target.
+        """Returns the value of a line in the unit of the target.
+
+        Args:
+            line: A line with a value.
 
         Raises:
-            ValueError: It is outside of the metric's range, or NaN before any other value.
+            ValueError: The value is outside of the metric's range, or is NaN before the first finite value.
         """
         value = line.value
         assert value is not None

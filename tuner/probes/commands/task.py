@@ -1,4 +1,4 @@
-"""Prepares the command of a slice: its values, environment and folders, and where its reports are read."""
+"""Prepares the command of a slice: its variables, environment, folders, and the sources of its reports."""
 
 from __future__ import annotations
 
@@ -29,25 +29,28 @@ from tuner.probes.commands.run_clock import ReadPoint
 from tuner.probes.commands.script_habits import ScriptHabits
 from tuner.probes.slice_plan import CHECKPOINTS_FOLDER, SlicePlan
 
-#: Name of what the script saves to, in the folder that is copied when a run resumes as another probe.
+#: Name of the file or folder to which the script saves, in the folder that is copied when another probe
+#: resumes the run.
 CHECKPOINT_NAME = "checkpoint"
 SLICES_FOLDER = "slices"
-#: The client that scripts import. It is copied, so that nothing else of Paceline is on their path.
+#: The module that scripts import to report. A copy of it is put on their import path, so that they cannot
+#: import other modules of Paceline by accident.
 CLIENT_FILE = Path(__file__).resolve().parents[3] / "paceline_client.py"
-#: Programs that may restart a script from its checkpoint.
+#: Matches commands with a program that may restart the script from its checkpoint.
 _RESTARTS = re.compile(r"torchrun|torch\.distributed|accelerate\s+launch|max[_-]restarts|deepspeed|composer")
 
 
 @dataclass(frozen=True, kw_only=True)
 class CommandPlan:
-    """One attempt at a slice.
+    """Plan of one job of a slice; a slice needs another job if its job loses its nodes.
 
     Args:
-        plan: The slice.
-        known: The last known point of the run before.
-        folder: The folder of this attempt.
+        plan: Plan of the slice.
+        known: Training progress of the run before the slice.
+        folder: Folder of this job.
         resumes: Whether the script resumes from its checkpoint.
-        scored_samples: Samples of the last score before this attempt: only later scores are new.
+        scored_samples: Number of samples processed at the last score before this job; only later scores are
+            new.
     """
 
     plan: SlicePlan
@@ -58,21 +61,21 @@ class CommandPlan:
 
     @property
     def metrics_file(self) -> Path:
-        """The file for lines of JSON, `$PACELINE_METRICS`."""
+        """Path of the file to which the script writes its reports as lines of JSON, `$PACELINE_METRICS`."""
         return self.folder / "metrics.jsonl"
 
     @property
     def stop_file(self) -> Path:
-        """The file that asks the script to stop."""
+        """Path of the file that the prober creates to ask the script to stop."""
         return self.folder / "stop"
 
     @property
     def checkpoint(self) -> Path:
-        """The path that the script saves to."""
+        """Path of the file or folder to which the script saves its checkpoint."""
         return checkpoint_of(self.plan.folder)
 
     def values(self) -> dict[str, object]:
-        """The value of each variable, except for those that are known only on a node."""
+        """Returns the variables of the job's command by name, without those that differ between nodes."""
         plan, until = self.plan, self.plan.until
         until_steps = None if until.steps is None else self.known.step + until.steps
         return {
@@ -89,10 +92,10 @@ class CommandPlan:
         }
 
     def prepare(self) -> CommandTask:
-        """Creates the folders and files the script needs; returns the task to launch.
+        """Creates the folders and files that the script needs; returns the task to launch.
 
         Raises:
-            OSError: They cannot be created.
+            OSError: A folder or file cannot be created.
         """
         plan, section = self.plan, self.plan.job.command
         values = self.values()
@@ -116,16 +119,19 @@ class CommandPlan:
         )
 
     def trim_reports(self) -> None:
-        """Shortens the reports to their first MiB and their last four."""
+        """Shortens the file of reports to its first MiB and its last four MiB."""
         trim_file(self.metrics_file, note='{"event": "left_out", "bytes": %d}')
 
     def sources(
         self, log_files: Callable[[], Mapping[int, LogFile]]
     ) -> tuple[MetricSource, JsonSource | None]:
-        """The source of progress, and the source of the client's other events if that is another one.
+        """Creates the sources of the script's reports.
 
         Args:
-            log_files: Returns the log of each process that the launcher started, by node or rank.
+            log_files: Returns the log file of each process that the launcher started, by node or rank.
+
+        Returns:
+            The source of progress, and the source of the client's other events; None if both are the same.
         """
         context = SourceContext(
             metrics=self.plan.job.command.metrics,
@@ -138,12 +144,12 @@ class CommandPlan:
         return open_source(context), JsonSource(LineForm(metrics=context.metrics), self.metrics_file)
 
     def positions(self, habits: ScriptHabits, earlier: Sequence[CurvePoint], started_at: float) -> Positions:
-        """Creates what positions the lines of the script.
+        """Creates the object that computes the positions of the script's lines.
 
         Args:
-            habits: What is known of how the script reports.
-            earlier: Scores of the earlier slices of the run.
-            started_at: When the script was started, seconds on the prober's clock.
+            habits: Facts found in all runs about how the script reports.
+            earlier: Scores of the earlier slices of the run, in order.
+            started_at: The prober's clock when the script was started, seconds.
         """
         job, section = self.plan.job, self.plan.job.command
         if section.metrics.first_epoch is not None:
@@ -175,7 +181,7 @@ class CommandPlan:
             "PACELINE_PURPOSE": self.plan.purpose.value,
             "PACELINE_RESUMED": "1" if self.resumes else "",
             "PACELINE_STOP_FILE": str(self.stop_file),
-            # The output is read while the script runs.
+            # The output is read while the script runs, so that it must not be buffered.
             "PYTHONUNBUFFERED": "1",
         }
         path = stated_here.pop("PYTHONPATH", None) or _import_path()
@@ -184,17 +190,17 @@ class CommandPlan:
 
 
 def checkpoint_of(probe_folder: Path) -> Path:
-    """The path that the script of a probe saves to."""
+    """Returns the path of the file or folder to which the script of a probe saves its checkpoint."""
     return probe_folder / CHECKPOINTS_FOLDER / CHECKPOINT_NAME
 
 
 def can_go_on(job: Job, probe_folder: Path) -> bool:
-    """Whether the script can resume, and has saved something to resume from."""
+    """Whether the script of a probe can resume and has saved a checkpoint."""
     return job.can_resume and checkpoint_of(probe_folder).exists()
 
 
 def _import_path() -> str:
-    """The user's own `PYTHONPATH` without the folder of Paceline."""
+    """Returns the `PYTHONPATH` of the user without the folder of Paceline."""
     entries = os.environ.get("PYTHONPATH", "").split(os.pathsep)
     return os.pathsep.join(
         entry for entry in entries if entry and Path(entry).resolve() != CLIENT_FILE.parent
