@@ -1,4 +1,7 @@
-"""Priors of the laws from imported runs. Imported runs are never results of the job."""
+"""Priors of the parameters of the cost models, from runs that the user imported.
+
+Imported runs are used only for these priors. They are never results of the job.
+"""
 
 from __future__ import annotations
 
@@ -22,19 +25,22 @@ from tuner.search.law_priors import NO_PAST, PastLaws
 from tuner.search.runs import RunCache
 from tuner.search.state import SearchState, read_state
 
-#: Maximum number of imported runs that are fitted; runs that came closest to the target go first.
+#: Maximum number of imported runs to which the models are fitted. Those that came closest to the target are
+#: used.
 MOST_FITTED = 120
-#: Relative standard deviation of the seconds per sample of an imported run; its clock includes evaluation.
+#: Relative standard deviation of the seconds per sample of an imported run. It is large because the training
+#: seconds of an imported run include evaluation.
 _CLOCK_SPREAD = 0.1
 
 
 @dataclass(frozen=True, kw_only=True)
 class ImportedRuns:
-    """Runs that were imported for a job.
+    """Runs that the user imported for a job.
 
     Args:
-        probes: One probe for each run, with its curve.
-        is_same_hardware: For each run, whether the user stated that it used the same hardware as the job.
+        probes: One probe record for each run, with the learning curve of the run.
+        is_same_hardware: Whether the user stated that the run used the same hardware as the job; one value
+            for each element of `probes`.
     """
 
     probes: tuple[ProbeRecord, ...] = ()
@@ -42,15 +48,17 @@ class ImportedRuns:
 
 
 def laws_of_imports(job: Job, cluster: Cluster, imported: ImportedRuns, epoch_samples: int) -> PastLaws:
-    """Priors of the laws' unknowns from imported runs, at the job's present target.
+    """Computes priors of the parameters of the cost models, from imported runs and the job's target.
 
-    The laws are fitted to the imported runs alone. Unknowns that stay at their neutral prior are left out.
-    Unlike with past studies, the distance to the target counts, because the user imports the runs for this
-    metric and target. Runs that never reached the target count as unfinished.
+    - The cost models are fitted to the imported runs alone.
+    - Parameters whose posterior equals their neutral prior are left out.
+    - The parameter for the difficulty of the target is included. It is left out for past studies, which may
+      have had another target, but the user imports runs for this metric and target.
+    - Runs that did not reach the target count as unfinished.
 
     Args:
         job: The job.
-        cluster: The cluster that it trains on.
+        cluster: The cluster on which the job trains.
         imported: The imported runs.
         epoch_samples: Number of samples of the training set.
     """
@@ -68,7 +76,7 @@ def laws_of_imports(job: Job, cluster: Cluster, imported: ImportedRuns, epoch_sa
 
 
 def _seconds_law(cluster: Cluster, imported: ImportedRuns) -> PastLaw:
-    """Priors of the step-time law from runs on the same hardware."""
+    """Computes priors of the parameters of the step-time model from imported runs on the same hardware."""
     pairs = zip(imported.probes, imported.is_same_hardware, strict=True)
     timed = [_timed(probe, cluster) for probe, is_same in pairs if is_same]
     slices = [measurement for measurement in timed if measurement is not None]
@@ -76,7 +84,15 @@ def _seconds_law(cluster: Cluster, imported: ImportedRuns) -> PastLaw:
 
 
 def _rise_samples(empty: SearchState, probes: Sequence[ProbeRecord]) -> float:
-    """Median samples after which runs that reached the target first improved clearly; 0 if there are none."""
+    """Computes after how many samples, as a median, runs that reached the target had first improved clearly.
+
+    Args:
+        empty: State of the job without probes.
+        probes: Probes of the imported runs.
+
+    Returns:
+        The number of samples; 0 if no imported run reached the target after a clear improvement.
+    """
     cache = RunCache(empty.job)
     runs = [run for run in map(cache.run, probes) if run is not None and run.arrived]
     found = [run.rise_samples for run in runs if run.rise_samples is not None]
@@ -84,11 +100,19 @@ def _rise_samples(empty: SearchState, probes: Sequence[ProbeRecord]) -> float:
 
 
 def _evidence(empty: SearchState, probes: Sequence[ProbeRecord]) -> list[RunEvidence]:
-    """Evidence of the imported runs with a score for the models; runs closest to the target go first."""
+    """Returns the learning curves of imported runs, in the form that the models are fitted to.
+
+    Args:
+        empty: State of the job without probes.
+        probes: Probes of the imported runs; those without a score are left out.
+
+    Returns:
+        At most `MOST_FITTED` curves, first those of the runs that came closest to the target.
+    """
     cache = RunCache(empty.job)
     scored = [p for p in probes if (run := cache.run(p)) is not None and run.measurement.trained_curve]
     evidence: list[RunEvidence] = []
-    # Read one state per run: a state stores only the longest run of each configuration, but all count here.
+    # Read one state per run, because a state keeps only the longest run of each configuration.
     whole = read_state(empty.job, empty.cluster, scored, empty.epoch_samples)
     for probe in scored:
         own = read_state(empty.job, empty.cluster, [probe], empty.epoch_samples)
@@ -98,7 +122,7 @@ def _evidence(empty: SearchState, probes: Sequence[ProbeRecord]) -> list[RunEvid
 
 
 def _samples_law(empty: SearchState, evidence: Sequence[RunEvidence]) -> PastLaw:
-    """Priors of the samples law from the imported runs."""
+    """Computes priors of the parameters of the cost model of samples to target from imported runs."""
     if not evidence:
         return {}
     model = fit_samples(
@@ -111,7 +135,10 @@ def _samples_law(empty: SearchState, evidence: Sequence[RunEvidence]) -> PastLaw
 
 
 def _findings(posterior: MixedPosterior) -> PastLaw:
-    """Unknowns whose posterior differs from their prior."""
+    """Returns the posterior mean and standard deviation of the parameters that the runs determine.
+
+    Parameters whose posterior equals their prior are left out.
+    """
     left = {UNSTATED_BYTES, *posterior.at_prior()}
     return {
         name: [PastValue(mean=mean, sd=sd, is_imported=True)]
@@ -121,7 +148,16 @@ def _findings(posterior: MixedPosterior) -> PastLaw:
 
 
 def _timed(probe: ProbeRecord, cluster: Cluster) -> Measurement | None:
-    """The run's measurement with step times from its clock; None if the clock shows nothing."""
+    """Adds a step time to the measurement of an imported run: its training seconds divided by its steps.
+
+    Args:
+        probe: Probe of the imported run.
+        cluster: The cluster on which the job trains.
+
+    Returns:
+        The measurement; None if it has no training seconds, or if the batch is smaller than the number of
+        ranks.
+    """
     measurement = probe.measurement
     if cluster.num_ranks(probe.configuration.nodes) > probe.configuration.batch_size:
         return None
@@ -144,7 +180,16 @@ def _timed(probe: ProbeRecord, cluster: Cluster) -> Measurement | None:
 
 
 def merged_pasts(first: PastLaws, second: PastLaws) -> PastLaws:
-    """Combines the priors from two sources; unknowns get the values of both."""
+    """Combines the priors from past studies with those from imported runs.
+
+    Args:
+        first: Priors from past studies.
+        second: Priors from imported runs. Only their shapes of learning curves and their `rise_samples` are
+            used.
+
+    Returns:
+        The priors; each parameter of a cost model has the values of both.
+    """
 
     def both(one: PastLaw, other: PastLaw) -> PastLaw:
         return {name: [*one.get(name, ()), *other.get(name, ())] for name in dict.fromkeys([*one, *other])}

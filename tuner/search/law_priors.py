@@ -1,4 +1,7 @@
-"""Priors of the analytic models from past studies in the database."""
+"""Priors of the parameters of the cost models, from past studies in the database.
+
+The cost models are those of step time and of samples to target (`tuner.analytic`). The code calls them laws.
+"""
 
 from __future__ import annotations
 
@@ -11,7 +14,8 @@ from tuner.analytic.mixed_posterior import PastLaw, PastValue
 from tuner.analytic.step_law import UNSTATED_BYTES
 from tuner.domain.ledger import FitRecord
 
-#: Unknowns that differ between studies: distance of the target, errors of emulation, size of the model.
+#: Parameters that are specific to one study: the difficulty of its target, the errors of its emulated ranks,
+#: and the size of its model. Past studies give no priors of them.
 _OWN = frozenset(
     {"log samples", "log bias of emulated samples", "log bias of emulated seconds", UNSTATED_BYTES}
 )
@@ -19,14 +23,14 @@ _OWN = frozenset(
 
 @dataclass(frozen=True, kw_only=True)
 class PastLaws:
-    """Values of the laws' unknowns from past studies.
+    """Values of the parameters of the cost models in past studies and imported runs.
 
     Args:
-        seconds: Unknowns of the step-time law.
-        samples: Unknowns of the law of samples to target.
-        shapes: Probability of each shape of a learning curve, `(num_shapes,)`.
-        rise_samples: Median samples after which imported runs that reached the target first improved clearly;
-            0 if unknown.
+        seconds: Values of the parameters of the step-time model.
+        samples: Values of the parameters of the model of samples to target.
+        shapes: Prior probability of each shape of a learning curve, `(num_shapes,)`.
+        rise_samples: Median number of samples processed when imported runs that reached the target first
+            improved clearly; 0 if unknown.
     """
 
     seconds: PastLaw = field(default_factory=dict)
@@ -39,14 +43,14 @@ NO_PAST = PastLaws()
 
 
 def laws_of_fits(fits: Sequence[FitRecord], fingerprint: str) -> PastLaws:
-    """Priors of the laws' unknowns from stored fits.
+    """Collects the values of the parameters of the cost models from the stored fits of past studies.
 
-    Unknowns that stayed at their prior in a study are left out. Fits to recorded runs are left out too,
-    because they contain slopes and not the laws' unknowns.
+    A parameter is left out for a study in which its posterior equals its prior. Fits to recorded runs
+    may be among `fits`. Their values have no effect, because they are regression slopes with other names.
 
     Args:
         fits: Records from `Ledger.past_fits`, without those of the present study.
-        fingerprint: Fingerprint of the present study. Fits with the same fingerprint are of the same
+        fingerprint: Fingerprint of the present study. A past study with the same fingerprint had the same
             workload, data and hardware.
     """
     found: dict[str, dict[str, list[PastValue]]] = {"seconds": {}, "samples": {}}

@@ -1,4 +1,8 @@
-"""Cost of each candidate's next slice, on real ranks or on this machine if it emulates the ranks."""
+"""Cost of each candidate's next slice, on real ranks or on emulated ranks.
+
+The gradients of emulated ranks are computed on this machine, while their training seconds are computed by the
+step-time model. So the cost of an emulated slice is the time that this machine needs.
+"""
 
 from __future__ import annotations
 
@@ -15,23 +19,23 @@ from tuner.domain.measurement import Purpose
 from tuner.search.prospects import Prospects
 from tuner.search.state import SearchState
 
-#: Prior cost of emulation in seconds: of a step of one replica, and of a sample.
+#: Prior of the seconds that emulation takes on this machine: per step of one replica, and per sample.
 _BEFOREHAND = np.array([1e-3, 5e-5])
-#: Weight of this prior in the least-squares fit, relative to a measured slice.
+#: Weight of this prior in the least-squares fit; the weight of a measured slice is 1.
 _PRIOR_WEIGHT = 0.3
-#: Minimum of both fitted costs, as a share of the prior.
+#: Both fitted values are at least this share of their prior.
 _LEAST_SHARE = 0.02
 
 
 @dataclass(frozen=True, kw_only=True)
 class ProbeCost:
-    """Costs of probing each candidate, in the goal's unit.
+    """Costs of probing each candidate, in the goal's unit (seconds or dollars).
 
     Args:
-        price: Cost of one charged second, `(num,)`.
-        per_second: Cost of one training second, `(num,)`.
-        per_slice: Fixed cost of the next slice, without training, `(num,)`.
-        startup: Seconds that starting a slice takes.
+        price: Cost of one charged second of each candidate, `(num,)`.
+        per_second: Cost of one training second of each candidate, with evaluation and checkpoints, `(num,)`.
+        per_slice: Cost of each candidate's next slice without its training, such as start-up, `(num,)`.
+        startup: Seconds from the start of a slice to its first step.
     """
 
     price: Array
@@ -41,15 +45,15 @@ class ProbeCost:
 
 
 def probe_cost(state: SearchState, prospects: Prospects, price: Array) -> ProbeCost:
-    """Costs of probing each candidate, on real ranks or on emulated ones.
+    """Computes the costs of probing each candidate, on real ranks or on emulated ranks.
 
-    Real ranks use their nodes while they train and evaluate. Emulated ranks use this machine, for which a
-    second costs as much as for the cheapest candidate.
+    Real ranks use their nodes while they train and evaluate. Emulated ranks use only this machine, one second
+    of which is priced like one second of the cheapest candidate.
 
     Args:
         state: State of the search.
-        prospects: Time to target of every candidate.
-        price: Cost of a training second of each candidate in the goal's unit, `(num,)`.
+        prospects: Distribution of the time to target of every candidate.
+        price: Cost of one second on each candidate's nodes, in the goal's unit, `(num,)`.
     """
     startup = state.slice_seconds if state.terms.pays_to_resume else state.startup_seconds
     charged = np.full(len(price), state.overhead)
@@ -75,11 +79,12 @@ def probe_cost(state: SearchState, prospects: Prospects, price: Array) -> ProbeC
 def emulated_seconds_per_sample(
     configurations: Sequence[Configuration], probes: Sequence[ProbeRecord], cluster: Cluster
 ) -> Array:
-    """Seconds that this machine needs per sample to emulate each configuration, `(num,)`.
+    """Predicts the seconds that this machine needs per sample to emulate each configuration, `(num,)`.
 
-    The cost is linear in the steps of replicas and in samples. It is fitted to all emulated slices by least
-    squares of relative errors, with a prior. Strategies that one replica can emulate for all ranks are fitted
-    separately.
+    The seconds of a slice are modeled as a sum of two terms, proportional to the number of replica steps and
+    to the number of samples. Both factors are fitted to the emulated slices by least squares of the relative
+    errors, with a prior. They are fitted separately for strategies in which all ranks have the same
+    parameters, so that one replica emulates all ranks.
 
     Args:
         configurations: The configurations.
@@ -106,7 +111,7 @@ def _is_common(configuration: Configuration) -> bool:
 
 
 def _steps(configuration: Configuration, cluster: Cluster, samples: float) -> float:
-    """Number of replica steps that train a number of samples."""
+    """Returns the number of optimizer steps of all emulated replicas that process a number of samples."""
     replicas = 1 if _is_common(configuration) else cluster.num_ranks(configuration.nodes)
     return samples / configuration.batch_size * replicas
 

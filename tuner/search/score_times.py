@@ -1,4 +1,4 @@
-"""Predict when each run gets its next score, from the scores of past runs."""
+"""Predict when each run gets its next score, from the intervals between the scores of all runs so far."""
 
 from __future__ import annotations
 
@@ -11,25 +11,29 @@ from tuner.analytic.laws import Array
 from tuner.domain.measurement import CurvePoint
 from tuner.search.state import SearchState
 
-#: A unit of score positions is ruled out if a run trained this multiple of the time to its predicted first
-#: score, and has no score.
+#: Scores come at regular intervals of samples, steps or seconds. One of these units is ruled out if a run has
+#: no score although it trained for this multiple of the predicted time to its first score in this unit.
 _OVERDUE = 1.1
-#: An overdue score is expected after this share of the time that the run has trained.
+#: If a score is later than predicted, it is expected after another training by this share of the run's
+#: training seconds so far.
 _MORE_OF_OVERDUE = 0.25
 
 
 def score_times(
     state: SearchState, configurations: Sequence[Configuration], seconds_per_sample: Array
 ) -> Array:
-    """Training seconds that each candidate still needs until its next score, `(num,)`; 0 without any score.
+    """Predicts the training seconds that each candidate still needs until its next score.
 
-    Scores are assumed to come at regular intervals of samples, steps or seconds: the unit in which the
-    intervals vary least between runs. Scores of the untrained model do not count.
+    Scores are assumed to come at regular intervals of samples, steps or seconds. Of these units, the one is
+    used in which the intervals vary least between runs. Scores of the untrained model do not count.
 
     Args:
         state: State of the search.
         configurations: The candidates.
-        seconds_per_sample: Predicted seconds per sample, `(num,)`.
+        seconds_per_sample: Predicted seconds per sample of each candidate, `(num,)`.
+
+    Returns:
+        The training seconds, `(num,)`; 0 if no run has a score.
     """
     num = len(configurations)
     batches = np.array([float(c.batch_size) for c in configurations])
@@ -65,7 +69,7 @@ def score_times(
 
 
 def _places(point: CurvePoint, batch_size: int) -> dict[str, float]:
-    """Position of a score, by unit."""
+    """Returns the number of samples, steps and training seconds at a score, as a map from the unit."""
     return {
         "samples": float(point.samples),
         "steps": point.samples / batch_size,
@@ -74,7 +78,13 @@ def _places(point: CurvePoint, batch_size: int) -> dict[str, float]:
 
 
 def _predicted(seen: Sequence[Mapping[str, float]], units: Mapping[str, Array], ruled_out: set[str]) -> Array:
-    """Predicted seconds of each candidate, from positions in the unit in which they vary least, `(num,)`."""
+    """Predicts an interval in training seconds for each candidate, `(num,)`.
+
+    Args:
+        seen: The interval in past runs; each element maps each unit to the length of the interval.
+        units: Maps each unit to its length in training seconds for each candidate, `(num,)`.
+        ruled_out: Units to use only if all units are in this set.
+    """
     spread = {unit: float(np.std(np.log([max(one[unit], 1e-9) for one in seen]))) for unit in units}
     unit = min(units, key=lambda name: (name in ruled_out, round(spread[name], 3)))
     return np.asarray(np.median([one[unit] for one in seen]) * units[unit], dtype=float)

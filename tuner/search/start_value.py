@@ -1,4 +1,7 @@
-"""Estimate the metric of the untrained model if it was not scored, and the progress of scores from there."""
+"""Progress of scores from the untrained model to the target.
+
+If the untrained model was not scored, its metric is estimated from the first scores of the runs.
+"""
 
 from __future__ import annotations
 
@@ -10,22 +13,24 @@ from tuner.analytic.laws import Array
 from tuner.domain.workload import METRICS
 from tuner.job import Job
 
-#: A first score is of a failed run if it is worse than the median by more than this many median deviations.
+#: The first score of a run is ignored as that of a failed run if it is worse than the median of all first
+#: scores by more than this number of median absolute deviations.
 _BROKEN = 4.0
-#: Lower bound of progress; lower values only show that a run is stuck or failed.
+#: Lower bound of progress. A run with a lower value has not improved or has failed.
 _LEAST_PROGRESS = -0.03
-#: Upper bound of progress; higher values add no information.
+#: Upper bound of progress, to avoid overflows.
 _MOST_PROGRESS = 1e9
-#: The untrained model is taken to be worse than the worst first score by this share of the mean distance
-#: between first scores. This distance is at least the second share of the way from there to the target.
+#: The metric of the untrained model is estimated as worse than the worst first score by `_BEFORE_FIRST` times
+#: the mean distance between neighboring first scores. This distance is at least `_LEAST_GAP` times the
+#: distance from the worst first score to the target.
 _BEFORE_FIRST, _LEAST_GAP = 0.5, 0.02
 
 
 def start_value(first_values: Sequence[float]) -> float:
-    """The worst first score of all runs, without failed runs.
+    """Returns the worst first score of all runs, without those of failed runs.
 
     Args:
-        first_values: First scores of the runs, larger is better; at least one.
+        first_values: The first score of each run, larger is better; at least one score.
     """
     values = np.asarray(first_values, dtype=float)
     median = float(np.median(values))
@@ -34,20 +39,23 @@ def start_value(first_values: Sequence[float]) -> float:
 
 
 def guessed_start(job: Job, first_values: Sequence[float]) -> float | None:
-    """Estimates the metric of the untrained model if it was never scored; None without any score.
+    """Estimates the metric of the untrained model from the first scores of the runs.
 
-    The estimate is worse than the worst first score, by half of the mean distance between first scores. With
-    a single score, the distance to the target is used instead. The estimate stays within the metric's range,
-    if this is known.
+    The estimate is worse than the worst first score by half of the mean distance between neighboring first
+    scores. With a single score, the distance from the score to the target is used instead. The estimate stays
+    within the range of the metric, if the range is known.
 
     Args:
-        job: The job.
+        job: The job, which defines the metric and the target.
         first_values: The first score of each run; may be empty.
+
+    Returns:
+        The estimate; None without any score.
     """
     if not first_values:
         return None
     goal, sign, metric = job.goal, job.goal.sign, METRICS.get(job.goal.metric)
-    # A first score past the target says nothing about where the run started.
+    # A first score better than the target counts as equal to the target.
     firsts = [min(sign * value, sign * goal.target) for value in first_values]
     worst = start_value(firsts)
     usual = [value for value in firsts if value >= worst]
@@ -60,15 +68,17 @@ def guessed_start(job: Job, first_values: Sequence[float]) -> float | None:
 
 
 def progress_of(values: Array, start: float, target: float) -> Array:
-    """Progress from the untrained model to the target: (value - start) / (target - start), clamped.
+    """Computes the progress from the untrained model to the target.
+
+    It is (value - start) / (target - start), clamped to the bounds `_LEAST_PROGRESS` and `_MOST_PROGRESS`.
 
     Args:
         values: Scores, larger is better, `(num,)`.
         start: Score of the untrained model.
-        target: The target.
+        target: The value that the metric has to reach, larger is better.
 
     Returns:
-        The progress; 0 is the start and 1 the target, `(num,)`.
+        The progress of each score: 0 for the untrained model and 1 at the target, `(num,)`.
     """
     span = target - start
     if span <= 0:
