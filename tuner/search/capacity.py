@@ -1,4 +1,4 @@
-"""Capacity for slices: limits on concurrent slices and nodes, and the slices in flight."""
+"""Limits on the number of concurrent slices and of nodes in use, and the slices that are running now."""
 
 from __future__ import annotations
 
@@ -10,15 +10,16 @@ from tuner.domain.measurement import Purpose
 
 @dataclass(frozen=True, kw_only=True)
 class UnderWay:
-    """A slice that was started and has not ended.
+    """A running slice: one that was started and has not ended.
 
     Args:
-        probe_id: ID of its probe.
-        configuration: The configuration that it runs.
-        purpose: Why it runs.
-        num_nodes: Number of nodes that it holds.
-        elapsed_seconds: Seconds since it was started.
-        expected_seconds: Expected seconds from its start to its end; 0 if unknown.
+        probe_id: ID of the slice's probe.
+        configuration: The configuration that the slice trains or times.
+        purpose: Purpose of the slice: to time steps, to learn about the configuration, or to reach the
+            target.
+        num_nodes: Number of nodes that the slice uses.
+        elapsed_seconds: Seconds since the slice got its nodes.
+        expected_seconds: Expected seconds from the start of the slice to its end; 0 if unknown.
     """
 
     probe_id: int
@@ -29,24 +30,29 @@ class UnderWay:
     expected_seconds: float = 0.0
 
     def held_seconds(self, *, to_end: bool) -> float:
-        """Seconds for which it has held its nodes, or, with `to_end`, will probably have at its end."""
+        """Returns for how many seconds the slice uses its nodes.
+
+        Args:
+            to_end: Whether to count up to the expected end of the slice, rather than up to now.
+        """
         return max(self.elapsed_seconds, self.expected_seconds) if to_end else self.elapsed_seconds
 
     @property
     def left_seconds(self) -> float:
-        """Seconds for which it is expected to hold its nodes from now."""
+        """Expected seconds from now to the end of the slice."""
         return max(self.expected_seconds - self.elapsed_seconds, 0.0)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Capacity:
-    """Limits on concurrent slices, and the slices in flight.
+    """Limits on concurrent slices, and the slices that are running now.
 
     Args:
         num_slots: Maximum number of concurrent slices.
-        num_nodes: Maximum number of nodes in use; None for no limit.
-        under_way: Slices in flight, in the order in which they started.
-        elapsed_seconds: Time with a slice in flight that ended slices do not include yet.
+        num_nodes: Maximum number of nodes that all slices may use together; None for no limit.
+        under_way: The running slices, in the order in which they started.
+        elapsed_seconds: Seconds during which a slice was running, without time that is counted with slices
+            that have ended.
     """
 
     num_slots: int = 1
@@ -56,21 +62,23 @@ class Capacity:
 
     @property
     def is_shared(self) -> bool:
-        """Whether several slices may be in flight at once."""
+        """Whether several slices may run concurrently."""
         return self.num_slots > 1
 
     @property
     def probe_ids(self) -> frozenset[int]:
-        """Probes with a slice in flight."""
+        """IDs of the probes that have a running slice."""
         return frozenset(active.probe_id for active in self.under_way)
 
     def fits(self, num_nodes: int, *, reserved: int = 0, num_others: int = 0) -> bool:
-        """Whether a slice can start now. A slice always can if no other is in flight.
+        """Whether a new slice can start now.
+
+        If no slice is running and none is to start besides the new one, the limit on nodes is ignored.
 
         Args:
-            num_nodes: Number of nodes that the slice needs.
-            reserved: Number of nodes to leave free for other slices.
-            num_others: Number of slots to leave free for other slices.
+            num_nodes: Number of nodes that the new slice needs.
+            reserved: Number of nodes to keep free for other slices that are about to start.
+            num_others: Number of other slices that are about to start.
         """
         if len(self.under_way) + num_others >= self.num_slots:
             return False

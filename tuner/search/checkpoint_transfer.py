@@ -1,4 +1,10 @@
-"""Resume a run on other nodes: copy its checkpoint to a new probe and convert its training time."""
+"""Continue a run on another number of nodes: copy its checkpoint to a new probe and convert its training
+time.
+
+Training seconds differ between numbers of nodes. So the seconds trained so far are converted to those that
+the new nodes would have needed. The prober knows only the old seconds, from the checkpoint. The folder of the
+new probe stores the difference between both as an offset.
+"""
 
 from __future__ import annotations
 
@@ -17,12 +23,12 @@ _CHECKPOINTS = "checkpoints"
 
 
 def moved_clock(measurement: Measurement, offset_seconds: float) -> Measurement:
-    """Converts a slice's training seconds from the prober's clock to the clock of the whole run.
+    """Converts the training seconds of a slice from those of the prober to those of the whole run.
 
-    A slice that trained its whole run again needs no conversion.
+    A slice that trained its run again from the start needs no conversion and is returned unchanged.
 
     Args:
-        measurement: Measurement on the prober's clock.
+        measurement: Measurement with the training seconds of the prober.
         offset_seconds: Seconds to add, from `transferred`.
     """
     if measurement.restart_seconds is not None:
@@ -35,24 +41,24 @@ def moved_clock(measurement: Measurement, offset_seconds: float) -> Measurement:
 def resume_on_other_nodes(
     source: Measurement, source_folder: Path, folder: Path, to: Configuration, ratio: float
 ) -> Measurement:
-    """Copies a run's newest checkpoint into a new probe's folder.
+    """Copies the newest checkpoint of a run into the folder of a new probe.
 
     Args:
-        source: All measurements of the run, with training seconds of its present nodes.
+        source: All measurements of the run, with training seconds on the old nodes.
         source_folder: Folder of the run's probe.
         folder: Folder of the new probe; it must exist.
-        to: The new configuration; it may differ in the number of nodes only.
-        ratio: Seconds per sample on the new nodes, divided by those on the old nodes.
+        to: The new configuration. It may differ from that of the run only in the number of nodes.
+        ratio: Seconds per sample on the new nodes, divided by seconds per sample on the old nodes.
 
     Returns:
-        The first measurement of the new probe: the measured curve, with training seconds converted to the
-        new nodes, and without charges.
+        The first measurement of the new probe. It contains the learning curve of the run, with training
+        seconds converted to the new nodes, and no charge.
 
     Raises:
         StorageError: The folder cannot be written.
     """
     seconds = source.training_seconds * ratio
-    # The checkpoint has the prober's clock, which earlier transfers have shifted against the run's clock.
+    # The checkpoint stores the training seconds of the prober. They lack the offset of earlier transfers.
     checkpoint_seconds = source.training_seconds - transferred(source_folder)
     try:
         shutil.copytree(source_folder / _CHECKPOINTS, folder / _CHECKPOINTS, dirs_exist_ok=True)
@@ -81,7 +87,10 @@ def resume_on_other_nodes(
 
 
 def forget_transfer(folder: Path) -> None:
-    """Removes the clock offset of a run that was trained again from its beginning in this folder.
+    """Removes the stored offset of training seconds, because the run was trained again from the start.
+
+    Args:
+        folder: Folder of the probe.
 
     Raises:
         StorageError: The folder cannot be written.
@@ -93,6 +102,13 @@ def forget_transfer(folder: Path) -> None:
 
 
 def transferred(folder: Path) -> float:
-    """Seconds by which a transferred run is ahead of the prober's clock; 0 if the run started here."""
+    """Returns the seconds to add to the prober's training seconds to get those of the whole run.
+
+    Args:
+        folder: Folder of the probe.
+
+    Returns:
+        The seconds; 0 if the run started in this folder.
+    """
     path = folder / _NAME
     return float(json.loads(path.read_text())["offset_seconds"]) if path.is_file() else 0.0

@@ -1,4 +1,4 @@
-"""Context of a search: job, cluster, study, ledger, output folder, clock and event listener."""
+"""The parts that a search uses: job, cluster, study, ledger, output folder, clock and event listener."""
 
 from __future__ import annotations
 
@@ -20,17 +20,17 @@ class SearchContext:
 
     Args:
         job: The job.
-        cluster: The cluster that it trains on.
-        study: Its study.
-        ledger: The ledger that stores its probes.
-        trials: Its Optuna study.
-        folder: The output folder; probe folders are in `probes/` below it.
+        cluster: The cluster on which the job trains.
+        study: Record of the study, the search for this job in the ledger.
+        ledger: The database that stores the probes, predictions and fitted models of the study.
+        trials: The Optuna study, which stores each probe as a trial.
+        folder: The output folder. The folders of probes are in its subfolder `probes`.
         epoch_samples: Number of samples of the training set.
-        owner: Name of this process in leases.
-        parallel: Maximum number of concurrent slices, if the cluster has enough nodes.
-        clock: Returns seconds since the epoch.
-        sleep: Waits for a number of seconds.
-        listen: Receives events.
+        owner: Name of this process, with which it takes the leases of probes.
+        parallel: Maximum number of concurrent slices. The nodes of the cluster are a second limit.
+        clock: Function that returns the present time, in seconds since the epoch.
+        sleep: Function that waits for the given number of seconds.
+        listen: Function that receives the events of the search.
     """
 
     job: Job
@@ -47,5 +47,5 @@ class SearchContext:
     listen: Listener = ignore
 
     def say(self, event: SearchEvent) -> None:
-        """Sends an event to the listener."""
+        """Sends an event to the listener, with `parallel` as its number of concurrent slices."""
         self.listen(replace(event, num_slots=self.parallel))

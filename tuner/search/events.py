@@ -1,4 +1,4 @@
-"""Events of a search, sent to a listener that shows them."""
+"""Events of a search, which are sent to a listener function that shows them to the user."""
 
 from __future__ import annotations
 
@@ -14,12 +14,13 @@ class SearchEvent:
     """An event of a search.
 
     Args:
-        kind: `plan` (what the run will do), `decision` (the next action and its reason), `progress` (of a
-            slice in flight), `slice` (a slice ended), `warning`, or `end` (why the search stopped).
-        text: Text for the user, one line; empty for `progress`.
-        measurement: Measurement of the slice so far, for `progress` and `slice`.
-        spent_seconds: Charged seconds of ended slices.
-        probe_id: ID of the probe, if the event is about one.
+        kind: `plan` (the plan of the search), `decision` (an action and its reason), `progress` (new step or
+            message of a running slice), `slice` (the end of a slice), `warning`, or `end` (the end of the
+            search and its cause).
+        text: One line of text for the user; empty for `progress`.
+        measurement: Measurement of the slice so far, for `progress` and `slice`; else None.
+        spent_seconds: Charged seconds of all ended slices.
+        probe_id: ID of the probe that the event is about; None if it is not about a probe.
         num_slots: Maximum number of concurrent slices.
     """
 
@@ -32,11 +33,11 @@ class SearchEvent:
 
 
 def clock_words(measurement: Measurement, training_seconds: float) -> str:
-    """Formats training seconds, and says whether they include start-up.
+    """Formats training seconds as words, which say whether the seconds include start-up.
 
     Args:
-        measurement: Measurement of the slice.
-        training_seconds: The training seconds.
+        measurement: Measurement of a slice; it tells whether start-up is included.
+        training_seconds: The training seconds to format.
     """
     startup = " and start-up" if measurement.counts_startup else ""
     return f"{training_seconds:.1f} s of training{startup}"
@@ -46,5 +47,5 @@ Listener = Callable[[SearchEvent], None]
 
 
 def ignore(event: SearchEvent) -> None:
-    """A listener that ignores all events."""
+    """Does nothing; a listener that ignores all events."""
     del event

@@ -1,4 +1,7 @@
-"""Slices that were lost with a killed tuner: derive their cost from the files of their probes."""
+"""Charge slices whose measurements were lost because Paceline was killed while they were running.
+
+The time of such a slice is derived from the files in the folder of its probe.
+"""
 
 from __future__ import annotations
 
@@ -15,22 +18,31 @@ from tuner.search.spans import Span, covered
 
 
 def probe_folder(output: Path, study: StudyRecord, probe_id: int) -> Path:
-    """Path of a probe's folder.
+    """Returns the path of a probe's folder.
 
-    The path contains the study's creation time, so a folder left over from a deleted database is not reused.
+    The path contains the creation time of the study. So a folder of an earlier study with the same name,
+    whose database was deleted, is not used again.
+
+    Args:
+        output: The output folder.
+        study: Record of the study.
+        probe_id: ID of the probe.
     """
     return output / "probes" / f"{study.name}-{int(study.created_at):x}" / f"{probe_id:04d}"
 
 
 def lost_span(folder: Path, lease: Lease) -> Span:
-    """Time span in which a lost slice ran, in seconds since the epoch; empty if there was none.
+    """Estimates the time span in which a lost slice ran.
 
-    It starts when the slice's description was written to the probe's folder. It ends with the last change of
-    a file there, or with the lease if that is earlier.
+    The span starts when the description of the slice was written to the folder of the probe. It ends with the
+    last change of a file in this folder, or with the end of the lease if that is earlier.
 
     Args:
         folder: Folder of the probe.
-        lease: Lease of the killed tuner.
+        lease: Lease of the killed process.
+
+    Returns:
+        Start and end, in seconds since the epoch; 0 and 0 if there was no lost slice.
     """
     description = folder / DESCRIPTION_FILE
     try:
@@ -45,19 +57,24 @@ def lost_span(folder: Path, lease: Lease) -> Span:
 
 
 def note_charged(folder: Path) -> None:
-    """Marks the lost slice in a probe's folder as charged, so that `lost_span` does not find it again."""
+    """Marks a lost slice as charged, so that `lost_span` returns an empty span for it from now on.
+
+    Args:
+        folder: Folder of the slice's probe.
+    """
     with contextlib.suppress(OSError):
         (folder / DESCRIPTION_FILE).touch()
 
 
 def lost_slice(probe: ProbeRecord, span: Span, others: Sequence[Span], cluster: Cluster) -> Measurement:
-    """Measurement that stores a lost slice: it is charged, but its run has no progress.
+    """Makes the measurement that is stored for a lost slice: it has charges, but no training progress.
 
     Args:
         probe: Probe of the slice.
-        span: Time span in which the slice ran.
-        others: Time spans of other lost slices, which already count any overlapping time.
-        cluster: The cluster that it ran on.
+        span: Time span in which the slice ran, from `lost_span`.
+        others: Time spans of other lost slices. Time in which the slice overlaps with them is stored as
+            shared time, so that it counts once in the elapsed time.
+        cluster: The cluster on which the slice ran.
     """
     before, seconds = probe.measurement, covered([span])
     charged = charge(seconds, probe.configuration, cluster)

@@ -1,4 +1,4 @@
-"""Store a search's predictions and model fits in the ledger."""
+"""Store the predictions and the fitted models of a search in the ledger (the database of the study)."""
 
 from __future__ import annotations
 
@@ -10,19 +10,25 @@ from tuner.search.beliefs import Beliefs
 from tuner.search.context import SearchContext
 from tuner.search.state import SearchState, run_of
 
-#: Quantile levels at which predictions are stored: the median and the central 90% interval.
+#: Quantile levels of the stored predictions of time to target: the median and the central 90% interval.
 LEVELS = (0.05, 0.5, 0.95)
-#: Number of the fastest configurations whose predictions are stored.
+#: The predictions of this number of configurations with the smallest predicted median time are stored.
 _MOST_STORED = 12
 
 
 def remember_beliefs(
     context: SearchContext, state: SearchState, beliefs: Beliefs, *, also: Configuration | None = None
 ) -> None:
-    """Stores predictions and both model fits in the ledger.
+    """Stores predictions of time to target, and the fitted models of step time and of samples to target.
 
-    It stores the predictions of all started runs, the present settings, the configurations with the smallest
-    median time, and `also`.
+    Predictions are stored for the configurations of all started runs, for the user's present settings, for
+    the configurations with the smallest predicted median time, and for `also`.
+
+    Args:
+        context: Study, ledger and clock.
+        state: State of the search.
+        beliefs: The forecasts to store.
+        also: One more configuration whose prediction is stored; None for no other.
     """
     forecast, study, now = beliefs.forecast, context.study, context.clock()
     quantiles = np.stack([forecast.quantile(level) for level in LEVELS])

@@ -1,4 +1,7 @@
-"""Time the present settings again if they ran in the first slice, whose steps may have been slow."""
+"""Time the user's present settings a second time if they were timed only in the first slice of the study.
+
+The steps of the first slice may be slower than later ones, for example because caches were empty.
+"""
 
 from __future__ import annotations
 
@@ -10,19 +13,22 @@ from tuner.search.state import SearchState, run_of
 from tuner.search.stopping import may_start
 from tuner.search.timings import timing_key
 
-#: The first slice counts as slow if its steps took more than this multiple of later ones.
+#: The first slice counts as slow if one of its steps took more than this multiple of a step in later slices.
 COLD_FACTOR = 1.25
 
 
 def recheck(state: SearchState, best: Configuration) -> Start | Continue | None:
-    """A slice that times the present settings again; None if there is no need.
+    """Returns an action that times the steps of the present settings a second time, if this is necessary.
 
-    It is needed if another configuration is about to be recommended, and the present settings of the user's
-    script were timed in the first slice of the study only.
+    It is necessary if another configuration is about to be recommended, and the present settings of the
+    user's script were timed only in the first slice of the study.
 
     Args:
         state: State of the search.
-        best: The configuration about to be recommended.
+        best: The configuration that is about to be recommended.
+
+    Returns:
+        The action; None if it is not necessary or not possible now.
     """
     baseline = state.job.baseline_configuration()
     first, again = _timed(state, baseline)
@@ -46,7 +52,15 @@ def recheck(state: SearchState, best: Configuration) -> Start | Continue | None:
 
 
 def cold_start(state: SearchState) -> tuple[float, float] | None:
-    """Seconds per step of the present settings in the first slice and later; None if about equal."""
+    """Compares the seconds per step of the present settings in the first slice with those in later slices.
+
+    Args:
+        state: State of the search.
+
+    Returns:
+        Seconds per step in the first slice, and the median over later slices. None if the first slice was not
+        slow (`COLD_FACTOR`), or if the present settings were not timed in both.
+    """
     first, again = _timed(state, state.job.baseline_configuration())
     if first is None or not again:
         return None
@@ -58,7 +72,16 @@ def cold_start(state: SearchState) -> tuple[float, float] | None:
 def _timed(
     state: SearchState, baseline: Configuration | None
 ) -> tuple[Measurement | None, list[Measurement]]:
-    """The study's first slice if it timed the present settings of a script, and the later slices that did."""
+    """Returns the first slice of the study and the later slices that timed the present settings of a script.
+
+    Args:
+        state: State of the search.
+        baseline: The present settings; None if the job has none.
+
+    Returns:
+        The first slice and the later slices; None and no slices if the first slice did not time the present
+        settings.
+    """
     if baseline is None or not state.job.runs_command:
         return None, []
     key = timing_key(baseline, state.cluster)

@@ -9,7 +9,11 @@ Span = tuple[float, float]
 
 
 def covered(spans: Iterable[Span]) -> float:
-    """Length of the union of spans, in seconds."""
+    """Computes the length of the union of time spans, in seconds, so that overlapping time counts once.
+
+    Args:
+        spans: The time spans, in any order.
+    """
     total, end = 0.0, float("-inf")
     for begin, until in sorted(spans):
         if until > end:

@@ -1,4 +1,4 @@
-"""Keys of step times: configurations with the same nodes, batch size and communication share a step time."""
+"""Keys of step times, equal for configurations with the same nodes, batch size and communication."""
 
 from __future__ import annotations
 
@@ -11,6 +11,11 @@ TimingKey = tuple[int, int, Setup]
 
 
 def timing_key(configuration: Configuration, cluster: Cluster) -> TimingKey:
-    """Key of the configurations that share this configuration's step time."""
+    """Returns a key that is equal for all configurations with the same step time.
+
+    Args:
+        configuration: The configuration.
+        cluster: The cluster, which gives the number of ranks.
+    """
     setup = setup_of(configuration, cluster.num_ranks(configuration.nodes))
     return configuration.nodes, configuration.batch_size, setup
