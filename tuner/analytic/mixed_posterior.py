@@ -153,7 +153,7 @@ def weights_sentence(weights: Mapping[str, float]) -> str:
         weights: Maps the name of each prior to its weight.
     """
     stated = ", ".join(f"{name} {weight:.0%}" for name, weight in weights.items())
-    return f"Weights of the priors, by how well they predicted: {stated}."
+    return f"Weights of the priors, by how well they predicted the measurements: {stated}."
 
 
 def unknown_sentences(names: Sequence[str]) -> list[str]:

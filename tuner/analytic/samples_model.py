@@ -139,8 +139,8 @@ class _Law:
 
     Args:
         parameters: The parameters with their priors, in the order of `theta`.
-        exponent: Power of the batch size to which the best learning rate is proportional: 1 for SGD, 1/2 for
-            Adam.
+        exponent: Exponent of the batch size in the best learning rate of small batches (`log_best_rate`): 1
+            for SGD, 1/2 for Adam.
     """
 
     parameters: tuple[Parameter, ...]
@@ -220,8 +220,8 @@ class RatePrior:
             the search space.
         sd: Standard deviation of `log_rate`.
         batch_size: The global batch size to which `log_rate` applies, samples.
-        exponent: Power of the batch size to which the best learning rate is proportional: 1 for SGD, 1/2 for
-            Adam.
+        exponent: Exponent of the batch size in the best learning rate of small batches (`log_best_rate`): 1
+            for SGD, 1/2 for Adam.
         epoch_samples: Size of the training set, samples.
         largest_batch_size: The largest global batch size of the search space, samples.
     """
@@ -317,15 +317,15 @@ class SamplesModel:
         scale = math.exp(theta["log noise scale"])
         lines = [
             f"Batches far below {scale:.0f} samples need {math.exp(theta['log samples']):.3g} samples "
-            "to target at their best rate; the best rate of large batches is "
+            "to target at their best learning rate. The best learning rate of large batches is "
             f"{math.exp(theta['log best rate']):.2g}.",
         ]
         if NOISE_FLOOR not in self.posterior.at_prior():
             floor = math.exp(theta[NOISE_FLOOR])
             best = (2 * scale * floor**2) ** (1 / 3)
             lines.append(
-                f"Batches below about {floor:.0f} samples need more than twice as many. A batch of about "
-                f"{best:.0f} needs the fewest."
+                f"Batches below about {floor:.0f} samples need more than twice as many samples to target. A "
+                f"batch of about {best:.0f} needs the fewest."
             )
         if GROWTH.name in theta:
             lines.append(
@@ -334,7 +334,7 @@ class SamplesModel:
             )
         lines += self.posterior.sentences()
         edge = math.exp(float(self.edge.grid @ self.edge.weights))
-        lines.append(f"Training is expected to break down at rates above about {edge:.2g}.")
+        lines.append(f"Training is expected to break down at learning rates above about {edge:.2g}.")
         return lines
 
 

@@ -65,8 +65,8 @@ _SLOWED_COMPUTE = Parameter(name="log slowdown of compute by the exchange", mean
 #: Largest prior standard deviation of a parameter that the description of an emulated cluster specifies, and
 #: the smallest jitter whose logarithm is taken.
 _DESCRIBED_SD, _LEAST_JITTER = 0.05, 1e-4
-#: The same if a part of the described cluster is available: its timings are evidence, and the description is
-#: only a prior. Emulated steps then may be biased.
+#: The same if a part of the described cluster exists (`Cluster.at_hand`): its timings are evidence, and the
+#: description is only a prior. Then emulated steps may be biased.
 _DOUBTED_SD = 0.4
 _BIAS = Parameter(name="log bias of emulated seconds", mean=0.0, sd=0.1)
 

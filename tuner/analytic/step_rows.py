@@ -21,7 +21,7 @@ from tuner.analytic.strategy_encoding import (
 from tuner.domain.cluster import Cluster
 
 #: Where steps ran: on the cluster to predict, in emulation (on this host under a virtual clock), or on the
-#: part of the cluster that is available now.
+#: part of a described cluster that exists (`Cluster.at_hand`).
 ASKED, EMULATED, AT_HAND = 0.0, 1.0, 2.0
 #: Columns of the inputs; the columns between `_LOG_TAU` and `_WHERE` are those of `strategy_columns`.
 LOG_RANKS, LOG_BATCH, _LOG_TAU = range(3)

@@ -92,7 +92,7 @@ class SecondsModel:
             return ["No step was timed yet: predicted seconds are prior guesses."]
         theta = {name: value for name, (value, _) in self.parameters().items()}
         lines = [
-            f"A step costs {1000 * math.exp(theta['log fixed compute seconds']):.2g} ms and "
+            f"A step takes {1000 * math.exp(theta['log fixed compute seconds']):.2g} ms plus "
             f"{1e6 * math.exp(theta['log compute seconds a sample']):.3g} us per sample of a rank; "
             f"{self.num_observations} slices were timed, with a typical error of "
             f"{100 * self.posterior.rms:.0f}%.",

@@ -37,6 +37,8 @@ def strategy(name: str, knobs: Mapping[str, AxisValue] | None = None) -> Strateg
         rule = Asynchronous(rule)
     elif isinstance(rule, AveragingRule):
         rule = Averaging(rule)
-    assert isinstance(rule, Strategy), f"the rule of {name} is a {type(rule).__name__}"
+    assert isinstance(rule, Strategy), (
+        f"the rule of strategy {name} is no strategy but a {type(rule).__name__}"
+    )
     rule.traits = traits_of(name)
     return rule
