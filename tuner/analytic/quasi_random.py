@@ -21,6 +21,10 @@ def spread_uniforms(num_draws: int, num_dimensions: int) -> Array:
 
     The points are an additive recurrence with the generalized golden ratio (Roberts 2018), which suits few
     dimensions.
+
+    Args:
+        num_draws: Number of points.
+        num_dimensions: Dimension of the cube.
     """
     ratio = 2.0
     for _ in range(40):
@@ -44,6 +48,10 @@ def shuffled_normals(rng: np.random.Generator, num: int) -> Array:
     """Returns evenly spread standard normals, `(NUM_DRAWS, num)`.
 
     Every column has the same values, shuffled separately.
+
+    Args:
+        rng: Random generator of the shuffles.
+        num: Number of columns.
     """
     from scipy.special import ndtri
 

@@ -282,7 +282,8 @@ def _levenberg_marquardt(
             hessian = jacobian.T @ jacobian + np.diag(damping / scale**2)
             step = np.clip(-np.linalg.solve(hessian, gradient), -3 * scale, 3 * scale)
             if -(step @ gradient) < tolerance * (1 + current @ current):
-                # The linear model predicts no gain: smaller steps would only cost evaluations.
+                # The linearized law predicts no further decrease, so smaller steps would only cost
+                # evaluations.
                 return theta, True
             trial = residuals(theta + step)
             if trial @ trial < current @ current:

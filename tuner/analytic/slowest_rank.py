@@ -50,7 +50,12 @@ class DelayedRanks:
 
 @lru_cache(maxsize=1024)
 def delayed_ranks(delays: tuple[RankDelay, ...], num_ranks: int) -> tuple[DelayedRanks, ...]:
-    """Returns the ranks of a job, grouped by their artificial delays; empty if no rank is delayed."""
+    """Returns the ranks of a job, grouped by their artificial delays; empty if no rank is delayed.
+
+    Args:
+        delays: The artificial delays that the job file specifies.
+        num_ranks: Number of ranks of the job.
+    """
     groups: dict[tuple[int, ...], int] = {}
     for rank in range(num_ranks):
         key = tuple(i for i, delay in enumerate(delays) if delay.slows(rank))
@@ -82,7 +87,14 @@ def _delayed_rows(
 
 
 def per_count(num_ranks: Array, value: Callable[[int], float]) -> Array:
-    """Returns `value` of each number of ranks, evaluated once per distinct number, `(num,)`."""
+    """Returns the value of a function of the number of ranks, `(num,)`.
+
+    The function is called once per distinct number of ranks.
+
+    Args:
+        num_ranks: Numbers of ranks, `(num,)`.
+        value: The function.
+    """
     counts, place = np.unique(num_ranks, return_inverse=True)
     return np.array([value(int(p)) for p in counts], dtype=float)[place]
 
@@ -124,7 +136,13 @@ def slowest_step_seconds(
 
 
 def _expected_excess(jitter_seconds: Array, tau: Array, groups: Sequence[DelayedRanks]) -> Array:
-    """Returns the expected maximum over ranks of jitter plus delay per step, seconds, `(num,)`."""
+    """Returns the expected maximum over ranks of jitter plus delay per step, seconds, `(num,)`.
+
+    Args:
+        jitter_seconds: Standard deviation of the jitter per step, seconds, `(num,)`.
+        tau: Number of steps after which ranks wait for each other, `(num,)`.
+        groups: All ranks, grouped by their delays.
+    """
     widest = max(group.high for group in groups)
     jitter_seconds = np.maximum(jitter_seconds, 1e-6 * widest + 1e-12)
     parts = []
@@ -167,7 +185,12 @@ def _smeared_cdf(at: Array, low: Array, high: Array, sd: Array) -> Array:
 
 
 def mean_delay(num_ranks: Array, delays: tuple[RankDelay, ...]) -> Array:
-    """Returns the artificial delay of a step, averaged over all ranks, seconds, `(num,)`."""
+    """Returns the artificial delay of a step, averaged over all ranks, seconds, `(num,)`.
+
+    Args:
+        num_ranks: Number of ranks of each step, `(num,)`.
+        delays: The artificial delays that the job file specifies.
+    """
     return per_count(num_ranks, lambda p: sum(g.count * g.mean for g in delayed_ranks(delays, p)) / p)
 
 

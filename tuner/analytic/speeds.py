@@ -1,4 +1,4 @@
-"""Predicted seconds per sample of some configurations; the result of both models of step time."""
+"""Predicted seconds per sample of some configurations, from the step-time model or a slope model."""
 
 from __future__ import annotations
 

@@ -80,7 +80,7 @@ def fit_steps(
         of log seconds between repeated timings.
     """
     on_machines = nodes_are_machines(cluster)
-    # Artificial delays are no part of a rank's compute.
+    # Artificial delays do not count as compute, so waits are not used on a cluster that has such delays.
     observed = _merged(timed, with_waits=on_machines and not cluster.delays)
     in_play = [*strategies, *(setup.strategy for setup in timed.steps.setups)]
     parameters = prior_parameters(cluster, in_play, parameter_bytes, with_waits=observed.has_waits)
@@ -128,7 +128,7 @@ def _scales(found: Posterior, observed: _Merged, residual: StepResidual) -> tupl
     mean, sd = (np.array([getattr(p, name) for p in found.parameters]) for name in ("mean", "sd"))
     missed = observed.means - found.law(found.theta, found.inputs) + found.jacobian @ (found.theta - mean)
     unknown = (found.jacobian * sd**2) @ found.jacobian.T
-    # Noise variance is linear in the square of its scale.
+    # The noise variance is a linear function of scale^2, so two of its values determine both coefficients.
     least = np.diag(observed.noise_sd(observed.between_sd(0.0)) ** 2)
     compute = compute + np.diag(observed.noise_sd(observed.between_sd(1.0)) ** 2) - least
     own = links = 1.0

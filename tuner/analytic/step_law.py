@@ -80,7 +80,12 @@ class StepLaw:
         return np.asarray(self._at(theta[None, :], inputs)[0], dtype=float)
 
     def slopes(self, theta: Array, inputs: Array) -> Array:
-        """Returns the Jacobian of the law, `(num, num_parameters)`, by forward differences in one call."""
+        """Returns the Jacobian of the law, `(num, num_parameters)`, by forward differences in one call.
+
+        Args:
+            theta: Values of the parameters, `(num_parameters,)`.
+            inputs: Rows of `Steps.inputs`, see `__call__`.
+        """
         found = self._at(np.concatenate([theta[None, :], theta + _STEP * np.eye(len(theta))]), inputs)
         return np.asarray((found[1:] - found[0]).T / _STEP, dtype=float)
 
@@ -88,6 +93,10 @@ class StepLaw:
         """Returns the share of a step's time that depends on the exchange, between 0 and 1, `(num,)`.
 
         This is the derivative of log seconds of the step with respect to log seconds of the exchange.
+
+        Args:
+            theta: Values of the parameters, `(num_parameters,)`.
+            inputs: Rows of `Steps.inputs`, see `__call__`.
         """
         moved = theta.copy()
         for i, parameter in enumerate(self.parameters):
@@ -103,7 +112,8 @@ class StepLaw:
             bias: Values = 0.0
             if alike.where == EMULATED and self.cluster.at_hand is not None:
                 bias = unknowns["log bias of emulated seconds"]
-                # Emulation uses the described values, which are the prior means.
+                # Emulation computes step times from the description of the cluster; its values are the prior
+                # means.
                 described = np.array([[parameter.mean for parameter in self.parameters]])
                 unknowns = self._unknowns(described, 1)
             seconds = np.log(np.maximum(self._seconds(unknowns, alike), 1e-12)) + bias
@@ -137,7 +147,7 @@ class StepLaw:
         ranks = alike.placements.num_ranks
         if not alike.of_compute:
             return batch_seconds(alike.traits, own * crowding, ranks, alike.taus, network)
-        # An all-reduce that overlaps with compute slows it down.
+        # While an all-reduce overlaps with compute, it slows the compute down.
         slowest = (own * crowding * (1 + network.jitter * expected_maximum(ranks))) ** network.overlap
         exchange = network.ring_seconds(ranks) ** network.overlap
         most = np.exp(unknowns["log slowdown of compute by the exchange"])
@@ -158,7 +168,7 @@ class StepLaw:
         on_host = ranks if cluster.nodes_share_host else most
         share = on_host * cluster.threads_per_rank / cluster.cores_per_host
         alone = cluster.threads_per_rank / cluster.cores_per_host
-        # Busy neighbors share caches and memory even if each rank has its own core.
+        # Other busy ranks on the host share caches and memory even if each rank has its own core.
         busy = np.clip((np.minimum(share, 1.0) - alone) / max(1.0 - alone, 1e-9), 0.0, 1.0)
         exponent = unknowns["exponent of shared cores"]
         return own * (1 + neighbor * busy) * np.maximum(share, 1.0) ** exponent, 1.0

@@ -114,7 +114,11 @@ class Network:
         return Placements(num_nodes=num_ranks, num_ranks=num_ranks, most_on_a_node=np.ones_like(num_ranks))
 
     def ring_seconds(self, num_ranks: Array) -> Array:
-        """Returns the seconds of an all-reduce over `num_ranks` ranks, `(num,)`."""
+        """Returns the seconds of an all-reduce, `(num,)`.
+
+        Args:
+            num_ranks: Number of ranks of each step, `(num,)`.
+        """
         return topology_ring_seconds(
             self._placements(num_ranks),
             self.num_bytes,
@@ -127,6 +131,9 @@ class Network:
         """Returns the seconds to send one parameter vector to an average peer: latency and transfer.
 
         Each of the two results has the shape `(num,)`.
+
+        Args:
+            num_ranks: Number of ranks of each step, `(num,)`.
         """
         most = self._placements(num_ranks).most_on_a_node
         # Share of a rank's peers that are on its node.
@@ -229,7 +236,11 @@ def server_seconds(steps: RankSteps) -> Array:
 
 
 def slowest_seconds(steps: RankSteps) -> Array:
-    """Returns the seconds per step of the slowest rank, without communication, `(num,)`."""
+    """Returns the seconds per step of the slowest rank, without communication, `(num,)`.
+
+    Args:
+        steps: The steps, with their strategy and the jitter and delays of their ranks.
+    """
     network = steps.network
     return slowest_step_seconds(
         steps.compute,

@@ -55,6 +55,10 @@ def setup_of(configuration: Configuration, num_ranks: int) -> Setup:
 
     A single rank trains by plain SGD under every strategy without an outer step. The models treat this as
     all-reduce, so that one run informs the predictions of all strategies.
+
+    Args:
+        configuration: The configuration.
+        num_ranks: Number of ranks that train it.
     """
     traits = traits_of(configuration.strategy)
     if num_ranks == 1 and not traits.has_outer_step:

@@ -48,14 +48,25 @@ def batch_seconds(
 ) -> Array:
     """Returns the seconds in which all ranks together process one global batch, `(num,)`.
 
-    The arguments are those of `RankSteps`.
+    Args:
+        traits: The properties of the strategy, which specify its law of step time.
+        compute: Seconds of compute in a step of one rank, including the effect of shared cores, `(num,)`.
+        num_ranks: Number of ranks of each step, whole numbers, `(num,)`.
+        tau: Steps between two exchanges of gradients or parameters, `(num,)`.
+        network: The costs of communication.
     """
     steps = RankSteps(traits=traits, compute=compute, num_ranks=num_ranks, tau=tau, network=network)
     return STEP_TIME_LAWS[traits.step_time_law](steps)
 
 
 def disagreement(setup: Setup) -> float:
-    """Returns the disagreement just before an exchange of parameters; 0 for one rank and for all-reduce."""
+    """Returns the disagreement of replicas just before ranks exchange parameters.
+
+    It is 0 for one rank and for all-reduce; see `tuner.analytic.disagreement` for the unit.
+
+    Args:
+        setup: The number of ranks, the strategy and its knobs.
+    """
     law = setup.traits.samples_law
     if law is None or setup.num_ranks == 1:
         return 0.0

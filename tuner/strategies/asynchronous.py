@@ -56,7 +56,13 @@ class PeerRule(ABC):
         self.tau = tau
 
     def meet(self, flat: FlatParameters, links: Links, rng: np.random.Generator) -> None:
-        """Sets the attributes, then calls `start`. The parameters are equal on all ranks at this time."""
+        """Sets the attributes, then calls `start`.
+
+        Args:
+            flat: The rank's parameters, which are equal on all ranks at this time.
+            links: The rank's connections to the other ranks.
+            rng: The rank's own random generator, for choosing peers.
+        """
         assert links.transport is not None
         self.flat, self.links, self.transport, self.rng = flat, links, links.transport, rng
         self._plain = torch.empty_like(flat.vector)
