@@ -1,4 +1,4 @@
-"""Job files: the model of their sections, loading and validation, and the user's command."""
+"""Reads and checks job files (TOML), and makes the command line of the user's training script."""
 
 from tuner.job.command_check import takes_seed
 from tuner.job.command_files import script_digest

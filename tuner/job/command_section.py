@@ -1,4 +1,4 @@
-"""The `[workload]` section of a job that runs the user's own command."""
+"""The section `[workload]` of a job that runs the user's command, as a pydantic model."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from tuner.domain.section import Duration, Section
 from tuner.domain.workload import OptimizerSettings
 from tuner.job.command_template import NODE_VARIABLES, Template
 
-#: The names that `workload.metrics.source` may have, and the `MetricSource` class for each.
+#: Maps each allowed value of `workload.metrics.source` to the import path of its `MetricSource` class.
 METRIC_SOURCES = {
     "json": "tuner.probes.commands.json_source:JsonSource",
     "csv": "tuner.probes.commands.csv_source:CsvSource",
@@ -20,7 +20,7 @@ METRIC_SOURCES = {
     "output": "tuner.probes.commands.output_source:OutputSource",
     # New metric sources go here.
 }
-#: Groups of a pattern that say how far training is.
+#: Groups of `workload.metrics.pattern` that match the training progress.
 _POSITIONS = ("step", "samples", "epoch")
 
 
@@ -63,42 +63,47 @@ class MetricsSection(Section):
     source: Annotated[str, AfterValidator(_registered)] = Field(
         default="json",
         json_schema_extra={"enum": list(METRIC_SOURCES)},
-        description="json: lines of JSON; csv: a file with a header; tensorboard: event files; output: what "
-        "the script prints",
+        description="json: a file with lines of JSON; csv: a file with a header; tensorboard: event files; "
+        "output: the printed lines of the script",
     )
     path: PlainTemplateText | tuple[PlainTemplateText, ...] | None = Field(
         default=None,
-        description="file, or for tensorboard the folder, relative to workload.folder; may hold variables "
-        "such as {output_folder}; csv: also a pattern, such as {checkpoint}/version_*/metrics.csv, or a list "
-        "of files; json: $PACELINE_METRICS if absent",
+        description="path of the file, or for tensorboard of the folder, relative to workload.folder; may "
+        "contain variables such as {output_folder}; csv: also a pattern, such as "
+        "{checkpoint}/version_*/metrics.csv, or a list of files; json: $PACELINE_METRICS if absent",
     )
     value: str = Field(default="value", description="key, column or tag of the metric")
-    step: str = Field(default="step", description="key or column of optimizer steps done")
+    step: str = Field(default="step", description="key or column with the number of optimizer steps done")
     samples: str = Field(
-        default="samples", description="key, column or tag of samples seen; steps times batch size if absent"
+        default="samples",
+        description="key, column or tag with the number of samples processed; if absent, steps times batch "
+        "size",
     )
     epoch: str = Field(
         default="epoch",
-        description="key or column of the epoch; read if steps and samples are absent, or if steps count "
-        "within each epoch",
+        description="key or column of the epoch; used if steps and samples are absent, or if steps start at "
+        "0 in each epoch",
     )
     first_epoch: Literal[0, 1] | None = Field(
         default=None,
-        description="number of the script's first epoch; found from its first reports if absent",
+        description="number that the script gives its first epoch; found from its first reports if absent",
     )
     seconds: str = Field(
         default="seconds",
-        description="key, column or tag of the script's own training clock: seconds since the beginning or "
-        "of each report, minutes, or a date; compared with the wall clock; measured if absent",
+        description="key, column or tag of the script's training clock: seconds since the start, seconds "
+        "since the last report, minutes, or a date (found by comparison with the wall clock); if absent, "
+        "Paceline measures the time",
     )
     pattern: str | tuple[str, ...] | None = Field(
         default=None,
-        description="output: a regular expression with the groups value and one of step, samples, epoch: "
-        "'epoch (?P<epoch>\\d+) accuracy=(?P<value>\\S+)'; or a list, for groups on different lines",
+        description="output: a regular expression with the group value and one of the groups step, samples, "
+        "epoch: 'epoch (?P<epoch>\\d+) accuracy=(?P<value>\\S+)'; or a list, if the groups are on different "
+        "lines",
     )
     rank: NonNegativeInt = Field(
         default=0,
-        description="output: the rank whose output is read, or the node if there is one process per node",
+        description="output: number of the rank whose output is read; number of the node if each node has "
+        "one process",
     )
 
     @field_validator("pattern")
@@ -137,12 +142,12 @@ class MetricsSection(Section):
 
     @property
     def patterns(self) -> tuple[str, ...]:
-        """The regular expressions; empty unless the source is the output."""
+        """The regular expressions of `pattern`; empty if `source` is not `output`."""
         return _as_tuple(self.pattern)
 
     @property
     def paths(self) -> tuple[str, ...]:
-        """The files or folders as the job states them."""
+        """The files or folders of `path`, as written in the job file."""
         return _as_tuple(self.path)
 
 
@@ -153,44 +158,49 @@ def _as_tuple(stated: str | tuple[str, ...] | None) -> tuple[str, ...]:
 
 
 def _groups(patterns: tuple[str, ...]) -> set[str]:
-    """Names of the groups in regular expressions."""
+    """Returns the names of all groups in the regular expressions."""
     return {group for pattern in patterns for group in re.compile(pattern).groupindex}
 
 
 class CommandSection(Section):
-    """`[workload]` with `command`: the user's own script, in the user's own environment."""
+    """`[workload]` with `command`: the user's training script, run as a command in the user's environment."""
 
     command: TemplateText = Field(
-        description="command line with {variables}, run by the shell; write {{ and }} for literal braces"
+        description="command line with {variables}, which a shell runs; write {{ and }} for literal braces"
     )
     one_per: Literal["node", "rank", "job"] = Field(
         default="node",
-        description="how many processes to start: node: one per node, as torchrun expects; rank: one per "
-        "device, with RANK, WORLD_SIZE etc. set; job: one, which starts the rest itself",
+        description="number of processes that Paceline starts: node: one per node, as torchrun expects; "
+        "rank: one per device, with RANK, WORLD_SIZE etc. set; job: one, which starts all others",
     )
-    folder: str = Field(default=".", description="working folder, relative to the job file")
+    folder: str = Field(
+        default=".", description="working folder of the command, relative to the folder of the job file"
+    )
     environment: dict[VariableName, PlainTemplateText] = Field(
         default={}, description="additional environment variables; values may contain {variables}"
     )
     resume: PlainTemplateText | None = Field(
         default=None,
-        description="text for {resume}, or appended, when a run resumes, such as '--resume {checkpoint}'; "
-        "if absent, the script cannot resume",
+        description="option of the script to resume a run, such as '--resume {checkpoint}'; replaces "
+        "{resume}, or is appended to the command; if absent, the script cannot resume",
     )
     epoch_samples: PositiveInt | None = Field(
-        default=None, description="size of the training set; needed if the script counts in epochs"
+        default=None,
+        description="number of samples in the training set; needed if the script reports epochs only",
     )
     parameter_bytes: PositiveInt | None = Field(
-        default=None, description="bytes of the model's parameters; used to predict the cost of an exchange"
+        default=None,
+        description="size of the model's parameters in bytes, to predict the time of an exchange of "
+        "gradients",
     )
     grace: Duration = Field(
-        default=30.0, description="time to save between the request to end (SIGTERM) and the kill"
+        default=30.0, description="time that the script has to save between SIGTERM and SIGKILL"
     )
     optimizer: OptimizerSettings | None = Field(
-        default=None, description="the script's optimizer, for the prediction of learning rates: sgd or adamw"
+        default=None, description="optimizer of the script, to predict good learning rates: sgd or adamw"
     )
     metrics: MetricsSection = Field(
-        default=MetricsSection(), description="how Paceline reads what the script reports"
+        default=MetricsSection(), description="where Paceline reads the scores of the script"
     )
 
     @model_validator(mode="after")
@@ -205,9 +215,9 @@ class CommandSection(Section):
 
     @property
     def can_resume(self) -> bool:
-        """Whether a run can resume from its checkpoint; otherwise it starts over."""
+        """Whether a run can resume from its checkpoint; if not, it starts from the beginning."""
         return self.resume is not None
 
     def templates(self) -> tuple[Template, ...]:
-        """The templates that pass values to the script: command line and environment."""
+        """Returns the templates that pass values to the script: command line and environment variables."""
         return (Template(self.command), *(Template(text) for text in self.environment.values()))

@@ -1,4 +1,4 @@
-"""The job file as a model: its sections, and the cluster, search space and fingerprint they define."""
+"""The job file as a pydantic model, with the cluster, search space and fingerprint that it defines."""
 
 from __future__ import annotations
 
@@ -50,18 +50,18 @@ def _class_or_command(value: Any) -> str:
 
 
 class Job(Section):
-    """A job file.
+    """The content of a job file.
 
-    A job that replays a recording has neither `workload` nor `space`, and its `cluster` is ignored: the
-    recording states the workload, the machines and the configurations.
+    A job with a recording replays measured runs instead of training. It has neither `workload` nor `space`,
+    and `cluster` may contain only `capacity`: the recording states workload, machines and configurations.
     """
 
     name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")] = Field(
         default="job",
-        description="names the study and the output folder; the file's stem if absent",
+        description="name of the study and of the output folder; the file name without .toml if absent",
     )
     seed: Annotated[int, Field(ge=0)] = Field(
-        default=0, description="seed of initial weights, data order and the search's own draws"
+        default=0, description="seed of initial weights, data order and the random numbers of the search"
     )
     workload: (
         Annotated[
@@ -69,27 +69,32 @@ class Job(Section):
             Discriminator(_class_or_command),
         ]
         | None
-    ) = Field(default=None, description="what is trained: a Workload class, or a command")
-    cluster: ClusterSection = Field(default=ClusterSection(), description="nodes and what they cost")
-    goal: GoalSection = Field(description="the target, and what to minimize on the way to it")
-    space: SpaceSection | None = Field(default=None, description="what may be chosen besides nodes")
+    ) = Field(default=None, description="the training: a Workload class, or a command")
+    cluster: ClusterSection = Field(default=ClusterSection(), description="the nodes and their price")
+    goal: GoalSection = Field(description="the target, and whether to minimize seconds or dollars to target")
+    space: SpaceSection | None = Field(
+        default=None, description="the values that the search may choose, except the number of nodes"
+    )
     baseline: (
         Annotated[
             Annotated[BaselineSection, Tag("settings")] | Annotated[ListedConfiguration, Tag("listed")],
             Discriminator(_settings_or_listed),
         ]
         | None
-    ) = Field(default=None, description="your present settings; probed first, never silently worsened")
+    ) = Field(
+        default=None, description="your present settings; probed first, and compared with the recommendation"
+    )
     probe: ProbeSection = Field(default=ProbeSection(), description="how configurations are probed")
     budget: BudgetSection = Field(
-        default=BudgetSection(), description="what the search may spend; it ends at the first limit reached"
+        default=BudgetSection(),
+        description="limits of the search, which ends at the first limit that it reaches",
     )
 
     @model_validator(mode="after")
     def _sections_agree(self) -> Job:
         if self.runs_command and "kind" not in self.probe.model_fields_set:
             implied = self.probe.model_copy(update={"kind": "command"})
-            # A validator that runs before the fields' would make pydantic forget that they come from JSON.
+            # A validator with mode="before" would turn off pydantic's rules for JSON input.
             object.__setattr__(self, "probe", implied)
         for conflicts in (self._section_conflicts, self._machine_conflicts, self._limit_conflicts):
             if conflict := next(conflicts(), None):
@@ -97,7 +102,7 @@ class Job(Section):
         return self
 
     def _section_conflicts(self) -> Iterator[str]:
-        """Problems with the sections that a kind of probe needs or excludes."""
+        """Yields messages on sections that the kind of probe requires or forbids."""
         kind, replays = self.probe.kind, self.probe.recording is not None
         if self.runs_command and kind != "command":
             yield f"probe.kind = {kind!r}: workload.command implies 'command'. Remove probe.kind"
@@ -123,7 +128,7 @@ class Job(Section):
             yield f"baseline must be {'one of the recorded configurations' if replays else 'a table'}"
 
     def _machine_conflicts(self) -> Iterator[str]:
-        """Problems with emulated nodes."""
+        """Yields messages on keys of emulated nodes."""
         kind, at_hand, machine = self.probe.kind, self.cluster.nodes_at_hand, self.cluster.machine
         if kind in ("emulated", "auto") and machine is None:
             yield (
@@ -151,7 +156,7 @@ class Job(Section):
             )
 
     def _limit_conflicts(self) -> Iterator[str]:
-        """Problems with capacity and prices."""
+        """Yields messages on the capacity and the prices."""
         capacity = self.cluster.capacity
         if capacity is not None:
             cluster = self.resolved_cluster()
@@ -199,15 +204,15 @@ class Job(Section):
 
     @property
     def can_resume(self) -> bool:
-        """Whether a run can resume from its checkpoint; otherwise each slice starts over."""
+        """Whether a run can resume from its checkpoint; if not, each slice starts from the beginning."""
         return not isinstance(self.workload, CommandSection) or self.workload.can_resume
 
     def recording(self) -> Recording | None:
-        """The recording that the job replays; None for a job that trains."""
+        """Reads the recording that the job replays; None if the job trains."""
         return None if self.probe.recording is None else load_recording(Path(self.probe.recording))
 
     def resolved_cluster(self) -> Cluster:
-        """The cluster that the job describes."""
+        """Returns the cluster that the job describes; with the local launcher, all nodes share this host."""
         recording, section = self.recording(), self.cluster
         if recording is not None:
             return replace(recording.cluster, capacity=section.capacity)
@@ -239,7 +244,7 @@ class Job(Section):
         return replace(described, at_hand=replace(at_hand, node_counts=there))
 
     def search_space(self) -> SearchSpace:
-        """The configurations to choose from."""
+        """Returns the configurations that the search may choose."""
         recording = self.recording()
         if recording is not None:
             return recording.space
@@ -257,20 +262,21 @@ class Job(Section):
         )
 
     def baseline_configuration(self) -> Configuration | None:
-        """The user's present configuration; None if the job states none."""
+        """Returns the configuration that the user trains with at present; None if the job states none."""
         if self.baseline is None or isinstance(self.baseline, Configuration):
             return self.baseline
         return self.baseline.configuration()
 
     def fingerprint(self, workload_code: str, hardware: str) -> str:
-        """Digest of everything that curves and step times depend on, so that probes can be used again.
+        """Returns a digest of everything that learning curves and step times depend on.
 
-        It does not depend on budget, target, space and baseline. For a recorded job it depends only on the
-        recording and the metric.
+        Probes of an earlier job with the same fingerprint can be used again. The fingerprint does not depend
+        on budget, target, space and baseline. If the job replays a recording, the fingerprint depends only on
+        the recording and the metric.
 
         Args:
-            workload_code: Digest of the workload's source.
-            hardware: Description of the hardware.
+            workload_code: Digest of the source code of the Workload or script.
+            hardware: Description of this host's hardware, such as the processor and the number of cores.
         """
         recording = self.recording()
         if recording is not None:
@@ -286,12 +292,12 @@ class Job(Section):
             "seed": self.seed,
         }
         if self.runs_command and self.cluster.states_threads:
-            # A command's threads are limited only if the job states them.
+            # Paceline limits the threads of a command only if the job states a number of threads.
             parts["states_threads"] = True
         if self.cluster.machine is not None:
             parts["machine"] = self.cluster.machine.model_dump(mode="json")
             if self.cluster.nodes_at_hand is None:
-                # Emulated step times do not depend on the hardware.
+                # Step times under the virtual clock do not depend on the hardware of this host.
                 del parts["hardware"]
             else:
                 parts["nodes_at_hand"] = self.cluster.nodes_at_hand
@@ -300,7 +306,7 @@ class Job(Section):
         return _digest(parts)
 
     def _trained_by(self) -> dict[str, Any]:
-        """The keys of `[workload]` that curves depend on."""
+        """Returns the keys of `[workload]` on which learning curves depend, with their values."""
         assert self.workload is not None
         excluded = {"grace", "resume"} if self.runs_command else None
         return self.workload.model_dump(mode="json", exclude=excluded)
@@ -324,12 +330,12 @@ def _virtual(machine: MachineSection, delays: tuple[RankDelay, ...]) -> VirtualC
 
 
 def missing_section(name: str) -> str:
-    """Error message for a missing section."""
+    """Returns the error message for a missing section."""
     return f"{name} is missing ({Job.model_fields[name].description})"
 
 
 def stated_by_recording(name: str) -> str:
-    """Error message for a section that a recorded job may not have."""
+    """Returns the error message for a section that a job with a recording must not have."""
     return f"[{name}] is stated, but probe.recording states it already. Remove [{name}]"
 
 
@@ -339,14 +345,14 @@ def _digest(parts: dict[str, Any]) -> str:
 
 
 def job_schema() -> dict[str, Any]:
-    """JSON Schema (draft 2020-12) of a job file, with a description for every key.
+    """Returns the JSON Schema (draft 2020-12) of a job file, with a description for every key.
 
     A job that replays a recording has fewer required keys than other jobs.
     """
     schema = Job.model_json_schema(mode="validation")
     del schema["required"]
     schema["$defs"]["GoalSection"]["required"].remove("target")
-    # A table may match both types of baseline: which one applies depends on probe.kind.
+    # A table can match both types of baseline, since probe.kind decides which type applies.
     kinds, nothing = schema["properties"]["baseline"]["anyOf"]
     schema["properties"]["baseline"]["anyOf"] = [*kinds["oneOf"], nothing]
     settings = {"anyOf": [kinds["oneOf"][0], nothing]}

@@ -27,7 +27,7 @@ from tuner.launchers.registry import LAUNCHERS, LauncherSection, launcher_entry
 class WorkloadSection(Section):
     """`[workload]` of a job that trains a Workload class.
 
-    Python searches its module beside the job file first, then among the installed packages.
+    Python searches for the module of the class in the folder of the job file, then in the installed packages.
     """
 
     path: ImportPath = Field(description="import path of the Workload, 'module:Class'")
@@ -36,7 +36,8 @@ class WorkloadSection(Section):
         default=None, description="sgd (momentum, nesterov, weight_decay) or adamw"
     )
     schedule: ScheduleSettings | None = Field(
-        default=None, description="constant, step or cosine; counted in samples"
+        default=None,
+        description="learning-rate schedule: constant, step or cosine, as a function of samples processed",
     )
 
 
@@ -44,10 +45,12 @@ class DelaySection(Section):
     """`[[cluster.emulate.delay]]`: a delay added to every step of some ranks."""
 
     ranks: Annotated[tuple[NonNegativeInt, ...], Field(min_length=1)] | None = Field(
-        default=None, description="ranks to delay, from 0; all (jitter) if absent"
+        default=None, description="ranks to delay, numbered from 0; all ranks if absent"
     )
     low: Annotated[float, Field(ge=0)] = Field(default=0.0, description="shortest delay of a step, seconds")
-    high: PositiveFloat = Field(description="longest delay of a step, seconds; drawn uniformly in between")
+    high: PositiveFloat = Field(
+        description="longest delay of a step, seconds; each delay is random, uniform from low to high"
+    )
 
     @model_validator(mode="after")
     def _ordered(self) -> DelaySection:
@@ -63,14 +66,15 @@ def _table_or_list(value: Any) -> str:
 
 
 class EmulateSection(Section):
-    """`[cluster.emulate]`: simulates a worse cluster than the one at hand."""
+    """`[cluster.emulate]`: delays steps on purpose, to show how training runs on a slower cluster."""
 
     delay: Annotated[
         Annotated[DelaySection, Tag("table")] | Annotated[tuple[DelaySection, ...], Tag("list")],
         Discriminator(_table_or_list),
     ] = Field(
         default=(),
-        description="delays added to steps, after their backward pass: a table {ranks, low, high}, or a list",
+        description="delays after the backward pass of a step: a table {ranks, low, high}, or a list of "
+        "tables",
     )
 
     @property
@@ -80,28 +84,36 @@ class EmulateSection(Section):
 
 
 class MachineSection(Section):
-    """`[cluster.machine]`: speed of emulated nodes and links."""
+    """`[cluster.machine]`: speed of emulated nodes and of the network links between emulated nodes.
+
+    Ranks of emulated nodes are trained by one process of this host under a virtual clock, which advances by
+    these times.
+    """
 
     fixed_seconds: DurationOrZero = Field(
-        description="time of a step of one rank regardless of its samples: forward, backward and update"
+        description="the part of a rank's step time that does not depend on its number of samples"
     )
-    seconds_per_sample: Duration = Field(description="time that each sample of the rank adds to a step")
+    seconds_per_sample: Duration = Field(description="time that each sample adds to the step of its rank")
     jitter: Annotated[float, Field(ge=0, lt=1)] = Field(
-        default=0.05, description="variation of a rank's steps: standard deviation over mean"
+        default=0.05, description="standard deviation of a rank's step times, divided by their mean"
     )
     persistent: Annotated[float, Field(ge=0, le=1)] = Field(
         default=0.5,
-        description="share of that variance that stays with a rank, such as a node that is always slow",
+        description="share of the variance of step times that is constant for a rank, as on a slow node",
     )
     latency: DurationOrZero = Field(
-        description="one-way time of an empty message, such as '50us'; for collectives, per hop"
+        description="one-way time of an empty message, such as '50us'; collectives: time per hop"
     )
     bandwidth: Bandwidth = Field(description="bandwidth of every link, such as '10Gbit/s'")
     message_latency: DurationOrZero | None = Field(
-        default=None, description="latency between two ranks (gossip, servers); the collectives' if absent"
+        default=None,
+        description="latency of messages between two ranks (gossip, parameter server); equal to latency if "
+        "absent",
     )
     message_bandwidth: Bandwidth | None = Field(
-        default=None, description="bandwidth between two ranks (gossip, servers); the collectives' if absent"
+        default=None,
+        description="bandwidth of messages between two ranks (gossip, parameter server); equal to bandwidth "
+        "if absent",
     )
     overlap: Annotated[float, Field(ge=1, le=10)] = Field(
         default=1.5, description="overlap of an all-reduce with compute, from 1 (none) to 10 (almost full)"
@@ -110,7 +122,7 @@ class MachineSection(Section):
         default=None, description="mean compute time until a rank fails; never if absent"
     )
     restart: DurationOrZero = Field(
-        default=0.0, description="time that a rank loses by a failure, such as '2m'"
+        default=0.0, description="time that a rank loses at each failure, such as '2m'"
     )
 
     @model_validator(mode="after")
@@ -151,20 +163,22 @@ class ClusterSection(_LauncherSections):
     )
     launcher: LauncherName = Field(
         default="local",
-        description="how ranks start, by where nodes come from; "
+        description="how ranks are started, depending on the kind of nodes; "
         + "; ".join(f"{name}: {launcher_entry(name).nodes_are}" for name in LAUNCHERS),
     )
     python: str | None = Field(
         default=None,
-        description="interpreter on the nodes that runs Paceline's node agent (3.8 or newer, no packages) "
-        "and, if ranks train a Workload, Paceline itself; this interpreter if absent",
+        description="Python interpreter on the nodes (3.8 or newer, no packages needed); if ranks train a "
+        "Workload, Paceline must be installed there; the present interpreter if absent",
     )
     threads_per_rank: PositiveInt = Field(
-        default=1, description="CPU threads of one rank; a command's are limited only if it is stated"
+        default=1,
+        description="CPU threads of one rank; the threads of a command are limited only if this key is "
+        "stated",
     )
     machine: MachineSection | None = Field(
         default=None,
-        description="speed of emulated nodes and links; used with probe.kind = 'emulated' or 'auto'",
+        description="speed of emulated nodes and links, for probe.kind = 'emulated' or 'auto'",
     )
     nodes_at_hand: PositiveInt | None = Field(
         default=None,
@@ -172,8 +186,8 @@ class ClusterSection(_LauncherSections):
     )
     capacity: PositiveInt | None = Field(
         default=None,
-        description="nodes available at once, shared by concurrent probes; if absent, nodes_at_hand or the "
-        "number of nodes of the largest configuration",
+        description="number of nodes that all concurrent probes may use together; if absent, nodes_at_hand, "
+        "or the number of nodes of the largest configuration",
     )
     emulate: EmulateSection = Field(
         default=EmulateSection(), description="artificial delays, to show the effect of slow nodes"
@@ -181,7 +195,7 @@ class ClusterSection(_LauncherSections):
 
     @property
     def launcher_section(self) -> LauncherSection | None:
-        """The keys of the launcher that runs the job; None if it has none."""
+        """The section `[cluster.LAUNCHER]` of the job's launcher; None if the launcher has no section."""
         section: LauncherSection | None = getattr(self, self.launcher, None)
         return section
 
@@ -192,7 +206,7 @@ class ClusterSection(_LauncherSections):
 
     @property
     def states_threads(self) -> bool:
-        """Whether the job file states the threads of a rank, so that they limit a command."""
+        """Whether the job file states `threads_per_rank`, so that the threads of a command are limited."""
         return "threads_per_rank" in self.model_fields_set
 
     @model_validator(mode="after")
@@ -223,30 +237,33 @@ class ClusterSection(_LauncherSections):
 
 
 class GoalSection(Section):
-    """`[goal]`: the target, and what to minimize until it is reached."""
+    """`[goal]`: the target, and whether to minimize seconds or dollars to target."""
 
     metric: str = Field(
         default="accuracy", description="the metric that the workload reports, such as accuracy or loss"
     )
-    target: float = Field(description="the value of the metric that counts as reached")
+    target: float = Field(description="the value of the metric that training has to reach")
     direction: Literal["maximize", "minimize"] | None = Field(
-        default=None, description="by default, the direction of a known metric"
+        default=None, description="whether to maximize or minimize the metric; not needed for a known metric"
     )
     minimize: Literal["seconds", "dollars"] = Field(
-        default="seconds", description="what to minimize until the target is reached"
+        default="seconds", description="quantity to minimize: seconds to target or dollars to target"
     )
     trainings: PositiveInt = Field(
         default=1,
-        description="number of trainings that will use the answer; 1: the search itself trains to the target",
+        description="number of trainings that will use the recommendation; 1: the search trains to the "
+        "target",
     )
-    deadline: Duration | None = Field(default=None, description="longest time to target of a recommendation")
+    deadline: Duration | None = Field(
+        default=None, description="longest time to target that a recommendation may have"
+    )
     max_dollars: PositiveFloat | None = Field(
-        default=None, description="highest price to target of a recommendation"
+        default=None, description="highest cost to target that a recommendation may have"
     )
     consecutive_scores: PositiveInt = Field(
         default=1,
-        description="number of consecutive scores past the target that count as reached; the first of them "
-        "is the time to target",
+        description="number of consecutive scores past the target that are needed to reach it; the time to "
+        "target is that of the first of these scores",
     )
 
     @model_validator(mode="after")
@@ -279,32 +296,36 @@ class GoalSection(Section):
 
     @property
     def sign(self) -> float:
-        """1 if larger values of the metric are better, else -1."""
+        """1.0 if larger values of the metric are better, else -1.0."""
         return 1.0 if self.maximize else -1.0
 
     def target_count(self) -> TargetCount:
-        """A new counter of consecutive scores past the target."""
+        """Returns a new counter of consecutive scores past the target."""
         return TargetCount(self.target, maximize=self.maximize, consecutive=self.consecutive_scores)
 
     def crossing(self, curve: Sequence[CurvePoint]) -> tuple[float, float] | None:
-        """Samples and training seconds at which a curve reaches the target; None if it does not.
+        """Returns the samples and the training seconds at which a curve reaches the target, else None.
 
         Args:
-            curve: Evaluations in order of samples, without that of the untrained model.
+            curve: Evaluations in order of samples processed, without the evaluation of the untrained model.
         """
         return crossing(curve, self.target, maximize=self.maximize, consecutive=self.consecutive_scores)
 
 
 class BaselineSection(Section):
-    """`[baseline]`: your present settings; probed first, never silently worsened."""
+    """`[baseline]`: your present settings; probed first, and compared with the recommendation."""
 
     nodes: PositiveInt = Field(default=1, description="nodes you train on now")
     batch_size: PositiveInt = Field(description="global batch size you train with now")
     learning_rate: PositiveFloat = Field(description="peak learning rate you train with now")
     strategy: StrategyName = Field(default="all_reduce", description="strategy you train with now")
-    tau: PositiveInt | None = Field(default=None, description="steps between exchanges now")
+    tau: PositiveInt | None = Field(
+        default=None, description="present number of steps between two exchanges of parameters"
+    )
     beta: PositiveFloat | None = Field(default=None, description="elastic averaging: moving rate times ranks")
-    outer_learning_rate: PositiveFloat | None = Field(default=None, description="diloco: rate of outer steps")
+    outer_learning_rate: PositiveFloat | None = Field(
+        default=None, description="diloco: learning rate of the outer steps"
+    )
     outer_momentum: PositiveFloat | None = Field(default=None, description="diloco: momentum of outer steps")
 
     @model_validator(mode="after")
@@ -313,7 +334,7 @@ class BaselineSection(Section):
         return self
 
     def configuration(self) -> Configuration:
-        """The settings as a configuration, with all knobs of the strategy."""
+        """Returns the settings as a configuration, with defaults for absent parameters of the strategy."""
         stated = self.model_dump()
         knobs = {name: stated.pop(name) for name in KNOBS}
         return configuration_with_knobs(Configuration(stated), **knobs)
@@ -324,47 +345,51 @@ class ProbeSection(Section):
 
     kind: Literal["training", "command", "emulated", "auto", "recorded"] = Field(
         default="training",
-        description="training: ranks run the workload; command: run your own script, which "
-        "workload.command implies; emulated: one process trains for all ranks of a "
-        "described cluster, under a virtual clock; auto: real ranks on up to cluster.nodes_at_hand nodes, "
-        "emulated ones beyond; recorded: replay a recording",
+        description="training: ranks train the Workload; command: the command runs (the default if "
+        "workload.command is stated); emulated: one process trains all ranks of "
+        "[cluster.machine] under a virtual clock; auto: real ranks on up to cluster.nodes_at_hand nodes, "
+        "emulated ranks on more nodes; recorded: a recording is replayed",
     )
     recording: str | None = Field(
         default=None,
-        description="recorded: the recording's file, relative to the job file; it states workload, cluster "
-        "and space",
+        description="recorded: path of the recording, relative to the job file; the recording states "
+        "workload, cluster and space",
     )
     timing_steps: Annotated[int, Field(ge=10)] = Field(
         default=30, description="steps of a timing probe, including the first few, which warm up"
     )
     slice_seconds: Duration | None = Field(
         default=None,
-        description="training seconds of one slice; follows from predictions if absent",
+        description="training seconds of one slice; if absent, the search chooses it from its predictions",
     )
     first_score_samples: PositiveInt | None = Field(
         default=None,
-        description="samples at the first evaluation; if absent, 1/32 of an epoch, but at least 1024",
+        description="number of samples processed before the first evaluation; if absent, 1/32 of an epoch, "
+        "but at least 1024",
     )
     score_growth: Annotated[float, Field(gt=1, le=2)] = Field(
-        default=1.15, description="smallest ratio of samples between one evaluation and the next"
+        default=1.15,
+        description="smallest ratio of the numbers of samples processed at two successive evaluations",
     )
     max_scoring: PositiveFloat = Field(
         default=0.25,
-        description="longest time of an evaluation, as a share of the training time until the next; "
-        "evaluation points that come sooner are skipped",
+        description="longest time of an evaluation, as a share of the training time between two evaluations; "
+        "evaluations that would exceed it are skipped",
     )
     max_batch_size_per_rank: PositiveInt | None = Field(
-        default=None, description="a rank with more samples than this accumulates over micro-batches"
+        default=None,
+        description="a rank with a larger batch than this splits it into micro-batches and accumulates "
+        "gradients",
     )
     hang_timeout: Duration | None = Field(
         default=None,
         description="a probe ends if a rank or a command reports nothing for this long; if absent, 60 s, or "
-        "10 min for a command, which may report once per epoch",
+        "10 min for a command, since a script may report only once per epoch",
     )
 
     @property
     def hang_seconds(self) -> float:
-        """`hang_timeout`, or its default."""
+        """Seconds without a report after which a probe ends: `hang_timeout`, or its default."""
         if self.hang_timeout is not None:
             return self.hang_timeout
         return 600.0 if self.kind == "command" else 60.0
@@ -382,12 +407,16 @@ class ProbeSection(Section):
 
 
 class BudgetSection(Section):
-    """`[budget]`: what the search may spend; it ends at the first limit reached."""
+    """`[budget]`: limits of the search, which ends at the first limit that it reaches."""
 
-    time: Duration | None = Field(default=None, description="time the search may take, such as '10m'")
-    dollars: PositiveFloat | None = Field(default=None, description="dollars all probes may cost in total")
+    time: Duration | None = Field(
+        default=None, description="longest wall-clock time of the search, such as '10m'"
+    )
+    dollars: PositiveFloat | None = Field(
+        default=None, description="highest cost of all probes together, in dollars"
+    )
     node_hours: PositiveFloat | None = Field(
         default=None,
-        description="node hours all probes may take in total: nodes times the hours they are in use",
+        description="maximum node hours of all probes together: number of nodes times hours in use",
     )
     probes: PositiveInt | None = Field(default=None, description="maximum number of probes to start")

@@ -217,7 +217,7 @@ def test_present_settings_that_are_recommended_are_not_compared(desk: SeededDesk
 @pytest.mark.parametrize(
     ("sections", "words"),
     [
-        ({"baseline": None}, r"the section \[baseline\] is absent"),
+        ({"baseline": None}, r"the section \[baseline\] is missing"),
         ({"baseline": {"nodes": 2, "batch_size": 1}}, "leaves some of 2 ranks without a sample"),
     ],
 )
