@@ -22,7 +22,7 @@ def ring_all_reduce_seconds(
     The formula is 2 (p - 1) A + 2 ((p - 1) / p) n / w (Patarasuk and Yuan 2009).
 
     Args:
-        num_ranks: p, `(num,)`.
+        num_ranks: p, number of ranks in each case, `(num,)`.
         num_bytes: n, bytes to reduce.
         latency: A, seconds per hop of the collective (longer than a ping).
         bytes_per_second: w, bandwidth.

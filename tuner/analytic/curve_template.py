@@ -2,7 +2,7 @@
 
 Training progress is y = (value - start) / (target - start) of the metric. It starts near 0, and the target is
 1, whether the metric rises or falls. Factors of the number of samples are counted in e-folds (factors of e),
-that is, as differences of log samples.
+that is, as differences of the logarithm of samples.
 
 Assumption: within one phase of the learning-rate schedule, all configurations of a workload need the same
 number of e-folds to get from one level of progress to the next. A level is passed when the progress first
@@ -91,10 +91,11 @@ _INCREMENTS = increments_of_shapes(LEVELS)
 _SHAPE_RUNS = 0.3
 #: Standard deviation of an increment that no shape of the grid explains, however many runs are averaged.
 _MISFIT_SD = 0.16
-#: Standard deviation of a run's log samples to target from the template, per square root of the remaining
-#: e-folds.
+#: Standard deviation of the difference between a run and the template, in the logarithm of samples to target,
+#: per square root of the remaining e-folds.
 _OWN_SD = 0.33
-#: Standard deviation of log samples to target that remains even just before the target is reached.
+#: Standard deviation of the logarithm of samples to target that remains even just before the target is
+#: reached.
 FORM_SD = 0.05
 #: Standard deviation of the furthest progress, caused by the noise of an evaluation.
 NOISE = 0.015
@@ -102,7 +103,7 @@ NOISE = 0.015
 #: whose score just has. The standard deviation is large: the score may improve soon, late or never. Other
 #: runs are not expected to be equally late.
 _STUCK_FOLDS, _STUCK_SD = 0.5, 1.3
-#: Largest standard deviation of log samples to target that the noise of one evaluation may add.
+#: Largest standard deviation of the logarithm of samples to target that the noise of one evaluation may add.
 _MOST_PLACE_SD = 0.8
 _LEAST_AHEAD = 0.02
 
@@ -124,9 +125,9 @@ class Passage:
 
 
 def passage_of(samples: Array, progress: Array) -> Passage:
-    """Returns when a run first passed each level of progress.
+    """Returns the number of samples at which a run first passed each level of progress.
 
-    Between evaluations, progress is interpolated linearly in log samples.
+    Between evaluations, progress is interpolated linearly over the logarithm of samples.
 
     Args:
         samples: Number of samples processed at each evaluation, ascending, above 0, `(num_points,)` with at
@@ -220,7 +221,7 @@ def informed_shapes(passages: Sequence[Passage]) -> Array:
 
 
 def variance_after(share: Array) -> Array:
-    """Returns the variance of the extrapolated log samples to target, `(num,)`.
+    """Returns the variance of the extrapolated logarithm of samples to target, `(num,)`.
 
     Args:
         share: Samples processed divided by samples to target, in (0, 1), `(num,)`.

@@ -1,8 +1,8 @@
 """Features of configurations for the slope models, for a search space with any axes.
 
-A slope model (`tuner.analytic.slopes`) is a regression of a logarithm, such as log seconds per sample, over
-columns such as the logarithm of the number of nodes. "Apart" in the name of a column marks configurations
-whose ranks are asynchronous.
+A slope model (`tuner.analytic.slopes`) is a regression of a logarithm, such as the logarithm of seconds per
+sample, over columns such as the logarithm of the number of nodes. "Apart" in the name of a column marks
+configurations whose ranks are asynchronous.
 """
 
 from __future__ import annotations
@@ -40,9 +40,9 @@ class Slope:
     neutral_mean: float = 0.0
 
 
-#: Priors for log seconds per sample. Textbook knowledge: more ranks and cores give a speedup that is less
-#: than proportional, and the more ranks, the less so; larger batches amortize the cost of a step;
-#: asynchronous ranks are faster.
+#: Priors for the logarithm of seconds per sample. Textbook knowledge: more ranks and cores give a speedup
+#: that is less than proportional, and the more ranks, the less so; larger batches amortize the cost of a
+#: step; asynchronous ranks are faster.
 SECONDS_SLOPES = {
     "log nodes": Slope(mean=-0.6, sd=0.4, neutral_sd=0.7),
     "log cores": Slope(mean=-0.7, sd=0.3, neutral_sd=0.7),
@@ -52,9 +52,9 @@ SECONDS_SLOPES = {
     "apart x log nodes": Slope(mean=-0.1, sd=0.3, neutral_sd=0.3),
     "log nodes squared": Slope(mean=0.08, sd=0.1, neutral_sd=0.1),
 }
-#: Priors for log samples to target. Textbook knowledge: the number of samples grows less than in proportion
-#: to the batch size (McCandlish et al. 2018); small learning rates are slow, and there is a best rate;
-#: staleness costs more samples with more ranks; cores do not matter.
+#: Priors for the logarithm of samples to target. Textbook knowledge: the number of samples grows less than in
+#: proportion to the batch size (McCandlish et al. 2018); small learning rates are slow, and there is a best
+#: rate; staleness costs more samples with more ranks; cores do not matter.
 SAMPLES_SLOPES = {
     "log nodes": Slope(mean=0.2, sd=0.4, neutral_sd=0.7),
     "log cores": Slope(mean=0.0, sd=0.05, neutral_sd=0.05),

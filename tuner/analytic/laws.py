@@ -20,7 +20,7 @@ def expected_maximum(num_ranks: Array) -> Array:
     jitter is larger.
 
     Args:
-        num_ranks: p, `(num,)`.
+        num_ranks: p, number of ranks in each case, `(num,)`.
     """
     from scipy.special import ndtri  # takes a while to import; only models need it
 
@@ -45,8 +45,9 @@ def overlapped_seconds(compute: Array, exchange: Array, overlap: Values) -> Arra
 def log_samples_at_best_rate(
     batch_size: Array, *, log_samples: Values, noise_scale: Values, noise_floor: Values = 0.0
 ) -> Array:
-    """Returns log samples to target at the best learning rate: log of s (1 + B / B_noise + (B_floor / B)^2).
+    """Returns the logarithm of the number of samples to target at the best learning rate.
 
+    The number of samples is s (1 + B / B_noise + (B_floor / B)^2).
     The first two terms are McCandlish et al. 2018, equation 2.7, multiplied by the batch size: batches far
     above B_noise waste samples. They assume a constant noise scale. If the noise scale grows, large batches
     are cheaper late in a run than early.

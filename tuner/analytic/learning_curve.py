@@ -36,13 +36,13 @@ _LEVEL_SD = 0.03
 
 @dataclass(frozen=True, kw_only=True)
 class Arrivals:
-    """The expected log number of samples to target of all runs, with joint posterior samples of its error.
+    """The expected number of samples to target of all runs, with joint posterior samples of its error.
 
-    The error that all runs have in common is separate, since it does not affect the choice between runs.
+    `median`, `own` and `common` refer to the logarithm of the number of samples. The error that all runs have
+    in common is separate, since it does not affect the choice between runs.
 
     Args:
-        median: Median log samples to target of each run, `(num_runs,)`; infinite for a run without an
-            evaluation.
+        median: Median for each run, `(num_runs,)`; infinite for a run without an evaluation.
         own: Error of each run without the common error, `(NUM_DRAWS, num_runs)`.
         common: Error that all runs have in common, `(NUM_DRAWS,)`.
         unreachable: Probability that a run never reaches the target, `(num_runs,)`.

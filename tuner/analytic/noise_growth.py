@@ -54,9 +54,9 @@ _MOST_GROWTH = 0.95
 #: Gradient statistics are averaged over sections of a run of this many e-folds (factors of e) of samples.
 #: Then the largest number of sections in a run.
 _FOLDS_COMBINED, _MOST_PLACES = 1.0, 4
-#: Standard deviation of a section's log noise scale around the power law.
+#: Standard deviation of the logarithm of a section's noise scale around the power law.
 _PLACE_SD = 0.5
-#: Standard deviation of the log noise scale if it is estimated from one pair of gradients.
+#: Standard deviation of the logarithm of the noise scale if it is estimated from one pair of gradients.
 _ONE_ESTIMATE_SD = 2.0
 _GRID = np.geomspace(1e-6, 1.0, 160)
 _LOG_GRID = np.log(_GRID)

@@ -62,7 +62,7 @@ class Forecast:
         log_samples: Logarithm of the number of samples from start to target, if the target is reached.
         never: Whether the run never reaches the target.
         seconds_per_sample: Median seconds per sample, `(num_configurations,)`.
-        log_seconds_sd: Standard deviation of log seconds per sample, `(num_configurations,)`.
+        log_seconds_sd: Standard deviation of the logarithm of seconds per sample, `(num_configurations,)`.
     """
 
     configurations: tuple[Configuration, ...]
@@ -184,7 +184,10 @@ class Predictor:
         )
 
     def _log_samples(self, kinds: Sequence[Configuration], rng: np.random.Generator) -> Array:
-        """Returns joint posterior samples of log samples to target, if reached, `(NUM_DRAWS, num_kinds)`."""
+        """Returns joint posterior samples of the logarithm of samples to target, if the target is reached.
+
+        The shape is `(NUM_DRAWS, num_kinds)`.
+        """
         started = [self.runs.get(kind) for kind in kinds]
         indexes = [run.index if run else None for run in started]
         own, others = rng.spawn(2)
@@ -241,7 +244,7 @@ def _later(draws: Array, least: float) -> Array:
     The run has not reached its target yet, so it needs more samples than it has processed.
 
     Args:
-        draws: Posterior samples of log samples to target, `(NUM_DRAWS,)`.
+        draws: Posterior samples of the logarithm of samples to target, `(NUM_DRAWS,)`.
         least: Logarithm of the number of samples that the run has processed.
     """
     return np.maximum(draws, least + 0.01)

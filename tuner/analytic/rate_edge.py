@@ -93,9 +93,9 @@ _ABOVE_BEST, _SD = math.log(8.0), 1.1
 #: Width of the logistic probability that a run breaks down, as a function of the logarithm of its learning
 #: rate.
 _WIDTH = 0.5
-#: The edge with p asynchronous ranks is at log rate minus shift times log p. Prior of the shift: 0 with
-#: probability 0.4, else half-normal with this standard deviation. On 32 ranks, a shift of 0.5 lowers the edge
-#: by a factor of six.
+#: With p asynchronous ranks, the logarithm of the edge is lower by the shift times log p. Prior of the shift:
+#: 0 with probability 0.4, else half-normal with this standard deviation. On 32 ranks, a shift of 0.5 lowers
+#: the edge by a factor of six.
 _NO_SHIFT, _SHIFT_SD = 0.4, 0.5
 SHIFTS = np.linspace(0.0, 2.0, 21)
 
@@ -104,8 +104,8 @@ SHIFTS = np.linspace(0.0, 2.0, 21)
 class RateEdge:
     """The posterior of the edge and of its shift, on a grid.
 
-    With a barrier, the edge is at log rate `grid`. With p asynchronous ranks, it is at `grid` - `SHIFTS` log
-    p.
+    With a barrier, the logarithm of the edge is a value of `grid`. With p asynchronous ranks, it is lower by
+    a value of `SHIFTS` times log p.
 
     Args:
         grid: Logarithms of learning rates, `(num_grid,)`.
@@ -132,7 +132,7 @@ class RateEdge:
         """Returns posterior samples of the shift, given posterior samples of the edge, `(num_draws,)`.
 
         Args:
-            edges: Posterior samples of the log edge, `(num_draws,)`.
+            edges: Posterior samples of the logarithm of the edge, `(num_draws,)`.
             uniforms: Uniform random numbers in (0, 1), `(num_draws,)`.
         """
         place = np.abs(edges[:, None] - self.grid).argmin(axis=1)

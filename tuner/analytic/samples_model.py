@@ -135,7 +135,7 @@ def samples_inputs(
 
 @dataclass(frozen=True, kw_only=True)
 class _Law:
-    """The law: predicts log samples to target, and the log noise scale that a run measures.
+    """The law: predicts the logarithms of samples to target, and of the noise scale that a run measures.
 
     Args:
         parameters: The parameters with their priors, in the order of `theta`.
@@ -166,7 +166,10 @@ class _Law:
         return found
 
     def _log_samples(self, unknowns: Mapping[str, Array], inputs: Array) -> Array:
-        """Returns log samples to target: effects of batch size, learning rate and disagreement added up."""
+        """Returns the logarithm of the number of samples to target.
+
+        It is the sum of the effects of batch size, learning rate and disagreement.
+        """
         noise_scale, batch = np.exp(unknowns["log noise scale"]), np.exp(inputs[:, _LOG_BATCH])
         best = log_best_rate(
             batch, log_rate=unknowns["log best rate"], noise_scale=noise_scale, exponent=self.exponent
@@ -196,18 +199,19 @@ class _Law:
         return np.asarray(found, dtype=float)
 
 
-#: Standard deviation of log samples to target between runs of the same configuration (seeds, data order).
+#: Standard deviation of the logarithm of samples to target between runs of the same configuration (seeds,
+#: data order).
 SEED_SD = 0.10
-#: Parameter: error of emulated runs (see the module docstring) in log samples to target.
+#: Parameter: error of emulated runs (see the module docstring) in the logarithm of samples to target.
 _BIAS = Parameter(name="log bias of emulated samples", mean=0.0, sd=0.1)
-#: Prior standard deviation of the log noise scale if no run measured gradient noise.
+#: Prior standard deviation of the logarithm of the noise scale if no run measured gradient noise.
 _SCALE_SD = 1.3
 #: Name of the noise floor's parameter. Its prior mean, relative to `RatePrior.batch_size`: at that batch
 #: size, the floor adds 0.1% to the number of samples. Then its prior standard deviation.
 NOISE_FLOOR = "log noise floor"
 _FLOOR_OVER_BATCH, _FLOOR_SD = 1 / 32, 1.5
-#: Prior standard deviation of the log noise scale if gradient noise was measured: very wide, since the
-#: measurements determine it.
+#: Prior standard deviation of the logarithm of the noise scale if gradient noise was measured: very wide,
+#: since the measurements determine it.
 _ANY_SCALE_SD = 3.0
 
 
@@ -239,8 +243,8 @@ class SamplesModel:
     """The posterior of the number of samples to target.
 
     Args:
-        posterior: The posterior of log samples to target and of measured log noise scales; its inputs are
-            rows of `samples_inputs`.
+        posterior: The posterior of the logarithms of samples to target and of measured noise scales; its
+            inputs are rows of `samples_inputs`.
         arrivals: The number of samples at which each run is expected to reach the target, with its
             uncertainty.
         reported: Index of the run of each observation of samples to target. These observations come first in
@@ -258,7 +262,7 @@ class SamplesModel:
     def log_samples(
         self, configurations: Sequence[Configuration], runs: Sequence[int | None] | None = None
     ) -> tuple[Array, Array]:
-        """Returns mean `(num,)` and covariance `(num, num)` of log samples to target.
+        """Returns mean `(num,)` and covariance `(num, num)` of the logarithm of samples to target.
 
         The error that all extrapolations have in common (`Arrivals.common`) is not included.
 
@@ -276,7 +280,7 @@ class SamplesModel:
     def log_samples_draws(
         self, kinds: Sequence[Configuration], runs: Sequence[int | None], rng: np.random.Generator
     ) -> Array:
-        """Returns joint posterior samples of the log number of samples to target, `(NUM_DRAWS, num_kinds)`.
+        """Returns joint posterior samples of the logarithm of samples to target, `(NUM_DRAWS, num_kinds)`.
 
         Args:
             kinds: The configurations to predict, `(num_kinds,)`.
@@ -410,8 +414,8 @@ def _measured_noise(
     """Returns the noise scales that the runs measured, as observations of the law.
 
     Returns:
-        Rows of `samples_inputs`, `(num, num_features)`; log noise scales, `(num,)`; standard deviations of
-        the log noise scales, `(num,)`.
+        Rows of `samples_inputs`, `(num, num_features)`; logarithms of the noise scales, `(num,)`; standard
+        deviations of these logarithms, `(num,)`.
     """
     places = [(i, place) for i in reported for place in noise_places(runs[i].noise)]
     inputs = samples_inputs(
@@ -429,8 +433,8 @@ def _measured_scales(unknowns: Array, rows: Array) -> Array:
     """Returns the logarithm of the noise scale that a run measures, `(num_rows,)` or `(num, num_rows)`.
 
     Args:
-        unknowns: The log noise scale, followed by the parameters `noise_growth.UNKNOWNS`, `(4,)` or `(4, num,
-            1)`.
+        unknowns: Logarithm of the noise scale, followed by the parameters `noise_growth.UNKNOWNS`, `(4,)` or
+            `(4, num, 1)`.
         rows: Rows of `samples_inputs` that describe measured noise scales, `(num_rows, num_features)`.
     """
     if unknowns.ndim == 1:

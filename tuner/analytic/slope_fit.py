@@ -31,7 +31,7 @@ class SlopeFit:
     rows: Mapping[Configuration, int]
 
     def speeds(self, configurations: Sequence[Configuration], rng: np.random.Generator) -> Speeds:
-        """Predicts log seconds per sample of candidates; allowed if that is the quantity.
+        """Predicts the logarithm of seconds per sample of candidates; allowed if that is the quantity.
 
         Args:
             configurations: Some of the candidates.
@@ -47,7 +47,7 @@ class SlopeFit:
     def log_samples_draws(
         self, kinds: Sequence[Configuration], runs: Sequence[int | None], rng: np.random.Generator
     ) -> Array:
-        """Returns posterior samples of log samples to target; allowed if that is the quantity.
+        """Returns posterior samples of the logarithm of samples to target; allowed if that is the quantity.
 
         See `SamplesModel.log_samples_draws`. `runs` has no effect: the posterior of a candidate already
         includes its run.

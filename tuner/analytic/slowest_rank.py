@@ -122,7 +122,7 @@ def slowest_step_seconds(
 
     Args:
         compute: c, seconds per step of one rank without jitter, `(num,)`.
-        num_ranks: p, `(num,)`.
+        num_ranks: p, number of ranks in each case, `(num,)`.
         tau: Number of steps after which ranks wait for each other, `(num,)`.
         jitter: k, coefficient of variation of a rank's step.
         persistent: h, share of the jitter's variance that is persistent.
@@ -206,7 +206,7 @@ def unwaiting_batch_seconds(
     Args:
         compute: c, seconds of compute per step of one rank, `(num,)`.
         exchange: e, seconds of communication between ranks per step, `(num,)`.
-        num_ranks: p, `(num,)`.
+        num_ranks: p, number of ranks in each case, `(num,)`.
         overlap: g, see `overlapped_seconds`.
         delays: Artificial delays; d_r is the mean delay of rank r.
     """

@@ -9,7 +9,7 @@ from tuner.analytic.laws import Array
 
 @dataclass(frozen=True, kw_only=True)
 class Speeds:
-    """Predicted log seconds per sample of some configurations.
+    """Predicted logarithm of the seconds per sample of some configurations.
 
     Args:
         mean: Mean of each configuration, `(num_configurations,)`.

@@ -39,7 +39,7 @@ class StartedRun:
 
 
 def observed_by(runs: Sequence[StartedRun]) -> Observations:
-    """Returns one observation of log samples to target for every started run.
+    """Returns one observation of the logarithm of samples to target for every started run.
 
     Args:
         runs: Runs with at least one evaluation; may be empty.
@@ -55,7 +55,11 @@ def observed_by(runs: Sequence[StartedRun]) -> Observations:
 
 
 def _observation(run: StartedRun, template: Template) -> tuple[float, float, float]:
-    """Returns log samples to target, the standard deviation of its noise, and that of its common error."""
+    """Returns the observation of one run: the logarithm of samples to target, and two standard deviations.
+
+    The first standard deviation is that of the observation's noise, the second that of the error that
+    unfinished runs have in common.
+    """
     seen = run.passage.log_seen
     if run.samples_to_target is not None:
         return math.log(max(run.samples_to_target, 1.0)), _ARRIVED_SD, 0.0

@@ -25,8 +25,8 @@ from tuner.analytic.step_residual import SMOOTH, StepResidual
 from tuner.analytic.step_rows import Steps
 from tuner.domain.cluster import Cluster
 
-#: Prior standard deviation of log step time between repeated timings of the same steps, and the weight of
-#: this prior in degrees of freedom.
+#: Prior standard deviation of the logarithm of step time between repeated timings of the same steps, and the
+#: weight of this prior in degrees of freedom.
 _PRIOR_BETWEEN_MOMENTS_SD = 0.08
 _PRIOR_WEIGHT = 4.0
 #: Grid of the scatter, as a multiple of the scatter assumed in `step_residual`; the standard deviation of the
@@ -45,7 +45,7 @@ class TimedSteps:
     Args:
         steps: The timed steps, `(num,)`.
         seconds: Mean seconds of a step in each timing, above 0, `(num,)`.
-        own_sd: Standard error of log seconds, estimated from the steps of the timing, `(num,)`.
+        own_sd: Standard error of the logarithm of seconds, estimated from the steps of the timing, `(num,)`.
         wait_seconds: Seconds of a step in which a rank waits for communication after its compute, `(num,)`;
             NaN if not timed.
     """
@@ -76,8 +76,8 @@ def fit_steps(
             virtual clock).
 
     Returns:
-        The posterior of mean log seconds, whose inputs are rows of `Steps.inputs`, and the standard deviation
-        of log seconds between repeated timings.
+        The posterior of the mean logarithm of seconds, whose inputs are rows of `Steps.inputs`; and the
+        standard deviation of the logarithm of seconds between repeated timings.
     """
     on_machines = nodes_are_machines(cluster)
     # Artificial delays do not count as compute, so waits are not used on a cluster that has such delays.
@@ -158,11 +158,11 @@ def _scale_of(part: Array, remainder: Array, missed: Array) -> float:
 
 @dataclass(frozen=True, kw_only=True)
 class _Merged:
-    """Timings merged by row of the law's inputs: mean log seconds of each distinct row.
+    """Timings merged by row of the law's inputs: mean logarithm of seconds of each distinct row.
 
     Args:
         inputs: The distinct rows, `(num, NUM_COLUMNS)`.
-        means: Mean log seconds of each row, `(num,)`.
+        means: Mean logarithm of seconds of each row, `(num,)`.
         own_variance: Variance of each mean, estimated from the steps of the timings, `(num,)`.
         counts: Number of timings of each row, `(num,)`.
         squares: Sum of squared differences between timings of whole steps and the mean of their row.

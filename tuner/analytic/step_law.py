@@ -1,7 +1,8 @@
-"""The law (analytic model) of step time for one cluster: log seconds of steps from parameters and inputs.
+"""The law (analytic model) of step time for one cluster.
 
-The inputs are rows of `Steps.inputs`. An exchange is the communication of gradients or parameters between
-ranks. Emulated steps are steps of ranks that are trained on this host under a virtual clock.
+The law predicts the logarithm of the seconds of a step from parameters and inputs; inputs are rows of
+`Steps.inputs`. An exchange is the communication of gradients or parameters between ranks. Emulated steps are
+steps of ranks that are trained on this host under a virtual clock.
 """
 
 from __future__ import annotations
@@ -70,7 +71,7 @@ class StepLaw:
     _recent: list[tuple[Array, int, list[Alike]]] = field(default_factory=list, repr=False, compare=False)
 
     def __call__(self, theta: Array, inputs: Array) -> Array:
-        """Returns the log seconds of steps, `(num,)`.
+        """Returns the logarithm of the seconds of each step, `(num,)`.
 
         Args:
             theta: Values of the parameters, `(num_parameters,)`.
@@ -92,7 +93,8 @@ class StepLaw:
     def exchange_share(self, theta: Array, inputs: Array) -> Array:
         """Returns the share of a step's time that depends on the exchange, between 0 and 1, `(num,)`.
 
-        This is the derivative of log seconds of the step with respect to log seconds of the exchange.
+        This is the derivative of the logarithm of the step's seconds with respect to the logarithm of the
+        exchange's seconds.
 
         Args:
             theta: Values of the parameters, `(num_parameters,)`.
@@ -105,7 +107,7 @@ class StepLaw:
         return np.asarray(np.clip((found[1] - found[0]) / _STEP, 0.0, 1.0), dtype=float)
 
     def _at(self, thetas: Array, inputs: Array) -> Array:
-        """Returns the log seconds for several values of the parameters, `(num_thetas, num)`."""
+        """Returns the logarithm of seconds for several values of the parameters, `(num_thetas, num)`."""
         found = np.zeros((len(thetas), len(inputs)))
         for alike in self._alike(inputs, len(thetas)):
             unknowns = self._unknowns(thetas, len(alike.rows))

@@ -21,7 +21,7 @@ SMOOTH = Residual(sd=0.10, length_scales=(0.7, 1.0, *_EXCHANGE, *_OTHERS))
 #: Correlation between steps that differ in strategy and tau, and between steps that differ in batch size.
 _BY_EXCHANGE = Residual(sd=1.0, length_scales=(math.inf, math.inf, *_EXCHANGE, *_OTHERS))
 _BY_BATCH = Residual(sd=1.0, length_scales=(math.inf, 0.7, *[math.inf] * (NUM_COLUMNS - 2)))
-#: Standard deviations of log seconds on separate machines:
+#: Standard deviations of the logarithm of seconds on separate machines:
 #: - nonlinear compute: up to a quarter at single batch sizes (caches, kernels, padded sequences), typically
 #:   8%;
 #: - scatter of compute between steps: 3%, until timings show how much it is;
@@ -33,11 +33,11 @@ _BEND_SD, _COMPUTE_SD, _LINKS_SD, _DRIFT_SD = 0.08, 0.03, 0.12, 0.04
 
 @dataclass(frozen=True, kw_only=True)
 class StepResidual:
-    """Kernel of log seconds of a step around the law of step time, on separate machines.
+    """Kernel of the residual around the law of step time, on separate machines.
 
     An exchange is the communication of gradients or parameters between ranks. Let s be the share of the
-    exchange in a step. If log seconds of the exchange change by 1, log seconds of the step change by s; for
-    compute, by 1 - s. The covariance between two steps is
+    exchange in a step. If the exchange takes 1% longer, the step takes s% longer; if compute takes 1% longer,
+    the step takes (1 - s)% longer. The covariance between the logarithms of the seconds of two steps is
 
         (1 - s)(1 - s') (bend^2 K(b, b') + own^2 [same])           compute
         + s s' (links^2 [same placement] + drift^2 min(u, u'))     exchange, u = log nodes

@@ -44,7 +44,7 @@ def server_exchange_seconds(num_ranks: Array, service: Array, think: Array) -> A
     - Z + R is within 5% of simulations; the error is largest near saturation.
 
     Args:
-        num_ranks: p, whole numbers, `(num,)`.
+        num_ranks: p, number of ranks in each case, whole numbers, `(num,)`.
         service: s, seconds to handle one request, above 0, `(num,)`.
         think: Z, seconds that a rank spends away from the server between two requests, `(num,)`.
     """
@@ -153,7 +153,7 @@ class RankSteps:
     Args:
         traits: The properties of the strategy.
         compute: c, seconds of compute in a step of one rank, including the effect of shared cores, `(num,)`.
-        num_ranks: p, whole numbers, `(num,)`.
+        num_ranks: p, number of ranks in each case, whole numbers, `(num,)`.
         tau: Steps between two exchanges of gradients or parameters, `(num,)`.
         network: The costs of communication.
     """

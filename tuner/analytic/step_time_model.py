@@ -28,9 +28,10 @@ class SecondsModel:
 
     Args:
         cluster: The cluster that the job trains on.
-        posterior: The posterior of the log seconds in which all ranks together process one global batch; its
-            inputs are rows of `Steps.inputs`.
-        between_moments_sd: Standard deviation of log seconds between repeated timings of the same steps.
+        posterior: The posterior of the logarithm of seconds in which all ranks together process one global
+            batch; its inputs are rows of `Steps.inputs`.
+        between_moments_sd: Standard deviation of the logarithm of seconds between repeated timings of the
+            same steps.
         num_observations: Number of slices of training whose steps were timed.
     """
 
@@ -40,7 +41,7 @@ class SecondsModel:
     num_observations: int
 
     def log_seconds_per_sample(self, configurations: Sequence[Configuration]) -> tuple[Array, Array]:
-        """Returns mean `(num,)` and covariance `(num, num)` of log seconds per sample.
+        """Returns mean `(num,)` and covariance `(num, num)` of the logarithm of seconds per sample.
 
         Seconds per sample are the seconds in which all ranks together process one global batch, divided by
         its size.
@@ -53,7 +54,7 @@ class SecondsModel:
         return mean - np.log(batches), covariance
 
     def speeds(self, configurations: Sequence[Configuration], rng: np.random.Generator) -> Speeds:
-        """Predicts log seconds per sample of some configurations.
+        """Predicts the logarithm of seconds per sample of some configurations.
 
         Args:
             configurations: The configurations to predict.
