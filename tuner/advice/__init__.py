@@ -1,1 +1,4 @@
-"""Build a recommendation from the forecasts of a search, with evidence, warnings and sensitivity."""
+"""Build the recommendation of a search, with evidence, warnings and a sensitivity analysis.
+
+If a search gives no recommendation, `no_answer` explains why.
+"""

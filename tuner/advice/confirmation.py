@@ -1,4 +1,7 @@
-"""Compare repeated trainings of two configurations: ratio of times to target, with a confidence interval."""
+"""Compare repeated trainings of the recommendation with repeated trainings of the user's present settings.
+
+The result is the ratio of the times to target, with a confidence interval.
+"""
 
 from __future__ import annotations
 
@@ -26,19 +29,22 @@ def compare_trainings(
 ) -> Confirmation:
     """Compares trainings of the recommendation with trainings of the present settings.
 
-    The speed-up is the ratio of the geometric means of the times to target. If a training missed the target,
-    its time to target is at least the time that it trained. The ratio is then a lower bound if only the
-    present settings missed the target, and an upper bound if only the recommendation did. If both missed it,
-    the result has no ratio.
+    The speed-up is the geometric mean of the times to target of the present settings, divided by that of the
+    recommendation. If a training missed the target, its training time is a lower bound of its time to target:
+
+    - If only trainings of the present settings missed the target, the ratio is a lower bound of the speed-up.
+    - If only trainings of the recommendation missed the target, the ratio is an upper bound of the speed-up.
+    - If trainings of both missed the target, the result has no ratio.
 
     Args:
         recommended: Trainings of the recommendation.
         present: Trainings of the present settings.
-        price_ratio: Dollars per second of the present settings, divided by those of the recommendation.
-        uses_seed: Whether the seed reaches the training.
+        price_ratio: Dollars per second of the present settings, divided by dollars per second of the
+            recommendation; None if unknown.
+        uses_seed: Whether the training uses the seed of each repetition.
         num_unfinished: Number of trainings that were started and have not ended.
-        seconds: Seconds charged for all trainings.
-        dollars: Dollars charged for all trainings.
+        seconds: Seconds charged for all trainings together.
+        dollars: Dollars charged for all trainings together.
     """
     speedup = lower = upper = at_least = at_most = None
     if recommended.trainings and present.trainings:
@@ -71,7 +77,12 @@ def compare_trainings(
 
 
 def settings_of(configuration: Configuration, trainings: Sequence[ConfirmedTraining]) -> ConfirmedSettings:
-    """Groups the trainings of one configuration and computes their median time to target."""
+    """Groups the trainings of one configuration and computes their median time to target.
+
+    Args:
+        configuration: The configuration.
+        trainings: Repeated trainings of this configuration.
+    """
     times = [t.training_seconds if t.reached else math.inf for t in trainings]
     median = float(np.median(times)) if times else math.inf
     return ConfirmedSettings(
@@ -82,17 +93,19 @@ def settings_of(configuration: Configuration, trainings: Sequence[ConfirmedTrain
 
 
 def welch_factor(first: Sequence[float], second: Sequence[float]) -> float | None:
-    """Half-width of the 90% confidence interval of a ratio of geometric means, as a factor.
+    """Computes the half-width of the 90% confidence interval of a ratio of geometric means, as a factor.
 
-    The interval runs from `ratio / factor` to `ratio * factor`. It is Welch's t interval for the difference
-    of the means of log values (Welch 1947, "The generalization of Student's problem when several different
-    population variances are involved", Biometrika 34), with the degrees of freedom of Welch and
-    Satterthwaite. It assumes log-normal values and allows different variances. It treats runs with equal
-    seeds as independent, which is conservative if they correlate positively.
+    - The interval is from `ratio / factor` to `ratio * factor`.
+    - It is Welch's t interval for the difference of the means of the logarithms (Welch 1947, "The
+      generalization of Student's problem when several different population variances are involved",
+      Biometrika 34), with the degrees of freedom of Welch and Satterthwaite.
+    - It assumes lognormal values. The variances of the two groups may differ.
+    - It treats two runs with the same seed as independent. If such runs are positively correlated, the
+      interval is wider than necessary.
 
     Args:
-        first: Log values of the first group.
-        second: Log values of the second group.
+        first: Logarithms of the values of the first group.
+        second: Logarithms of the values of the second group.
 
     Returns:
         The factor, at least 1; None if a group has fewer than two values.
@@ -113,10 +126,10 @@ def welch_factor(first: Sequence[float], second: Sequence[float]) -> float | Non
 
 
 def _all_trained(settings: ConfirmedSettings) -> bool:
-    """Whether every training ran for some time. Only then does it bound its time to target."""
+    """Whether all training times are above 0, so that they are useful lower bounds of times to target."""
     return all(training.training_seconds > 0.0 for training in settings.trainings)
 
 
 def _log_seconds(settings: ConfirmedSettings) -> list[float]:
-    """Logarithm of each training's seconds to target, or of its training seconds if it missed the target."""
+    """Returns the logarithm of each training's training seconds, up to the target or to its earlier end."""
     return [math.log(max(training.training_seconds, 1e-9)) for training in settings.trainings]

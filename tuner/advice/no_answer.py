@@ -19,10 +19,10 @@ from tuner.search.runs import Run
 from tuner.search.start_value import progress_of
 from tuner.search.state import SearchState
 
-#: Maximum number of warnings in the error message; the report shows all of them.
+#: Maximum number of warnings in the error message. The report shows all warnings.
 _MOST_REMARKS = 5
-#: The target counts as out of reach if the unfinished runs miss it too with more than this probability,
-#: judged by the runs that turned back.
+#: If some runs turned back, the target counts as out of reach if the other runs miss the target too with more
+#: than this probability.
 _SURELY_TURNED_BACK = 0.9
 
 
@@ -31,10 +31,10 @@ class NoAnswer:
     """A search that ended without a recommendation.
 
     Args:
-        reason: Why nothing is recommended, as one clause.
-        changes: What the user can change, one clause each.
-        warnings: Warnings about the user's script.
-        probes_failed: Whether failed probes are the reason.
+        reason: The cause of the missing recommendation, as one clause.
+        changes: Changes that may help, as one clause each, such as `widen [space]`.
+        warnings: Warnings about the user's script, one sentence each.
+        probes_failed: Whether failed probes are the cause.
     """
 
     reason: str
@@ -43,10 +43,10 @@ class NoAnswer:
     probes_failed: bool
 
     def error(self, report: Path | None = None) -> ProbeError | InfeasibleError:
-        """The error that ends the command: the reason, what to change, and the warnings.
+        """Returns the error that ends the command. Its message has the reason, the changes and the warnings.
 
         Args:
-            report: Path of the report; None if there is none.
+            report: Path of the report, which is added to the message; None if there is no report.
         """
         words = self.reason + ("; " + ", or ".join(self.changes) if self.changes else "")
         if report is not None:
@@ -59,7 +59,7 @@ class NoAnswer:
 
 
 def has_score(state: SearchState) -> bool:
-    """Whether the study has any score of a trained model."""
+    """Whether any slice of the study has a finite score of a model after training."""
     return any(
         point.samples > 0 and math.isfinite(point.value)
         for measurement in state.slices
@@ -68,7 +68,7 @@ def has_score(state: SearchState) -> bool:
 
 
 def shows_no_gain(state: SearchState) -> bool:
-    """Whether no run has improved on its first score, though each has enough scores to tell."""
+    """Whether no run has clearly improved on its first score, although all have `FEWEST_SCORES` scores."""
     scored = [run for run in state.runs.values() if run.measurement.trained_curve]
     return bool(scored) and not any(
         run.arrived or run.rise_samples is not None or len(run.measurement.trained_curve) < FEWEST_SCORES
@@ -77,10 +77,16 @@ def shows_no_gain(state: SearchState) -> bool:
 
 
 def has_turned_back(state: SearchState) -> bool:
-    """Whether the runs show that the target is out of reach, because they turned back before it.
+    """Whether the target is out of reach because runs turned back or levelled off before they reached it.
 
-    This holds if all runs with a score turned back. It also holds if those that did make it very probable
-    that the other runs do too, and no other run has come clearly further.
+    This holds in two cases:
+
+    - All runs with a score turned back.
+    - Some runs turned back, it is very probable that the other runs miss the target too, and none of the
+      other runs has come clearly closer to the target.
+
+    Args:
+        state: State of the search.
     """
     turned, others = _turned_and_others(state)
     if not turned or not others:
@@ -92,7 +98,10 @@ def has_turned_back(state: SearchState) -> bool:
 
 
 def _whole_runs(state: SearchState) -> list[Run]:
-    """Runs with a score that neither diverged nor failed; collapsed runs only if there are no others."""
+    """Returns the runs with a score that neither diverged nor failed.
+
+    Runs that turned back and lost most of their best progress are left out, unless there are no other runs.
+    """
     broken = (Outcome.DIVERGED, Outcome.FAILED, Outcome.TIMED_OUT)
     evidence, known = state.evidence()
     whole = {
@@ -109,14 +118,14 @@ def _whole_runs(state: SearchState) -> list[Run]:
 
 
 def _turned_and_others(state: SearchState) -> tuple[list[Run], list[Run]]:
-    """Splits the runs with a score into those that turned back and the others."""
+    """Splits the runs with a score into runs that turned back or levelled off, and runs that did not."""
     scored = _whole_runs(state)
     turned = [run for run in scored if run.turned_back is not None]
     return turned, [run for run in scored if run.turned_back is None]
 
 
 def _came_furthest(state: SearchState) -> bool:
-    """Whether no other run has come clearly further than the runs that turned back."""
+    """Whether no other run has come clearly closer to the target than the runs that turned back."""
     turned, others = _turned_and_others(state)
     sign = state.job.goal.sign
 
@@ -130,11 +139,11 @@ def _came_furthest(state: SearchState) -> bool:
 
 
 def no_answer(state: SearchState, stop: Stop, job_path: Path) -> NoAnswer:
-    """Explains why a search that ended in this state gives no recommendation.
+    """Explains why a search gives no recommendation, and what the user can change.
 
     Args:
         state: State at the end of the search.
-        stop: Why the search ended.
+        stop: The last action of the search, with the cause of its end.
         job_path: Path of the job file, for the commands in the explanation.
     """
     probes_failed = stop.kind is StopKind.FAULTS
@@ -153,7 +162,7 @@ def no_answer(state: SearchState, stop: Stop, job_path: Path) -> NoAnswer:
 
 
 def last_fault(state: SearchState) -> str:
-    """A sentence with the last line of the error message of the last failed probe."""
+    """Returns a sentence with the last line of the error message of the last failed probe."""
     errors = [p.measurement.error for p in state.probes if p.outcome.is_fault and p.measurement is not None]
     lines = (errors[-1] or "").strip().splitlines() if errors else []
     return f"Last error: {lines[-1]}." if lines else "The last failed probe printed no error."
@@ -166,7 +175,7 @@ def _where_to_read(state: SearchState, job_path: Path) -> str:
 
 
 def _without_score(state: SearchState, stop: Stop, job_path: Path) -> tuple[str, tuple[str, ...]]:
-    """Reason and changes for a search in which no trained model was scored."""
+    """Returns the reason and the changes for a search in which no model was scored after training."""
     if not state.slices:
         return f"nothing was measured: {stop.reason}", ("raise the limits in [budget]", "widen [space]")
     diverged = sum(probe.outcome is Outcome.DIVERGED for probe in state.probes)
@@ -210,7 +219,7 @@ def _unreachable(state: SearchState, stop: Stop) -> tuple[str, tuple[str, ...]]:
 
 
 def _best_value(state: SearchState) -> float:
-    """Best score of any trained model."""
+    """Returns the best score of all runs, without scores of untrained models."""
     values = [point.value for run in state.runs.values() for point in run.measurement.finite_curve]
     return (max if state.job.goal.maximize else min)(values, default=math.nan)
 
@@ -246,7 +255,7 @@ def _turned_back_words(state: SearchState, runs: list[Run]) -> str:
 
 
 def _ended_words(state: SearchState, runs: list[Run]) -> tuple[str, tuple[str, ...]]:
-    """Reason and changes if every run came to its own end before it reached the target."""
+    """Returns the reason and the changes if scripts or schedules ended before the target was reached."""
     longest = max(runs, key=lambda run: run.measurement.samples)
     best = format_value(_best_value(state))
     samples = format_count(longest.measurement.samples)

@@ -1,4 +1,4 @@
-"""Build the recommendation, with its evidence, at the end of a search."""
+"""Build the recommendation at the end of a search, with its evidence and its costs."""
 
 from __future__ import annotations
 
@@ -38,29 +38,30 @@ from tuner.search.prediction_log import LEVELS
 from tuner.search.runs import Run, paid_slices
 from tuner.search.state import SearchState, run_of
 
-#: A smaller ratio of costs is no noticeable difference.
+#: Two costs count as equal if their ratio is below this value.
 _EQUAL_RATIO = 1.05
-#: Times within this ratio count as equal, because another order of the data has the same effect.
+#: Two measured times to target count as equal if their ratio is at most this value. Another order of the
+#: training data changes the time by as much.
 _SAME_TIME = 1.2
-#: A configuration is not recommended if it reaches the target with less than this probability.
+#: A configuration is recommended only if it reaches the target with at least this probability.
 _LIKELY = 0.5
-#: Minimum relative standard deviation of step times over time for a warning.
+#: If the step time varies over time by at least this relative standard deviation, the user is warned.
 _UNEVEN_SD = 0.25
 
 
 @dataclass(frozen=True, kw_only=True)
 class Ending:
-    """The end of a search, from which a recommendation is made.
+    """The results of a search from which its recommendation is made.
 
     Args:
-        state: State of the search.
-        beliefs: Its last forecasts.
-        stop: Why it ended.
-        predictions: All predictions that it stored.
-        study_name: Name of its study.
+        state: State at the end of the search.
+        beliefs: Forecasts for all candidates at the end of the search.
+        stop: The last action of the search, with the cause of its end.
+        predictions: All predictions of time to target that the search stored, oldest first.
+        study_name: Name of the study.
         job_path: Path of the job file.
         created_at: Time of the recommendation, in seconds since the epoch.
-        imported: Runs that were imported for the job; None if there are none.
+        imported: Summary of the runs that the user imported for the job; None if there are none.
     """
 
     state: SearchState
@@ -74,7 +75,15 @@ class Ending:
 
 
 def recommend(ending: Ending) -> Recommendation | None:
-    """The recommendation; None without any score, or if nothing is expected to reach the target."""
+    """Builds the recommendation.
+
+    Args:
+        ending: The results of the search.
+
+    Returns:
+        The recommendation; None if no trained model was scored, or if no configuration is expected to reach
+        the target.
+    """
     state, stop = ending.state, ending.stop
     if not has_score(state) or shows_no_gain(state) or has_turned_back(state):
         return None
@@ -82,7 +91,7 @@ def recommend(ending: Ending) -> Recommendation | None:
     if choice is None:
         return None
     if _alternative(ending, choice).probability_of_reaching < _LIKELY:
-        return None  # more likely than not it never reaches the target
+        return None  # the choice probably never reaches the target
     run = run_of(state, choice)
     verified = _verification(ending, run)
     strategies = strategy_outlooks(state, ending.beliefs, choice, lambda c: _alternative(ending, c))
@@ -118,7 +127,7 @@ def recommend(ending: Ending) -> Recommendation | None:
 
 
 def _uneven(ending: Ending) -> tuple[str, ...]:
-    """A warning if the speed of the machine changes over time, so that times are hard to compare."""
+    """Returns a warning if the speed of the machine changes over time, so that times are hard to compare."""
     sd = ending.beliefs.predictor.seconds.between_moments_sd
     if sd < _UNEVEN_SD or not ending.state.terms.times_alone:
         return ()
@@ -129,18 +138,26 @@ def _uneven(ending: Ending) -> tuple[str, ...]:
 
 
 def _trains_here(state: SearchState, choice: Configuration) -> bool:
-    """Whether the recommendation can be trained here, because it was not emulated or replayed."""
+    """Whether the recommendation can be trained here: its ranks are real, and no recording is replayed."""
     return state.job.recording() is None and not state.cluster.emulates(choice)
 
 
 def _own_command(ending: Ending, choice: Configuration, num_samples: int | None) -> str:
-    """The user's own command with a configuration's values; empty if the job trains a Workload."""
+    """Returns the user's own command with the values of a configuration; empty if the job has no command."""
     job, folder = ending.state.job, ending.job_path.resolve().parent
     return user_command(job, folder, choice, num_samples=num_samples) if job.runs_command else ""
 
 
 def _training_samples(ending: Ending, choice: Configuration) -> int | None:
-    """Samples within which the user's script reaches the target with 95% probability; None if unknown."""
+    """Returns a number of samples after which the user's script has reached the target with 95% probability.
+
+    Args:
+        ending: The results of the search.
+        choice: The recommended configuration.
+
+    Returns:
+        The number of samples; None if unknown, or if the job does not run a script.
+    """
     expected, beliefs = _alternative(ending, choice), ending.beliefs
     run = run_of(ending.state, choice)
     per_sample = float(beliefs.forecast.seconds_per_sample[beliefs.configurations.index(choice)])
@@ -151,7 +168,7 @@ def _training_samples(ending: Ending, choice: Configuration) -> int | None:
 
 
 def goal_words(state: SearchState) -> str:
-    """The goal in words."""
+    """Describes the goal, such as `accuracy >= 0.9, soonest`."""
     goal = state.job.goal
     sign = ">=" if goal.maximize else "<="
     wish = "soonest" if goal.minimize == "seconds" else "cheapest"
@@ -159,14 +176,24 @@ def goal_words(state: SearchState) -> str:
 
 
 def _model_of(state: SearchState, run: Run | None) -> str | None:
-    """Path of the model that real ranks trained to the target; None for a replay or emulation."""
+    """Returns the path of the model that the search trained to the target.
+
+    It is None if no run of the recommended configuration reached the target, if ranks were emulated, or if a
+    recording was replayed.
+    """
     if run is None or not run.arrived or not _trains_here(state, run.configuration):
         return None
     return trained_model(run)
 
 
 def trained_model(run: Run) -> str | None:
-    """Path of the trained model's state dictionary; if there is none, of the run's last checkpoint."""
+    """Returns the path of the state dictionary that a run stored at the target.
+
+    If there is no such file, it returns the path of the run's last checkpoint, or None without a checkpoint.
+
+    Args:
+        run: The run.
+    """
     checkpoint = run.measurement.checkpoint
     if checkpoint is None:
         return None
@@ -175,7 +202,14 @@ def trained_model(run: Run) -> str | None:
 
 
 def tuning_cost(state: SearchState) -> TuningCost:
-    """Cost of the search, by purpose of the slices and by part (training, evaluation, start-up, ...)."""
+    """Sums up the cost of the search.
+
+    The seconds are split by the purpose of the slices, and by part: training, evaluation, start-up, repeated
+    training and other time.
+
+    Args:
+        state: State of the search.
+    """
     by_purpose: defaultdict[str, float] = defaultdict(float)
     by_part = dict.fromkeys(("training", "scoring", "startup", "repeated", "other"), 0.0)
     for probe in state.probes:
@@ -201,7 +235,13 @@ def tuning_cost(state: SearchState) -> TuningCost:
 
 
 def landscape(ending: Ending) -> list[Alternative]:
-    """Forecasts for each number of nodes, batch size and strategy, with the best other settings."""
+    """Returns one forecast for each combination of number of nodes, batch size and strategy.
+
+    Of all candidates with the same combination, it is that of the candidate with the smallest expected cost.
+
+    Args:
+        ending: The results of the search.
+    """
     expected = ending.beliefs.expected
     best: dict[tuple[int, int, str], int] = {}
     for i, c in enumerate(ending.beliefs.configurations):
@@ -213,7 +253,13 @@ def landscape(ending: Ending) -> list[Alternative]:
 
 
 def checked_predictions(ending: Ending) -> list[PredictedAgainstMeasured]:
-    """Predictions that were made before their run reached the target, with the measured times."""
+    """Compares predictions with the measured times to target.
+
+    Predictions are included if they were made before their run reached the target.
+
+    Args:
+        ending: The results of the search.
+    """
     measured = {
         run.configuration: run.seconds_to_target
         for run in ending.state.runs.values()
@@ -232,7 +278,11 @@ def checked_predictions(ending: Ending) -> list[PredictedAgainstMeasured]:
 
 
 def _choice(ending: Ending) -> Configuration | None:
-    """The configuration to recommend: the one with the smallest expected cost; None if there is none."""
+    """Returns the configuration to recommend; None if no configuration is expected to reach the target.
+
+    If a run reached the target and thereby ended the search, the configurations of such runs are considered.
+    Otherwise, the choice of the forecasts (`Beliefs.recommended`) is used.
+    """
     expected = ending.beliefs.expected
     configurations = ending.beliefs.configurations
     if ending.stop.kind is StopKind.ARRIVED:
@@ -252,11 +302,20 @@ def _choice(ending: Ending) -> Configuration | None:
 
 
 def _measured_first(ending: Ending, chosen: int, expected: npt.NDArray[np.float64]) -> int:
-    """Replaces an unmeasured choice if a measured configuration may be as good; returns an index.
+    """Replaces the chosen configuration if a measured configuration, or the present settings, may be as good.
 
-    A configuration without a score is chosen only if the upper end of its 90% interval costs less than the
-    best scored configuration. The present settings are chosen instead of one that differs from them only in
-    axes without effect.
+    - If the chosen configuration has no score, and the upper end of its 90% interval does not cost less than
+      the best configuration with a score, then the latter is chosen.
+    - If the chosen configuration differs from the user's present settings only in axes without effect, the
+      present settings are chosen, unless the run of the chosen configuration was clearly faster.
+
+    Args:
+        ending: The results of the search.
+        chosen: Index of the configuration with the smallest expected cost.
+        expected: Expected cost of every configuration, `(num,)`.
+
+    Returns:
+        Index of the configuration to recommend.
     """
     state, beliefs = ending.state, ending.beliefs
     configurations = beliefs.configurations
@@ -288,7 +347,7 @@ def _is_ahead(run: Run, present: Run | None) -> bool:
 
 
 def _is_scored(state: SearchState, configuration: Configuration) -> bool:
-    """Whether a run with this configuration's learning curve has a score, on any number of nodes."""
+    """Whether a run with the same learning curve as a configuration has a score (`run_key`)."""
     run = run_of(state, configuration)
     return run is not None and bool(run.measurement.trained_curve)
 
@@ -321,7 +380,12 @@ def _alternative(ending: Ending, configuration: Configuration) -> Alternative:
 
 
 def _repeat(seconds: float, beliefs: Beliefs) -> Estimate:
-    """Expected time if a measured run is trained again with another order of the data."""
+    """Predicts the time to target of a measured run if it is trained again with another order of the data.
+
+    Args:
+        seconds: Measured training seconds to target.
+        beliefs: The forecasts, with the variation of step times over time.
+    """
     spread = NINETY_PERCENT * math.hypot(SEED_SD, beliefs.predictor.seconds.between_moments_sd)
     return Estimate(lower=seconds * math.exp(-spread), median=seconds, upper=seconds * math.exp(spread))
 
@@ -334,7 +398,7 @@ def _dollars(state: SearchState, configuration: Configuration, seconds: Estimate
 
 
 def _runner_up(ending: Ending, choice: Configuration) -> Alternative | None:
-    """The next best configuration that differs in more than the learning rate."""
+    """Returns the best of the configurations that differ from the choice in more than the learning rate."""
     expected = ending.beliefs.expected
     same, given_up = choice.without("learning_rate"), ending.state.given_up
     others = [
@@ -365,10 +429,10 @@ def _verification(ending: Ending, run: Run | None) -> Verification | None:
         if prediction.configuration == run.configuration and prediction.seconds_observed < seconds
     ]
     early = [item for item in judged if item[1] <= EARLY_SHARE]
-    # The last early prediction; if there is none, the first prediction.
+    # Use the last prediction that was made early in the run. If there is none, use the first prediction.
     held = early[-1] if early else (judged[0] if judged else None)
     values = [point.value for point in run.measurement.trained_curve]
-    if not values:  # its recording ends before anything was scored
+    if not values:  # the recording ends before the first score
         return None
     best = max(values) if ending.state.job.goal.maximize else min(values)
     return Verification(
@@ -384,7 +448,7 @@ def _verification(ending: Ending, run: Run | None) -> Verification | None:
 
 
 def _score_seconds(run: Run) -> float | None:
-    """Training seconds at the first score after the run reached the target."""
+    """Returns the training seconds at the first score at or after the target."""
     crossed = run.samples_to_target or 0.0
     return next((p.training_seconds for p in run.measurement.trained_curve if p.samples >= crossed), None)
 
@@ -424,7 +488,7 @@ def _counted(count: int, noun: str) -> str:
 
 
 def _regret_words(ending: Ending) -> str:
-    """A sentence on how much faster or cheaper any other configuration may be, with 90% probability."""
+    """Says how much faster or cheaper another configuration may be, with 90% probability."""
     bound = ending.beliefs.regret_bound
     if not math.isfinite(bound):
         return "How much better another configuration may be cannot be said yet."

@@ -1,4 +1,4 @@
-"""Warnings about the user's script, from a comparison of all runs of a study."""
+"""Warnings about possible mistakes in the user's script, found by comparing the scores of all runs."""
 
 from __future__ import annotations
 
@@ -10,19 +10,28 @@ from tuner.domain.format import axis_title, format_axis, format_configuration, f
 from tuner.search.runs import Run
 from tuner.search.state import SearchState
 
-#: Two values are equal if they agree in this number of significant digits.
+#: Two scores count as equal if they agree in this number of significant digits.
 _DIGITS = 6
-#: Number of distinct equal values that show that two runs are the same. A value with fewer than
-#: `_MANY_DIGITS` digits, such as an accuracy on a hundred samples, counts half.
+#: Two runs count as the same if they have at least this number of distinct scores in common. A score with
+#: fewer than `_MANY_DIGITS` digits, such as an accuracy on a hundred samples, counts half.
 _FEWEST_VALUES, _MANY_DIGITS = 2, 4
-#: Two runs are compared if both were scored at this share of the positions up to the end of the shorter run.
+#: Two runs are compared only if at least this share of their scores, up to the end of the shorter run, are at
+#: the same number of steps (or of samples) in both runs.
 _SHARED = 0.9
-#: Runs that made less than this share of the progress to the target may not have started to learn.
+#: Runs with a smaller share of the progress from the first score to the target may not have learned anything
+#: yet.
 _FEWEST_PROGRESS = 0.3
 
 
 def script_warnings(state: SearchState) -> tuple[str, ...]:
-    """Warnings about options without effect, a doubtful target, and remarks of the probes, each once."""
+    """Returns warnings about axes without effect, about a doubtful target, and remarks of the slices.
+
+    Args:
+        state: State of the search.
+
+    Returns:
+        The warnings, without duplicates.
+    """
     runs = list(state.runs.values())
     compared = _no_effect(_learning_runs(state)) if state.job.runs_command else ()
     found = [*compared, *_doubtful_target(state, runs), *remarks_of(state)]
@@ -30,12 +39,12 @@ def script_warnings(state: SearchState) -> tuple[str, ...]:
 
 
 def remarks_of(state: SearchState) -> tuple[str, ...]:
-    """Remarks that the slices of the study reported, each once."""
+    """Returns the remarks that the slices of the study reported, without duplicates."""
     return tuple(dict.fromkeys(remark for measurement in state.slices for remark in measurement.remarks))
 
 
 def axes_without_effect(state: SearchState) -> frozenset[str]:
-    """Axes that seem to have no effect: runs that differ in them gave the same values."""
+    """Returns axes that seem to have no effect: runs with different values of the axis have equal scores."""
     if not state.job.runs_command:
         return frozenset()
     pairs = _same_runs(_learning_runs(state))
@@ -43,7 +52,7 @@ def axes_without_effect(state: SearchState) -> frozenset[str]:
 
 
 def _learning_runs(state: SearchState) -> list[Run]:
-    """Runs that have improved clearly. Before a run learns, all settings may give the same values."""
+    """Returns the runs that have improved clearly. Before this, runs with all settings may score the same."""
     found = []
     for run in state.runs.values():
         values = [point.value for point in run.measurement.trained_curve]
@@ -57,13 +66,13 @@ def _learning_runs(state: SearchState) -> list[Run]:
 
 
 def differing_axes(one: Configuration, other: Configuration) -> frozenset[str]:
-    """Axes in which two configurations differ."""
+    """Returns the axes in which two configurations differ."""
     return frozenset(axis for axis in {**one, **other} if one.get(axis) != other.get(axis))
 
 
 def _no_effect(runs: Sequence[Run]) -> Iterable[str]:
     said: set[tuple[str, ...]] = set()
-    # A pair that differs in a single axis is the clearest evidence, so it comes first.
+    # Runs that differ in a single axis are the clearest evidence, so they come first.
     for one, other in sorted(_same_runs(runs), key=lambda pair: len(_differing(*pair))):
         axes = _differing(one, other)
         if any(set(earlier) <= set(axes) for earlier in said):
@@ -79,10 +88,10 @@ def _no_effect(runs: Sequence[Run]) -> Iterable[str]:
 
 
 def _same_runs(runs: Sequence[Run]) -> list[tuple[Run, Run]]:
-    """Pairs of runs with different settings and the same values in every score that both have.
+    """Returns pairs of runs that have different configurations but equal scores at all common positions.
 
-    Two settings may be equally good by chance. So pairs that differ in an axis that has an effect in another
-    pair are left out.
+    Two different configurations may have equal scores by chance. So a pair is left out if it differs in an
+    axis that has an effect in another pair, which differs only in this axis.
     """
     pairs = [pair for pair in itertools.combinations(runs, 2) if _differing(*pair) and _shared(*pair)]
     same = [pair for pair in pairs if any(_are_same(*pair, position) for position in _positions(*pair))]
@@ -92,16 +101,16 @@ def _same_runs(runs: Sequence[Run]) -> list[tuple[Run, Run]]:
 
 
 def _positions(one: Run, other: Run) -> tuple[str, ...]:
-    """The units of training position (`step`, `samples`) in which two runs are compared.
+    """Returns the units, `step` or `samples`, in which the scores of two runs are matched.
 
-    Runs with different batch sizes may well score the same after the same number of samples, so only equal
-    scores after the same number of steps are suspicious.
+    Runs with different batch sizes may rightly have equal scores after the same number of samples. For them,
+    only equal scores after the same number of steps show that the batch size has no effect.
     """
     return ("step",) if "batch_size" in _differing(one, other) else ("step", "samples")
 
 
 def _shared(one: Run, other: Run) -> bool:
-    """Whether two runs have scores at the same number of steps or samples."""
+    """Whether two runs have at least one score at the same number of steps or of samples."""
     ours, theirs = one.measurement.trained_curve, other.measurement.trained_curve
     return any(
         {getattr(p, position) for p in ours} & {getattr(p, position) for p in theirs}
@@ -115,12 +124,13 @@ def _are_same(one: Run, other: Run, position: str) -> bool:
         for run in (one, other)
     )
     shared = ours.keys() & theirs.keys()
-    # Runs that are scored at different positions differ, for example in the lengths of their episodes.
+    # Two runs are not the same if most of their scores are at different positions, for example because their
+    # episodes have different lengths.
     common = min(max(ours), max(theirs))
     num_common = sum(at <= common for at in {*ours, *theirs})
     if len(shared) < _SHARED * num_common:
         return False
-    # Count distinct values: a constant value is the same in any two runs.
+    # Count distinct scores, because runs whose score never changes are the same by chance.
     different = {ours[at] for at in shared}
     weight = sum(
         1.0 if len(value.strip("-0.").replace(".", "")) >= _MANY_DIGITS else 0.5 for value in different
@@ -129,7 +139,7 @@ def _are_same(one: Run, other: Run, position: str) -> bool:
 
 
 def _differing(one: Run, other: Run) -> tuple[str, ...]:
-    """Axes in which two runs differ, without the number of nodes."""
+    """Returns the axes in which the configurations of two runs differ, except for the number of nodes."""
     axes = differing_axes(one.configuration, other.configuration) - {"nodes"}
     return tuple(axis for axis in {**one.configuration, **other.configuration} if axis in axes)
 

@@ -1,4 +1,8 @@
-"""Sensitivity analysis: how far the described cluster must change before another choice is better."""
+"""Sensitivity analysis of a recommendation for a cluster that the job describes.
+
+It finds out by which factor a property of the cluster, such as its bandwidth, must differ from the
+description before another strategy or number of nodes is better.
+"""
 
 from __future__ import annotations
 
@@ -14,9 +18,9 @@ from tuner.domain.format import format_seconds
 from tuner.search.beliefs import Beliefs
 from tuner.search.state import SearchState
 
-#: Factors by which a property of the cluster is changed, smallest first.
+#: Factors by which a property of the cluster is multiplied or divided, smallest first.
 _FACTORS = (1.5, 2.0, 3.0, 5.0, 10.0)
-#: Another choice is better if its cost is at most this share of the present choice's cost.
+#: Another configuration is better if its cost is at most this share of the cost of the recommended one.
 _AHEAD = 0.95
 
 
@@ -25,10 +29,10 @@ class _Quantity:
     """A property of the cluster that may differ from its description.
 
     Args:
-        words: Its name in sentences.
-        unknowns: The unknowns of the step-time model that it changes.
-        more: Adjective for a larger value, such as `higher`.
-        less: Adjective for a smaller value.
+        words: Name of the property in sentences.
+        unknowns: Names of the parameters of the step-time model that depend on the property.
+        more: Adjective for a larger value of the property, such as `higher`.
+        less: Adjective for a smaller value of the property, such as `lower`.
     """
 
     words: str
@@ -51,15 +55,19 @@ _QUANTITIES = (
 
 
 def sensitivity(state: SearchState, beliefs: Beliefs, choice: Configuration) -> tuple[str, ...]:
-    """Sentences on which changes of the cluster would change the best strategy or number of nodes.
+    """Finds changes of the cluster that would change the best strategy or the best number of nodes.
 
     Bandwidth, latency, jitter and compute time are changed one at a time, up to ten times larger or smaller.
-    Samples to target stay the same. The result is empty unless the job describes its cluster.
+    Samples to target stay the same.
 
     Args:
         state: State of the search.
-        beliefs: Its forecasts.
+        beliefs: Forecasts of all candidates.
         choice: The recommended configuration.
+
+    Returns:
+        One sentence per change, and one on the properties without such a change. Empty if the job trains on a
+        real cluster instead of describing one.
     """
     if state.terms.is_training or choice not in beliefs.configurations:
         return ()
@@ -82,15 +90,27 @@ def sensitivity(state: SearchState, beliefs: Beliefs, choice: Configuration) -> 
 
 
 def _turn(quantity: _Quantity, sign: float, expected: Array, beliefs: Beliefs, place: int) -> str | None:
-    """A sentence on the smallest factor at which another strategy or number of nodes is better."""
+    """Finds the smallest change of one property at which another strategy or number of nodes is better.
+
+    Args:
+        quantity: The property of the cluster.
+        sign: 1 to increase the property, -1 to decrease it.
+        expected: Expected cost of every candidate, `(num,)`.
+        beliefs: Forecasts of all candidates.
+        place: Index of the recommended configuration.
+
+    Returns:
+        A sentence on this change; None if there is none.
+    """
     choice = beliefs.configurations[place]
-    # Skip what is better already: it was not chosen for a reason that has nothing to do with the cluster.
+    # Skip candidates that already have a smaller expected cost. They were not chosen for other reasons, which
+    # do not depend on the cluster.
     behind = expected >= expected[place]
     for factor in _FACTORS:
         log_ratio = _log_ratio(quantity, sign * math.log(factor), beliefs)
         cost = expected * np.exp(log_ratio)
         seconds = beliefs.forecast.quantile(0.5) * np.exp(log_ratio)
-        # Compare the median too: a few very long draws may dominate the expectation.
+        # Compare the medians too, because a few very large posterior samples may dominate the expected cost.
         ahead = behind & np.isfinite(cost) & (seconds < seconds[place])
         best = int(np.argmin(np.where(ahead, cost, np.inf)))
         other = beliefs.configurations[best]
@@ -107,7 +127,13 @@ def _turn(quantity: _Quantity, sign: float, expected: Array, beliefs: Beliefs, p
 
 
 def _log_ratio(quantity: _Quantity, log_factor: float, beliefs: Beliefs) -> Array:
-    """Change of the log seconds per sample of each candidate with a quantity, `(num,)`."""
+    """Computes how the logarithm of seconds per sample changes with a property of the cluster, `(num,)`.
+
+    Args:
+        quantity: The property.
+        log_factor: Logarithm of the factor that multiplies the property.
+        beliefs: Forecasts of all candidates, with the fitted step-time model.
+    """
     model = beliefs.predictor.seconds
     assert isinstance(model, SecondsModel), "a described cluster is searched with the laws' models"
     before, _ = model.log_seconds_per_sample(beliefs.configurations)

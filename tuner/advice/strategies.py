@@ -1,4 +1,4 @@
-"""Compare strategies: expected time of each at its best, and why the recommended one was chosen."""
+"""Compare communication strategies, each with its best configuration, and explain the recommended one."""
 
 from __future__ import annotations
 
@@ -24,16 +24,17 @@ def strategy_outlooks(
     choice: Configuration,
     alternative: Callable[[Configuration], Alternative],
 ) -> tuple[StrategyOutlook, ...]:
-    """One outlook for each strategy: the chosen one first, the others by time to target.
+    """Computes an outlook for each strategy: what its best configuration is expected to need.
 
     Args:
         state: State of the search.
-        beliefs: Its forecasts.
+        beliefs: Forecasts of all candidates.
         choice: The recommended configuration.
-        alternative: Returns the forecast of a configuration.
+        alternative: Function that returns the forecast of a configuration.
 
     Returns:
-        The outlooks; empty if the space has a single strategy.
+        The outlook of the recommended strategy, then those of the other strategies, sorted by time to target.
+        Empty if the candidates have only one strategy.
     """
     best = _best_by_strategy(beliefs, choice)
     if len(best) < 2:
@@ -44,7 +45,10 @@ def strategy_outlooks(
 
 
 def _best_by_strategy(beliefs: Beliefs, choice: Configuration) -> list[Configuration]:
-    """The choice, then every other strategy's configuration with the smallest expected cost."""
+    """Returns the recommended configuration, then the best configuration of every other strategy.
+
+    The best configuration of a strategy has the smallest expected cost.
+    """
     expected = beliefs.expected
     medians = beliefs.forecast.quantile(0.5)
     best: dict[str, int] = {}
@@ -77,10 +81,15 @@ def _outlook(state: SearchState, beliefs: Beliefs, alternative: Alternative) -> 
 
 
 def _worded(outlooks: Sequence[StrategyOutlook], cluster: Cluster) -> tuple[StrategyOutlook, ...]:
-    """Adds a sentence to each outlook: the choice is compared with all-reduce, the others with the choice.
+    """Adds a sentence to each outlook that compares its strategy with another one.
 
-    All-reduce is the familiar reference. If it is the choice or not in the space, the next best strategy
-    replaces it.
+    The recommended strategy is compared with all-reduce, which users know best. If all-reduce is recommended,
+    or is not in the space, the second best strategy is used instead. All other strategies are compared with
+    the recommended one.
+
+    Args:
+        outlooks: The outlooks, first that of the recommended strategy; at least two.
+        cluster: The cluster.
     """
     first = outlooks[0]
     known = [o for o in outlooks[1:] if o.configuration.strategy == "all_reduce"]

@@ -1,4 +1,7 @@
-"""Explain in a sentence why one strategy is faster than another: samples needed and time per batch."""
+"""Explain in a sentence why one communication strategy is faster than another.
+
+The sentence compares the number of samples to target and the time per batch.
+"""
 
 from __future__ import annotations
 
@@ -10,20 +13,21 @@ from tuner.domain.cluster import Cluster
 from tuner.domain.format import format_count, format_seconds
 from tuner.domain.recommendation import StrategyOutlook
 
-#: Two quantities count as equal if their ratio is closer to 1 than this.
+#: Two quantities count as equal if their ratio is between the reciprocal of this value and this value.
 _EQUAL_RATIO = 1.05
-#: Strategies with different batch sizes are compared by the time for this number of samples.
+#: If two strategies have different batch sizes, they are compared by the time for this number of samples.
 _SAMPLES_NAMED = 1000
 
 
 def contrast(one: StrategyOutlook, other: StrategyOutlook, cluster: Cluster, *, chosen: bool) -> str:
-    """A sentence that compares the best configurations of two strategies.
+    """Writes a sentence that compares the best configurations of two strategies.
 
     Args:
-        one: The strategy that the sentence is about.
-        other: The strategy that it is compared with.
-        cluster: The cluster; its delayed ranks may explain a difference.
-        chosen: Whether `one` is the recommended strategy. If not, the sentence uses the conditional.
+        one: The strategy that is the subject of the sentence.
+        other: The strategy that `one` is compared with.
+        cluster: The cluster. A difference may be caused by ranks with artificial delays.
+        chosen: Whether `one` is the recommended strategy. If not, the sentence says "would need" instead of
+            "needs".
     """
     if not math.isfinite(one.samples.median):
         return f"{_name(one, other)} is not expected to reach the target."
@@ -57,7 +61,14 @@ def _sample_seconds(outlook: StrategyOutlook) -> float:
 
 
 def _seconds_words(one: StrategyOutlook, other: StrategyOutlook, take: str, slower: float) -> str:
-    """Compares the time for a batch if both batch sizes are equal, else for `_SAMPLES_NAMED` samples."""
+    """Writes a clause that compares the times per batch, or per `_SAMPLES_NAMED` samples.
+
+    Args:
+        one: The strategy that is the subject of the sentence.
+        other: The strategy that `one` is compared with.
+        take: The verb: `takes` or `would take`.
+        slower: Seconds per sample of `one`, divided by those of `other`.
+    """
     size = one.configuration.batch_size
     if size == other.configuration.batch_size:
         what, count = f"a batch {take}", size
@@ -71,7 +82,7 @@ def _seconds_words(one: StrategyOutlook, other: StrategyOutlook, take: str, slow
 
 
 def _reason(one: StrategyOutlook, other: StrategyOutlook, slower: float, cluster: Cluster) -> str:
-    """A clause on the delayed ranks, if only one of the two strategies waits for them; else empty."""
+    """Writes a clause on delayed ranks if only one of two strategies waits for them; else it is empty."""
     if slower < 1 / _EQUAL_RATIO and other.waits_for_slowest and not one.waits_for_slowest:
         late = _delayed_words(cluster, other)
         return f", because no rank waits for {late}" if late else ""
@@ -82,7 +93,7 @@ def _reason(one: StrategyOutlook, other: StrategyOutlook, slower: float, cluster
 
 
 def _delayed_words(cluster: Cluster, waiting: StrategyOutlook) -> str:
-    """Names the delayed ranks that a strategy waits for; empty if no rank is delayed."""
+    """Lists in words the delayed ranks that a strategy waits for; empty if no rank is delayed."""
     num_ranks = cluster.num_ranks(waiting.configuration.nodes)
     own = [rank for rank in range(num_ranks) if any(delay.slows(rank) for delay in cluster.delays)]
     if not own:
@@ -101,7 +112,7 @@ def ranks_words(ranks: Sequence[int]) -> str:
 
 
 def waits_words(outlook: StrategyOutlook) -> str:
-    """How often ranks wait for the slowest one, such as `every 4 steps`; `no` if they never do."""
+    """Says how often ranks wait for the slowest rank, such as `every 4 steps`; `no` if they never wait."""
     if not outlook.waits_for_slowest:
         return "no"
     tau = traits_of(outlook.configuration.strategy).tau_of(outlook.configuration)

@@ -1,4 +1,4 @@
-"""Warnings about what may make a recommendation wrong."""
+"""Warnings that are shown with a recommendation, about reasons why it may be wrong."""
 
 from __future__ import annotations
 
@@ -11,7 +11,19 @@ from tuner.search.state import SearchState
 
 
 def cautions(state: SearchState, stop: Stop, choice: Configuration) -> list[str]:
-    """Reasons not to rely on a choice: shared cores, delays, faults, the budget, a single run."""
+    """Returns warnings about reasons why a recommendation may be wrong.
+
+    Examples are shared cores, artificial delays, failed probes, the end of the budget, and times that are
+    from a single run.
+
+    Args:
+        state: State at the end of the search.
+        stop: The last action of the search, with the cause of its end.
+        choice: The recommended configuration.
+
+    Returns:
+        One or two sentences for each reason.
+    """
     lines = []
     shared = state.cluster.oversubscription(choice.nodes)
     if shared > 1:
@@ -79,7 +91,7 @@ def cautions(state: SearchState, stop: Stop, choice: Configuration) -> list[str]
 
 
 def _given_up(state: SearchState) -> str:
-    """Names the configurations that are not tried again because they failed, with the last error."""
+    """Writes a sentence on configurations that failed and are not tried again, with the last error."""
     given_up = state.given_up
     if not given_up:
         return ""
@@ -91,7 +103,7 @@ def _given_up(state: SearchState) -> str:
 
 
 def _untold(state: SearchState, choice: Configuration) -> list[str]:
-    """Warnings about values that the user's script did not report and that the models need."""
+    """Returns warnings about values that the models need but the user's script did not report."""
     if not state.job.runs_command:
         return []
     lines = []
@@ -112,7 +124,7 @@ def _untold(state: SearchState, choice: Configuration) -> list[str]:
 
 
 def _emulated(state: SearchState) -> list[str]:
-    """Warnings about emulated ranks, and where their seconds come from."""
+    """Returns a warning if ranks were emulated, because their seconds are computed and not measured."""
     cluster = state.cluster
     if state.terms.is_training:
         return []
@@ -131,7 +143,7 @@ def _emulated(state: SearchState) -> list[str]:
 
 
 def _lost(state: SearchState) -> list[str]:
-    """One warning for each probe that lost some of its ranks."""
+    """Returns one warning for each probe that continued without some of its ranks."""
     lines = []
     for probe in state.probes:
         lost = sorted({rank for measurement in probe.slices for rank in measurement.lost_ranks})

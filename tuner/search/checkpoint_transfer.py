@@ -1,9 +1,8 @@
-"""Continue a run on another number of nodes: copy its checkpoint to a new probe and convert its training
-time.
+"""Continue a run on another number of nodes, from a checkpoint that is copied to a new probe.
 
-Training seconds differ between numbers of nodes. So the seconds trained so far are converted to those that
-the new nodes would have needed. The prober knows only the old seconds, from the checkpoint. The folder of the
-new probe stores the difference between both as an offset.
+Training seconds depend on the number of nodes. So the seconds trained so far are converted to the seconds
+that the new nodes would have needed. The prober knows only the seconds on the old nodes, from the checkpoint.
+The difference between both is stored in the folder of the new probe as an offset.
 """
 
 from __future__ import annotations
