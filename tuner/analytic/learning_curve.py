@@ -27,8 +27,8 @@ _COMMON_SHARE = 0.7
 #: A run has come clearly further than a run that turned back if it also covered this share of the distance
 #: that the other run lacked to the target.
 FURTHER_SHARE = 0.2
-#: Probability that another run reaches the target although one run turned back; it is multiplied for each run
-#: that turned back.
+#: Probability that another run reaches the target although one run turned back. If n runs turned back, the
+#: probability is this number to the power n.
 _REACHES_ALL_THE_SAME = 0.4
 #: Expected standard deviation between the levels of progress at which runs turn back.
 _LEVEL_SD = 0.03

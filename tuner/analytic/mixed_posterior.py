@@ -22,9 +22,9 @@ from tuner.analytic.laws import Array
 from tuner.analytic.regression import IntArray, Kernel, Law, Parameter, Posterior, Slopes, fit
 
 #: Prior probability of the prior from past studies, if one of them has the same workload, data and hardware,
-#: and if none has. With 0.5 for the second case, searches of 71 synthetic scripts took 5% longer after five
+#: and if none has. With 0.5 for the second case, searches of 71 synthetic scripts cost 5% more after five
 #: studies of dissimilar jobs, and 4% less after five studies of similar jobs (standard error 2%). With 0.1,
-#: searches took 1% less and 2% less.
+#: they cost 1% less and 2% less.
 _BEFORE_ALIKE, _BEFORE_OTHERS = 0.5, 0.1
 #: Prior probability of the prior from imported runs. With values from 0.3 to 0.85, and standard deviations
 #: between jobs of 0.15 to 0.5, the cost of searches of 120 synthetic scripts differs by 2 to 3%, both with

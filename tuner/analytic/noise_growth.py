@@ -51,8 +51,8 @@ UNKNOWNS = (GROWTH, OWN_NOISE, COUNTED)
 
 #: Largest growth. With more growth, the integral mainly depends on the first samples of a run.
 _MOST_GROWTH = 0.95
-#: Gradient statistics are averaged over sections of a run of this many e-folds (factors of e) of samples.
-#: Then the largest number of sections in a run.
+#: Length of the sections of a run over which gradient statistics are averaged, in e-folds (factors of e) of
+#: samples; and the largest number of sections in a run.
 _FOLDS_COMBINED, _MOST_PLACES = 1.0, 4
 #: Standard deviation of the logarithm of a section's noise scale around the power law.
 _PLACE_SD = 0.5

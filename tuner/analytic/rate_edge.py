@@ -121,10 +121,10 @@ class RateEdge:
         return np.asarray(self.joint.sum(axis=1))
 
     def draws(self, uniforms: Array) -> Array:
-        """Returns posterior samples of the log edge by inverse transform, in the shape of `uniforms`.
+        """Returns posterior samples of the logarithm of the edge, in the shape of `uniforms`.
 
         Args:
-            uniforms: Uniform random numbers in (0, 1).
+            uniforms: Uniform random numbers in (0, 1), for sampling by inverse transform.
         """
         return np.asarray(np.interp(uniforms, np.cumsum(self.weights), self.grid), dtype=float)
 

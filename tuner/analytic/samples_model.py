@@ -206,8 +206,8 @@ SEED_SD = 0.10
 _BIAS = Parameter(name="log bias of emulated samples", mean=0.0, sd=0.1)
 #: Prior standard deviation of the logarithm of the noise scale if no run measured gradient noise.
 _SCALE_SD = 1.3
-#: Name of the noise floor's parameter. Its prior mean, relative to `RatePrior.batch_size`: at that batch
-#: size, the floor adds 0.1% to the number of samples. Then its prior standard deviation.
+#: Name of the noise floor's parameter; its prior mean as a multiple of `RatePrior.batch_size`, such that the
+#: floor adds 0.1% to the number of samples at that batch size; and its prior standard deviation.
 NOISE_FLOOR = "log noise floor"
 _FLOOR_OVER_BATCH, _FLOOR_SD = 1 / 32, 1.5
 #: Prior standard deviation of the logarithm of the noise scale if gradient noise was measured: very wide,

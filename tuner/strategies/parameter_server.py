@@ -12,9 +12,9 @@ from tuner.strategies.rules import accumulated
 class ParameterServer(CenterRule):
     """After tau steps, a rank sends the change of its parameters and continues with the server's parameters.
 
-    An update was computed from parameters that about p - 1 updates of other ranks have changed since (p:
-    number of ranks). A rank waits for the server's reply up to an adaptive timeout. If the reply is later,
-    the rank keeps the steps made in the meantime and adds them to the server's parameters.
+    With p ranks, the parameters that an update was computed from are about p - 1 updates old when the server
+    applies it. A rank waits for the server's reply up to an adaptive timeout. If the reply is later, the rank
+    keeps the steps made in the meantime and adds them to the server's parameters.
     """
 
     exchanges_before_step = False
