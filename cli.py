@@ -1,4 +1,4 @@
-"""The command line: commands, their options, errors and exit codes."""
+"""The `paceline` command line: commands, their options, error messages and exit codes."""
 
 from __future__ import annotations
 
@@ -346,7 +346,7 @@ def _export_line(job: Path, target: LaunchTarget, **others: object) -> str:
 def upgrade(
     url: Annotated[str, typer.Argument(help="SQLAlchemy URL of the study database.", show_default=False)],
 ) -> None:
-    """Upgrade a study database to the tables of this version. Its contents stay."""
+    """Upgrade the tables of a study database to this version. All data are preserved."""
     from storage import open_storage
 
     open_storage(url).close()
@@ -362,7 +362,7 @@ database.command()(upgrade)
 
 
 def opened_job(path: Path, *, budget: str | None = None, max_dollars: float | None = None) -> OpenedJob:
-    """Reads a job. Flags and environment variables override its budget."""
+    """Reads a job file. `budget` and `max_dollars`, if given, override the budget in the file."""
     from tuner.service.opening import open_job
 
     return open_job(path, time_budget=budget, max_dollars=max_dollars)
@@ -370,7 +370,7 @@ def opened_job(path: Path, *, budget: str | None = None, max_dollars: float | No
 
 @contextmanager
 def study_store(url: str | None, job: Path, *, to_read: bool = False) -> Iterator[Storage]:
-    """Opens the study database. With `to_read` it must exist already."""
+    """Context manager that opens the study database. With `to_read`, an SQLite file must exist already."""
     from storage import open_storage
     from tuner.service.opening import default_storage_url
 
@@ -379,7 +379,7 @@ def study_store(url: str | None, job: Path, *, to_read: bool = False) -> Iterato
     if to_read and url.startswith("sqlite:///") and file.parent.is_dir() and not file.exists():
         raise JobError(
             f"{job}: there is no study of this job here yet, and no database {file}; `paceline run {job}` "
-            "starts one. If it is in another database, name that with --storage"
+            "starts one. If the study is in another database, give its URL with --storage"
         )
     with open_storage(url) as store:
         yield store

@@ -1,4 +1,4 @@
-"""Reports: the recommendation and its evidence as HTML, Markdown, CSV, text and launch files."""
+"""Reports: render a recommendation and its evidence as HTML, Markdown, CSV, text and launch files."""
 
 from tuner.report.content import ReportContent, UnansweredContent
 from tuner.report.schema import recommendation_schema

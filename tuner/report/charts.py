@@ -1,4 +1,4 @@
-"""Charts of the report page: predictions by nodes, metric curves, and predicted against measured."""
+"""Draws the charts of the report: predicted times to target, metric curves, predicted and measured times."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ from tuner.report.wording import estimate_of
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-#: A chart that fills the page has a second drawing for phones.
+#: Sizes of a chart that fills the page: it is drawn twice, for wide pages and for phones.
 _LANDSCAPE_SIZES = (
     Size(width=1000, height=400, shown_on="wide"),
     Size(width=370, height=340, shown_on="narrow"),
@@ -56,18 +56,19 @@ _LANDSCAPE_SIZES = (
 _CURVES_SIZE = Size(width=420, height=310)
 _CHECKED_SIZE = Size(width=420, height=370)
 
-#: Intervals are cut off at this multiple of the medians' range, so that a wide one does not flatten the rest.
+#: Intervals are cut off at this factor below the smallest and above the largest median, so that one wide
+#: interval does not compress all others.
 _INTERVAL_REACH = 4.0
-#: More than these cannot be told apart, and would make the page heavy.
+#: Maximum numbers of metric curves and of predictions in a chart; more would be unreadable.
 MAX_CURVES, MAX_CHECKS = 60, 120
 _MAX_CURVE_POINTS, _MAX_LABELS = 80, 12
 _DASHED, _DOTTED = (0, (5, 4)), (0, (1.5, 2))
-#: Predictions of one run are drawn beside each other, over at most this many pixels.
+#: Predictions of one run are drawn side by side: their maximum total width and their distance, in pixels.
 _RUN_PIXELS, _CHECK_PIXELS = 54.0, 9.0
 
 
 def batch_shades(probes: Sequence[ProbeRecord], landscape: Sequence[Alternative] = ()) -> dict[int, str]:
-    """The color of each batch size, the same in every chart, from light to dark."""
+    """Maps each batch size to the name of its color in all charts; larger batch sizes are darker."""
     predicted = {alternative.configuration.batch_size for alternative in landscape}
     trained = {p.configuration.batch_size for p in probes if p.purpose is not Purpose.TIMING}
     batches = sorted(predicted | trained)
@@ -80,17 +81,18 @@ def batch_shades(probes: Sequence[ProbeRecord], landscape: Sequence[Alternative]
 def landscape_charts(
     landscape: Sequence[Alternative], recommendation: Recommendation, shades: Mapping[int, str]
 ) -> list[tuple[str, Markup]]:
-    """Charts of predicted time to target by nodes, one line per batch size; one chart per strategy.
+    """Draws the predicted time to target against the number of nodes, one chart per strategy.
 
-    Where there is one number of nodes, batch sizes are on the horizontal axis.
+    Each batch size has a line. If all predictions have the same number of nodes, the horizontal axis shows
+    the batch size instead.
 
     Args:
-        landscape: The predictions.
-        recommendation: Its choice and baseline are marked.
-        shades: Batch size to the name of its color.
+        landscape: Predictions for each number of nodes, batch size and strategy.
+        recommendation: The recommendation; its configuration and the present settings are marked.
+        shades: Maps each batch size to the name of its color.
 
     Returns:
-        Strategy and chart; empty if no prediction is finite.
+        Pairs of strategy and chart; empty if no prediction is finite.
     """
     answers = [recommendation.choice, *([recommendation.baseline] if recommendation.baseline else [])]
     finite = [a for a in (*landscape, *answers) if _is_drawable(a.seconds)]
@@ -117,7 +119,7 @@ def _is_drawable(seconds: Estimate) -> bool:
 
 
 def _interval_limits(estimates: Sequence[Estimate], values: Sequence[float] = ()) -> tuple[float, float]:
-    """Limits of a logarithmic axis that shows all medians and values, and most of the intervals."""
+    """Returns limits of a logarithmic axis that shows all medians and values; wide intervals are cut off."""
     centers = [*(e.median for e in estimates), *values]
     low, high = min(centers), max(centers)
     lowest = min(max(e.lower, low / _INTERVAL_REACH) for e in estimates)
@@ -142,7 +144,7 @@ def _landscape_chart(
     offsets = {batch: step * (k - (len(batches) - 1) / 2) for k, batch in enumerate(batches)}
 
     def place(alternative: Alternative) -> float | None:
-        """Where an alternative is on the horizontal axis; None if it is not in this chart."""
+        """Returns the horizontal position of an alternative; None if it is not in this chart."""
         what = alternative.configuration
         if what.nodes not in nodes or what.strategy != strategy or not _is_drawable(alternative.seconds):
             return None
@@ -181,7 +183,7 @@ def _landscape_chart(
 def _series_of(
     members: Sequence[Alternative], place: Callable[[Alternative], float | None]
 ) -> list[tuple[float, Alternative]]:
-    """The alternatives that can be drawn, from left to right."""
+    """Returns the alternatives that can be drawn with their horizontal positions, from left to right."""
     drawn = [(at, a) for a in members if (at := place(a)) is not None]
     return sorted(drawn, key=lambda pair: pair[0])
 
@@ -204,7 +206,7 @@ def _draw_series(axes: Axes, series: Sequence[tuple[float, Alternative]], name: 
 def _draw_answer(
     axes: Axes, recommendation: Recommendation, place: Callable[[Alternative], float | None]
 ) -> None:
-    """A ring around the choice, and a diamond for the present settings."""
+    """Draws a ring around the recommended configuration, and a diamond for the present settings."""
     choice, baseline = recommendation.choice, recommendation.baseline
     at = None if baseline is None else place(baseline)
     if baseline is not None and at is not None and baseline.configuration != choice.configuration:
@@ -226,7 +228,7 @@ def _duration_axis(title: str, limits: tuple[float, float], most: int) -> Axis:
 
 
 def unreachable_words(landscape: Sequence[Alternative]) -> list[str]:
-    """Sentences on the predictions that the chart cannot show: no finite median, or no upper bound."""
+    """Returns sentences on predictions with an infinite median or upper end, which charts cannot show."""
     several = len({a.configuration.strategy for a in landscape}) > 1
 
     def place(alternative: Alternative) -> str:
@@ -252,10 +254,10 @@ class Curve:
     """The metric curve of one probe.
 
     Args:
-        probe: The probe.
-        points: Its finite scores.
-        color: Name of its color, by batch size.
-        recommended: Whether it has the recommended configuration, on any number of nodes.
+        probe: The probe that was trained and scored.
+        points: The probe's evaluations with a finite metric value.
+        color: Name of the color of the probe's batch size.
+        recommended: Whether the probe has the recommended configuration, on any number of nodes.
     """
 
     probe: ProbeRecord
@@ -265,7 +267,7 @@ class Curve:
 
     @property
     def label(self) -> str:
-        """Its trial, as the table of probes names it."""
+        """Number of the probe's trial, as in the table of probes; empty if the probe is not a trial."""
         return "" if self.probe.trial_number is None else f"#{self.probe.trial_number}"
 
     @property
@@ -277,12 +279,12 @@ class Curve:
 def curves_of(
     probes: Sequence[ProbeRecord], choice: Configuration | None, shades: Mapping[int, str]
 ) -> list[Curve]:
-    """The curves of the probes that trained and were scored.
+    """Returns the metric curves of the probes that were scored, without timing probes.
 
     Args:
-        probes: Every probe.
-        choice: What is recommended, if anything is.
-        shades: Batch size to the name of its color.
+        probes: All probes of the study.
+        choice: The recommended configuration; None if there is none.
+        shades: Maps each batch size to the name of its color.
     """
     curves = []
     for probe in probes:
@@ -298,9 +300,10 @@ def curves_of(
 
 
 def curve_charts(curves: Sequence[Curve], job: Job) -> list[Markup]:
-    """The metric against training seconds and against samples; empty if nothing was scored.
+    """Draws the metric against training time and against the number of samples processed.
 
-    At most `MAX_CURVES` are drawn: the recommended ones, then those that trained longest.
+    At most `MAX_CURVES` curves are drawn: those of the recommended configuration first, then those of the
+    longest training time. The result is empty if no probe was scored.
     """
     ranked = sorted(curves, key=lambda curve: (not curve.recommended, -curve.points[-1].training_seconds))
     shown = ranked[:MAX_CURVES]
@@ -316,7 +319,7 @@ def _curves_chart(curves: Sequence[Curve], job: Job, *, by_seconds: bool) -> Mar
     if not places:
         return Markup("")
     x_limits = padded(min(places), max(places), logarithmic=True, share=0.02)
-    # The values of a diverging run would flatten all others.
+    # Limits that include the values of diverged runs would compress all other curves.
     steady = [curve for curve in curves if not curve.diverged] or curves
     values = [job.goal.target, *(p.value for curve in steady for p in curve.points)]
     y_limits = padded(min(values), max(values), logarithmic=False, share=0.08)
@@ -368,9 +371,9 @@ def _curves_chart(curves: Sequence[Curve], job: Job, *, by_seconds: bool) -> Mar
 
 
 def checked_chart(checked: Sequence[PredictedAgainstMeasured]) -> Markup:
-    """Predicted against measured time to target, with the diagonal; empty if there is nothing to draw.
+    """Draws the predicted against the measured times to target; empty if there are none.
 
-    At most `MAX_CHECKS` predictions are drawn, evenly chosen.
+    If there are more than `MAX_CHECKS` predictions, an evenly spaced part of them is drawn.
     """
     found = [
         (check, estimate)
@@ -410,7 +413,10 @@ def checked_chart(checked: Sequence[PredictedAgainstMeasured]) -> Markup:
 
 
 def _aside(checked: Sequence[PredictedAgainstMeasured]) -> list[float]:
-    """Pixels by which the predictions of one run are moved aside, those that knew least to the left."""
+    """Returns horizontal offsets in pixels that put the predictions of one run side by side.
+
+    Predictions that were made with a smaller part of the run known are further left.
+    """
     runs: dict[float, list[int]] = {}
     for position, check in enumerate(checked):
         runs.setdefault(check.measured_seconds, []).append(position)

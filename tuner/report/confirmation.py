@@ -1,4 +1,4 @@
-"""Wording and table of the confirmation: recommendation and present settings, trained with new seeds."""
+"""Text and table of a confirmation, which trains recommendation and present settings with new seeds."""
 
 from __future__ import annotations
 
@@ -9,7 +9,10 @@ from tuner.report.wording import Finding
 
 
 def confirmation_finding(confirmation: Confirmation) -> Finding:
-    """Whether the recommendation is faster than the present settings, with the 90% interval."""
+    """Describes whether the recommendation reached the target sooner than the present settings.
+
+    The text states the ratio of the times to target with its 90% interval.
+    """
     recommended, present = confirmation.recommended, confirmation.baseline
     counts = f"{_counted('The recommendation', recommended)}; {_counted('the present settings', present)}."
     notes = _notes(confirmation)
@@ -25,7 +28,7 @@ def confirmation_finding(confirmation: Confirmation) -> Finding:
 
 
 def confirmation_table(confirmation: Confirmation) -> Table:
-    """One row per seed with both times to target, and a row of medians."""
+    """Returns a table of the times to target of both configurations: a row per seed, and a row of medians."""
     recommended = {t.seed: t for t in confirmation.recommended.trainings}
     present = {t.seed: t for t in confirmation.baseline.trainings}
     rows = [
@@ -46,7 +49,7 @@ def _headline(confirmation: Confirmation, speedup: float) -> str:
 
 
 def _interval(confirmation: Confirmation, speedup: float) -> str:
-    """The ratio of times with its interval, as a sentence."""
+    """Returns a sentence with the ratio of the times to target and its 90% interval."""
     ratio = (
         f"The present settings take {format_ratio(speedup)} as long as the recommendation (geometric mean)"
     )
@@ -58,7 +61,7 @@ def _interval(confirmation: Confirmation, speedup: float) -> str:
 
 
 def _bound(confirmation: Confirmation) -> Finding:
-    """The bound on the ratio of times if a training missed the target."""
+    """Describes the bound on the ratio of the times to target if some trainings missed the target."""
     missed = "Some trainings did not reach the target, so there is no ratio"
     if confirmation.at_least is not None:
         bound = format_ratio(confirmation.at_least)
@@ -83,7 +86,10 @@ def _counted(name: str, settings: ConfirmedSettings) -> str:
 
 
 def _price(confirmation: Confirmation) -> str:
-    """The ratio of prices as a sentence with a leading space; empty if a second of both costs the same."""
+    """Returns a sentence with the ratio of prices, with a leading space.
+
+    It is empty if both configurations cost the same per second, or if there is no ratio of times.
+    """
     ratio, speedup = confirmation.price_ratio, confirmation.speedup
     if ratio is None or ratio == 1.0 or speedup is None:
         return ""
@@ -95,12 +101,14 @@ def _price(confirmation: Confirmation) -> str:
 
 
 def _notes(confirmation: Confirmation) -> str:
-    """Unfinished trainings, missing seeds and the cost, as sentences with a leading space."""
+    """Returns sentences on unfinished trainings, a missing seed option and the cost, with a leading space."""
     words = ""
     if confirmation.num_unfinished:
         words += f" Trainings not finished: {confirmation.num_unfinished}."
     if not confirmation.uses_seed:
-        words += " The command takes no seed: if its own is fixed, the spread is that of the machine alone."
+        words += (
+            " The command takes no seed; if the script fixes its seed, only the machine causes the spread."
+        )
     words += f" All trainings together took {format_seconds(confirmation.seconds)}"
     return words + (f" and cost {format_dollars(confirmation.dollars)}." if confirmation.dollars else ".")
 

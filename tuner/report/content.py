@@ -1,4 +1,4 @@
-"""Content of a report: what HTML, Markdown and CSV are rendered from."""
+"""Content of a report: the data that the HTML, Markdown, CSV and JSON files show."""
 
 from __future__ import annotations
 
@@ -13,17 +13,17 @@ from tuner.job import Job
 
 @dataclass(frozen=True, kw_only=True)
 class ReportContent:
-    """Everything a report is rendered from.
+    """The data that the report of a recommendation shows.
 
     Args:
-        job: The job.
-        job_path: Its file.
-        recommendation: The recommendation.
-        probes: Every probe of the study, oldest first.
-        landscape: Predictions of the best learning rate and knobs for each number of nodes, batch size and
-            strategy.
-        checked: Predictions of runs that reached the target later.
-        fit_summaries: Sentences on what each model learned, by name of the model.
+        job: The tuned job.
+        job_path: Path of the job file.
+        recommendation: The recommended configuration with its evidence.
+        probes: All probes of the study, oldest first.
+        landscape: For each number of nodes, batch size and strategy: the prediction for the best learning
+            rate and knobs.
+        checked: Predictions of the time to target, paired with the times measured later.
+        fit_summaries: Maps the name of each model to sentences on its fitted parameters.
     """
 
     job: Job
@@ -37,18 +37,18 @@ class ReportContent:
 
 @dataclass(frozen=True, kw_only=True)
 class UnansweredContent:
-    """Everything that the report of a search without a recommendation shows.
+    """The data that the report of a search without a recommendation shows.
 
     Args:
-        job: The job.
-        study_name: Name of its study.
-        created_at: When the report was made, in seconds since the Unix epoch.
-        goal: The goal in words.
-        reason: Why nothing is recommended.
-        changes: What to change.
-        warnings: Sentences on problems of the script.
+        job: The tuned job.
+        study_name: Name of the job's study in the database.
+        created_at: Time at which the report was made, in seconds since the Unix epoch.
+        goal: The job's goal in words.
+        reason: Why no configuration is recommended.
+        changes: Proposed changes of the job or script, one sentence each.
+        warnings: Problems of the script, one sentence each.
         stop_reason: Why the search ended.
-        probes: Every probe of the study, oldest first.
+        probes: All probes of the study, oldest first.
         tuning: Time and price of the search.
     """
 

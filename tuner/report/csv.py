@@ -1,4 +1,4 @@
-"""`trials.csv`: one line per probe, with unrounded numbers."""
+"""Writes the text of `trials.csv`: one line per probe, with unrounded numbers."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from tuner.report.tables import best_value, last_value
 
 
 def trials_csv(content: ReportContent) -> str:
-    """The probes as comma-separated values; unknown and non-finite values are empty cells.
+    """Returns the probes of a study as comma-separated values.
 
-    Every axis of any probe is a column with the name of the axis.
+    There is a column for every axis that a configuration has. Unknown and non-finite values are empty cells.
     """
     axes = list(dict.fromkeys(axis for probe in content.probes for axis in probe.configuration))
     maximize = content.job.goal.maximize

@@ -1,4 +1,4 @@
-"""Figures as inline SVG: drawn by matplotlib, colored by the CSS variables of the page."""
+"""Draws figures with matplotlib, and returns them as SVG whose colors are CSS variables of the page."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ from xml.etree import ElementTree
 from markupsafe import Markup
 
 if TYPE_CHECKING:
-    # The import takes a second and 60 MB: only `new_figure` does it, when a report is written.
+    # matplotlib takes a second and 60 MB to import, so functions that draw import it themselves.
     from matplotlib.axes import Axes
 
-#: CSS variables of page.css that a figure may use: batch sizes have ordered shades.
+#: Number of shades for batch sizes, from light to dark; CSS variables `shade0`, `shade1` and so on.
 NUM_SHADES = 8
 _COLORS = (
     "ink",
@@ -31,7 +31,7 @@ _COLORS = (
 )
 
 _MINUTE, _HOUR, _DAY = 60.0, 3600.0, 86400.0
-#: Tick positions from fine to coarse; the first ladder with few enough ticks is used.
+#: Lists of tick positions, from fine to coarse; an axis uses the first list with few enough ticks.
 _DECADES = [10.0**exponent for exponent in range(-6, 16)]
 COUNT_TICKS = tuple([step * ten for ten in _DECADES for step in steps] for steps in ((1, 2, 5), (1, 3), (1,)))
 DURATION_TICKS = tuple(
@@ -47,19 +47,19 @@ DURATION_TICKS = tuple(
     )
 )
 
-#: Padding inside a figure, in its pixels.
+#: Space between the axes and the edges of a figure, in pixels.
 _LEFT, _RIGHT, _TOP, _BOTTOM = 54, 10, 34, 46
 
 
 @dataclass(frozen=True, kw_only=True)
 class Size:
-    """Size of a figure, in pixels.
+    """Size of a figure.
 
     Args:
-        width: Width.
-        height: Height.
+        width: Width in pixels.
+        height: Height in pixels.
         num_ticks: Maximum number of ticks of the horizontal axis.
-        shown_on: `wide` or `narrow` if the figure is for one width of the page; empty if for all.
+        shown_on: `wide` or `narrow` if only wide or narrow pages show the figure; empty if all pages do.
     """
 
     width: int
@@ -73,11 +73,11 @@ class Axis:
     """One axis of a figure.
 
     Args:
-        title: The quantity.
+        title: Name of the quantity, shown beside the axis.
         limits: Lowest and highest value.
-        ticks: Values of the ticks.
-        label: Text of a tick.
-        logarithmic: Whether the axis is logarithmic.
+        ticks: Values at which ticks are drawn.
+        label: Function from the value of a tick to its text.
+        logarithmic: Whether the scale is logarithmic.
     """
 
     title: str
@@ -88,12 +88,12 @@ class Axis:
 
 
 def color(name: str) -> str:
-    """The placeholder that `svg` replaces by the CSS variable `--name`."""
+    """Returns a placeholder color for matplotlib, which `svg` replaces by the CSS variable `--name`."""
     return f"#f0f0{_COLORS.index(name):02x}"
 
 
 def padded(low: float, high: float, *, logarithmic: bool, share: float = 0.06) -> tuple[float, float]:
-    """Limits a little wider than the values, and never empty."""
+    """Returns axis limits a little wider than `low` to `high`; they differ even if `low` equals `high`."""
     if logarithmic:
         ratio = max(high / low, 1.05) ** share
         return low / (ratio * 1.02), high * ratio * 1.02
@@ -102,7 +102,13 @@ def padded(low: float, high: float, *, logarithmic: bool, share: float = 0.06) -
 
 
 def log_ticks(limits: tuple[float, float], most: int, ladders: Sequence[Sequence[float]]) -> list[float]:
-    """At most `most` round values for a logarithmic axis, taken from `COUNT_TICKS` or `DURATION_TICKS`."""
+    """Returns at most `most` round values as ticks of a logarithmic axis.
+
+    Args:
+        limits: Lowest and highest value of the axis.
+        most: Maximum number of ticks.
+        ladders: `COUNT_TICKS` or `DURATION_TICKS`.
+    """
     low, high = limits
     inside: list[float] = []
     for ladder in ladders:
@@ -115,7 +121,7 @@ def log_ticks(limits: tuple[float, float], most: int, ladders: Sequence[Sequence
 
 
 def linear_ticks(limits: tuple[float, float], most: int) -> list[float]:
-    """At most `most` round values for a linear axis."""
+    """Returns at most `most` round values as ticks of a linear axis."""
     from matplotlib.ticker import MaxNLocator
 
     ticks = MaxNLocator(nbins=most - 1, steps=[1, 2, 5, 10]).tick_values(*limits)
@@ -123,7 +129,7 @@ def linear_ticks(limits: tuple[float, float], most: int) -> list[float]:
 
 
 def style() -> AbstractContextManager[None]:
-    """Context in which figures are drawn: the same whatever the user's matplotlibrc says."""
+    """Context manager for drawing, which replaces the user's matplotlib settings by those of the report."""
     import matplotlib
 
     defaults: dict[Any, Any] = dict(matplotlib.rcParamsDefault)
@@ -138,13 +144,13 @@ def style() -> AbstractContextManager[None]:
 
 
 def new_figure(size: Size, x: Axis, y: Axis, *, right: int = _RIGHT) -> Axes:
-    """An empty figure with a horizontal grid; call and draw within `style`.
+    """Creates an empty figure with a horizontal grid. Call it, and draw, inside the context of `style`.
 
     Args:
-        size: Its size.
+        size: Size of the figure.
         x: Horizontal axis.
-        y: Vertical axis; its title is above it, so that it reads horizontally.
-        right: Pixels to the right of the axes, for labels.
+        y: Vertical axis; its title is written horizontally above the axis.
+        right: Space to the right of the axes for labels, in pixels.
     """
     from matplotlib.figure import Figure
 
@@ -174,7 +180,17 @@ def new_figure(size: Size, x: Axis, y: Axis, *, right: int = _RIGHT) -> Axes:
 def point(
     axes: Axes, x: float, y: float, name: str, tip: str, *, hollow: bool = False, marker: str = "o"
 ) -> None:
-    """A marker with a tooltip."""
+    """Draws a marker with a tooltip.
+
+    Args:
+        axes: Axes of `new_figure`.
+        x: Horizontal position, in data units.
+        y: Vertical position, in data units.
+        name: Name of the color.
+        tip: Text of the tooltip.
+        hollow: Whether only the outline has the color.
+        marker: matplotlib's name of the marker.
+    """
     fill, edge = (color("card"), color(name)) if hollow else (color(name), color("card"))
     axes.plot(
         [x], [y], marker=marker, markersize=8, linestyle="none", color=fill, markeredgecolor=edge, gid=tip,
@@ -185,7 +201,16 @@ def point(
 def interval(
     axes: Axes, x: float, ends: tuple[float, float], name: str, tip: str, *, bold: bool = False
 ) -> None:
-    """A vertical bar with a tooltip; an arrow is at an end that lies beyond the axis."""
+    """Draws a vertical bar with a tooltip; an arrow marks an end that is outside the limits of the axis.
+
+    Args:
+        axes: Axes of `new_figure`.
+        x: Horizontal position, in data units.
+        ends: Lower and upper end, in data units.
+        name: Name of the color.
+        tip: Text of the tooltip.
+        bold: Whether the bar is thick.
+    """
     bottom, top = axes.get_ylim()
     bar: dict[str, Any] = {"color": color(name), "alpha": 0.65 if bold else 0.45, "zorder": 3}
     low, high = max(ends[0], bottom), min(ends[1], top)
@@ -197,12 +222,12 @@ def interval(
 
 
 def label_ends(axes: Axes, ends: Sequence[tuple[float, float, str, str]], *, gap: float = 14.0) -> None:
-    """Writes labels beside the right edge, moved apart vertically, each with a line to its point.
+    """Writes labels of points to the right of the axes, with a line from each label to its point.
 
     Args:
-        axes: Where.
-        ends: x and y of a point, its label, and the name of its color.
-        gap: Smallest distance between labels, in pixels.
+        axes: Axes of `new_figure`.
+        ends: For each label: x and y of its point, its text, and the name of its color.
+        gap: Minimum vertical distance between labels, in pixels; smaller if there are too many labels.
     """
     if not ends:
         return
@@ -224,12 +249,12 @@ def label_ends(axes: Axes, ends: Sequence[tuple[float, float, str, str]], *, gap
 
 
 def svg(axes: Axes, size: Size, summary: str) -> Markup:
-    """The figure as one `svg` element for an HTML page.
+    """Returns a figure as one `svg` element for an HTML page.
 
     Args:
-        axes: The axes that `new_figure` returned.
-        size: The figure's size.
-        summary: Text alternative for those who do not see it.
+        axes: Axes of `new_figure`.
+        size: Size of the figure.
+        summary: Text alternative for screen readers.
     """
     import matplotlib
 
@@ -238,16 +263,16 @@ def svg(axes: Axes, size: Size, summary: str) -> Markup:
     for artist in figure.findobj():
         artist.set_clip_on(False)
     text = io.StringIO()
-    # Ids of shapes are hashes: no two figures of a page may share one.
+    # Ids of shapes are hashes, which must differ between the figures of a page.
     salt = f"{summary} {size}"
     nothing = dict.fromkeys(("Creator", "Date", "Format", "Type"))
     with matplotlib.rc_context({"svg.hashsalt": salt}), warnings.catch_warnings():
-        # The browser has glyphs that matplotlib's font lacks.
+        # matplotlib's font may lack a glyph, but the browser draws the text with its own fonts.
         warnings.filterwarnings("ignore", message="Glyph .* missing")
         figure.savefig(text, format="svg", metadata=nothing)
-    # XML allows no control characters, names in a job may have them.
+    # XML allows no control characters, but names in a job may contain them.
     root = ElementTree.fromstring(re.sub(r"[\x00-\x08\x0b\x0c\x0e-\x1f]", "", text.getvalue()))
-    root.remove(root[0])  # A style sheet, which would hold for the whole page.
+    root.remove(root[0])  # a style sheet, which would apply to the whole page
     for element in list(root.iter()):
         _clean(element)
     view = root.attrib["viewBox"]
@@ -258,7 +283,10 @@ def svg(axes: Axes, size: Size, summary: str) -> Markup:
 
 
 def _clean(element: ElementTree.Element) -> None:
-    """Removes namespaces, fonts, blanks and useless digits; turns a group's id, its tooltip, into a title."""
+    """Simplifies an SVG element: removes namespaces, fonts, white space and unneeded digits.
+
+    The id of a group, if it is the text of a tooltip, becomes a `title` element, which browsers show.
+    """
     element.tag = element.tag.rpartition("}")[2]
     element.tail = None
     if element.text is not None and not element.text.strip():

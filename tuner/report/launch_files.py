@@ -1,4 +1,4 @@
-"""Launch files of a recommendation, from `templates/launch/`: torchrun, SLURM, Ray, Kubernetes, SkyPilot."""
+"""Renders launch files of a recommendation for torchrun, SLURM, Ray, Kubernetes and SkyPilot."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ from tuner.report.launch_plan import LaunchPlan
 
 @dataclass(frozen=True, kw_only=True)
 class Target:
-    """What a recommendation can be exported to; its template is `templates/launch/NAME.j2`.
+    """A kind of launch file; its template is `templates/launch/NAME.j2`.
 
     Args:
-        executable: Whether the file may be executed.
-        needs_command: Whether there is nothing to write without a command.
+        executable: Whether the file is made executable.
+        needs_command: Whether the file can be written only for a recommendation with a training command.
     """
 
     executable: bool = False
@@ -40,15 +40,19 @@ TARGETS: Mapping[str, Target] = {
     "env": Target(needs_command=False),
 }
 
-#: The longest name of a Kubernetes object.
+#: Maximum length of the name of a Kubernetes object, in characters.
 _LONGEST_NAME = 63
 
 
 def launch_text(plan: LaunchPlan, target: str) -> str:
-    """The text of a target's file.
+    """Returns the text of a launch file.
+
+    Args:
+        plan: The training to launch.
+        target: Kind of launch file, a key of `TARGETS`.
 
     Raises:
-        JobError: The target cannot run what is planned.
+        JobError: A launch file of this kind cannot run the training.
     """
     reason = _why_not(plan, target)
     if reason is not None:
@@ -59,19 +63,18 @@ def launch_text(plan: LaunchPlan, target: str) -> str:
 def _why_not(plan: LaunchPlan, target: str) -> str | None:
     if TARGETS[target].needs_command and not plan.command:
         return (
-            "what is recommended was emulated or replayed, so there is no command here that trains it. "
-            "`--target env` writes its values, to be trained with what the recording was made with, or by a "
-            "job whose nodes exist"
+            "the search replayed a recording or trained on this host under a virtual clock, so there is no "
+            "training command. `--target env` writes the recommended values for your own training command"
         )
     if target == "k8s" and plan.one_per is OnePer.JOB and plan.num_nodes > 1:
         return (
-            "a TrainJob starts its command on every node, but this command is started once and starts the "
-            "nodes itself: use a command that is started once per node"
+            "a TrainJob starts the command on every node, but this command must be started only once, and "
+            "starts the other nodes itself: use a command that is started once per node"
         )
     if target == "env":
         broken = [name for name, value in plan.variables.items() if "\n" in value]
         if broken:
-            return f"{broken[0]} has several lines, which an environment file cannot hold"
+            return f"the value of {broken[0]} has several lines, which an environment file cannot contain"
     return None
 
 
@@ -79,7 +82,7 @@ def _why_not(plan: LaunchPlan, target: str) -> str | None:
 def _environment() -> Environment:
     environment = Environment(
         loader=PackageLoader("tuner.report"),
-        # Shell, Python and YAML have their own ways of quoting, which are the filters below.
+        # Values are quoted by the filters below, in the syntax of the shell, Python or YAML.
         autoescape=False,
         undefined=StrictUndefined,
         trim_blocks=True,
@@ -90,13 +93,13 @@ def _environment() -> Environment:
         "comment": lambda words: f"# {' '.join(words.split())}",
         "json": json.dumps,
         "kubernetes_name": _kubernetes_name,
-        # Kubernetes takes `$(NAME)` for a variable and `$$` for a dollar.
+        # Kubernetes replaces `$(NAME)` by a variable, and `$$` by a dollar sign.
         "kubernetes_text": lambda text: re.sub(r"\$(?=[$(])", "$$", text),
-        # sbatch reads a value as a shell would, on one line.
+        # sbatch parses an option's value like a shell, within one line.
         "option": lambda value: shlex.quote(" ".join(str(value).split())),
         "python": repr,
         "quote": shlex.quote,
-        # In its arguments, torchrun replaces `$local_rank`, and `$$` by a dollar.
+        # In arguments, torchrun replaces `$local_rank` by the rank, and `$$` by a dollar sign.
         "torchrun_argument": lambda text: re.sub(r"\$(?=\$|\{?local_rank)", "$$", text),
         "without_empty": lambda data: {key: value for key, value in data.items() if value},
         "yaml": _yaml,
@@ -105,14 +108,14 @@ def _environment() -> Environment:
 
 
 def _kubernetes_name(name: str) -> str:
-    """A name that Kubernetes allows: lower case, digits and hyphens, starting with a letter."""
+    """Converts a name to lower case, digits and hyphens, starting with a letter, as Kubernetes requires."""
     words = re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-")
     found = words if words[:1].isalpha() else f"job-{words}"
     return found[:_LONGEST_NAME].strip("-")
 
 
 class _Block(str):
-    """A text of several lines, which YAML shows as a block. Its own type leaves PyYAML's dumper as it is."""
+    """A text of several lines that PyYAML writes as a block. Other strings are written as usual."""
 
 
 yaml.add_representer(

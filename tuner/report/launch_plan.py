@@ -1,4 +1,4 @@
-"""Launch plan: a recommendation as a command on some nodes, whatever launches it."""
+"""Launch plan: the command, nodes and environment that train a recommendation, for any kind of launcher."""
 
 from __future__ import annotations
 
@@ -18,37 +18,39 @@ from tuner.report.wording import prediction, trust_in
 _VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 
 _CLIENT = (
-    "Needs paceline_client, a single file, where it runs: install Paceline, or copy its file "
+    "The script imports paceline_client: install Paceline on the nodes, or copy the single file "
     "paceline_client.py beside the script"
 )
 
 
 @dataclass(frozen=True, kw_only=True)
 class LaunchPlan:
-    """A training to be launched.
+    """A training to be launched, independent of the launcher.
 
-    A shell runs its command, with the environment variables that a launcher gives to a `CommandTask`.
+    The launcher runs the command in a shell, with the environment variables of a `CommandTask`.
 
     Args:
         name: Name of the job.
-        command: Shell command; empty if only the chosen values are exported.
-        one_per: How many copies of the command are started.
-        reads_place: Whether the command receives its rank and the main node's address, in
+        command: Shell command that trains; empty if only the recommended values are exported.
+        one_per: Whether one copy of the command is started per job, per node or per rank.
+        reads_place: Whether the command needs its node rank and the address of the main node, in
             `PACELINE_NODE_RANK`, `PACELINE_NUM_NODES`, `PACELINE_MAIN_ADDRESS`, `PACELINE_MAIN_PORT`,
             `MASTER_ADDR` and `MASTER_PORT`.
-        num_nodes: Machines it runs on.
-        devices_per_node: Devices it uses on each machine.
-        cores_per_node: CPU cores it uses on each machine.
+        num_nodes: Number of machines.
+        devices_per_node: Number of devices used on each machine.
+        cores_per_node: Number of CPU cores used on each machine.
         accelerator: Type of a device, such as A100; None for CPU cores.
-        image: Container image it runs in, if the scheduler backend runs containers.
-        environment: Further environment variables.
-        preparation: Shell lines that the command begins with.
-        values: The chosen values and those that follow from them, by name, as text.
-        working_folder: Where it runs; a scheduler that copies files to its nodes copies this folder.
-        facts: Sentences on what is trained and what to expect, for the comments at the top of every file.
-        longest_seconds: Upper end of the predicted training time; None if there is no bound.
-        settings: The job file's settings of the scheduler backend, by key.
-        file_name: Name of the launch file, for the comment that says how to start it.
+        image: Container image, for schedulers that run containers.
+        environment: Further environment variables, by name.
+        preparation: Shell lines at the start of the command, such as those that create folders.
+        values: Recommended values and values derived from them, as text, by name.
+        working_folder: Folder in which the command runs. Schedulers that copy files to the nodes copy this
+            folder.
+        facts: Sentences on the configuration and its predicted time, written as comments at the top of every
+            launch file.
+        longest_seconds: Upper end of the 90% interval of the predicted training time; None if it is infinite.
+        settings: The job file's settings of the launcher, by key.
+        file_name: Name of the launch file, for the comment that explains how to start it.
     """
 
     name: str
@@ -71,25 +73,27 @@ class LaunchPlan:
 
     @property
     def variables(self) -> dict[str, str]:
-        """The chosen values as `PACELINE_...`, and what the command is given besides."""
+        """The recommended values as variables `PACELINE_NAME`, and the other environment variables."""
         chosen = {f"PACELINE_{axis.upper()}": value for axis, value in self.values.items()}
         return {**chosen, **self.environment}
 
     def __post_init__(self) -> None:
         if min(self.num_nodes, self.devices_per_node, self.cores_per_node) < 1:
-            raise ValueError("a launch needs at least one node, one device and one core")
+            raise ValueError("a launch plan needs at least one node, one device and one core")
         for name in self.environment:
             if not _VARIABLE.fullmatch(name):
-                raise ValueError(f"{name!r} cannot be the name of a variable: letters, digits and _ are")
+                raise ValueError(f"{name!r} is not a variable name; use only letters, digits and _")
 
 
 def launch_plan(recommendation: Recommendation, job: Job, job_path: Path) -> LaunchPlan:
-    """The plan of a recommendation: runs the user's own command, or else `paceline train`.
+    """Creates the launch plan of a recommendation.
+
+    The plan runs the user's own training command if the job has one, and otherwise `paceline train`.
 
     Args:
-        recommendation: The answer. If it has no command, the plan has none.
-        job: The job.
-        job_path: The job file.
+        recommendation: The recommendation to train. If it has no command, the plan has no command.
+        job: The job of the recommendation.
+        job_path: Path of the job file.
     """
     if job.runs_command:
         return command_plan(recommendation, job, job_path.resolve().parent)
@@ -101,20 +105,20 @@ def launch_plan(recommendation: Recommendation, job: Job, job_path: Path) -> Lau
 
 
 def training_plan(recommendation: Recommendation, cluster: Cluster, *, working_folder: str) -> LaunchPlan:
-    """The plan of a recommendation whose command, `paceline train`, starts all its ranks itself.
+    """Creates the launch plan for `paceline train`, which is started once and starts all ranks itself.
 
     Args:
-        recommendation: The answer.
-        cluster: The cluster of the job.
-        working_folder: The folder in which the command runs.
+        recommendation: The recommendation to train.
+        cluster: Cluster of the job, which defines the number of ranks per node.
+        working_folder: Folder in which the command runs.
     """
     nodes = recommendation.choice.configuration.nodes
     ranks = cluster.num_ranks(nodes)
     facts = facts_of(recommendation)
     if not cluster.nodes_share_host:
-        facts += (f"It starts its nodes itself, as the job file says ({cluster.launcher}).",)
+        facts += (f"The command starts all nodes itself, with the job file's launcher ({cluster.launcher}).",)
     elif nodes > 1:
-        facts += (f"All on one machine: its {nodes} nodes are groups of processes there.",)
+        facts += (f"It runs on one machine: the {nodes} nodes are groups of processes there.",)
     return LaunchPlan(
         name=recommendation.job_name,
         command=recommendation.command.strip(),
@@ -133,12 +137,12 @@ def training_plan(recommendation: Recommendation, cluster: Cluster, *, working_f
 
 
 def command_plan(recommendation: Recommendation, job: Job, job_folder: Path) -> LaunchPlan:
-    """The plan of the user's own command on the recommended nodes.
+    """Creates the launch plan for the user's own training command on the recommended number of nodes.
 
     Args:
-        recommendation: The answer.
-        job: A job with a command.
-        job_folder: The folder of the job file.
+        recommendation: The recommendation to train.
+        job: A job with a training command.
+        job_folder: Folder of the job file, to which paths in the job are relative.
     """
     configuration, cluster = recommendation.choice.configuration, job.cluster
     launch = own_launch(job, job_folder, configuration, num_samples=recommendation.training_samples)
@@ -155,7 +159,7 @@ def command_plan(recommendation: Recommendation, job: Job, job_folder: Path) -> 
         values={
             name: str(value)
             for name, value in stated_values(job, configuration).items()
-            # The path of an interpreter is not a value that was chosen.
+            # The path of the Python interpreter is not a recommended value.
             if name != "python"
         },
         working_folder=str(launch.folder),
@@ -165,7 +169,7 @@ def command_plan(recommendation: Recommendation, job: Job, job_folder: Path) -> 
 
 
 def facts_of(recommendation: Recommendation) -> tuple[str, ...]:
-    """What is trained, for which goal, what to expect, and how far to trust it."""
+    """Returns sentences on a recommendation: configuration, goal, predicted time, and how far to trust it."""
     trust, expected = trust_in(recommendation), prediction(recommendation)
     facts = (
         f"Trains {recommendation.job_name} as Paceline recommends: "
@@ -176,7 +180,7 @@ def facts_of(recommendation: Recommendation) -> tuple[str, ...]:
     )
     if recommendation.checkpoint is None:
         return facts
-    return (*facts, f"Trained already where it was recommended: {recommendation.checkpoint}")
+    return (*facts, f"The search trained it already; the trained model is {recommendation.checkpoint}")
 
 
 def _longest_seconds(recommendation: Recommendation) -> float | None:

@@ -1,4 +1,4 @@
-"""Renders `report.html` and `report.md` from the templates in `templates/`."""
+"""Renders `report.html` and `report.md` from the Jinja templates in `templates/`."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ _MARKDOWN_SPECIAL = re.compile(r"([\\`*_\[\]<>|#])")
 
 
 def report_html(content: ReportContent) -> str:
-    """The page of a recommendation: one file that needs nothing else and runs no script."""
+    """Returns the HTML page of a recommendation, which needs no other files and no JavaScript."""
     shades = batch_shades(content.probes, content.landscape)
     answer = content.recommendation
     return _html("report.html.j2").render(
@@ -58,19 +58,19 @@ def report_html(content: ReportContent) -> str:
 
 
 def report_markdown(content: ReportContent) -> str:
-    """The same facts as text and tables, for reviews and terminals."""
+    """Returns the report of a recommendation in Markdown, with tables instead of charts."""
     return _markdown("report.md.j2").render(_report_context(content))
 
 
 def unanswered_html(content: UnansweredContent) -> str:
-    """The page of a search that ended without a recommendation."""
+    """Returns the HTML page of a search that ended without a recommendation."""
     shades = batch_shades(content.probes)
     curves = _curves(content.probes, content.job, None, shades)
     return _html("unanswered.html.j2").render(_unanswered_context(content), curves=curves)
 
 
 def unanswered_markdown(content: UnansweredContent) -> str:
-    """The report of a search that ended without a recommendation, as text and tables."""
+    """Returns the report of a search that ended without a recommendation, in Markdown."""
     return _markdown("unanswered.md.j2").render(_unanswered_context(content))
 
 
@@ -173,7 +173,7 @@ def _environment(*, html: bool) -> Environment:
     environment = Environment(
         loader=PackageLoader("tuner.report"),
         autoescape=html,
-        # Without HTML's own escaping, what is put into Markdown is escaped here.
+        # Jinja escapes values for HTML only; for Markdown, `_escaped` does it.
         finalize=None if html else _escaped,
         undefined=StrictUndefined,
         trim_blocks=True,
@@ -206,14 +206,14 @@ def _markdown(name: str) -> Template:
 
 
 def _largest_first(seconds_by_name: Mapping[str, float]) -> list[tuple[str, float, float]]:
-    """Name, seconds and share of the total of what took any time."""
+    """Returns name, seconds and share of the total for each entry above 0 seconds, the largest first."""
     total = sum(seconds_by_name.values())
     parts = [(name, seconds, seconds / total) for name, seconds in seconds_by_name.items() if seconds > 0]
     return sorted(parts, key=lambda part: -part[1])
 
 
 def _escaped(value: object) -> Markup:
-    """Text on one line that Markdown takes as text; `Markup` is Markdown already."""
+    """Joins a text to one line and escapes Markdown's special characters; returns `Markup` unchanged."""
     if isinstance(value, Markup):
         return value
     return Markup(_MARKDOWN_SPECIAL.sub(r"\\\1", " ".join(str(value).split())))
@@ -224,7 +224,7 @@ def _sentences(sentences: Iterable[str]) -> Markup:
 
 
 def _fenced(text: str) -> Markup:
-    """A code block whose fence is longer than any in the text."""
+    """Returns a text as a Markdown code block, with a fence longer than any sequence of backticks in it."""
     longest = max((len(run) for run in re.findall(r"`+", text)), default=0)
     fence = "`" * max(3, longest + 1)
     return Markup(f"{fence}\n{text}\n{fence}")

@@ -1,4 +1,4 @@
-"""The JSON Schema of `recommendation.json`, derived from the dataclasses it is written from."""
+"""The JSON Schema of `recommendation.json`, generated from the dataclasses of a recommendation."""
 
 from __future__ import annotations
 
@@ -22,9 +22,9 @@ _AXES: dict[str, Any] = {
 
 
 def recommendation_schema() -> dict[str, Any]:
-    """The schema (draft 2020-12); descriptions are those of the dataclasses."""
+    """Returns the JSON Schema (draft 2020-12); its descriptions are the docstrings of the dataclasses."""
     schema = _of_dataclass(Recommendation)
-    # Hand out a name, not an address: the schema is found with `paceline schema`.
+    # The schema has no `$id`, since it is not published at a URL: `paceline schema` prints it.
     return {
         "$schema": "https://json-schema.org/draft/2020-12/schema",
         "title": f"Paceline recommendation {SCHEMA_VERSION}",
@@ -62,7 +62,7 @@ def _of(hint: Any, owner: type) -> dict[str, Any]:
     if is_dataclass(hint) and isinstance(hint, type):
         return _of_dataclass(hint)
     if hint is float:
-        # What is infinite is written as null: an upper end without a bound, a target out of reach.
+        # Infinite numbers are written as null, such as the upper end of an interval without a bound.
         return {"type": ["number", "null"]}
     return {"type": _PLAIN[hint]}
 

@@ -1,4 +1,4 @@
-"""Tables of the report as rows of text, for HTML, Markdown and the terminal."""
+"""Builds the tables of the report as rows of text, for HTML, Markdown and the terminal."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ from tuner.report.wording import estimate_of, is_inside, known_words, measured_w
 
 T = TypeVar("T")
 
-#: Parts of a step that are timed on each rank.
+#: Names of the times measured on each rank: parts of a training step, and the whole step.
 _PARTS = ("compute", "sync", "input", "step")
 
 
@@ -43,9 +43,9 @@ class Table:
 
     Args:
         columns: Titles of the columns.
-        rows: Cells; each row has one for every column.
-        num_words_columns: The first columns that contain words. The others contain numbers and are aligned
-            to the right.
+        rows: Rows of cells; every row has one cell per column.
+        num_words_columns: Number of columns at the start that contain words. The other columns contain
+            numbers and are aligned to the right.
     """
 
     columns: tuple[str, ...]
@@ -57,7 +57,10 @@ class Table:
 
 
 def choices_table(recommendation: Recommendation) -> Table:
-    """Choice, runner-up and present settings side by side, one fact per row."""
+    """Returns a table that compares the recommended configuration, the runner-up and the present settings.
+
+    Each of these alternatives has a column; each axis, time and price has a row.
+    """
     named = {
         "choice": recommendation.choice,
         "runner-up": recommendation.runner_up,
@@ -93,7 +96,7 @@ def _axis(alternative: Alternative, axis: str) -> str:
 
 
 def _known(alternative: Alternative) -> str:
-    # A share of the predicted run would be as wrong as the prediction.
+    # Absolute numbers, because a share of the predicted run would be as uncertain as the prediction.
     return known_words(alternative) if alternative.samples_observed else "nothing"
 
 
@@ -107,7 +110,10 @@ def _price(alternative: Alternative) -> str:
 
 
 def strategies_table(recommendation: Recommendation) -> Table:
-    """Every strategy at its best configuration, the chosen one first: seconds per batch, samples, time."""
+    """Returns a table of the strategies, each at its best configuration, the recommended one first.
+
+    It shows the predicted seconds per batch, samples to target and time to target.
+    """
     rows = [
         (
             f"{format_strategy(outlook.configuration)}: "
@@ -141,7 +147,10 @@ def _without_strategy(configuration: Configuration) -> Configuration:
 
 
 def landscape_table(landscape: Sequence[Alternative]) -> Table:
-    """The best learning rate and knobs for each number of nodes, batch size and strategy, fastest first."""
+    """Returns a table of the predictions for each number of nodes, batch size and strategy, fastest first.
+
+    Each prediction is that of the best learning rate and knobs.
+    """
     ordered = sorted(landscape, key=lambda a: a.seconds.median)
     rows = [
         (
@@ -160,7 +169,7 @@ def landscape_table(landscape: Sequence[Alternative]) -> Table:
 
 
 def checked_table(checked: Sequence[PredictedAgainstMeasured]) -> Table:
-    """Every prediction and what was measured later."""
+    """Returns a table of the predicted times to target and the times measured later."""
     rows = []
     for check in checked:
         predicted = estimate_of(check.prediction.quantiles)
@@ -181,7 +190,12 @@ def checked_table(checked: Sequence[PredictedAgainstMeasured]) -> Table:
 
 
 def spending_table(seconds_by_name: Mapping[str, float], title: str) -> Table:
-    """Seconds by name, the largest first, with their share."""
+    """Returns a table of the seconds spent, with their share of the total, the largest first.
+
+    Args:
+        seconds_by_name: Maps a purpose or a part of the search to its seconds.
+        title: Title of the column of names.
+    """
     total = sum(seconds_by_name.values())
     ordered = sorted(seconds_by_name.items(), key=lambda item: -item[1])
     return Table(
@@ -194,12 +208,12 @@ def spending_table(seconds_by_name: Mapping[str, float], title: str) -> Table:
 
 
 def best_value(measurement: Measurement | None, *, maximize: bool) -> float | None:
-    """The best finite value of a trained model; None if none was scored."""
+    """Returns the best finite metric value of a run after step 0; None if there is none."""
     return (max if maximize else min)(_values(measurement), default=None)
 
 
 def last_value(measurement: Measurement | None) -> float | None:
-    """The last finite value of a trained model; None if none was scored."""
+    """Returns the last finite metric value of a run after step 0; None if there is none."""
     return next(reversed(_values(measurement)), None)
 
 
@@ -209,14 +223,14 @@ def _values(measurement: Measurement | None) -> list[float]:
 
 
 PROBES_NOTE = (
-    "Samples and training time are those at the end of the probe's last slice. Its last score, which the "
-    "terminal shows with its own samples and time, may lie some steps before."
+    "Samples and training time are totals at the end of the probe's last slice. The probe may have been "
+    "scored last some steps earlier; the terminal shows the samples and time of that score."
 )
 """Explains the columns of `probes_table`."""
 
 
 def probes_table(probes: Sequence[ProbeRecord], *, maximize: bool) -> Table:
-    """Every probe, oldest first."""
+    """Returns a table of all probes, oldest first."""
     rows = []
     for probe in probes:
         seen = probe.measurement
@@ -252,16 +266,17 @@ def probes_table(probes: Sequence[ProbeRecord], *, maximize: bool) -> Table:
 
 
 def timed_probes(probes: Sequence[ProbeRecord]) -> list[tuple[ProbeRecord, Measurement]]:
-    """The timing probes that timed a step, by nodes and batch."""
+    """Returns the timing probes that measured step times, ordered by number of nodes and batch size."""
     timed = [(p, p.measurement) for p in probes if p.purpose is Purpose.TIMING]
     shown = [(p, m) for p, m in timed if m is not None and m.ranks]
     return sorted(shown, key=lambda pair: (pair[0].configuration.nodes, pair[0].configuration.batch_size))
 
 
 def timing_table(probes: Sequence[ProbeRecord]) -> Table:
-    """Median step times of the timing probes, as a range where ranks differ.
+    """Returns a table of the median step times of the timing probes; a range if the ranks differ.
 
-    Has a column for the strategy if there are several, and one for the staleness if any was measured.
+    It has a column for the strategy if there are several strategies, and a column for the staleness of
+    parameters (in steps) if it was measured.
     """
     timed = timed_probes(probes)
     named = len({probe.configuration.strategy for probe, _ in timed}) > 1
@@ -290,7 +305,10 @@ def timing_table(probes: Sequence[ProbeRecord]) -> Table:
 
 
 def _samples_per_second(measurement: Measurement) -> str:
-    """Throughput: set by the slowest rank's median step if ranks wait for it, else the sum over ranks."""
+    """Returns the throughput of all ranks together, in samples per second.
+
+    If ranks wait for the slowest rank at each exchange, its median step time determines the throughput.
+    """
     configuration = measurement.configuration
     seconds: float | None = max(rank.step.median for rank in measurement.ranks)
     if not traits_of(configuration.strategy).barrier:
@@ -299,7 +317,7 @@ def _samples_per_second(measurement: Measurement) -> str:
 
 
 def ranks_table(measurement: Measurement) -> Table:
-    """Step times of one probe by rank."""
+    """Returns a table of the step times of one probe, one row per rank."""
     rows = tuple(
         (
             str(rank.rank),

@@ -1,4 +1,4 @@
-"""The recommendation as plain text for the terminal, printed at the end of a search."""
+"""Formats a recommendation as plain text for the terminal."""
 
 from __future__ import annotations
 
@@ -27,12 +27,13 @@ from tuner.report.wording import (
 
 _WIDTH = 100
 _LABEL_WIDTH = 18
-#: The terminal shows this many sentences on what would change the answer; the report shows all.
+#: Maximum number of sentences on changes of the cluster that would change the recommendation; the report
+#: shows all.
 _MOST_TURNS = 3
 
 
 def recommendation_text(recommendation: Recommendation) -> str:
-    """The recommendation as text: configuration, predicted and measured time, comparison, cost, commands."""
+    """Returns a recommendation as text: configuration, times, comparison, warnings, cost and commands."""
     choice, tuning = recommendation.choice, recommendation.tuning
     trust = trust_in(recommendation)
     lines = [

@@ -1,4 +1,4 @@
-"""`report.json` of a search that ended without a recommendation."""
+"""Writes the text of `report.json` for a search that ended without a recommendation."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ from typing import Any
 from tuner.report.content import UnansweredContent
 from tuner.report.tables import best_value, last_value
 
-#: Version of `report.json`: the first number changes when a reader of the old form would fail.
+#: Version of the format of `report.json`; incompatible changes raise the first number.
 UNANSWERED_VERSION = "1.0"
 
 
 def unanswered_json(content: UnansweredContent) -> str:
-    """`report.json`: `recommendation` is null, so that no reader takes it for an answer."""
+    """Returns the text of `report.json`, in which `recommendation` is null."""
     maximize = content.job.goal.maximize
     probes: list[dict[str, Any]] = []
     for probe in content.probes:

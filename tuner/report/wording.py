@@ -1,4 +1,4 @@
-"""Wording of the recommendation: the headlines and sentences that every report shows."""
+"""Describes a recommendation in headlines and sentences, which all kinds of reports show."""
 
 from __future__ import annotations
 
@@ -27,27 +27,28 @@ from tuner.domain.recommendation import (
     Verification,
 )
 
-#: Times whose ratio is below this are called equal.
+#: Two times are called equal if their ratio is below this factor.
 _EQUAL_RATIO = 1.05
-#: The time of a score is stated if it is later than the target was reached by this factor.
+#: The time of the first score past the target is stated if it is later than the interpolated time to target
+#: by this factor.
 _LATE_SCORE = 1.1
-#: Start-up time below this share of the training time is not mentioned.
+#: The start-up time is not mentioned if it is a smaller share of the training time.
 _LEAST_STARTUP_SHARE = 0.05
 #: A prediction whose 90% interval spans more than this factor is called a guess.
 _GUESS_RATIO = 30.0
-#: From this chance of reaching the target on, the text does not mention that it may fail.
+#: The chance of reaching the target is not mentioned if it is at least this.
 _SURE = 0.95
-#: Imported runs name at most this many sources.
+#: Maximum number of sources of imported runs that the text states.
 _MOST_SOURCES = 3
 
 
 @dataclass(frozen=True, kw_only=True)
 class Finding:
-    """A headline, and a sentence with its details.
+    """A result in words.
 
     Args:
-        headline: A few words.
-        detail: A sentence.
+        headline: The result in a few words.
+        detail: Sentences with the details.
     """
 
     headline: str
@@ -55,12 +56,15 @@ class Finding:
 
 
 def trust_in(recommendation: Recommendation) -> Finding:
-    """How far the recommendation can be trusted: verified, emulated, measured, predicted or provisional."""
+    """Describes how well the recommendation was tested, such as `verified`, `measured` or `provisional`.
+
+    It is `emulated` if it was trained to the target on this host under a virtual clock.
+    """
     verified = recommendation.verified
     if verified is not None and not verified.reached:
         return Finding(
             headline="not confirmed",
-            detail="Its training did not reach the target; read the measured values before relying on it.",
+            detail="Its training did not reach the target; check the measured values before relying on it.",
         )
     if verified is not None and recommendation.choice.emulated:
         return Finding(
@@ -83,7 +87,7 @@ def trust_in(recommendation: Recommendation) -> Finding:
 
 
 def prediction(recommendation: Recommendation) -> Finding:
-    """The predicted time to target with its interval and the chance of reaching it."""
+    """Describes the predicted time to target with its 90% interval, and the chance of reaching the target."""
     choice = recommendation.choice
     chance, startup = format_chance(choice.probability_of_reaching), _startup_words(recommendation)
     if choice.measured_seconds is not None:
@@ -102,7 +106,7 @@ def prediction(recommendation: Recommendation) -> Finding:
 
 
 def _startup_words(recommendation: Recommendation) -> str:
-    """The start-up time as a sentence with a leading space; empty if it is short."""
+    """Returns a sentence with the start-up time, with a leading space; empty if the time is short."""
     seconds, training = recommendation.startup_seconds, recommendation.choice.seconds.median
     if seconds is None or not math.isfinite(training) or seconds < _LEAST_STARTUP_SHARE * training:
         return ""
@@ -110,7 +114,7 @@ def _startup_words(recommendation: Recommendation) -> str:
 
 
 def _why_a_guess(alternative: Alternative) -> str:
-    """Why a prediction is only a guess, as a sentence with a leading space; empty if it is more."""
+    """Returns a sentence on why a prediction is very uncertain, with a leading space; empty if it is not."""
     seconds = alternative.seconds
     if not alternative.is_observed:
         return " No run of it was measured."
@@ -120,12 +124,12 @@ def _why_a_guess(alternative: Alternative) -> str:
 
 
 def measured_word(recommendation: Recommendation) -> str:
-    """`measured` if the choice was trained on real ranks, `emulated` if on emulated ones."""
+    """Returns `emulated` if the configuration was trained under a virtual clock, otherwise `measured`."""
     return "emulated" if recommendation.choice.emulated else "measured"
 
 
 def measured(recommendation: Recommendation) -> Finding:
-    """The measured time to target of the recommendation, compared with its prediction."""
+    """Describes the measured time to target of the recommendation, and compares it with its prediction."""
     verified, word = recommendation.verified, measured_word(recommendation)
     if verified is None:
         seconds = recommendation.choice.measured_seconds
@@ -151,7 +155,10 @@ def measured(recommendation: Recommendation) -> Finding:
 
 
 def _between_scores(verified: Verification) -> str:
-    """When the score past the target came, as a sentence with a leading space; empty if soon."""
+    """Returns a sentence on the first score past the target, with a leading space.
+
+    It is empty unless this score came clearly later than the interpolated time to target.
+    """
     score = verified.first_score_seconds
     if score is None or score < _LATE_SCORE * verified.training_seconds:
         return ""
@@ -170,7 +177,7 @@ def _held_against(seconds: float, predicted: Estimate | None, share_observed: fl
 
 
 def comparison(recommendation: Recommendation) -> Finding:
-    """Compares the recommendation with the user's present settings, and names the evidence."""
+    """Compares the recommendation with the user's present settings, and states the evidence for both."""
     choice, baseline = recommendation.choice, recommendation.baseline
     if baseline is None:
         return Finding(
@@ -199,7 +206,7 @@ def comparison(recommendation: Recommendation) -> Finding:
             headline=_times(theirs / ours, "sooner", "later", "as fast"),
             detail=f"The present settings took {format_seconds(theirs)}, measured.{prices}",
         )
-    # The ratio of two predictions would look like a result: show both times with their evidence.
+    # Show both times with their evidence, because the ratio of two predictions would look like a measurement.
     distinct = _are_distinct(_span(choice, ours, ours_measured), _span(baseline, theirs, theirs_measured))
     caution = "" if distinct else " The intervals overlap."
     likely = "sooner by prediction" if ours < theirs else "later by prediction"
@@ -226,7 +233,7 @@ def _time_of_choice(recommendation: Recommendation) -> tuple[float, bool]:
 
 
 def _span_words(alternative: Alternative, seconds: float, is_measured: bool) -> str:
-    """Its time, and whether that is measured, predicted from its own run, or neither."""
+    """Returns an alternative's time and its source: measured, predicted from its own run, or not measured."""
     if is_measured:
         return f"{format_seconds(seconds)} (measured)"
     word = "predicted" if alternative.is_observed else "not measured"
@@ -244,7 +251,7 @@ def _basis(name: str, alternative: Alternative, is_measured: bool) -> str:
 
 
 def known_words(alternative: Alternative) -> str:
-    """Samples and seconds of its run that were observed."""
+    """Returns the number of samples and the seconds for which an alternative's run was observed, in words."""
     samples, seconds = alternative.samples_observed, alternative.seconds_observed
     return f"{format_count(samples)} samples ({format_seconds(seconds)})"
 
@@ -273,7 +280,11 @@ def _times(ratio: float, better: str, worse: str, equal: str) -> str:
 
 
 def estimate_of(quantiles: Mapping[float, float]) -> Estimate | None:
-    """Median and 90% interval from stored quantiles; None if those levels were not stored."""
+    """Returns median and 90% interval from quantiles; None if level 0.05, 0.5 or 0.95 is missing.
+
+    Args:
+        quantiles: Maps each level to the quantile of the time to target, in seconds.
+    """
     by_level = {round(float(level), 6): value for level, value in quantiles.items()}
     levels = (0.05, 0.5, 0.95)
     if any(level not in by_level or math.isnan(by_level[level]) for level in levels):
@@ -283,7 +294,7 @@ def estimate_of(quantiles: Mapping[float, float]) -> Estimate | None:
 
 
 def is_inside(check: PredictedAgainstMeasured) -> bool | None:
-    """Whether the measured time lies in the predicted 90% interval; None if none was stored."""
+    """Whether the measured time is inside the predicted 90% interval; None if no interval was stored."""
     predicted = estimate_of(check.prediction.quantiles)
     if predicted is None:
         return None
@@ -291,7 +302,10 @@ def is_inside(check: PredictedAgainstMeasured) -> bool | None:
 
 
 def coverage(checked: Sequence[PredictedAgainstMeasured]) -> str:
-    """How many measured times were inside their predicted interval; early predictions counted separately."""
+    """States how many measured times were inside their predicted 90% intervals.
+
+    Predictions made early in a run are also counted separately.
+    """
     verdicts = [(check.share_observed, is_inside(check)) for check in checked]
     judged = [(share, inside) for share, inside in verdicts if inside is not None]
     if not judged:
@@ -300,15 +314,15 @@ def coverage(checked: Sequence[PredictedAgainstMeasured]) -> str:
     early = [inside for share, inside in judged if share <= EARLY_SHARE]
     limit = format_share(EARLY_SHARE)
     if not early:
-        return f"{words}; none was made with at most {limit} of its run known, so this says little."
+        return f"{words}; all were made with more than {limit} of the run known, so this says little."
     if len(early) < len(judged):
         words += f"; {sum(early)} of {len(early)} of those made with at most {limit} of the run known"
     return f"{words}."
 
 
 def own_command_end(recommendation: Recommendation) -> str:
-    """When a training by the user's own command ends, and how many samples it needs for the target."""
-    words = "It does not stop at the target: it ends when the script ends by itself."
+    """States when the user's own command ends, and how many samples it needs to reach the target."""
+    words = "It does not stop at the target; it ends when the script ends by itself."
     samples = recommendation.training_samples
     if samples is None:
         return words
@@ -318,27 +332,29 @@ def own_command_end(recommendation: Recommendation) -> str:
         epochs = recommendation.training_epochs
         needed.append(f"{epochs:.2g} epochs" if epochs < 10 else f"{math.ceil(epochs):,} epochs")
     chance, after = recommendation.choice.probability_of_reaching, " = ".join(needed)
-    reached = f"With 95% probability it has reached the target after {after}"
+    reached = f"With 95% probability it reaches the target within {after}"
     if chance < _SURE:
         chances = format_chance(chance)
-        reached = f"If it reaches the target (chance {chances}), it has with 95% probability after {after}"
+        reached = (
+            f"If it reaches the target (chance {chances}), it does so within {after} with 95% probability"
+        )
     return (
-        f"{words} {reached}. Set the script's own limit so, unless its schedule of learning rates depends on "
-        "that limit."
+        f"{words} {reached}. Set the script's own limit to this, unless its learning-rate schedule depends "
+        "on the limit."
     )
 
 
 def imported_finding(imported: ImportedEvidence) -> Finding:
-    """How many runs were imported from where, and how much they count as a prior."""
+    """States how many past runs were imported, their sources, and their weight as a prior of the models."""
     shown = ", ".join(imported.sources[:_MOST_SOURCES])
     more = len(imported.sources) - _MOST_SOURCES
     where = f"{shown} and {more} more" if more > 0 else shown
     runs = "1 run" if imported.num_runs == 1 else f"{imported.num_runs} runs"
     weights = [f"{format_share(weight)} for {name}" for name, weight in imported.weights.items()]
     counts = (
-        f"How much that counts now: {' and '.join(weights)}."
+        f"Present weight of this prior: {' and '.join(weights)}."
         if weights
-        else "They say nothing of the models' unknowns, so they only inform the shape of the curves."
+        else "They do not inform the parameters of the models, only the shape of the metric curves."
     )
     return Finding(
         headline=f"{runs} from {where}",
@@ -347,8 +363,8 @@ def imported_finding(imported: ImportedEvidence) -> Finding:
 
 
 def spent(tuning: TuningCost) -> str:
-    """Time and price of the search; if probes ran concurrently, elapsed time comes first."""
+    """Returns time and price of the search in words; the elapsed time first if probes ran concurrently."""
     words = format_seconds(tuning.seconds)
     if tuning.elapsed_seconds is not None:
-        words = f"{format_seconds(tuning.elapsed_seconds)}, {words} of probes some of which ran at once"
+        words = f"{format_seconds(tuning.elapsed_seconds)}, {words} of probes, some of which ran concurrently"
     return f"{words}, {format_dollars(tuning.dollars)}" if tuning.dollars else words

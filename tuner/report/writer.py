@@ -1,4 +1,4 @@
-"""Writes every rendering of a report into a folder, each whole or not at all."""
+"""Writes all files of a report into a folder; an interrupted write leaves no partial file."""
 
 from __future__ import annotations
 
@@ -23,15 +23,15 @@ _EXECUTABLE = 0o755
 
 
 def write_report(content: ReportContent, folder: Path) -> dict[str, Path]:
-    """Writes the report's files, replacing those of an earlier report.
+    """Writes the files of a recommendation's report, and replaces those of an earlier report.
 
     Args:
-        content: What the report shows.
-        folder: Where to; it is made if it is not there.
+        content: Data of the report.
+        folder: Folder of the files; created if it does not exist.
 
     Returns:
-        File name to path: `recommendation.json`, `report.html`, `report.md`, `trials.csv`, and
-        `launch.sh` where the recommendation has a command.
+        The path of each file by name: `recommendation.json`, `report.html`, `report.md`, `trials.csv`, and
+        `launch.sh` if the recommendation has a command.
 
     Raises:
         StorageError: The folder cannot be written.
@@ -50,14 +50,16 @@ def write_report(content: ReportContent, folder: Path) -> dict[str, Path]:
 
 
 def write_unanswered(content: UnansweredContent, folder: Path) -> dict[str, Path]:
-    """Writes the report of a search without a recommendation, and removes what an earlier answer left.
+    """Writes the report of a search without a recommendation.
+
+    It removes `recommendation.json` and `launch.sh` of an earlier report from the folder.
 
     Args:
-        content: What the report shows.
-        folder: Where to; it is made if it is not there.
+        content: Data of the report.
+        folder: Folder of the files; created if it does not exist.
 
     Returns:
-        File name to path: `report.json`, `report.html`, `report.md`.
+        The path of each file by name: `report.json`, `report.html`, `report.md`.
 
     Raises:
         StorageError: The folder cannot be written.
@@ -71,7 +73,16 @@ def write_unanswered(content: UnansweredContent, folder: Path) -> dict[str, Path
 
 
 def _write_all(texts: Mapping[str, str], folder: Path, replaced: Sequence[str]) -> dict[str, Path]:
-    """Writes files by name, and removes those of another kind of ending."""
+    """Writes texts to files, after removing files of an earlier report.
+
+    Args:
+        texts: Maps each file name to its text.
+        folder: Folder of the files; created if it does not exist.
+        replaced: Names of the files to remove.
+
+    Returns:
+        The path of each written file by name.
+    """
     written = {}
     path = folder / next(iter(texts))
     try:
@@ -85,16 +96,16 @@ def _write_all(texts: Mapping[str, str], folder: Path, replaced: Sequence[str]) 
             written[name] = path
     except OSError as error:
         raise StorageError(
-            f"cannot write {path}: {error.strerror or error}; free space or give another output folder"
+            f"cannot write {path}: {error.strerror or error}; free disk space or give another output folder"
         ) from error
     return written
 
 
 def write_text(path: Path, text: str, *, executable: bool = False) -> None:
-    """Writes a file whole or not at all, in place of one that is there.
+    """Writes a text file atomically: replaces an existing file only after all data are on disk.
 
     Raises:
-        OSError: It cannot be written.
+        OSError: The file cannot be written.
     """
     descriptor, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
     temporary = Path(name)

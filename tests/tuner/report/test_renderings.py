@@ -311,7 +311,7 @@ def test_a_failed_probe_shows_every_ranks_words(builder: ModuleType) -> None:
 
 def test_shared_cores_are_flagged_where_they_were_measured(builder: ModuleType) -> None:
     content = _whole(builder)
-    warning = "ranks outnumber the cores of this host"
+    warning = "there are more ranks than cores on this host"
     assert warning in _Page(report_html(content)).text
     roomy = [
         replace(p, slices=tuple(replace(m, oversubscribed=False) for m in p.slices)) for p in content.probes

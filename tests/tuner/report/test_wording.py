@@ -164,11 +164,11 @@ def test_quantiles_without_the_ends_of_the_interval_are_not_judged(builder: Modu
 def test_what_the_own_command_needs_to_reach_the_target_is_stated(builder: ModuleType) -> None:
     answer = replace(builder.recommendation(), user_command="python train.py", training_samples=15_361)
     steps = -(-15_361 // answer.choice.configuration.batch_size)
-    assert f"after 15,361 samples = {steps:,} steps. Set" in own_command_end(answer)
+    assert f"within 15,361 samples = {steps:,} steps. Set" in own_command_end(answer)
     assert f"{steps:,} steps = 0.85 epochs" in own_command_end(replace(answer, training_epochs=0.8534))
     assert f"{steps:,} steps = 13 epochs" in own_command_end(replace(answer, training_epochs=12.3))
     doubtful = replace(answer, choice=replace(answer.choice, probability_of_reaching=0.6))
-    assert "If it reaches the target (chance 60%), it has with 95% probability" in own_command_end(doubtful)
+    assert "If it reaches the target (chance 60%), it does so within 15,361" in own_command_end(doubtful)
     unknown = own_command_end(replace(answer, training_samples=None))
-    assert unknown == "It does not stop at the target: it ends when the script ends by itself."
-    assert "after 15,361 samples" in recommendation_text(answer)
+    assert unknown == "It does not stop at the target; it ends when the script ends by itself."
+    assert "within 15,361 samples" in recommendation_text(answer)

@@ -64,7 +64,7 @@ def test_a_file_that_cannot_be_replaced_stays_and_leaves_no_remains(
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(os, "fsync", full)
-    with pytest.raises(StorageError, match="No space left on device; free space"):
+    with pytest.raises(StorageError, match="No space left on device; free disk space"):
         write_report(builder.content(), tmp_path)
     assert (tmp_path / "report.html").read_text() == earlier
     assert {path.name for path in tmp_path.iterdir()} == NAMES

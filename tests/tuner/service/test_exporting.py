@@ -109,7 +109,7 @@ def test_what_was_advised_last_is_exported_for_the_job_file_as_it_is_called_now(
         "Goal: accuracy >= 0.9, soonest",
         "Predicted: 1m 40s. 90% interval 1m 20s to 2m 20s; chance of reaching the target 90%.",
         "Trust: provisional.",
-        "All on one machine: its 2 nodes are groups of processes there.",
+        "It runs on one machine: the 2 nodes are groups of processes there.",
     ):
         assert f"\n# {fact}" in text
 
@@ -125,12 +125,12 @@ def test_nodes_that_the_tuner_starts_itself_are_not_started_twice(tmp_path: Path
     with pytest.raises(JobError, match=r"cluster\.launcher = 'slurm'.*`--target torchrun`"):
         exported(job, "slurm", recommendation())
     script = exported(job, "torchrun", recommendation())
-    assert "# It starts its nodes itself, as the job file says (slurm)." in script
+    assert "# The command starts all nodes itself, with the job file's launcher (slurm)." in script
 
 
 def test_what_was_emulated_has_values_but_nothing_to_launch(tmp_path: Path) -> None:
     answer = recommendation(command="")
-    with pytest.raises(JobError, match=r"cannot be exported to k8s: .*emulated.*--target env"):
+    with pytest.raises(JobError, match=r"cannot be exported to k8s: .*virtual clock.*--target env"):
         exported(opened(tmp_path), "k8s", answer)
     text = exported(opened(tmp_path), "env", answer)
     assert "\nPACELINE_NODES=2\n" in text
@@ -198,7 +198,7 @@ def test_slurm_trains_the_script_that_ships(tmp_path: Path, slurm_cluster: Slurm
     answer = recommendation(choice=replace(recommendation().choice, configuration=choice))
     job = OpenedJob(job=load_job(path), path=path, fingerprint="f")
     script = exported(job, "slurm", answer)
-    assert "# Needs paceline_client, a single file, where it runs" in script
+    assert "# The script imports paceline_client: install Paceline on the nodes" in script
     state, said = submitted(script, tmp_path, slurm_cluster)
     assert state == "COMPLETED", said
     saved = torch.load(tmp_path / "checkpoint", weights_only=True)

@@ -44,7 +44,7 @@ def test_a_value_that_wants_quotes_is_for_the_shell_alone_and_says_so(folder: Pa
 
 
 def test_a_value_of_several_lines_is_refused(folder: Path) -> None:
-    with pytest.raises(JobError, match="exported to env: GREETING has several lines"):
+    with pytest.raises(JobError, match="exported to env: the value of GREETING has several lines"):
         launch_text(plan(folder, environment={"GREETING": "a\nb"}), "env")
 
 
