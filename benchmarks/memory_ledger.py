@@ -10,10 +10,10 @@ from typing import Any
 
 from search_spaces import Configuration
 from tuner.domain.errors import LeaseLostError, StorageError
+from tuner.domain.leases import LeaseState
 from tuner.domain.ledger import (
     FitRecord,
     Lease,
-    LeaseState,
     PredictionRecord,
     ProbeRecord,
     RecommendationRecord,

@@ -35,10 +35,9 @@ REASONS = ROOT / "benchmarks" / "mutation_survivors.toml"
 
 #: Each file and the tests that mirror it.
 TESTS = {
-    "tuner/domain/cluster.py": "tests/tuner/domain/test_charge.py",
     "tuner/domain/checkpoints.py": "tests/tuner/domain/test_checkpoints.py",
-    "tuner/ledger/leases.py": "tests/tuner/ledger/test_leases.py",
-    "tuner/search/stopping.py": "tests/tuner/search/test_limits.py",
+    "tuner/domain/leases.py": "tests/tuner/domain/test_leases.py",
+    "tuner/search/stopping.py": "tests/tuner/search/test_stopping.py",
 }
 SHARE_WANTED = 0.85
 
@@ -212,7 +211,7 @@ def survivor(file: str, source: str, mutant: str, diff: str) -> Survivor:
     Args:
         file: Its file.
         source: The content of the file.
-        mutant: Such as `tuner.domain.cluster.x_charge__mutmut_1`; for a method
+        mutant: Such as `tuner.search.stopping.x_arrival__mutmut_1`; for a method
             `...xǁChargeǁ__add____mutmut_1`.
         diff: A unified diff whose line 1 is the `def` of the function.
     """

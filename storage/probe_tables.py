@@ -28,7 +28,8 @@ from sqlalchemy import (
 from storage import rows
 from storage.tables import curve_points, probes, slices
 from tuner.domain.errors import LeaseLostError, StorageError
-from tuner.domain.ledger import Lease, LeaseState, ProbeRecord
+from tuner.domain.leases import LeaseState
+from tuner.domain.ledger import Lease, ProbeRecord
 from tuner.domain.measurement import Measurement, Outcome
 
 _ONGOING = probes.c.outcome == str(Outcome.PAUSED)

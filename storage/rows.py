@@ -11,9 +11,9 @@ import numpy as np
 from sqlalchemy import Row
 
 from search_spaces import Configuration
+from tuner.domain.leases import LeaseState
 from tuner.domain.ledger import (
     FitRecord,
-    LeaseState,
     PredictionRecord,
     ProbeRecord,
     RecommendationRecord,

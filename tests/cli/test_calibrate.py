@@ -25,7 +25,7 @@ def test_links_need_two_nodes(workplace: Workplace, paceline: Command) -> None:
     ended = paceline("calibrate", "job.toml", "--nodes", 1)
     assert ended.code == 2
     assert "--nodes 1" in ended.stderr
-    assert "2 or more" in ended.stderr
+    assert "at least 2" in ended.stderr
     assert ended.stdout == ""
 
 

@@ -40,7 +40,7 @@ def test_run_answers_and_goes_on_and_every_view_shows_it(job: Path, paceline: Co
     assert "there is no trained model" in " ".join(ran.stdout.split())
     assert "paceline train" not in ran.stdout
     assert "trained model  " not in ran.stdout
-    assert "replayed: recording grid" in ran.stderr
+    assert "replay: recording grid" in ran.stderr
     again = paceline("run", job, "--format", "json")
     assert again.code == 0, again.stderr
     assert json.loads(again.stdout)["tuning"]["seconds"] > 0

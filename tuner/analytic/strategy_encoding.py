@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import lru_cache
 
 import numpy as np
@@ -35,13 +35,14 @@ class Setup:
         strategy: Name of the strategy.
         num_ranks: p, number of ranks.
         tau: Steps between two exchanges of gradients or parameters between ranks.
-        configuration: The configuration, which contains further knobs of the strategy.
+        configuration: The configuration, for other knobs. Setups that differ only in it are equal, since step
+            times do not depend on those knobs.
     """
 
     strategy: str
     num_ranks: int
     tau: int
-    configuration: Configuration
+    configuration: Configuration = field(compare=False)
 
     @property
     def traits(self) -> StrategyTraits:

@@ -73,7 +73,7 @@ def chosen_configuration(
     try:
         return configuration_with_knobs(
             Configuration(
-                nodes=nodes or counts[0],
+                nodes=counts[0] if nodes is None else nodes,
                 batch_size=batch_size,
                 learning_rate=learning_rate,
                 strategy=strategy,

@@ -2,7 +2,8 @@ from __future__ import annotations
 
 import pytest
 
-from tuner.domain.ledger import Lease, LeaseState
+from tuner.domain.leases import LeaseState
+from tuner.domain.ledger import Lease
 from tuner.domain.measurement import Outcome
 
 

@@ -15,7 +15,7 @@ from tuner.domain.errors import ProbeError
 from tuner.launchers import rank_process
 from tuner.launchers.local import PRELOAD
 from tuner.probes.ranks.checkpoint_state import on_host, random_state, set_random_state
-from tuner.probes.ranks.rank_setup import rank_device
+from tuner.transport.rendezvous import rank_device
 
 _WATCHED_IMPORT = """
 import sys, torch

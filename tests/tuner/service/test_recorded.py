@@ -177,9 +177,9 @@ def test_a_recorded_job_trains_nothing(tmp_path: Path, store: Storage) -> None:
 
 def test_the_plan_says_that_nothing_is_trained_and_prices_the_most_expensive(tmp_path: Path) -> None:
     lines = plan_lines(opened_job(tmp_path), storage="here", output="out", spent_seconds=0.0)
-    assert any(line.startswith("replayed: recording grid; nothing is trained") for line in lines)
+    assert any(line.startswith("replay: recording grid; nothing is trained") for line in lines)
     # Two large nodes and one more beside them, for ten minutes.
-    assert "at worst: $0.90, the most expensive configuration all the time" in lines
+    assert "at most: $0.90, for the most expensive configuration all the time" in lines
 
 
 def test_another_recording_under_the_same_name_begins_a_new_study(tmp_path: Path, store: Storage) -> None:

@@ -175,7 +175,7 @@ def test_a_search_that_lost_its_nodes_answers_from_what_was_scored(desk: Desk) -
     answer = result.recommendation
     assert answer.provisional
     assert answer.stop_reason == "the last 3 probes failed by faults of the infrastructure"
-    assert any(words.startswith("Failures ended the search while") for words in answer.warnings)
+    assert any(words.startswith("Failures ended the search early") for words in answer.warnings)
     assert not any("Never recommended" in words for words in answer.warnings)
 
 

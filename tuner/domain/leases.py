@@ -1,0 +1,73 @@
+"""Lease rules: who may take a probe, which lease is valid, and messages that say why not."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from tuner.domain.ledger import Lease
+from tuner.domain.measurement import Outcome
+
+
+@dataclass(frozen=True, kw_only=True)
+class LeaseState:
+    """The state of a probe's newest lease, with the rules for who may take the probe.
+
+    Args:
+        probe_id: Number of the probe.
+        outcome: State of the probe.
+        owner: Name of the worker that has the newest lease; None if it was released or the probe has ended.
+        attempt: Number of leases that the probe has had so far.
+        expires_at: Expiry of the newest lease, seconds since the epoch; None without an owner.
+    """
+
+    probe_id: int
+    outcome: Outcome
+    owner: str | None
+    attempt: int
+    expires_at: float | None
+
+    def held(self, now: float) -> Lease | None:
+        """Returns the newest lease if it has not expired at time `now`; None otherwise."""
+        newest = self._newest()
+        return None if newest is None or newest.expires_at <= now else newest
+
+    def expired(self, now: float) -> Lease | None:
+        """Returns the newest lease if it has expired at time `now` without being released; None otherwise."""
+        newest = self._newest()
+        return None if newest is None or newest.expires_at > now else newest
+
+    def _newest(self) -> Lease | None:
+        if self.owner is None or self.expires_at is None:
+            return None
+        return Lease(
+            probe_id=self.probe_id, owner=self.owner, attempt=self.attempt, expires_at=self.expires_at
+        )
+
+    def why_not_taken(self, owner: str, now: float) -> str | None:
+        """Returns a message that says why the worker `owner` may not take the probe; None if it may."""
+        if not self.outcome.can_continue:
+            return f"probe {self.probe_id} has ended ({self.outcome}) and cannot be taken"
+        holder = self.held(now)
+        if holder is not None and holder.owner != owner:
+            remaining = holder.expires_at - now
+            return (
+                f"probe {self.probe_id} is held by {holder.owner} (attempt {holder.attempt}) "
+                f"for another {remaining:.0f} s; take another probe, or wait"
+            )
+        return None
+
+    def why_lost(self, lease: Lease) -> str | None:
+        """Returns a message that says why a lease is no longer valid; None if it is valid.
+
+        An expired lease stays valid until another worker takes the probe.
+        """
+        if not self.outcome.can_continue:
+            return f"probe {self.probe_id} has ended ({self.outcome}); nothing more is stored for it"
+        if self.attempt != lease.attempt or self.owner not in (None, lease.owner):
+            return (
+                f"probe {self.probe_id} was taken by {self.owner or 'another worker'} (attempt "
+                f"{self.attempt}); attempt {lease.attempt} of {lease.owner} comes too late"
+            )
+        if self.owner is None:
+            return f"the lease on probe {self.probe_id} was given back; take the probe again first"
+        return None
