@@ -20,9 +20,9 @@ wheels=${WHEELS:-.whl}
 target=${TARGET:-/tmp/paceline-site}
 
 # What Paceline needs, and what those need in turn.
-packages='alembic annotated-doc annotated-types colorlog contourpy cycler fonttools Jinja2 kiwisolver Mako markdown-it-
-py MarkupSafe matplotlib mdurl optuna packaging pillow pydantic pydantic_core Pygments pyparsing python-
-dateutil PyYAML pyzmq rich shellingham six SQLAlchemy threadpoolctl tqdm typer typing-inspection
+packages='alembic annotated-doc annotated-types colorlog contourpy cycler fonttools Jinja2 kiwisolver Mako
+markdown-it-py MarkupSafe matplotlib mdurl optuna packaging pillow pydantic pydantic_core Pygments pyparsing
+python-dateutil PyYAML pyzmq rich shellingham six SQLAlchemy threadpoolctl tqdm typer typing-inspection
 typing_extensions tzdata'
 
 fetch() {
