@@ -1,1 +1,1 @@
-"""Code of the ranks of a probe: training loop, evaluation, gradient noise, checkpoints, progress."""
+"""Code that the ranks of a probe run: training loops, evaluation, gradient noise, checkpoints, progress."""

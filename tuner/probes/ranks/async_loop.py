@@ -1,4 +1,4 @@
-"""Training loop of an asynchronous rank for one slice."""
+"""Training loop of a rank whose strategy has no barrier (asynchronous), for one slice of a probe."""
 
 from __future__ import annotations
 
@@ -21,39 +21,40 @@ from tuner.transport import Transport
 
 #: Training seconds between two checkpoints within a slice.
 _CHECKPOINT_SECONDS = 20.0
-#: A leader that scores or saves is not taken for lost before so long, seconds.
+#: While the leader evaluates or saves, other ranks wait at least this many seconds before they treat it as
+#: lost.
 _LEAST_PAUSE_SECONDS = 10.0
-#: A rank reports its usual step time to the others after so many steps.
+#: Number of steps after which a rank posts its median step time to the other ranks again.
 _REPORT_STEPS = 16
-#: How often an idle rank polls, seconds.
+#: Seconds between two polls of a rank that waits.
 _IDLE_SECONDS = 0.001
 
-#: Outcomes of a slice, as ranks post them: their positions, from 1.
+#: Outcomes of a slice. A status contains the position of the outcome in this tuple, counted from 1.
 ENDS = (Outcome.PAUSED, Outcome.STOPPED, Outcome.REACHED, Outcome.DIVERGED)
 
 
 class AsynchronousRunner:
-    """Trains asynchronously until the slice's end.
+    """Trains one rank asynchronously until the end of the slice.
 
-    After each step a rank posts its status and reads those of the others. When all of them together have seen
-    the samples of an evaluation point, each takes a snapshot and continues; the leader scores the mean of the
-    snapshots once they have arrived. While it scores or saves, off its clock, the others pause as soon as
-    they notice, off theirs, so that the run resumes as if it had never been interrupted; the leader does not
-    wait for other ranks before it scores. A rank that dies or falls silent is skipped.
-
-    The slice's clock, curve and outcome are the leader's.
+    - After each step, a rank posts its status and reads the statuses of the other ranks.
+    - When all ranks together have processed the samples of an evaluation point, each rank takes a snapshot of
+      its parameters and continues. When the snapshots have arrived at the leader, it evaluates their mean.
+    - While the leader evaluates or saves, the other ranks pause as soon as they notice. The pause does not
+      count as training time on any rank. The leader does not wait for the other ranks before it evaluates.
+    - Ranks that die or stop responding are left out.
+    - Training time, curve and outcome of the slice are those of the leader.
 
     Args:
-        plan: The slice.
-        replica: This rank's, resumed from its checkpoint.
-        transport: Between the ranks.
-        membership: This rank's view of them.
-        scorer: Scores the mean of the snapshots.
-        noise: Collects gradient noise of this rank.
-        evaluation_points: Where the run is scored.
-        run_start: The state of the resumed run.
-        reporter: Sends progress.
-        horizon_samples: Where the schedule ends; None for no end.
+        plan: Plan of the slice.
+        replica: This rank's model, optimizer and strategy, loaded from the checkpoint.
+        transport: Sends vectors and statuses between the ranks.
+        membership: This rank's view of the other ranks: their statuses, which are alive, and which leads.
+        scorer: Evaluates the mean of the snapshots.
+        noise: Collects the gradient noise of this rank.
+        evaluation_points: Numbers of samples at which the model is evaluated.
+        run_start: Training time and samples per rank of the training that the slice continues.
+        reporter: Sends progress and results to the process that started the ranks.
+        horizon_samples: Number of samples at which the learning-rate schedule ends; None if it has no end.
     """
 
     def __init__(
@@ -77,7 +78,7 @@ class AsynchronousRunner:
         self.steps: list[StepSeconds] = []
         self.staleness: list[float] = []
         self.exchanged_bytes = 0
-        #: Ranks that were lost when the slice ended, as the leader saw it.
+        #: Ranks that were lost when the slice ended; set on the leader only.
         self.lost_ranks: tuple[int, ...] = ()
         self._score_snapshots = Snapshots(replica.strategy, transport, membership)
         self._checkpoints = CheckpointFolder(plan.folder / CHECKPOINTS_FOLDER)
@@ -96,12 +97,16 @@ class AsynchronousRunner:
         self._unsettled: list[tuple[int, CurvePoint]] = []
         self._copied_point: CurvePoint | None = None
         self._last_end: float | None = None
-        #: Difference between this rank's clock and that of the leader it took over from.
+        #: Seconds added to this rank's training time after it took the lead, so that the time never goes
+        #: backwards.
         self._ahead_seconds = 0.0
         self._has_led = membership.rank == 0
 
     def run(self) -> Outcome:
-        """Trains until the slice's end; the leader saves the run unless it diverged."""
+        """Trains until the end of the slice; returns its outcome.
+
+        The leader saves a checkpoint at the end, unless the training diverged.
+        """
         self._start()
         while (outcome := self._ended()) is Outcome.RUNNING:
             if self._snapshot.is_asked_for():
@@ -115,7 +120,7 @@ class AsynchronousRunner:
             elif self._lead():
                 continue
             if self._is_used_up():
-                # Others still make the last steps: a rank that is done continues to serve them.
+                # Other ranks may still make their last steps: this rank continues to answer their requests.
                 self.replica.strategy.attend()
                 self.membership.post()
                 self.reporter.alive("serving")
@@ -128,12 +133,12 @@ class AsynchronousRunner:
 
     @property
     def seconds(self) -> float:
-        """The training clock, which continues that of an earlier leader."""
+        """Training time, in seconds; if this rank took the lead, it continues the previous leader's time."""
         return self.clock.seconds + self._ahead_seconds
 
     @property
     def batch_seconds(self) -> float | None:
-        """Seconds in which all ranks together see one global batch; None while no step is known."""
+        """Seconds in which all ranks together process one global batch; None if unknown."""
         rate = 0.0
         for rank in self.membership.live_ranks():
             steps, samples = (self.membership.of(rank, field) for field in (Field.STEPS, Field.SAMPLES))
@@ -143,7 +148,7 @@ class AsynchronousRunner:
         return self.replica.batch_size / rate if rate > 0 else None
 
     def _start(self) -> None:
-        """The leader scores the untrained model; the others wait until it starts training."""
+        """Starts the slice: the leader evaluates the untrained model, and the other ranks wait for it."""
         membership = self.membership
         membership.begin(self._started_rank_samples)
         membership.post(steps=self.replica.step, samples=self._rank_samples, seconds=self.seconds, ready=1)
@@ -174,14 +179,14 @@ class AsynchronousRunner:
         membership.poll()
 
     def _may_start(self) -> bool:
-        """For the leader, whether all live ranks are ready; for others, whether the leader has started."""
+        """Whether the leader has started; on the leader, whether all live ranks are ready."""
         membership = self.membership
         if membership.leads and membership.own(Field.STARTED) < 1:
             return membership.all_live(Field.READY, 1)
         return membership.of_leader(Field.STARTED) >= 1
 
     def _leave(self) -> None:
-        """Reports that the end was noticed, and stays until all live ranks have done so."""
+        """Posts that this rank has noticed the end of the slice, and waits for all live ranks to notice."""
         self.membership.post(left=1)
         while not self.membership.all_live(Field.LEFT, 1):
             self.replica.strategy.attend()
@@ -197,7 +202,7 @@ class AsynchronousRunner:
         replica.run_chunk(1, lambda: None)
         steps, exchanges, is_finite = replica.read_chunk()
         self._last_end = time.perf_counter()
-        # What a rank does between two steps to keep up with the others is part of its training.
+        # Work between two steps, such as reading statuses, is part of the training time.
         step = StepSeconds(step=steps[0].step + between, input=steps[0].input, sync=steps[0].sync + between)
         self.clock.add(step.step)
         self._step_timeout.note(step.step)
@@ -226,7 +231,7 @@ class AsynchronousRunner:
         return ENDS[end - 1] if end else Outcome.RUNNING
 
     def _copy(self) -> None:
-        """Takes this rank's snapshot for the evaluation point; the leader stores the run's position."""
+        """Takes this rank's snapshot for an evaluation; the leader also stores its time, step and samples."""
         self._score_snapshots.make()
         total = self.membership.total_samples
         if self.membership.leads:
@@ -238,10 +243,13 @@ class AsynchronousRunner:
             )
 
     def _lead(self) -> bool:
-        """Does the leader's work between two steps; returns whether the slice may have ended."""
+        """Does the leader's work between two steps: evaluates, saves, or ends the slice.
+
+        Returns whether it did so, so that the caller checks for the end of the slice before the next step.
+        """
         membership = self.membership
         if not self._has_led:
-            # Curve and clock continue from the previous leader.
+            # Training time continues that of the previous leader.
             ranks = range(self.replica.share.num_ranks)
             furthest = max(membership.of(rank, Field.SECONDS) for rank in ranks)
             self._ahead_seconds += max(0.0, furthest - self.seconds)
@@ -263,7 +271,10 @@ class AsynchronousRunner:
         return True
 
     def _score(self) -> bool:
-        """Scores the snapshots while the others pause; returns whether all of them were there."""
+        """Evaluates the mean of the snapshots while the other ranks pause.
+
+        Returns False, without an evaluation, if a snapshot has not arrived yet.
+        """
         own = self.replica.strategy.own_score_vector()
         assert own is not None, "the leader has what is scored"
         vector = self._score_snapshots.gathered(own)
@@ -291,11 +302,11 @@ class AsynchronousRunner:
                 if is_reached:
                     end = Outcome.REACHED
                 elif self._has_all_scores():
-                    # The slice ends at once: at the next step another evaluation point may be due.
+                    # The slice ends before the next step, at which another evaluation might be due.
                     end = self._outcome_at_end()
             else:
                 end = Outcome.DIVERGED
-            # Evaluation points are skipped until training outweighs the cost of the last scoring.
+            # Skip evaluation points until evaluation takes at most the share `probe.max_scoring` of the time.
             batches = math.ceil(self.scorer.equivalent_steps / self.plan.job.probe.max_scoring)
             ahead = self.membership.total_samples + batches * self.replica.batch_size
             self._set_evaluation(self.evaluation_points.next_after(ahead))
@@ -323,14 +334,14 @@ class AsynchronousRunner:
             )
 
     def _resend_unsettled(self) -> None:
-        """Sends early points again: their warm-up is now settled on the clock."""
+        """Sends the first curve points again, with training times without the slow first steps."""
         for num_steps, point in self._unsettled:
             seconds = self.clock.seconds_at(num_steps) + self._ahead_seconds
             self.reporter.curve(replace(point, training_seconds=seconds))
         self._unsettled = []
 
     def _limit_samples(self) -> int | None:
-        """Samples of all ranks at which the slice ends."""
+        """Returns the number of samples of all ranks at which the slice ends; None for no limit."""
         until, limits = self.plan.until, []
         if until.samples is not None:
             limits.append(until.samples)
@@ -345,7 +356,7 @@ class AsynchronousRunner:
         return limit is not None and self.membership.total_samples >= limit
 
     def _has_all_scores(self) -> bool:
-        """For the leader: whether the slice has the scores it was asked for."""
+        """Whether the slice has made as many evaluations as the plan requests; only valid on the leader."""
         return self.plan.has_all_scores(int(self.membership.own(Field.SCORES)))
 
     def _end_by_limits(self) -> Outcome:
@@ -355,7 +366,7 @@ class AsynchronousRunner:
         if not self._is_used_up() and (seconds is None or self.seconds < seconds):
             return Outcome.RUNNING
         if self._copied_point is not None:
-            # An evaluation point that was passed is scored before the slice ends.
+            # A snapshot that was taken is evaluated before the slice ends.
             return Outcome.RUNNING
         return self._outcome_at_end()
 
@@ -367,7 +378,7 @@ class AsynchronousRunner:
         return Outcome.PAUSED
 
     def _end(self, outcome: Outcome) -> None:
-        """Ends the slice for all, as the leader; if another rank has taken the lead, that rank does it."""
+        """Saves a checkpoint and ends the slice for all ranks; does nothing if this rank no longer leads."""
         self._resend_unsettled()
         self.membership.refresh()
         if not self.membership.leads:
@@ -381,10 +392,10 @@ class AsynchronousRunner:
         self.lost_ranks = self.membership.lost_ranks()
 
     def _save(self, ended: int = 0) -> None:
-        """Saves the run, unless another rank takes the lead meanwhile.
+        """Saves a checkpoint, unless another rank takes the lead meanwhile.
 
         Args:
-            ended: What `Field.ENDED` becomes once it is saved; 0 if the slice continues.
+            ended: Value of `Field.ENDED` to post after saving; 0 if the slice continues.
         """
         self._last_end = None
         self.reporter.progress("saving")

@@ -1,4 +1,4 @@
-"""Save a run to a checkpoint, and resume it on any number of ranks."""
+"""Saves a training to a checkpoint, and resumes it on the same or another number of ranks."""
 
 from __future__ import annotations
 
@@ -24,11 +24,12 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True)
 class ClockState:
-    """The training clock in a checkpoint.
+    """Training time in a checkpoint.
 
     Args:
-        training_seconds: Its time, in seconds.
-        typical_step_seconds: Duration of a settled step on these ranks; None if unknown.
+        training_seconds: Training time so far, in seconds.
+        typical_step_seconds: Typical seconds of a step on these ranks, without the slow first steps; None if
+            unknown.
     """
 
     training_seconds: float = 0.0
@@ -37,11 +38,11 @@ class ClockState:
 
 @dataclass(frozen=True, kw_only=True)
 class RunStart:
-    """The state of a run that a slice resumes.
+    """Training time and samples of the training that a slice continues.
 
     Args:
-        clock: Its clock.
-        rank_samples: Samples that each rank has seen, if asynchronous; empty if synchronous.
+        clock: Training time so far.
+        rank_samples: Number of samples that each rank has processed, if asynchronous; empty if synchronous.
     """
 
     clock: ClockState = ClockState()
@@ -49,9 +50,11 @@ class RunStart:
 
 
 def own_state(replica: Replica) -> dict[str, Any]:
-    """The state of one rank: buffers, random generators and, where replicas differ, the replica.
+    """Returns the state of one rank, on the CPU: buffers and random generators.
 
-    Everything is on the CPU: a tensor that is sent from a device would be received on a device of its number.
+    If the strategy lets the ranks' parameters differ, the state also contains parameters, optimizer, strategy
+    and step. Tensors are moved to the CPU because `gather_object` restores a tensor on the device with the
+    same number, which is another rank's device.
     """
     own: dict[str, Any] = {"buffers": _buffers(replica), "random": random_state(replica.device)}
     if _replicas_differ(replica):
@@ -71,15 +74,16 @@ def write_run(
     step: int,
     rank_samples: Sequence[int] = (),
 ) -> Path:
-    """Writes the checkpoint of a run.
+    """Writes a checkpoint, and returns its path.
 
     Args:
-        folder: Where to.
-        replica: The writing rank's; its model and optimizer stand for all where replicas do not differ.
-        clock: The run's clock.
-        owns: `own_state` of each rank; None for one that is lost.
-        step: Global batches seen.
-        rank_samples: Samples that each rank has seen, if ranks are asynchronous.
+        folder: Folder of the checkpoints.
+        replica: Replica of the rank that writes. Its model and optimizer are stored for all ranks if the
+            strategy keeps replicas equal.
+        clock: Training time.
+        owns: Result of `own_state` of each rank; None for a lost rank.
+        step: Number of global batches processed.
+        rank_samples: Number of samples that each rank has processed; empty if ranks are synchronous.
 
     Raises:
         StorageError: The folder cannot be written.
@@ -107,7 +111,14 @@ def save_run(
     rank: int,
     group: ProcessGroup | None,
 ) -> Path | None:
-    """Saves a synchronous run; all ranks call it, rank 0 writes.
+    """Saves a checkpoint of synchronous ranks. All ranks must call it; rank 0 writes.
+
+    Args:
+        folder: Folder of the checkpoints.
+        replica: Replica of this rank.
+        clock: Training time.
+        rank: Index of this rank.
+        group: Process group of all ranks; None for one rank.
 
     Returns:
         The checkpoint's path on rank 0, None elsewhere.
@@ -126,18 +137,19 @@ def save_run(
 
 
 def load_run(path: Path | None, replica: Replica, *, rank: int, num_ranks: int, seed: int) -> RunStart:
-    """Resumes from a checkpoint, or starts a run if there is none.
+    """Loads a checkpoint into a replica, or seeds a new training if there is none.
 
-    On as many ranks as before, the run resumes as if never interrupted; a rank that was lost when it was
-    saved starts as a copy of the first that was not. On another number, the buffers are the mean of
-    what the ranks had, and generators are seeded again from rank and samples.
+    - With the same number of ranks as before, the training continues as if it was never interrupted. A rank
+      that was lost when the checkpoint was saved becomes a copy of the first rank that was not lost.
+    - With another number of ranks, buffers are set to their mean over the old ranks, and random generators
+      are seeded from seed, rank and samples.
 
     Args:
-        path: The checkpoint; None starts a run.
-        replica: Freshly made; changed in place.
-        rank: This rank.
-        num_ranks: All ranks.
-        seed: The job's.
+        path: Path of the checkpoint; None for a new training.
+        replica: New replica, which is changed in place.
+        rank: Index of this rank.
+        num_ranks: Number of ranks.
+        seed: Seed of the job.
     """
     if path is None:
         seed_all(seed, 1, rank, 0)
@@ -168,11 +180,11 @@ def load_run(path: Path | None, replica: Replica, *, rank: int, num_ranks: int, 
 
 
 def on_host(state: Any) -> Any:
-    """A copy of a state with all tensors on the CPU; tensors that are there already are shared."""
+    """Returns a copy of a state with all tensors on the CPU. Tensors on the CPU are not copied."""
     if isinstance(state, Tensor):
         return state.cpu()
     if isinstance(state, dict):
-        # Of its own type: a model's state carries versions besides its entries.
+        # `copy.copy` keeps the type and the metadata attribute of a model's state dictionary.
         moved = copy.copy(state)
         moved.update((key, on_host(value)) for key, value in state.items())
         return moved
@@ -206,7 +218,7 @@ def _mean_buffers(of_ranks: list[dict[str, Tensor]]) -> dict[str, Tensor]:
 
 
 def seed_all(*entropy: int) -> None:
-    """Seeds Python's, NumPy's and torch's generators from some integers, at least 0."""
+    """Seeds the generators of Python, NumPy and torch from some non-negative integers."""
     words = np.random.SeedSequence(entropy).generate_state(3)
     random.seed(int(words[0]))
     np.random.seed(int(words[1]))
@@ -214,7 +226,7 @@ def seed_all(*entropy: int) -> None:
 
 
 def random_state(device: torch.device) -> dict[str, Any]:
-    """The state of all generators, for `set_random_state`; it survives `torch.save`."""
+    """Returns the states of all random generators, in a form that `torch.save` can store."""
     name, keys, position, has_gauss, gauss = np.random.get_state(legacy=True)
     state: dict[str, Any] = {
         "python": random.getstate(),
@@ -227,7 +239,7 @@ def random_state(device: torch.device) -> dict[str, Any]:
 
 
 def set_random_state(state: dict[str, Any], device: torch.device) -> None:
-    """Restores what `random_state` returned; a device without a saved state is seeded from torch's seed."""
+    """Restores the result of `random_state`. A device without a saved state is seeded from torch's seed."""
     version, words, gauss_next = state["python"]
     random.setstate((version, tuple(words), gauss_next))
     name, keys, position, has_gauss, gauss = state["numpy"]
@@ -238,13 +250,13 @@ def set_random_state(state: dict[str, Any], device: torch.device) -> None:
     if "device" in state:
         torch.get_device_module(device).set_rng_state(state["device"], device)
     else:
-        # Saved on a CPU. What this process drew before must not matter.
+        # The state was saved on a CPU. Seed the device, so that earlier draws of this process have no effect.
         torch.get_device_module(device).manual_seed(torch.initial_seed())
 
 
 @contextmanager
 def undisturbed(device: torch.device) -> Iterator[None]:
-    """Context that restores the states of all random generators at its end."""
+    """Context manager that restores the states of all random generators at its end."""
     state = random_state(device)
     try:
         yield

@@ -1,4 +1,8 @@
-"""Entry point of an emulated probe: one process runs one slice for all virtual ranks."""
+"""Entry point of an emulated probe: one process runs one slice for all virtual ranks.
+
+Emulated means: the ranks' gradients and update rules are computed in this process, and step times come from a
+virtual clock.
+"""
 
 from __future__ import annotations
 
@@ -32,7 +36,7 @@ from tuner.probes.slice_plan import (
 )
 from tuner.transport.rendezvous import rank_device
 
-#: A slice ends after this many seconds of this machine, whatever the virtual clock shows.
+#: A slice ends after this many seconds of real time, independently of the virtual clock.
 _LONGEST_SECONDS = 30.0
 
 _warm_runs = WarmRuns()
@@ -42,11 +46,11 @@ def run_emulated_slice(context: RankContext, payload: Mapping[str, Any]) -> dict
     """Runs one slice of an emulated probe.
 
     Args:
-        context: The context of this process, which is the only one.
-        payload: The plan, from `SlicePlan.to_payload`.
+        context: Rank context of this process, the only process of the probe.
+        payload: Result of `SlicePlan.to_payload`.
 
     Returns:
-        What `run_slice` returns for real ranks, with the timings of all virtual ranks.
+        The same keys as `run_slice`, with the timings of all virtual ranks.
     """
     reporter = ProgressReporter(context)
     try:
@@ -64,10 +68,10 @@ class _EmulatedSlice:
     """One slice of an emulated probe.
 
     Args:
-        plan: The slice.
+        plan: Plan of the slice.
         prepared: Workload, data and initial model.
-        device: The device that computes.
-        reporter: Sends progress.
+        device: Device that computes the gradients.
+        reporter: Sends progress and results.
     """
 
     def __init__(
@@ -120,13 +124,13 @@ class _EmulatedSlice:
             )
         self._started = time.perf_counter()
         self._scoring_seconds = 0.0
-        #: Evaluation points before this time are skipped, on the clock of `time.perf_counter`.
+        #: Evaluation points are skipped until `time.perf_counter` shows this value.
         self._scores_from = 0.0
         self._num_scores = 0
         self._num_ranks = num_ranks
 
     def run(self) -> dict[str, Any]:
-        """Runs the slice to its end, saves the run unless it diverged, and returns the result."""
+        """Runs the slice, saves a checkpoint unless the training diverged, and returns the result."""
         run, reporter = self._run, self._reporter
         started_samples, started_steps, started_bytes = run.samples, run.rank_steps, run.moved_bytes
         outcome = self._score_untrained()
@@ -148,14 +152,14 @@ class _EmulatedSlice:
             "bytes_per_step": (run.moved_bytes - started_bytes, steps),
             "staleness_steps": run.mixed_ages,
             "timings": [asdict(timing) for timing in rank_timings(run)],
-            # The memory of this process is not that of one rank.
+            # Unknown: this process needs the memory of all virtual ranks, not of one.
             "peak_bytes": 0,
             "parameter_bytes": parameter_bytes(run.model),
             "seconds": reporter.seconds_since_entry,
         }
 
     def _to_next_evaluation(self, started_steps: int) -> Outcome:
-        """Trains to the next evaluation point or the end of the slice, and returns the outcome so far."""
+        """Trains to the next evaluation or the end of the slice; returns RUNNING or the outcome."""
         run, until = self._run, self._plan.until
         evaluation_samples = self._evaluation_points.next_after(run.samples)
         ends = [evaluation_samples, *(limit for limit in (until.samples, self._horizon) if limit is not None)]
@@ -188,7 +192,7 @@ class _EmulatedSlice:
         return time.perf_counter() - self._started > _LONGEST_SECONDS
 
     def _evaluate_at(self) -> Outcome:
-        """Scores unless the last evaluation is too recent for its cost (`probe.max_scoring`)."""
+        """Evaluates the model, unless that would exceed the share of time `probe.max_scoring`."""
         began = time.perf_counter()
         if began < self._scores_from:
             return Outcome.RUNNING
@@ -238,7 +242,7 @@ class _EmulatedSlice:
         return Outcome.REACHED if self._scorer.is_reached(value) else Outcome.RUNNING
 
     def _start_run(self, trained: Trained) -> Emulation:
-        """The run from memory or its newest checkpoint, or else a new one."""
+        """Returns the emulation: from memory, from the newest checkpoint, or a new one, in this order."""
         newest = None if self._plan.is_timing else self._checkpoints.latest()
         warm = _warm_runs.take(self._plan.folder, trained, newest.path if newest else None)
         if warm is not None:
@@ -261,9 +265,9 @@ class _EmulatedSlice:
 
 
 def rank_timings(run: Emulation) -> list[RankTiming]:
-    """Step times of the virtual ranks; ranks with the same batch size and the same delays are one entry.
+    """Returns the step times of the virtual ranks. Ranks with equal batch size and delays share one entry.
 
-    Rank 0, which may be a server, is an entry of its own.
+    Rank 0, which may be the parameter server, has an entry of its own.
     """
     trained = run.trained
     groups: dict[tuple[Any, ...], list[int]] = {}

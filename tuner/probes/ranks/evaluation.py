@@ -1,4 +1,4 @@
-"""Evaluate a run at its evaluation points, off the training clock: metric and gradient noise."""
+"""Evaluates a model during training: metric and gradient noise. Evaluation is no training time."""
 
 from __future__ import annotations
 
@@ -30,16 +30,16 @@ if TYPE_CHECKING:
 
 
 class ModelScorer:
-    """Scores a model with its current parameters, and saves it if it reached the target.
+    """Evaluates a model with its current parameters, and saves it if its metric is past the target.
 
     Args:
         model: The model.
-        workload: What is trained.
-        training_data: The training data.
-        validation_data: What is scored on.
-        target: Counts scores past the target.
-        model_path: Where the scored model is saved once it reached the target.
-        seed: Of the samples on which batch-norm statistics are estimated again.
+        workload: Workload with the metric.
+        training_data: Training data, from which batch-norm statistics are estimated.
+        validation_data: Data on which the metric is computed.
+        target: Decides whether the target is reached.
+        model_path: File to save the model to if its metric is past the target.
+        seed: Seed for choosing the samples from which batch-norm statistics are estimated.
     """
 
     def __init__(
@@ -59,10 +59,11 @@ class ModelScorer:
         self._target, self._model_path, self._seed = target, model_path, seed
 
     def value_of_model(self, *, is_mixed: bool) -> float:
-        """The metric of the model with its current parameters.
+        """Returns the metric of the model, and saves the model if the metric is past the target.
 
         Args:
-            is_mixed: Whether its parameters are an average or a center, which no rank has trained with.
+            is_mixed: Whether the parameters are an average over ranks or a server's, so that batch-norm
+                statistics have to be estimated for them.
         """
         fresh = (
             fresh_batch_norm(self._model, self._workload, self._training_data, self._device, self._seed)
@@ -76,7 +77,7 @@ class ModelScorer:
         return value
 
     def is_reached(self, value: float) -> bool:
-        """Adds the score of an evaluation, once; returns whether the target is now reached."""
+        """Adds the metric of an evaluation, once; returns whether the target is reached now."""
         return self._target.is_reached(value)
 
     def _value(self) -> float:
@@ -90,22 +91,22 @@ class ModelScorer:
         return score
 
     def _save_model(self) -> None:
-        # On the CPU, so that a machine without the device can load it.
+        # Moved to the CPU, so that a machine without the device can load the file.
         state = on_host(self._model.state_dict())
         write_atomically(self._model_path, lambda file: torch.save(state, file))
 
 
 class Scorer:
-    """Scores a replica; rank 0 does, the others wait, none on the training clock.
+    """Evaluates the replica of a rank, outside of training time.
 
     Args:
-        replica: This rank's.
-        validation_data: What is scored on.
-        group: All ranks; None where there is one.
-        rank: This rank.
-        target: Counts scores past the target.
-        model_path: Where the scored model is saved once it reached the target.
-        seed: Of the samples on which batch-norm statistics are estimated again.
+        replica: Replica of this rank.
+        validation_data: Data on which the metric is computed.
+        group: Process group of all ranks; None for one rank or asynchronous ranks.
+        rank: Index of this rank.
+        target: Decides whether the target is reached.
+        model_path: File to save the model to if its metric is past the target.
+        seed: Seed for choosing the samples from which batch-norm statistics are estimated.
     """
 
     def __init__(
@@ -130,14 +131,17 @@ class Scorer:
             seed=seed,
         )
         self.seconds = 0.0
-        #: What the last scoring took, in steps of rank 0: equal on all ranks; 0 where unknown.
+        #: Time of the last evaluation, in training steps of rank 0; equal on all ranks; 0 if unknown.
         self.equivalent_steps = 0.0
 
     def score(self, step_seconds: float | None = None) -> tuple[float, bool]:
-        """The metric now, equal on all ranks, and whether the target is reached.
+        """Evaluates the model on rank 0 while the other ranks wait; all ranks of the group must call it.
 
         Args:
-            step_seconds: A settled step of this rank; None where it is not known yet.
+            step_seconds: Typical seconds of a training step of this rank; None if unknown.
+
+        Returns:
+            The metric, equal on all ranks, and whether the target is reached.
         """
         began = time.perf_counter()
         replica = self._replica
@@ -151,7 +155,7 @@ class Scorer:
                 taken = torch.tensor(
                     [value, took / step_seconds if step_seconds else 0.0], dtype=torch.float64
                 )
-                # This also keeps the other ranks from training, on the clock, while rank 0 scores.
+                # The broadcast also makes the other ranks wait while rank 0 evaluates.
                 dist.broadcast(taken, src=0, group=self._group)
                 value, self.equivalent_steps = (float(number) for number in taken)
         took = time.perf_counter() - began
@@ -161,18 +165,18 @@ class Scorer:
         return value, self._of_model.is_reached(value)
 
     def score_untrained(self) -> tuple[float, bool]:
-        """The metric of the model as it stands, and whether the target is reached; asks no other rank."""
+        """Returns the metric of the current model and whether the target is reached, without other ranks."""
         began = time.perf_counter()
         value = self._of_model.value_of_model(is_mixed=False)
         self.seconds += time.perf_counter() - began
         return value, self._of_model.is_reached(value)
 
     def score_vector(self, vector: Tensor, step_seconds: float | None = None) -> tuple[float, bool]:
-        """The metric of these parameters, and whether the target is reached; asks no other rank.
+        """Returns the metric of some parameters and whether the target is reached, without other ranks.
 
         Args:
-            vector: All trainable parameters, as `Strategy.scoring` takes them.
-            step_seconds: In which all ranks together see one global batch; None where not known yet.
+            vector: All trainable parameters as one vector, as `Strategy.scoring` takes them.
+            step_seconds: Seconds in which all ranks together process one global batch; None if unknown.
         """
         began = time.perf_counter()
         with self._replica.strategy.scoring(vector):
@@ -184,10 +188,12 @@ class Scorer:
 
 
 def _check_score(value: float, workload: Workload) -> None:
-    """Checks that the metric can have this score: 97 for an accuracy of 0.97 would reach any target.
+    """Checks that a value lies within the bounds of the workload's metric.
+
+    Without the check, a script that returns 97 for an accuracy of 0.97 would reach any target.
 
     Raises:
-        ValueError: It cannot; the message says what is allowed.
+        ValueError: The value is out of bounds; the message says which values are allowed.
     """
     metric = workload.metric
     slack = 1e-6 * max(1.0, abs(value))  # sums in single precision may end a little beyond
@@ -199,13 +205,13 @@ def _check_score(value: float, workload: Workload) -> None:
 
 
 class NoiseWatch:
-    """Collects gradient noise between evaluation points: from the gradient exchange, or separately.
+    """Measures gradient noise between evaluations: from gradients that ranks exchange, or by extra gradients.
 
     Args:
-        replica: This rank's.
-        group: All ranks; None if this rank measures alone.
-        seed: The job's.
-        max_batch_size_per_rank: Most samples of one gradient.
+        replica: Replica of this rank.
+        group: Process group of all ranks; None if this rank measures alone.
+        seed: Seed of the job.
+        max_batch_size_per_rank: Largest number of samples of one gradient; None for no limit.
     """
 
     def __init__(
@@ -237,7 +243,7 @@ class NoiseWatch:
             )
 
     def add(self, exchanges: list[Exchange]) -> None:
-        """Adds the exchanges of a step chunk."""
+        """Adds the squared gradient norms from the gradient exchanges between ranks in a chunk of steps."""
         weight = self._replica.share.num_samples / self._replica.batch_size
         for exchange in exchanges:
             local, mean = exchange.local_squared_norm, exchange.mean_squared_norm
@@ -247,17 +253,17 @@ class NoiseWatch:
     def at_evaluation(
         self, *, slice_seconds: float, step_seconds: float | None
     ) -> tuple[NoiseStatistic | None, bool]:
-        """The noise since the last evaluation point, and whether the losses of all ranks are finite.
+        """Returns the gradient noise since the last evaluation, and whether all losses are finite.
 
         Args:
-            slice_seconds: The slice's training clock so far.
-            step_seconds: A settled step; None before the first.
+            slice_seconds: Training time of the slice so far.
+            step_seconds: Typical seconds of a step; None if unknown.
         """
         replica = self._replica
         are_finite = replica.losses_are_finite()
         measured = None
         if self._one_rank is not None and step_seconds is not None and are_finite:
-            # A step of this rank is one on its own share; with other ranks it waits for them as well.
+            # Seconds per sample of this rank; they include waiting for other ranks.
             measured = self._one_rank.measure(
                 replica.samples,
                 slice_seconds=slice_seconds,
@@ -287,17 +293,17 @@ _LARGEST_BATCH = 128
 def fresh_batch_norm(
     model: nn.Module, workload: Workload, data: Dataset[Any], device: torch.device, seed: int
 ) -> Iterator[None]:
-    """Context in which batch-norm statistics are estimated for the current parameters.
+    """Context manager that estimates batch-norm statistics, and restores the old ones at the end.
 
-    As `torch.optim.swa_utils.update_bn` does, by a plain mean over a few batches (Izmailov et al. 2018,
-    section 3.3). Models without such statistics are left alone. Afterwards all buffers are as before.
+    The statistics are the plain mean over a few training batches, as in `torch.optim.swa_utils.update_bn`
+    (Izmailov et al. 2018, section 3.3). For models without batch norm it does nothing.
 
     Args:
-        model: The model, with the parameters that are to be scored.
-        workload: Its `loss` runs the model forward.
+        model: The model with the parameters to evaluate.
+        workload: Workload whose `loss` runs the model's forward pass.
         data: The training data.
-        device: Where the model is.
-        seed: Of the draw of samples.
+        device: Device of the model.
+        seed: Seed for choosing the samples.
     """
     norms = [m for m in model.modules() if isinstance(m, _BatchNorm) and m.track_running_stats]
     if not norms:

@@ -10,9 +10,9 @@ weighted by b_r / B; G the true gradient; S the trace of the covariance of one s
     S     = B (A - |g|^2) / (p - 1)
     |G|^2 = (p |g|^2 - A) / (p - 1)
 
-Both are unbiased, and a single |G|^2 may well be negative: average S and |G|^2 separately, divide last. It
-stops being true where samples of a batch are not independent given the parameters, as under batch
-norm, which the small batches then share with training.
+Both estimates are unbiased. A single estimate of |G|^2 may be negative: average S and |G|^2 separately before
+dividing. The formulas assume that the samples of a batch are independent given the parameters, which does not
+hold under batch norm.
 """
 
 from __future__ import annotations
@@ -31,10 +31,11 @@ from tuner.domain.measurement import NoiseStatistic
 from tuner.domain.workload import Workload
 from tuner.probes.ranks.checkpoint_state import undisturbed
 
-#: Small gradients of one estimate at one rank.
+#: Number of small gradients of one estimate (p), if one rank measures alone.
 NUM_PARTS = 8
 
-#: Share of the training clock that noise may take at one rank; it is charged as scoring.
+#: If one rank measures alone: most time for gradient noise, as a share of training time. It is charged as
+#: evaluation time.
 _TIME_SHARE = 0.08
 
 _MOST_ESTIMATES_AT_A_POINT = 8
@@ -43,13 +44,13 @@ _MOST_ESTIMATES_AT_A_POINT = 8
 def noise_and_squared_gradient(
     weighted_small: float, large: float, *, batch_size: int, num_parts: int
 ) -> tuple[float, float]:
-    """S and |G|^2 from squared norms, each unbiased (see the legend above).
+    """Computes unbiased estimates of S and |G|^2 from squared norms (see the legend at the top of the file).
 
     Args:
         weighted_small: A, the weighted mean of the small gradients' squared norms.
-        large: |g|^2.
-        batch_size: B.
-        num_parts: p, at least 2.
+        large: |g|^2, the squared norm of the large gradient.
+        batch_size: B, samples of the large gradient.
+        num_parts: p, number of small gradients, at least 2.
     """
     noise = batch_size * (weighted_small - large) / (num_parts - 1)
     squared_gradient = (num_parts * large - weighted_small) / (num_parts - 1)
@@ -57,7 +58,7 @@ def noise_and_squared_gradient(
 
 
 class NoiseTally:
-    """Adds up pairs of squared norms between two evaluation points, one pair a step or an estimate."""
+    """Sums of the pairs (A, |g|^2) between two evaluations; one pair per step or estimate is added."""
 
     def __init__(self) -> None:
         self._weighted_small = 0.0
@@ -66,11 +67,11 @@ class NoiseTally:
 
     @property
     def sums(self) -> tuple[float, float, int]:
-        """The sum of A (or of a rank's part of it), that of |g|^2, and how many were added."""
+        """Sum of A (or of this rank's part of it), sum of |g|^2, and number of pairs."""
         return self._weighted_small, self._large, self._count
 
     def add(self, weighted_small: float, large: float) -> None:
-        """Adds a pair; ranks that know only their own part of A add that part."""
+        """Adds a pair. A rank that knows only its own term of A adds that term."""
         self._weighted_small += weighted_small
         self._large += large
         self._count += 1
@@ -78,13 +79,13 @@ class NoiseTally:
     def take(
         self, weighted_small_sum: float, *, samples: int, batch_size: int, num_parts: int
     ) -> NoiseStatistic:
-        """Returns the statistic of what was added, and resets the sums.
+        """Returns the mean estimates of the added pairs, and resets the sums.
 
         Args:
-            weighted_small_sum: The sum of A over all ranks.
-            samples: Samples seen now.
-            batch_size: B.
-            num_parts: p.
+            weighted_small_sum: Sum of A over the pairs, with the terms of all ranks.
+            samples: Number of samples processed so far.
+            batch_size: B, samples of the large gradient.
+            num_parts: p, number of small gradients.
         """
         count = self._count
         noise, squared_gradient = noise_and_squared_gradient(
@@ -97,20 +98,20 @@ class NoiseTally:
 
 
 class OneRankNoise:
-    """Measures noise at evaluation points on a rank that has no other to compare with.
+    """Measures gradient noise on one rank by extra gradients.
 
-    The gradients of `NUM_PARTS` micro-batches of random samples are taken at the current
-    parameters, off the training clock, as often as `_TIME_SHARE` of it allows. Parameters, buffers
-    and random generators are afterwards as before.
+    An estimate takes the gradients of `NUM_PARTS` micro-batches of random samples at the current parameters.
+    At each evaluation, estimates are made as long as their total time stays below `_TIME_SHARE` of the
+    training time. Parameters, buffers and random generators do not change.
 
     Args:
-        workload: What is trained.
-        model: The replica.
+        workload: Workload with the loss.
+        model: The model, on its device.
         data: The training data.
-        device: Where the model is.
-        seed: With the samples seen it seeds the draw.
-        part_size: Samples of one small gradient.
-        now: A clock in seconds.
+        device: Device of the model.
+        seed: Seed for choosing samples, combined with the number of samples processed.
+        part_size: Number of samples of one small gradient.
+        now: Function that returns the time in seconds.
     """
 
     def __init__(
@@ -132,12 +133,13 @@ class OneRankNoise:
     def measure(
         self, samples: int, *, slice_seconds: float, seconds_a_sample: float
     ) -> NoiseStatistic | None:
-        """The noise now, or None while the share of time is used up.
+        """Returns the gradient noise; None if there is no time left for an estimate.
 
         Args:
-            samples: Samples seen.
-            slice_seconds: The slice's training clock so far.
-            seconds_a_sample: Of a training step, to foresee the first estimate's price.
+            samples: Number of samples processed so far.
+            slice_seconds: Training time of the slice so far.
+            seconds_a_sample: Seconds per sample of a training step, to predict the time of the first
+                estimate.
         """
         tally = NoiseTally()
         rng = np.random.default_rng((self._seed, samples))
@@ -185,9 +187,14 @@ class OneRankNoise:
 
 
 def part_size(batch_size: int, num_training_samples: int, maximum: int | None) -> int | None:
-    """Samples of one small gradient: an eighth of the batch, from 8 to 64, within data and memory.
+    """Returns the number of samples of one small gradient: an eighth of the batch, but 8 to 64.
 
-    None where the data are too few for `NUM_PARTS` parts of two samples.
+    It is smaller if the data or `maximum` require it; None if the data are too few for two samples each.
+
+    Args:
+        batch_size: Global batch size.
+        num_training_samples: Number of samples of the training data.
+        maximum: Largest batch that fits into memory; None for no limit.
     """
     size = min(max(8, batch_size // NUM_PARTS), 64, num_training_samples // NUM_PARTS)
     if maximum is not None:

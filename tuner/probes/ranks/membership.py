@@ -1,4 +1,4 @@
-"""Membership of an asynchronous run: the status of each rank, failure detection, and the leader."""
+"""Membership of asynchronous ranks: statuses, detection of lost ranks, and choice of the leader."""
 
 from __future__ import annotations
 
@@ -13,61 +13,62 @@ from tuner.transport import STATUS_WIDTH, Transport
 
 Array = npt.NDArray[np.float64]
 
-#: Shorter silences are the scheduler's, where ranks share cores.
+#: A rank is never treated as lost after a shorter silence, in seconds: if ranks share cores, the operating
+#: system may interrupt one for some time.
 _LEAST_SILENCE_SECONDS = 1.0
 
-#: A checkpoint waits so long for a rank that has fallen silent, since a busy host may hold it up.
+#: A checkpoint waits this many seconds for a rank that has stopped responding, because its host may be busy.
 _MAY_RETURN_SECONDS = 5.0
 
 
 class Field(IntEnum):
-    """Fields of a rank's status; those marked (leader) count only if the rank leads."""
+    """Fields of a rank's status. Those marked (leader) are valid only in the leader's status."""
 
     STEPS = 0
-    """Steps it has made since the run started."""
+    """Steps that the rank has made since the training started."""
     SAMPLES = 1
-    """Samples it has seen since the run started."""
+    """Samples that the rank has processed since the training started."""
     STEP_MEDIAN = 2
-    """Median of its step times, seconds; 0 while unknown."""
+    """Median of the rank's step times, seconds; 0 if unknown."""
     STEP_DEVIATION = 3
-    """Their median absolute deviation, seconds."""
+    """Median absolute deviation of the rank's step times, seconds."""
     NON_FINITE = 4
-    """1 once its loss stopped being finite."""
+    """1 after the rank's loss was infinite or NaN."""
     TERM = 5
-    """When it took the lead: the highest leads."""
+    """Serial number of the rank's leadership. The rank with the highest number leads."""
     STARTED = 6
-    """(leader) 1 once training may start."""
+    """(leader) 1 when training may start."""
     READY = 19
-    """1 once it has loaded its checkpoint."""
+    """1 when the rank has loaded its checkpoint."""
     EVALUATION = 7
     """(leader) Number of the next evaluation point."""
     EVALUATION_SAMPLES = 8
-    """(leader) Samples of all ranks at which snapshots are taken."""
+    """(leader) Samples processed by all ranks at which the ranks take snapshots for the next evaluation."""
     COPIED = 9
-    """Number of the last evaluation point it has taken its snapshot for."""
+    """Number of the last evaluation point for which the rank has taken its snapshot."""
     PAUSE = 10
     """(leader) Number of the last pause requested."""
     PAUSE_SECONDS = 11
-    """(leader) How long that pause may take at most."""
+    """(leader) Longest duration of the last requested pause, seconds."""
     RELEASED = 12
-    """(leader) Number of the last pause that is over."""
+    """(leader) Number of the last pause that has ended."""
     PAUSED = 13
-    """Number of the last pause it has reached, with nothing of its own in flight."""
+    """Number of the last pause in which the rank has stopped, with none of its own requests in flight."""
     SAVE = 14
-    """(leader) Number of the pause in which parts of a checkpoint are written."""
+    """(leader) Number of the last pause in which the ranks must write their parts of a checkpoint."""
     SAVED = 15
-    """Number of the last pause whose part it has written."""
+    """Number of the last pause in which the rank has written its part of a checkpoint."""
     ENDED = 16
-    """(leader) Place of the slice's outcome among `ENDS`, from 1."""
+    """(leader) Position of the slice's outcome in `async_loop.ENDS`, from 1; 0 while the slice runs."""
     SECONDS = 18
-    """Its training clock."""
+    """Training time of the rank, seconds."""
     LEFT = 17
-    """1 once it has noticed the end."""
+    """1 when the rank has noticed the end of the slice."""
     SCORES = 20
-    """(leader) Number of new scores of this slice (`SlicePlan.scored_samples`)."""
+    """(leader) Number of evaluations in this slice beyond `SlicePlan.scored_samples`."""
 
 
-#: What a new leader continues from the one before.
+#: Fields that a new leader copies from the previous leader's status.
 _TAKEN_OVER = (
     Field.STARTED,
     Field.EVALUATION_SAMPLES,
@@ -79,16 +80,18 @@ _TAKEN_OVER = (
 
 
 class Membership:
-    """One rank's view of all of them.
+    """One rank's view of all ranks.
 
-    A rank counts as live while its silence is shorter than median + k MAD of its own steps; one that falls
-    silent is skipped by all until it reports again. The leader scores, ends slices and, where
-    there is one, serves the center. It is the rank with the highest term; where it falls silent, the
-    lowest live rank takes the lead with a new term, so that the old one, when it wakes, follows.
+    - A rank is live if its last status is not older than a limit, which depends on the median and the median
+      absolute deviation of its step times. Lost ranks are left out until they post a status again.
+    - The leader evaluates, ends the slice and, if the strategy has a parameter server, is that server.
+    - The leader is the rank with the highest term (`Field.TERM`). If it is lost, the lowest live rank becomes
+      leader with a higher term. When the old leader responds again, it is no longer the leader.
 
     Args:
-        transport: Transfers the status table.
-        first_silence_seconds: How long a rank may be silent before its steps are known.
+        transport: Sends the statuses.
+        first_silence_seconds: Longest time without a status, in seconds, for a rank whose step times are
+            unknown.
     """
 
     def __init__(self, transport: Transport, first_silence_seconds: float) -> None:
@@ -103,13 +106,13 @@ class Membership:
             self._own[Field.TERM] = 1
 
     def begin(self, rank_samples: Sequence[int]) -> None:
-        """Stores what each rank had seen when the slice started, also for ranks that never report."""
+        """Stores the samples that each rank had processed before the slice; empty for a new training."""
         if rank_samples:
             self._started_samples = np.array(rank_samples, dtype=float)
 
     @property
     def rank(self) -> int:
-        """This rank."""
+        """Index of this rank."""
         return self._transport.rank
 
     @property
@@ -119,15 +122,15 @@ class Membership:
 
     @property
     def total_samples(self) -> int:
-        """Samples seen by all ranks together, lost ones included."""
+        """Number of samples processed by all ranks together, lost ranks included."""
         return sum(self.samples_of(rank) for rank in range(self._transport.num_ranks))
 
     def samples_of(self, rank: int) -> int:
-        """Samples a rank has seen, as far as this one knows."""
+        """Returns how many samples a rank has processed, according to its newest known status."""
         return int(max(self._rows[rank, Field.SAMPLES], self._started_samples[rank]))
 
     def poll(self) -> None:
-        """Reads the status of all ranks, and takes the lead if it falls to this rank."""
+        """Reads the statuses of all ranks. If the leader is lost and this rank is next, it becomes leader."""
         self._rows = self._transport.statuses()
         self._rows[self.rank] = self._own
         silent = self._silent = self._transport.silent_seconds()
@@ -140,48 +143,52 @@ class Membership:
             self._take_lead()
 
     def refresh(self) -> None:
-        """Reports that this rank is alive, and refreshes: for a rank that waits for another."""
+        """Posts this rank's status and reads all statuses, so that a waiting rank counts as live."""
         self.post()
         self.poll()
 
     def post(self, **fields: float) -> None:
-        """Changes fields of this rank's status, named as in `Field`, in lower case, and posts it."""
+        """Changes fields of this rank's status and posts it.
+
+        Args:
+            fields: Maps names of `Field` in lower case to their new values.
+        """
         for name, value in fields.items():
             self._own[Field[name.upper()]] = value
         self._rows[self.rank] = self._own
         self._transport.post(self._own)
 
     def own(self, field: Field) -> float:
-        """What this rank posted last."""
+        """Returns a field of this rank's own status."""
         return float(self._own[field])
 
     def of(self, rank: int, field: Field) -> float:
-        """What a rank posted last, as far as this one knows."""
+        """Returns a field of the newest known status of a rank."""
         return float(self._rows[rank, field])
 
     def of_leader(self, field: Field) -> float:
-        """What the leader posted last."""
+        """Returns a field of the newest known status of the leader."""
         return self.of(self.leader(), field)
 
     def live_ranks(self) -> tuple[int, ...]:
-        """Live ranks, this one among them, ascending."""
+        """Returns the indices of the live ranks, ascending, this rank included."""
         return self._live
 
     def lost_ranks(self) -> tuple[int, ...]:
-        """Lost ranks."""
+        """Returns the indices of the lost ranks, ascending."""
         return tuple(rank for rank in range(self._transport.num_ranks) if rank not in self._live)
 
     def may_return(self) -> bool:
-        """Whether a lost rank fell silent so recently that it may only have been held up."""
+        """Whether a rank was lost so recently that it may only be delayed and respond again."""
         return any(self._silent[rank] <= _MAY_RETURN_SECONDS for rank in self.lost_ranks())
 
     def leader(self) -> int:
-        """The rank that leads, as far as this one knows."""
+        """Returns the index of the leader, according to the newest known statuses."""
         highest = int(np.argmax(self._rows[:, Field.TERM]))
         return highest if highest in self._live else self._live[0]
 
     def all_live(self, field: Field, number: float) -> bool:
-        """Whether every live rank has reached a number."""
+        """Whether a field of every live rank's status is at least `number`."""
         return all(self._rows[rank, field] >= number for rank in self._live)
 
     def _longest_silence(self, rank: int) -> float:
@@ -193,7 +200,7 @@ class Membership:
         leader = self._rows[highest]
         is_paused = leader[Field.PAUSE] > leader[Field.RELEASED]
         if is_paused and (rank == highest or row[Field.PAUSED] >= leader[Field.PAUSE]):
-            # It scores, saves, or writes its part, and says nothing meanwhile.
+            # The rank evaluates, saves or writes its part of a checkpoint, and posts no status meanwhile.
             steps += float(leader[Field.PAUSE_SECONDS])
         return max(steps, _LEAST_SILENCE_SECONDS)
 
@@ -202,8 +209,8 @@ class Membership:
         for field in _TAKEN_OVER:
             self._own[field] = before[field]
         if before[Field.EVALUATION] > 0:
-            # Snapshots of the old leader's evaluation point have an unknown clock: take them again.
+            # The training time of the old leader's snapshots is unknown: all ranks take new snapshots.
             self._own[Field.EVALUATION] = before[Field.EVALUATION] + 1
-        # A pause that the old leader requested is over, and its purpose is requested again.
+        # A pause that the old leader requested ends; this rank requests a new one if needed.
         self._own[Field.RELEASED] = before[Field.PAUSE]
         self.post(term=float(before[Field.TERM]) + 1)

@@ -1,4 +1,4 @@
-"""Progress reporter of a rank: its status at least once a second, and its results."""
+"""Sends progress and results of a rank to the process that started it."""
 
 from __future__ import annotations
 
@@ -8,18 +8,19 @@ from dataclasses import asdict
 from tuner.domain.measurement import CurvePoint, NoiseStatistic
 from tuner.launchers import RankContext
 
-#: Seconds between two signs of progress while steps are made.
+#: Least number of seconds between two progress messages.
 _BEAT_SECONDS = 0.5
 
 
 class ProgressReporter:
-    """Sends a rank's messages. Each is a sign of progress, so none may come from a separate thread.
+    """Sends messages of a rank to the process that started it.
 
-    A message is plain data with a `kind`: `progress` (the rank's status), `started` (the first
-    step is next), `curve`, `noise`, `checkpoint` or `out_of_memory`.
+    A message is a dictionary of plain data with a `kind`: `progress`, `started` (the first step is next),
+    `curve`, `noise`, `checkpoint` or `out_of_memory`. A rank that sends no message for too long counts as
+    hung: messages must therefore come from the training loop, not from a separate thread.
 
     Args:
-        context: The rank's place.
+        context: Rank context of the launcher, which sends the messages.
     """
 
     def __init__(self, context: RankContext) -> None:
@@ -30,13 +31,20 @@ class ProgressReporter:
 
     @property
     def seconds_since_entry(self) -> float:
-        """Since the rank's function was entered."""
+        """Seconds since this object was created, at the start of the rank's function."""
         return time.perf_counter() - self._entered
 
     def set_position(
         self, *, step: int, samples: int, training_seconds: float, scoring_seconds: float
     ) -> None:
-        """Stores the run's position for the messages to come."""
+        """Sets the training progress that later messages contain.
+
+        Args:
+            step: Number of optimizer steps done.
+            samples: Number of samples processed.
+            training_seconds: Training time so far.
+            scoring_seconds: Time of evaluations so far.
+        """
         self._status = {
             "step": step,
             "samples": samples,
@@ -45,42 +53,42 @@ class ProgressReporter:
         }
 
     def progress(self, phase: str) -> None:
-        """Reports what the rank does now."""
+        """Sends the training progress and the current activity, such as `training` or `saving`."""
         self._send("progress", phase=phase, **self._status)
 
     def beat(self, *, step: int, samples: int) -> None:
-        """Between two steps: reports progress, unless a message was sent a moment ago."""
+        """Sends the training progress between two steps, unless a message was sent a moment ago."""
         self._status.update(step=step, samples=samples)
         self.alive("training")
 
     def alive(self, phase: str) -> None:
-        """While the rank waits: reports what for, unless a message was sent a moment ago."""
+        """Sends the training progress and the current activity, unless a message was sent a moment ago."""
         if time.perf_counter() - self._last_sent >= _BEAT_SECONDS:
             self.progress(phase)
 
     def started(self, *, setup_seconds: float, samples: int) -> None:
-        """The first step is next.
+        """Reports that the first step of the slice is next.
 
         Args:
-            setup_seconds: From entry to here, scoring left out.
-            samples: Samples seen in earlier slices.
+            setup_seconds: Seconds since the start of the rank's function, without evaluation.
+            samples: Number of samples processed in earlier slices.
         """
         self._send("started", setup_seconds=setup_seconds, samples=samples)
 
     def curve(self, point: CurvePoint) -> None:
-        """A scoring; sent again with the same samples where its clock was not settled at first."""
+        """Sends a curve point. A point is sent again if its training time is corrected later."""
         self._send("curve", point=asdict(point))
 
     def noise(self, statistic: NoiseStatistic) -> None:
-        """Gradient noise since the last evaluation point."""
+        """Sends the gradient noise since the last evaluation."""
         self._send("noise", statistic=asdict(statistic))
 
     def checkpoint(self, path: str) -> None:
-        """A checkpoint was saved."""
+        """Reports that a checkpoint was saved."""
         self._send("checkpoint", path=path)
 
     def out_of_memory(self, error: BaseException) -> None:
-        """This rank could not allocate what it needed."""
+        """Reports that this rank could not allocate memory."""
         self._send("out_of_memory", words=str(error) or type(error).__name__)
 
     def _send(self, kind: str, **content: object) -> None:

@@ -1,4 +1,7 @@
-"""Consistent snapshot of asynchronous ranks: pause all, drain messages, write one checkpoint."""
+"""Checkpoints of asynchronous ranks: pauses all ranks, waits for messages in flight, and writes a checkpoint.
+
+It also gathers the snapshots of all ranks for an evaluation.
+"""
 
 from __future__ import annotations
 
@@ -17,28 +20,35 @@ from tuner.probes.ranks.replica import Replica
 from tuner.strategies import Strategy
 from tuner.transport import Transport
 
-#: How often a paused rank checks whether it may continue, seconds.
+#: Seconds between two checks of a paused rank whether it may continue.
 _PAUSE_POLL_SECONDS = 0.001
 
 
 class ConsistentSnapshot:
-    """Pause barrier between steps, off every rank's clock, in which parts of checkpoints are written.
+    """Pauses all asynchronous ranks between steps, to save a checkpoint or to evaluate.
 
-    The leader requests a pause. Each rank reaches it at the end of its step and answers others until nothing
-    it started is in flight. Once all live ranks have paused, all that is to be mixed in has arrived: each
-    rank writes its replica, momentum, generators and arrived messages as its part, and the leader joins
-    the parts. A rank that stays silent meanwhile is left out. For an evaluation, the leader does not wait for
-    the other ranks: they only pause while it lasts.
+    Saving a checkpoint:
 
-    A push may still travel when all have paused: the checkpoint then lacks that one message, as if it had
-    been lost.
+    1. The leader requests a pause.
+    2. Each rank stops after its current step, and answers requests until none of its own is in flight.
+    3. When all live ranks have stopped, each writes its part of the checkpoint: parameters, optimizer,
+    strategy,
+       random generators and received messages.
+    4. The leader joins the parts to one checkpoint and ends the pause.
+
+    A rank that does not respond during the pause is left out. A pushed vector may still be in flight when the
+    parts are written; it is then missing in the checkpoint, as if it was lost.
+
+    For an evaluation, the other ranks pause too, but the leader does not wait until they have stopped.
+
+    Pauses do not count as training time.
 
     Args:
-        replica: This rank's.
-        membership: Knows which ranks have paused.
-        folder: The probe's folder.
-        checkpoints: Where checkpoints go.
-        report: Reports that this rank is alive, while it is paused.
+        replica: Replica of this rank.
+        membership: Statuses of all ranks, by which pauses are requested and confirmed.
+        folder: Folder of the probe, in which the parts are written.
+        checkpoints: Folder of the checkpoints.
+        report: Function that reports to the launcher that this rank is alive, called while it is paused.
     """
 
     def __init__(
@@ -67,7 +77,7 @@ class ConsistentSnapshot:
         began = time.monotonic()
         while True:
             number = membership.of(leader, Field.PAUSE)
-            # What has not come by then was lost with a connection, and does not come any more.
+            # A message that has not arrived by then was lost with its connection.
             is_overdue = time.monotonic() - began > membership.of(leader, Field.PAUSE_SECONDS)
             settled = self._replica.strategy.attend() or is_overdue
             paused = {"paused": number} if settled else {}
@@ -84,42 +94,42 @@ class ConsistentSnapshot:
             time.sleep(_PAUSE_POLL_SECONDS)
 
     def begin(self, seconds: float) -> float:
-        """Requests a pause, as the leader.
+        """Requests a pause; only the leader calls it.
 
         Args:
-            seconds: How long it may take at most; after that others take the leader for lost.
+            seconds: Longest duration of the pause. After that, the other ranks treat the leader as lost.
 
         Returns:
-            Its number.
+            Number of the pause.
         """
         number = self._membership.own(Field.PAUSE) + 1
         self._membership.post(pause=number, pause_seconds=seconds)
         return number
 
     def end(self, number: float) -> None:
-        """Ends the pause of this number, as the leader."""
+        """Ends the pause with this number; only the leader calls it."""
         self._membership.post(released=max(number, self._membership.own(Field.RELEASED)))
 
     def clear(self) -> None:
-        """Removes parts that a slice left which was killed while it saved, as the leader."""
+        """Removes parts of a checkpoint that a killed slice has left; only the leader calls it."""
         for part in self._parts.glob("*.pt"):
             part.unlink(missing_ok=True)
 
     def save(self, clock: ClockState, *, batch_size: int, seconds: float, ended: int = 0) -> Path | None:
-        """Writes a checkpoint, as the leader.
+        """Saves a checkpoint; only the leader calls it.
 
         Args:
-            clock: The run's clock.
+            clock: Training time to store.
             batch_size: Samples of one global batch.
-            seconds: How long it may take at most.
-            ended: What `Field.ENDED` becomes before the pause is over, so that no rank trains beyond the
+            seconds: Longest duration of the pause.
+            ended: Value of `Field.ENDED` to post before the pause ends, so that no rank trains beyond the
                 checkpoint; 0 if the slice continues.
 
         Returns:
-            Its path; None if another rank has taken the lead meanwhile, which then writes it.
+            Path of the checkpoint; None if another rank has become leader meanwhile.
 
         Raises:
-            StorageError: The folder cannot be written.
+            StorageError: The checkpoint cannot be written.
         """
         membership = self._membership
         number = self.begin(seconds)
@@ -154,12 +164,15 @@ class ConsistentSnapshot:
                 part.unlink(missing_ok=True)
 
     def _await(self, field: Field, number: float, seconds: float) -> bool:
-        """Serves others until all live ranks have reached a number; returns whether this rank still leads.
+        """Answers requests until a field of every live rank is at least `number`.
 
         Args:
             field: The field to compare.
-            number: The pause's number.
-            seconds: After so long, what this rank has in flight no longer counts.
+            number: Number of the pause.
+            seconds: Time after which this rank's own requests in flight count as lost.
+
+        Returns:
+            Whether this rank is still the leader.
         """
         membership = self._membership
         began = time.monotonic()
@@ -193,17 +206,17 @@ class ConsistentSnapshot:
         return self._parts / f"rank{rank}-{number}.pt"
 
 
-#: The channel in which ranks publish their snapshots.
+#: The transport's channel in which ranks publish their snapshots.
 SNAPSHOTS_CHANNEL = 1
 
 
 class Snapshots:
-    """Takes this rank's snapshot at an evaluation point, and gathers those of all.
+    """Takes the snapshot of this rank's parameters for an evaluation, and gathers the snapshots of all ranks.
 
     Args:
-        strategy: Says what a rank adds to what is scored.
+        strategy: Strategy that returns the parameters to evaluate.
         transport: Transfers the snapshots.
-        membership: Knows which evaluation point each rank has reached.
+        membership: Statuses, which show for which evaluation each rank has taken its snapshot.
     """
 
     def __init__(self, strategy: Strategy, transport: Transport, membership: Membership) -> None:
@@ -211,7 +224,7 @@ class Snapshots:
         self._center: Tensor | None = None
 
     def is_due(self) -> bool:
-        """Whether the next evaluation point has been reached and this rank has no snapshot for it yet."""
+        """Whether the next evaluation point is reached and this rank has taken no snapshot for it yet."""
         membership = self._membership
         evaluation = membership.of_leader(Field.EVALUATION)
         is_new = evaluation > 0 and membership.own(Field.COPIED) < evaluation
@@ -228,20 +241,20 @@ class Snapshots:
         self._membership.post(copied=evaluation)
 
     def are_complete(self) -> bool:
-        """Whether every live rank whose snapshot is needed has taken it; for the leader."""
+        """Whether every live rank has taken the needed snapshot; only the leader calls it."""
         evaluation = self._membership.own(Field.EVALUATION)
         if self._strategy.traits.scored == "center":
             return self._membership.own(Field.COPIED) >= evaluation
         return self._membership.all_live(Field.COPIED, evaluation)
 
     def gathered(self, like: Tensor) -> Tensor | None:
-        """What is scored at the evaluation point: the center, or the mean of all snapshots, on a device.
+        """Returns the parameters to evaluate: the server's parameters, or the mean of all snapshots.
 
         Args:
-            like: A vector of the kind and device wanted.
+            like: A vector with the dtype and device that the result must have.
 
         Returns:
-            None while snapshots are still in transit.
+            The parameters as one vector; None if a snapshot has not arrived yet.
         """
         if self._strategy.traits.scored == "center":
             return self._center

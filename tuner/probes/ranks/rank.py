@@ -1,4 +1,4 @@
-"""Entry point of the ranks of a training probe: run one slice, from its checkpoint to its end."""
+"""Entry point of the ranks of a training probe: runs one slice from the last checkpoint on."""
 
 from __future__ import annotations
 
@@ -51,12 +51,13 @@ def run_slice(context: RankContext, payload: Mapping[str, Any]) -> dict[str, Any
     """Runs one slice of a probe on this rank.
 
     Args:
-        context: The rank's place.
-        payload: `SlicePlan.to_payload`.
+        context: Rank context of the launcher.
+        payload: Result of `SlicePlan.to_payload`.
 
     Returns:
-        Plain data: outcome, the run's position, this rank's timing, memory and seconds, and what the
-        leader alone knows.
+        Plain data: outcome, step, samples and training time of the slice; step times, memory and seconds of
+        this rank; lost ranks and staleness if the ranks are asynchronous; and whether this rank is the
+        leader, whose values are those of the slice.
     """
     reporter = ProgressReporter(context)
     try:
@@ -68,7 +69,8 @@ def run_slice(context: RankContext, payload: Mapping[str, Any]) -> dict[str, Any
         reporter.progress("connecting to the other ranks")
         if context.num_ranks > 1 and not traits_of(plan.configuration.strategy).barrier:
             return rank.run_asynchronous()
-        # Longer than the prober's own limit, so that a hang is distinguished from a rank that died.
+        # Longer than the limit of the process that watches the ranks, which can then tell a hang from a dead
+        # rank.
         timeout_seconds = 2 * plan.job.probe.hang_seconds + 30
         with process_group(
             context.init_method,
@@ -88,11 +90,11 @@ class _Rank:
     """One rank of one slice.
 
     Args:
-        context: Its place.
-        plan: The slice.
+        context: Rank context of the launcher.
+        plan: Plan of the slice.
         prepared: Workload, data and initial model.
-        device: Where it trains.
-        reporter: Sends progress.
+        device: Device that the rank trains on.
+        reporter: Sends progress and results.
     """
 
     def __init__(
@@ -112,7 +114,7 @@ class _Rank:
         self._evaluation_points = EvaluationPoints(first, probe.score_growth, self._horizon_samples)
 
     def run_in_step(self, group: ProcessGroup | None) -> dict[str, Any]:
-        """Runs it synchronously, or alone."""
+        """Runs the slice synchronously with the other ranks of the group, or alone without a group."""
         context, plan = self._context, self._plan
         links = Links(rank=context.rank, num_ranks=context.num_ranks, group=group)
         replica = self._replica(links, self._prepared.model(self._device))
@@ -135,7 +137,7 @@ class _Rank:
         return {**self._result(runner, runner.run(), replica.samples), "leads": context.rank == 0}
 
     def run_asynchronous(self) -> dict[str, Any]:
-        """Runs it asynchronously."""
+        """Runs the slice asynchronously."""
         context, plan = self._context, self._plan
         model = self._prepared.model(self._device)
         trainable = [p for p in model.parameters() if p.requires_grad]
@@ -235,7 +237,7 @@ class _Rank:
 
 
 def _delay(plan: SlicePlan, rank: int) -> Callable[[], float] | None:
-    """Draws the delay of one step of a rank, as the cluster's description says; None where it has none."""
+    """Returns a function that draws a rank's artificial delay of a step, in seconds; None for no delay."""
     delays = [delay for delay in plan.job.resolved_cluster().delays if delay.slows(rank)]
     if not delays:
         return None
@@ -249,7 +251,7 @@ def _checkpoint(plan: SlicePlan) -> Path | None:
 
 
 def _newest_checkpoint(plan: SlicePlan, rank: int, group: ProcessGroup | None) -> Path | None:
-    """The checkpoint to resume from: rank 0 looks it up, so that all ranks take the same."""
+    """Returns the newest checkpoint that rank 0 finds, on all ranks; None if there is none."""
     found: list[str | None] = [None]
     if rank == 0:
         newest = _checkpoint(plan)

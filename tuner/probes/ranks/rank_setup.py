@@ -1,4 +1,4 @@
-"""Set up a rank: workload and data (cached between slices); measure its memory."""
+"""Prepares a rank (workload, data and model, cached between slices), and measures its memory."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ from tuner.probes.slice_plan import SlicePlan
 
 @dataclass(frozen=True, kw_only=True)
 class Prepared:
-    """What does not change from slice to slice of a job.
+    """Workload, data and initial model, which are the same for all slices of a job.
 
     Args:
         workload: The workload.
-        training_data: Its training data.
-        validation_data: What it is scored on.
-        untrained: The model as initialised, equal on all ranks.
+        training_data: The workload's training data.
+        validation_data: The workload's data for evaluation.
+        untrained: Model with the initial parameters, equal on all ranks.
     """
 
     workload: Workload
@@ -36,7 +36,7 @@ class Prepared:
     untrained: nn.Module
 
     def model(self, device: torch.device) -> nn.Module:
-        """A new model with the initial parameters, on the device."""
+        """Returns a new model with the initial parameters, on the device."""
         return copy.deepcopy(self.untrained).to(device)
 
 
@@ -44,10 +44,10 @@ _warm: dict[str, Prepared] = {}
 
 
 def prepare(plan: SlicePlan) -> Prepared:
-    """Workload, data and initial model; from this process's memory where the last slice had the same.
+    """Returns workload, data and initial model; cached if the last slice here had the same job.
 
-    The generators are seeded by the job's seed alone before each is made, so that they are equal on
-    all ranks, whatever their number.
+    Random generators are seeded with the job's seed before data and model are created, so that they are equal
+    on all ranks.
     """
     section = plan.job.trained.model_dump(mode="json")
     key = json.dumps([section, plan.job.seed, str(plan.job_folder)], sort_keys=True)
@@ -60,7 +60,7 @@ def prepare(plan: SlicePlan) -> Prepared:
             validation_data=workload.validation_data(),
             untrained=_seeded_model(workload, plan.job.seed),
         )
-        # One is cached: a rank serves one job, and data sets may be large.
+        # Only one entry is cached: a rank usually serves one job, and data sets may be large.
         _warm.clear()
         _warm[key] = prepared
     return _warm[key]
@@ -73,8 +73,9 @@ def _seeded_model(workload: Workload, seed: int) -> nn.Module:
 
 _PROCESS = Path("/proc/self")
 
-#: Who fails to allocate outside of torch's caching allocator raises a plain RuntimeError: the CPU's
-#: allocator, the CUDA runtime (when creating a context), cuBLAS and cuDNN for their workspaces.
+#: Parts of messages of a plain RuntimeError that means: out of memory. It is raised if an allocation fails
+#: outside of torch's caching allocator: in the CPU's allocator, in the CUDA runtime (when it creates a
+#: context), or in cuBLAS and cuDNN for their workspaces.
 _OUT_OF_MEMORY_WORDS = (
     "can't allocate memory",
     "CUDA error: out of memory",
@@ -85,7 +86,7 @@ _OUT_OF_MEMORY_WORDS = (
 
 
 def reset_peak_bytes(device: torch.device) -> None:
-    """Resets the peak: a warm rank's largest size so far is that of other probes."""
+    """Resets the peak memory, because a process that is used again may have run larger probes before."""
     if device.type != "cpu":
         _statistics(device).reset_peak_memory_stats(device)
         return
@@ -93,15 +94,15 @@ def reset_peak_bytes(device: torch.device) -> None:
         # Resets the peak resident size (proc_pid_clear_refs(5), value 5).
         (_PROCESS / "clear_refs").write_text("5")
     except OSError:
-        # Without it the peak is the process's: too large after a larger probe, never too small.
+        # Without a reset, the peak may be that of an earlier, larger probe; it is never too small.
         return
 
 
 def peak_bytes(device: torch.device) -> int:
-    """Largest memory since `reset_peak_bytes`.
+    """Returns the largest memory since `reset_peak_bytes`, in bytes.
 
-    On an accelerator that of its tensors; on the CPU the process's resident size, libraries and data
-    sets included.
+    On an accelerator: the memory of tensors. On the CPU: the resident size of the process, which includes
+    libraries and data sets.
     """
     if device.type != "cpu":
         return int(_statistics(device).max_memory_allocated(device))
@@ -113,19 +114,19 @@ def peak_bytes(device: torch.device) -> int:
 
 
 def _statistics(device: torch.device) -> Any:
-    """What counts a device's memory: one module for all kinds since torch 2.9, one a kind before."""
+    """Returns the torch module with memory statistics of a device: `torch.accelerator` from 2.9 on."""
     if hasattr(torch.accelerator, "max_memory_allocated"):
         return torch.accelerator
     return torch.get_device_module(device)
 
 
 def parameter_bytes(model: nn.Module) -> int:
-    """Bytes of a model's parameters."""
+    """Returns the size of a model's parameters in bytes."""
     return sum(parameter.numel() * parameter.element_size() for parameter in model.parameters())
 
 
 def is_out_of_memory(error: BaseException) -> bool:
-    """Whether an error says that an allocation failed, on a device or on the host."""
+    """Whether an exception means that memory could not be allocated, on a device or on the host."""
     if isinstance(error, torch.OutOfMemoryError | MemoryError):
         return True
     return isinstance(error, RuntimeError) and any(words in str(error) for words in _OUT_OF_MEMORY_WORDS)

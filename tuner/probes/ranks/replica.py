@@ -1,4 +1,4 @@
-"""One rank's replica of the model: makes steps on its share of each batch."""
+"""One rank's replica of the model, which makes optimizer steps on its share of each global batch."""
 
 from __future__ import annotations
 
@@ -22,24 +22,26 @@ from tuner.strategies import Exchange, Links, Moment, Share, Strategy, moment, s
 
 
 class Replica:
-    """A model with optimizer and strategy, and its place in the stream of samples.
+    """One rank's model with optimizer, strategy and its part of the training data.
 
     Args:
-        workload: What is trained.
+        workload: Workload with loss, optimizer and learning-rate schedule.
         model: The model, on its device.
         data: The training data.
-        strategy: Synchronizes it with the others.
-        links: What connects this rank to the others.
-        batch_size: Samples of a step over all ranks.
-        learning_rate: Peak rate; the workload's schedule multiplies it.
-        max_batch_size_per_rank: Above it a share is accumulated over micro-batches.
-        seed: Of the data order and the strategy's draws.
-        delay_seconds: Draws how long a step is delayed after its backward pass; None for not at all.
+        strategy: Strategy that combines the gradients or parameters of the ranks.
+        links: Connections of this rank to the other ranks.
+        batch_size: Global batch size: samples of one step of all ranks.
+        learning_rate: Peak learning rate, which the schedule multiplies by a factor.
+        max_batch_size_per_rank: Largest micro-batch; gradients of larger shares are accumulated. None for no
+            limit.
+        seed: Seed of the data order and of the strategy's random choices.
+        delay_seconds: Function that draws the artificial delay after a backward pass, in seconds; None for no
+            delay.
 
     Attributes:
-        step: Steps this rank has made.
-        samples: Samples seen by all ranks, which the schedule follows. If ranks are asynchronous, the
-            training loop keeps it up to date.
+        step: Number of steps that this rank has made.
+        samples: Number of samples that all ranks have processed, which determines the learning rate. For
+            asynchronous ranks, the training loop sets it before each step.
     """
 
     def __init__(
@@ -75,11 +77,11 @@ class Replica:
         self._loss_total = torch.zeros((), device=self.device)
 
     def run_chunk(self, num_steps: int, after_each: Callable[[], None]) -> None:
-        """Makes some steps; nothing in it waits for the device but what the workload itself does.
+        """Makes some steps without waiting for the device, unless the workload or strategy does.
 
         Args:
-            num_steps: How many, at least 1.
-            after_each: Called after each step.
+            num_steps: Number of steps, at least 1.
+            after_each: Function that is called after each step.
         """
         self._loss_total.zero_()
         self._timer.begin()
@@ -89,10 +91,12 @@ class Replica:
             after_each()
 
     def read_chunk(self) -> tuple[list[StepSeconds], list[Exchange], bool]:
-        """The steps of the last chunk, their exchanges, and whether training is still finite.
+        """Returns the results of the steps of the last `run_chunk`.
 
-        Synchronous ranks decide by what they exchanged, which is equal on all of them. A rank that is alone
-        or asynchronous decides by its own losses.
+        Returns:
+            The time of each step; what each step exchanged with other ranks; and whether the training is
+            still finite. Synchronous ranks judge this by the exchanged values, so that all come to the same
+            result; a single or asynchronous rank judges by its own losses.
         """
         exchanges = self.strategy.exchanges()
         steps = self._timer.read(exchanges)
@@ -101,14 +105,15 @@ class Replica:
         return steps, exchanges, all(exchange.is_finite for exchange in exchanges)
 
     def losses_are_finite(self) -> bool:
-        """Whether this rank's losses of the last chunk were finite."""
+        """Whether this rank's losses of the last `run_chunk` were finite."""
         return math.isfinite(float(self._loss_total))
 
     def _step(self) -> None:
         self._set_learning_rate()
         self.strategy.before_step(self.share)
         self.optimizer.zero_grad(set_to_none=True)
-        # Each rank keeps its place in every batch of the stream, whatever batch the others are at.
+        # A rank always takes the same part of each batch of the stream, even if other ranks are at another
+        # batch.
         start = self.step * self.batch_size + self._offset
         for size in self._micro_batches[:-1]:
             with self.strategy.accumulating():
@@ -136,18 +141,18 @@ class Replica:
             group["lr"] = peak * factor
 
 
-#: Steps of one slice that enter its spreads; more say nothing new and would only take memory.
+#: Largest number of steps of one slice whose times are stored.
 MOST_STEPS_STORED = 10_000
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class StepSeconds:
-    """Where one step's time went.
+    """Time of one step and its parts, in seconds.
 
     Args:
-        step: The whole step.
-        input: Waiting for data that compute did not hide.
-        sync: Waiting for other ranks that compute did not hide.
+        step: Time of the whole step.
+        input: Time of waiting for data, as far as it does not overlap with compute.
+        sync: Time of waiting for other ranks, as far as it does not overlap with compute.
     """
 
     step: float
@@ -156,17 +161,17 @@ class StepSeconds:
 
     @property
     def compute(self) -> float:
-        """The remaining time: forward, backward, optimizer."""
+        """Time of forward pass, backward pass and optimizer: the step without `input` and `sync`."""
         return max(0.0, self.step - self.input - self.sync)
 
 
 class StepTimer:
-    """Records timestamps while a step chunk runs, and reads them when it is over.
+    """Records timestamps during a chunk of steps, and computes step times from them afterwards.
 
-    A step lasts from the end of the one before, so that nothing between two steps goes unclocked.
+    A step's time begins at the end of the previous step, so that the time between two steps is included.
 
     Args:
-        device: What the steps run on.
+        device: Device that the steps run on.
     """
 
     def __init__(self, device: torch.device) -> None:
@@ -176,29 +181,34 @@ class StepTimer:
         self._step_inputs: list[tuple[Moment, Moment]] = []
 
     def begin(self) -> None:
-        """Starts a step chunk."""
+        """Starts a chunk of steps."""
         self._ends = [moment(self._device)]
         self._inputs, self._step_inputs = [], []
 
     @contextmanager
     def input(self) -> Iterator[None]:
-        """Within it the step's data are fetched and moved to the device; several times where it accumulates.
+        """Context manager around loading a batch and moving it to the device, to measure its time.
 
-        An accelerator may still compute meanwhile, and a copy of pageable memory waits for it: only the time
-        for which its stream had nothing else to do counts as input.
+        It is used several times per step if gradients are accumulated. On an accelerator, only the time in
+        which its stream had nothing else to do counts.
         """
         start = moment(self._device)
         yield
         self._step_inputs.append((start, moment(self._device)))
 
     def end_step(self) -> None:
-        """Ends a step."""
+        """Records the end of a step."""
         self._ends.append(moment(self._device))
         self._inputs.append(self._step_inputs)
         self._step_inputs = []
 
     def read(self, exchanges: Sequence[Exchange]) -> list[StepSeconds]:
-        """The steps of the chunk, with the exchange of each; waits until the device has done them."""
+        """Waits until the device has finished the chunk of steps; returns the time of each step.
+
+        Args:
+            exchanges: Communication of each step with other ranks, which contains the time of waiting for
+                them.
+        """
         return [
             StepSeconds(
                 step=seconds_between(start, end),
@@ -212,7 +222,13 @@ class StepTimer:
 
 
 def rank_timing(steps: Sequence[StepSeconds], *, rank: int, batch_size: int) -> RankTiming | None:
-    """The spreads of a rank's step times without its warm-up; None if it made no step."""
+    """Returns the distributions of a rank's step times, without the slow first steps; None without steps.
+
+    Args:
+        steps: Time of each step.
+        rank: Index of the rank.
+        batch_size: Samples per step of the rank.
+    """
     if not steps:
         return None
     settled = steps[settled_from([step.step for step in steps]) :]

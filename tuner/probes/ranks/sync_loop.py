@@ -1,4 +1,4 @@
-"""Training loop of a synchronous rank for one slice: step chunks, evaluation points, checkpoints."""
+"""Training loop of a synchronous rank for one slice: chunks of steps, evaluations and checkpoints."""
 
 from __future__ import annotations
 
@@ -21,7 +21,8 @@ from tuner.probes.training_clock import TrainingClock
 if TYPE_CHECKING:
     from torch.distributed import ProcessGroup
 
-#: A step chunk lasts about so long; between chunks the ranks agree on the next one.
+#: Seconds that a chunk of steps takes, about. Between two chunks, the ranks agree on the length of the next
+#: one.
 _CHUNK_SECONDS = 1.0
 
 #: Training seconds between two checkpoints within a slice.
@@ -29,24 +30,24 @@ _CHECKPOINT_SECONDS = 20.0
 
 
 class SliceRunner:
-    """Trains until the slice's end.
+    """Trains one rank in lockstep with the other ranks until the end of the slice.
 
-    Steps run in chunks. Within one, ranks communicate only for the strategy's exchanges; its end follows
-    from what all ranks know (evaluation points, samples, steps) and from a number of steps that rank 0
-    computed from its clock and sent to the others at the end of the last chunk. Between chunks, off the
-    clock, ranks check that training is still finite, score, and save.
+    - Steps run in chunks. Within a chunk, ranks communicate only as the strategy requires.
+    - The length of a chunk follows from numbers that all ranks know (next evaluation, samples, steps) and, if
+      time matters, from the training time of rank 0, which sends the length to the other ranks.
+    - Between chunks, ranks check that the training is finite, evaluate, and save. This is no training time.
 
     Args:
-        plan: The slice.
-        replica: This rank's, resumed from its checkpoint.
-        scorer: Scores it.
-        noise: Collects its gradient noise.
-        evaluation_points: Where it is scored.
-        run_start: The state of the resumed run.
-        reporter: Sends progress.
-        rank: This rank.
-        group: All ranks; None where there is one.
-        horizon_samples: Where the schedule ends; None for no end.
+        plan: Plan of the slice.
+        replica: This rank's model, optimizer and strategy, loaded from the checkpoint.
+        scorer: Evaluates the replica.
+        noise: Measures gradient noise.
+        evaluation_points: Numbers of samples at which the model is evaluated.
+        run_start: Training time of the training that the slice continues.
+        reporter: Sends progress and results to the process that started the ranks.
+        rank: Index of this rank.
+        group: Process group of all ranks; None for one rank.
+        horizon_samples: Number of samples at which the learning-rate schedule ends; None if it has no end.
     """
 
     def __init__(
@@ -85,11 +86,11 @@ class SliceRunner:
 
     @property
     def seconds(self) -> float:
-        """The training clock."""
+        """Training time so far, in seconds."""
         return self.clock.seconds
 
     def run(self) -> Outcome:
-        """Trains until the slice's end, and saves the run unless it diverged."""
+        """Trains until the end of the slice, saves unless the training diverged, and returns the outcome."""
         outcome = self._score_untrained()
         self.reporter.started(
             setup_seconds=self.reporter.seconds_since_entry - self.scorer.seconds,
@@ -141,7 +142,7 @@ class SliceRunner:
             self.reporter.noise(statistic)
         outcome = self._score()
         self._num_scores += self.replica.samples > self.plan.scored_samples
-        # Evaluation points are skipped until training outweighs the cost of the last scoring.
+        # Skip evaluation points until evaluation takes at most the share `probe.max_scoring` of the time.
         steps = math.ceil(self.scorer.equivalent_steps / self.plan.job.probe.max_scoring)
         self._next_evaluation = self.evaluation_points.next_after(
             self.replica.samples + steps * self.replica.batch_size
@@ -175,7 +176,7 @@ class SliceRunner:
         return Outcome.REACHED if is_reached else Outcome.RUNNING
 
     def _resend_unsettled(self) -> None:
-        """Sends early points again: their warm-up is now settled on the clock."""
+        """Sends the first curve points again, with training times without the slow first steps."""
         if self.rank == 0:
             for num_steps, point in self._unsettled:
                 seconds = self.clock.seconds_at(num_steps)
@@ -183,9 +184,13 @@ class SliceRunner:
         self._unsettled = []
 
     def _agree(self) -> tuple[int, bool]:
-        """Steps of the next chunk, none where the slice ends, and whether to save before it.
+        """Agrees with the other ranks on the next chunk.
 
-        If time does not matter, every rank computes it without a message.
+        If the training time does not matter, every rank computes the same result without communication.
+
+        Returns:
+            Number of steps of the next chunk, 0 if the slice ends; and whether to save a checkpoint before
+            it.
         """
         save = self.clock.seconds - self._saved_seconds >= _CHECKPOINT_SECONDS and not self.plan.is_timing
         decision = [self._steps_to_end(), int(save)]
@@ -199,7 +204,7 @@ class SliceRunner:
         return decision[0], bool(decision[1])
 
     def _steps_to_end(self) -> int:
-        """Steps to the next evaluation point or the slice's end, by samples, steps and scores."""
+        """Returns the number of steps to the next evaluation or the end of the slice, without time limits."""
         until, replica = self.plan.until, self.replica
         if self.plan.has_all_scores(self._num_scores):
             return 0
@@ -218,7 +223,10 @@ class SliceRunner:
         return min(steps)
 
     def _steps_by_clock(self) -> int:
-        """Steps of about a second, or to the slice's end; chunks double until a step time is known."""
+        """Returns the number of steps in about a second, or to the slice's time limit if that is nearer.
+
+        It is at most twice that of the last chunk.
+        """
         until = self.plan.until
         seconds = _CHUNK_SECONDS
         if until.training_seconds is not None:
@@ -250,7 +258,7 @@ class SliceRunner:
         if path is not None:
             self.reporter.checkpoint(str(path))
         if self.group is not None:
-            # No rank trains, on the clock, while rank 0 writes.
+            # The other ranks wait until rank 0 has written the checkpoint.
             dist.broadcast(torch.zeros(1), src=0, group=self.group)
         self._saved_seconds, self._saved_step = self.clock.seconds, self.replica.step
 

@@ -1,6 +1,6 @@
-"""Cache of emulated runs, so that the next slice does not have to load its checkpoint.
+"""Cache of emulations in memory, so that the next slice of a probe does not have to load its checkpoint.
 
-With 128 virtual ranks, making the models and loading a checkpoint takes about 2 s.
+With 128 virtual ranks, creating the models and loading a checkpoint takes about 2 s.
 """
 
 from __future__ import annotations
@@ -14,8 +14,8 @@ from torch import Tensor
 
 from tuner.emulation import Emulation, Trained
 
-#: Memory of all cached runs at most, bytes. Parameters, gradients and two values of the optimizer for each
-#: parameter are counted.
+#: Largest memory of all cached emulations, in bytes. For each parameter, four values are counted: itself, its
+#: gradient and two values of the optimizer.
 _MOST_BYTES = 1 << 30
 _VALUES_PER_PARAMETER = 4
 
@@ -29,14 +29,26 @@ class _Stored:
 
 
 class WarmRuns:
-    """Runs at their newest checkpoint, by the folder of their probe; the oldest are dropped first."""
+    """Cache that maps the folder of a probe to its emulation at the newest checkpoint.
+
+    If the cached emulations need too much memory, the oldest ones are removed.
+
+    Args:
+        most_bytes: Largest memory of all cached emulations, in bytes.
+    """
 
     def __init__(self, most_bytes: int = _MOST_BYTES) -> None:
         self._most_bytes = most_bytes
         self._stored: OrderedDict[Path, _Stored] = OrderedDict()
 
     def keep(self, folder: Path, run: Emulation, checkpoint: Path) -> None:
-        """Caches a run that was just saved, unless it is too large."""
+        """Caches an emulation that was just saved, unless it is too large.
+
+        Args:
+            folder: Folder of the probe.
+            run: The emulation.
+            checkpoint: Path of the checkpoint to which it was saved.
+        """
         self._stored.pop(folder, None)
         num_bytes = _VALUES_PER_PARAMETER * sum(
             parameter.numel() * parameter.element_size()
@@ -51,12 +63,12 @@ class WarmRuns:
             self._stored.popitem(last=False)
 
     def take(self, folder: Path, trained: Trained, newest: Path | None) -> Emulation | None:
-        """Removes and returns the run of a probe if it is at the newest checkpoint.
+        """Removes the cached emulation of a probe; returns it if it is at the newest checkpoint.
 
         Args:
-            folder: The folder of the probe.
-            trained: The training that the run has to be of.
-            newest: The newest checkpoint of the probe; None if there is none.
+            folder: Folder of the probe.
+            trained: Model, data, configuration and cluster that the emulation must have.
+            newest: Path of the probe's newest checkpoint; None if there is none.
         """
         stored = self._stored.pop(folder, None)
         if stored is None or stored.checkpoint != newest or not _is_of(stored.run.trained, trained):
@@ -67,6 +79,6 @@ class WarmRuns:
 
 
 def _is_of(run: Trained, asked: Trained) -> bool:
-    """Whether a cached run is of the same training."""
+    """Whether a cached emulation has the requested workload, configuration, cluster and seed."""
     same = run.workload is asked.workload and run.configuration == asked.configuration
     return same and (run.num_ranks, run.cluster, run.seed) == (asked.num_ranks, asked.cluster, asked.seed)
