@@ -188,7 +188,10 @@ def _without_score(state: SearchState, stop: Stop, job_path: Path) -> tuple[str,
     if state.num_faults:
         reason += f". {last_fault(state)} {_where_to_read(state, job_path)}"
     if not state.job.runs_command:
-        return reason, ("raise the limits in [budget]", "score earlier (probe.first_score_samples)")
+        return reason, (
+            "raise the limits in [budget]",
+            "evaluate earlier (decrease probe.first_score_samples)",
+        )
     matched = "run `paceline check` to see which lines of the script match workload.metrics"
     return reason, (matched, "raise the limits in [budget] if the first score comes later")
 
@@ -244,7 +247,7 @@ def _turned_back_words(state: SearchState, runs: list[Run]) -> str:
     else:
         what, since = "peaked", f"{has} been getting worse since"
     others = (
-        f", and none of the {len(runs) - len(best)} others was clearly better when it was stopped"
+        f", and none of the {len(runs) - len(best)} other runs was clearly better"
         if len(runs) > len(best)
         else ""
     )

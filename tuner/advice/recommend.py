@@ -132,8 +132,8 @@ def _uneven(ending: Ending) -> tuple[str, ...]:
     if sd < _UNEVEN_SD or not ending.state.terms.times_alone:
         return ()
     return (
-        f"The same step differed by {100 * sd:.0f}% between moments, as on a machine that does other work "
-        "too: times that were measured at different moments compare no better than that.",
+        f"The time of the same step varied by {100 * sd:.0f}% during the search, as on a machine with other "
+        "load. Smaller differences between measured times may be due to this variation.",
     )
 
 
@@ -468,17 +468,17 @@ def _evidence(ending: Ending, choice: Configuration, run: Run | None) -> list[st
     if run is not None:
         nodes = {m.configuration.nodes for m in run.probe.slices if m.charged_seconds > 0}
         lines.append(
-            f"Its own run was followed for {run.measurement.samples} samples, "
+            f"Its own run processed {run.measurement.samples} samples in "
             f"{run.measurement.training_seconds:.1f} training seconds."
         )
         transferred = any(m.charged_seconds == 0 for m in run.probe.slices)
         if transferred or nodes - {choice.nodes}:
             lines.append(
-                "Part of that run was trained on another number of nodes, or for a nearer target; "
-                "its seconds there are priced by the step-time model."
+                "Part of this run was trained on another number of nodes, or for an earlier target. The "
+                "step-time model converts seconds on other nodes to seconds on these nodes."
             )
     else:
-        lines.append("It was not trained itself: the answer rests on its neighbours and the models.")
+        lines.append("It was not trained itself. It is predicted from other configurations by the models.")
     lines.append(_regret_words(ending))
     return lines
 
@@ -491,7 +491,7 @@ def _regret_words(ending: Ending) -> str:
     """Says how much faster or cheaper another configuration may be, with 90% probability."""
     bound = ending.beliefs.regret_bound
     if not math.isfinite(bound):
-        return "How much better another configuration may be cannot be said yet."
+        return "It is not known yet how much better another configuration may be."
     minimize = ending.state.job.goal.minimize
     if bound < _EQUAL_RATIO:
         better = "faster" if minimize == "seconds" else "cheaper"

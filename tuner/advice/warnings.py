@@ -28,14 +28,14 @@ def cautions(state: SearchState, stop: Stop, choice: Configuration) -> list[str]
     shared = state.cluster.oversubscription(choice.nodes)
     if shared > 1:
         lines.append(
-            f"{choice.nodes} nodes share the cores of this host ({shared:.1f} threads a core): "
-            "they would be faster on separate machines."
+            f"{choice.nodes} nodes share the cores of this host ({shared:.1f} threads per core): "
+            "training would be faster on separate machines."
         )
     ranks = range(state.cluster.num_ranks(choice.nodes))
     if any(delay.slows(rank) for delay in state.cluster.delays for rank in ranks):
         lines.append(
-            "Its ranks are delayed on purpose: without these delays its time would differ, and another "
-            "strategy may be better."
+            "The ranks of this configuration are delayed on purpose. Without these delays, the time to "
+            "target would differ, and another strategy may be better."
         )
     recording = state.job.recording()
     if recording is not None:
@@ -46,7 +46,8 @@ def cautions(state: SearchState, stop: Stop, choice: Configuration) -> list[str]
     outside = [] if choice == state.job.baseline_configuration() else state.space.reasons_against(choice)
     if outside:
         lines.append(
-            f"It was measured before [space] changed and is now outside of it: {'; '.join(outside)}."
+            "The recommended configuration was measured before [space] changed and is now outside [space]: "
+            f"{'; '.join(outside)}."
         )
     lines += script_warnings(state)
     lines += _untold(state, choice)
@@ -78,8 +79,8 @@ def cautions(state: SearchState, stop: Stop, choice: Configuration) -> list[str]
         before, after = (f"{1000 * seconds:.3g} ms" for seconds in cold)
         lines.append(
             f"The present settings ran first and took {before} per step, and {after} in later slices: a step "
-            f"of the first slice took {cold[0] / cold[1]:.2g} times as long. Other load on the machine, "
-            "caches or compilation are possible causes. Their time to target includes that slice."
+            f"of the first slice took {cold[0] / cold[1]:.2g} times as long as later ones. Other load on the "
+            "machine, caches or compilation are possible causes. Their time to target includes that slice."
         )
     arrived = sum(run.arrived for run in state.runs.values())
     if arrived == 1:
@@ -110,7 +111,7 @@ def _untold(state: SearchState, choice: Configuration) -> list[str]:
     largest = max((run.configuration.batch_size for run in state.runs.values()), default=0)
     if choice.batch_size > largest and not any(run.measurement.noise for run in state.runs.values()):
         lines.append(
-            f"No run had a batch size above {largest}: the gain of a larger one is a guess, because the "
+            f"No run had a batch size above {largest}: the effect of a larger one is a guess, because the "
             "script does not report gradient noise (docs/guides/own_script.md)."
         )
     if state.parameter_bytes == 0 and state.cluster.num_ranks(max(state.cluster.node_counts)) > 1:
@@ -153,6 +154,6 @@ def _lost(state: SearchState) -> list[str]:
             shown = ranks_words(lost)
             lines.append(
                 f"{shown[0].upper()}{shown[1:]} {were} lost in {name} ({probe.configuration}), and the "
-                "others continued: its results hold for fewer ranks."
+                "other ranks continued: the results of this probe are for fewer ranks."
             )
     return lines

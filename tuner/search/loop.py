@@ -112,8 +112,8 @@ class Search:
         except LeaseLostError as error:
             name = self._context.study.name
             raise StorageError(
-                f"study {name} is being worked on by another tuner ({error}); "
-                "wait for it to end, or start another study with --fresh"
+                f"another Paceline process is working on study {name} ({error}); "
+                "wait until it has ended, or start another study with --fresh"
             ) from error
         finally:
             try:
@@ -154,7 +154,7 @@ class Search:
             )
             if state.capacity.under_way and (waits or not self._fits_now(state, action)):
                 return None
-            assert not isinstance(action, Wait), "the policy waits, but no slice is in flight"
+            assert not isinstance(action, Wait), "the policy waits, although no slice is running"
             if decision.beliefs is not None:
                 chosen = action.configuration if isinstance(action, Start) else None
                 remember_beliefs(self._context, state, decision.beliefs, also=chosen)
@@ -485,10 +485,10 @@ def _slice_words(measurement: Measurement) -> str:
         words.append(f"score {point.value:.4g} after {point.samples} samples, {seconds}")
     if measurement.step_seconds is not None and measurement.batch_seconds is not None:
         if traits_of(measurement.configuration.strategy).barrier:
-            words.append(f"{1000 * measurement.step_seconds.median:.3g} ms a step")
+            words.append(f"{1000 * measurement.step_seconds.median:.3g} ms per step")
         else:
             # Ranks have different speeds, so show the joint time per batch.
-            words.append(f"{1000 * measurement.batch_seconds:.3g} ms a batch")
+            words.append(f"{1000 * measurement.batch_seconds:.3g} ms per batch")
     if measurement.lost_ranks:
         noun = "ranks" if len(measurement.lost_ranks) > 1 else "rank"
         words.append(f"without {noun} {', '.join(map(str, measurement.lost_ranks))}")

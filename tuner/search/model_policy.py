@@ -96,7 +96,7 @@ class ModelPolicy:
         num_first = _FIRST_WITH_LAWS if self._believer.knows_laws(state) else _FIRST_PROBES
         is_due = bool(left) and (left[0] == baseline or len(tried) < num_first or not state.runs)
         if not is_due or not may_start(state):
-            return Wait(reason="nothing is known yet") if under_way and not state.runs else None
+            return Wait(reason="the first probe has no result yet") if under_way and not state.runs else None
         chosen = next((configuration for configuration in left if state.fits(configuration)), None)
         if chosen is None:
             return Wait(reason="no nodes are free for a first short probe yet")
@@ -232,7 +232,7 @@ class ModelPolicy:
         if option is not None:
             return challenger.before_the_budget_ends(option) or challenger.execute(option)
         if state.capacity.under_way:
-            return Wait(reason="the slices in flight may change which configuration is best")
+            return Wait(reason="the running slices may change which configuration is best")
         if not acquisition.has_arrived:
             goes_on = wants_leader and acquisition.keeps_limits
             return acquisition.go_on() if goes_on else self._unreachable(state, beliefs)
@@ -256,7 +256,7 @@ class ModelPolicy:
                 configuration=untried[int(np.argmin(np.abs(nearest - 0.5 * nearest.max())))],
                 purpose=Purpose.STATISTICS,
                 until=self._first_until(state),
-                reason=f"only {len(scored)} of {_FEWEST_TRIED} runs say that nothing reaches the target",
+                reason=f"the target seems out of reach, but only {len(scored)} runs have a score",
             )
         return Stop(
             kind=StopKind.UNREACHABLE,

@@ -53,7 +53,7 @@ class TrainPolicy:
             self._past_faults = state.num_faults
         run = run_of(state, self._configuration)
         if state.capacity.under_way:
-            return Decision(action=Wait(reason="one run is trained, slice by slice"))
+            return Decision(action=Wait(reason="the running slice has to end first"))
         if state.num_faults > self._past_faults:
             return Decision(action=Stop(kind=StopKind.FAULTS, reason="the training failed"))
         if run is None or not run.can_continue or (run.is_open and run.configuration == self._configuration):
@@ -102,7 +102,7 @@ class TrainPolicy:
             )
         until = self._until(state, done)
         if run is None:
-            return self._start(until, "to the target")
+            return self._start(until, "trains to the target")
         return Continue(
             probe_id=run.probe.probe_id,
             purpose=Purpose.TRAINING,
