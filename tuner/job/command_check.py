@@ -1,4 +1,4 @@
-"""Check that a command receives every value that its job varies."""
+"""Checks that the command of a job receives every value that the search changes."""
 
 from __future__ import annotations
 
@@ -15,15 +15,15 @@ from tuner.job.model import Job
 
 
 def check_command(job: Job, path: Path) -> None:
-    """Check the command of a job before it runs.
+    """Checks the command of a job without running it.
 
     Args:
         job: A job with a command.
-        path: The job file.
+        path: Path of the job file.
 
     Raises:
-        JobError: The working folder does not exist, the script does not receive a value that the space
-            varies, or a package that reads its metrics is not installed.
+        JobError: The working folder does not exist, the script does not receive a value that has several
+            choices in the space, or a package that is needed to read the scores is not installed.
     """
     section = job.command
     folder = path.resolve().parent / section.folder
@@ -48,7 +48,7 @@ def check_command(job: Job, path: Path) -> None:
 
 
 def _varied(job: Job) -> Iterable[str]:
-    """The axes and knobs with more than one value in the space."""
+    """Yields the axes of the space and the strategy parameters that have more than one value."""
     space = job.search_space()
     for axis, choice in space.axes.items():
         if len(choice.levels()) > 1:

@@ -1,4 +1,4 @@
-"""The script files of a command: their text and their digest."""
+"""Finds the script files of a command, and reads their text and their digest."""
 
 from __future__ import annotations
 
@@ -10,21 +10,23 @@ from pathlib import Path
 from tuner.job.command_section import CommandSection
 from tuner.job.workload_code import with_imports
 
-#: Words before the name of a file that the command writes, and endings of such files.
+#: A file is an output of the command if one of these words precedes its name, or if it has one of these
+#: endings.
 _WRITES = {">", ">>", "1>", "2>", "&>", "2>>", "tee"}
 _WRITTEN = {".log", ".out", ".err", ".pt", ".pth", ".ckpt", ".safetensors"}
 
-#: Largest script that is read.
+#: Size of the largest script file that is read, in bytes.
 _MOST_BYTES = 2**20
 
 
 def script_files(section: CommandSection, job_folder: Path) -> list[Path]:
-    """Files in the working folder that the command line names, and the modules they import, sorted.
+    """Returns the sorted files in the working folder that a command uses.
 
-    Files that the command writes, such as a log, are left out, since they differ after every run.
+    These are the files on the command line and the modules that they import. Files that the command writes,
+    such as a log, are omitted, since they change with every run.
 
     Args:
-        section: The command.
+        section: The section `[workload]` with the command.
         job_folder: Folder of the job file.
     """
     folder = (job_folder / section.folder).resolve()
@@ -39,7 +41,7 @@ def script_files(section: CommandSection, job_folder: Path) -> list[Path]:
 
 
 def script_digest(section: CommandSection, job_folder: Path) -> str:
-    """Digest of the script files: sixteen hexadecimal digits; empty if the command names no file."""
+    """Returns a digest of the script files, sixteen hexadecimal digits; empty if there are no such files."""
     files = script_files(section, job_folder)
     if not files:
         return ""
@@ -51,7 +53,7 @@ def script_digest(section: CommandSection, job_folder: Path) -> str:
 
 
 def script_text(section: CommandSection, job_folder: Path) -> str:
-    """The text of the script files, without very large files."""
+    """Returns the joined text of the script files, without files above 1 MiB."""
     return "\n".join(
         file.read_text(encoding="utf-8", errors="ignore")
         for file in script_files(section, job_folder)
@@ -60,7 +62,7 @@ def script_text(section: CommandSection, job_folder: Path) -> str:
 
 
 def asks_for_values(text: str) -> bool:
-    """Whether a command or script reads the file with all values, itself or through the client."""
+    """Whether a command or script reads the JSON file with all values, directly or with `paceline_client`."""
     calls_client = "paceline_client" in text and re.search(r"(paceline_client\.|(?<![.\w]))values\(\)", text)
     return "PACELINE_VALUES" in text or bool(calls_client)
 
@@ -73,7 +75,7 @@ def _words(command: str) -> list[str]:
 
 
 def _candidates(word: str, folder: Path) -> list[Path]:
-    """The files that a word may name: the word itself, the text after `=`, or the module of `-m`."""
+    """Returns the paths that a word of a command line may mean: the word, the text after `=`, or a module."""
     names = {word, word.rpartition("=")[2].strip(";&|()")}
     names = {name for name in names if name and "{" not in name and not name.startswith("-")}
     paths = [folder / name for name in names]

@@ -1,4 +1,4 @@
-"""Command templates: text with `{variables}` that stand for the values of a configuration."""
+"""Command templates: text with `{variables}` that are replaced by the values of a configuration."""
 
 from __future__ import annotations
 
@@ -12,45 +12,47 @@ from decimal import Decimal
 from search_spaces import KNOBS
 from tuner.domain.errors import did_you_mean
 
-#: Variables of templates, in the order of the documentation; each is also an environment variable.
+#: Maps each variable of a template to its description, in the order of the documentation. The script also
+#: gets each variable as an environment variable.
 VARIABLES: dict[str, str] = {
     "nodes": "number of nodes",
-    "devices_per_node": "devices, and so ranks, of one node",
-    "num_ranks": "ranks of all nodes together",
-    "batch_size": "global batch size: samples of one optimizer step over all ranks",
-    "batch_size_per_rank": "samples of one optimizer step on one rank",
-    "micro_batch_size": "samples a rank processes at once: batch_size_per_rank over accumulation",
-    "accumulation": "number of micro-batches a rank accumulates; 1 unless probe.max_batch_size_per_rank "
-    "asks for more",
+    "devices_per_node": "number of devices of one node; each device has one rank",
+    "num_ranks": "number of ranks on all nodes together",
+    "batch_size": "global batch size: samples per optimizer step, over all ranks",
+    "batch_size_per_rank": "samples per optimizer step on one rank",
+    "micro_batch_size": "samples that a rank processes at once: batch_size_per_rank divided by accumulation",
+    "accumulation": "number of micro-batches whose gradients a rank accumulates; above 1 only if "
+    "probe.max_batch_size_per_rank is stated",
     "learning_rate": "peak learning rate",
-    "strategy": "how the ranks are kept in step",
-    "tau": "steps between two exchanges; empty where the strategy has none",
-    "beta": "elastic averaging: moving rate times ranks; empty elsewhere",
-    "outer_learning_rate": "diloco: rate of the outer steps; empty elsewhere",
-    "outer_momentum": "diloco: momentum of the outer steps; empty elsewhere",
+    "strategy": "name of the strategy that synchronizes the ranks",
+    "tau": "steps between two exchanges of parameters; empty if the strategy has no tau",
+    "beta": "elastic averaging: moving rate times number of ranks; empty for other strategies",
+    "outer_learning_rate": "diloco: learning rate of the outer steps; empty for other strategies",
+    "outer_momentum": "diloco: momentum of the outer steps; empty for other strategies",
     "seed": "the job's seed",
     "checkpoint": "path to save to and to resume from: a file or a folder, as the script needs",
-    "resume": "the text of workload.resume if the run resumes; empty if it starts",
-    "metrics": "path of the file for lines of JSON",
-    "values": "path of a JSON file with all values by name",
-    "output_folder": "a folder of this probe, for anything the script writes",
-    "until_samples": "a hint: samples at which the slice ends; empty if another limit ends it",
-    "until_steps": "a hint: steps at which the slice ends, or empty",
-    "until_seconds": "a hint: training seconds at which the slice ends, or empty",
-    "until_scores": "a hint: number of new scores after which the slice ends, or empty",
-    "scored_samples": "samples up to which scores are known from earlier slices",
-    "python": "cluster.python, else the interpreter that runs Paceline",
+    "resume": "the text of workload.resume if the run resumes; empty if it starts from the beginning",
+    "metrics": "path of the file to which the script may report lines of JSON",
+    "values": "path of a JSON file that maps each variable to its value",
+    "output_folder": "folder of this probe, for all files that the script writes",
+    "until_samples": "a hint: number of samples at which the slice ends; empty if another limit ends it",
+    "until_steps": "a hint: number of steps at which the slice ends; empty if another limit ends it",
+    "until_seconds": "a hint: training seconds at which the slice ends; empty if another limit ends it",
+    "until_scores": "a hint: number of new scores after which the slice ends; empty if another limit ends it",
+    "scored_samples": "number of samples at the last score that earlier slices reported",
+    "python": "cluster.python; if absent, the interpreter that runs Paceline",
     "node_rank": "number of this node within the job, from 0",
     "main_address": "address of the first node",
     "main_port": "a free port of the first node",
 }
-#: Variables that only a node knows, and the environment variables from which the shell fills them in.
+#: Maps each variable that is known only on a node to the environment variable of the node that contains its
+#: value.
 NODE_VARIABLES = {
     "node_rank": "PACELINE_NODE_RANK",
     "main_address": "PACELINE_MAIN_ADDRESS",
     "main_port": "PACELINE_MAIN_PORT",
 }
-#: Variables that pass the value of an axis to a script; any one of them is enough.
+#: Maps each axis to the variables that can pass its value to a script. One of these variables is enough.
 SUFFICIENT_VARIABLES: dict[str, tuple[str, ...]] = {
     "nodes": ("nodes", "num_ranks"),
     "batch_size": ("batch_size", "batch_size_per_rank", "micro_batch_size"),
@@ -61,12 +63,12 @@ SUFFICIENT_VARIABLES: dict[str, tuple[str, ...]] = {
 
 
 def variable_name(variable: str) -> str:
-    """Name of the environment variable that holds the value of a template variable."""
+    """Returns the name of the environment variable with the value of a template variable."""
     return f"PACELINE_{variable.upper()}"
 
 
 def written(value: object) -> str:
-    """A value as text; numbers have no exponent, since YAML parsers read 3e-05 as text."""
+    """Returns a value as text. Numbers have no exponent, since YAML parsers read 3e-05 as text."""
     if isinstance(value, float) and math.isfinite(value):
         number = f"{Decimal(repr(value)):f}"
         return number if "." in number else f"{number}.0"
@@ -78,10 +80,10 @@ class Template:
     """Text with `{variables}`; doubled braces are literal braces.
 
     Args:
-        text: The text.
+        text: The template, such as `python train.py --lr {learning_rate}`.
 
     Raises:
-        ValueError: It names an unknown variable, or its braces do not match.
+        ValueError: The text contains an unknown variable, or its braces do not match.
     """
 
     text: str
@@ -93,17 +95,21 @@ class Template:
 
     @property
     def variables(self) -> tuple[str, ...]:
-        """Names of the variables in the text, in order."""
+        """Names of the variables, in the order of the text."""
         return tuple(name for _, name in self._parts() if name is not None)
 
     def rendered(self, values: Mapping[str, object], *, for_shell: bool) -> str:
-        """The text with the variables replaced by their values.
+        """Returns the text with the variables replaced by their values.
+
+        In a shell command:
+
+        - Values are quoted, except `resume`, which is shell text already.
+        - A variable of the node without a value becomes a reference such as `"$PACELINE_NODE_RANK"`.
 
         Args:
-            values: Variable to value; a missing variable is replaced by nothing.
-            for_shell: Whether the result is a shell command: values are quoted (except `resume`, which is
-                shell text already), and unknown values of a node become references such as
-                `"$PACELINE_NODE_RANK"`.
+            values: Maps each variable to its value. A variable without a value is replaced by the empty
+                string.
+            for_shell: Whether the result is a shell command.
         """
         fragments = []
         for literal, name in self._parts():
@@ -120,7 +126,7 @@ class Template:
         return "".join(fragments)
 
     def _parts(self) -> list[tuple[str, str | None]]:
-        """Pairs of literal text and the variable that follows it."""
+        """Returns pairs of literal text and the variable after this text; None after the last text."""
         try:
             parts = list(string.Formatter().parse(self.text))
         except ValueError as error:

@@ -1,4 +1,4 @@
-"""Values of template variables for a configuration, and the command line with these values."""
+"""Computes the values of template variables for a configuration, and the command line with these values."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ from tuner.job.command_template import NODE_VARIABLES, Template, variable_name, 
 from tuner.job.model import Job
 
 Values = dict[str, object]
-#: Address and port of the first node, if it is the only one.
+#: Address and port of the first node for a training on one node.
 _HERE, _PORT = "127.0.0.1", 29500
 
 
 def stated_values(job: Job, configuration: Configuration) -> Values:
-    """Values of the variables that depend only on job and configuration."""
+    """Returns the values of the template variables that depend only on the job and the configuration."""
     devices = job.cluster.devices_per_node
     split = BatchSplitsEvenly(devices_per_node=devices, max_per_rank=job.probe.max_batch_size_per_rank)
     per_rank, accumulation = split.split(configuration)
@@ -44,11 +44,11 @@ def stated_values(job: Job, configuration: Configuration) -> Values:
 
 
 def rendered_command(job: Job, values: Mapping[str, object], *, resumes: bool) -> str:
-    """The command line for the shell.
+    """Returns the command line for the shell.
 
     Args:
         job: A job with a command.
-        values: The value of every variable except `resume`.
+        values: Maps every template variable except `resume` to its value.
         resumes: Whether the run resumes from its checkpoint.
     """
     section = job.command
@@ -61,9 +61,10 @@ def rendered_command(job: Job, values: Mapping[str, object], *, resumes: bool) -
 
 
 def rendered_environment(job: Job, values: Mapping[str, object]) -> dict[str, str]:
-    """Environment variables of the command: `workload.environment`, and thread limits of libraries.
+    """Returns the environment variables of the command.
 
-    Threads are limited only if the job states `cluster.threads_per_rank`.
+    These are `workload.environment` and, if the job states `cluster.threads_per_rank`, variables that limit
+    the threads of libraries, such as `OMP_NUM_THREADS`.
     """
     section, cluster = job.command, job.cluster
     threads = thread_variables(cluster.threads_per_rank) if cluster.states_threads else {}
@@ -74,14 +75,15 @@ def rendered_environment(job: Job, values: Mapping[str, object]) -> dict[str, st
 
 @dataclass(frozen=True, kw_only=True)
 class OwnLaunch:
-    """The user's command as it runs without Paceline.
+    """The user's command for one configuration, to run without Paceline.
 
     Args:
         preparation: Shell commands that create the folders and files that the command needs.
-        command: The command line. Unknown values of a node are read from its environment
+        command: The command line. Values that differ between nodes are references to environment variables
             (`PACELINE_NODE_RANK`, `PACELINE_MAIN_ADDRESS`, `PACELINE_MAIN_PORT`).
-        environment: Environment variables from the job file, and those that the script reads.
-        folder: Working directory.
+        environment: Environment variables to set: from the job file, and `PACELINE_...` variables that the
+            script reads.
+        folder: Working directory of the command.
         imports_client: Whether the script imports `paceline_client`.
     """
 
@@ -100,14 +102,16 @@ def own_launch(
     *,
     num_samples: int | None = None,
 ) -> OwnLaunch:
-    """The user's command with the values of a configuration.
+    """Returns the user's command with the values of a configuration.
 
     Args:
         job: A job with a command.
         job_folder: Folder of the job file.
         configuration: The configuration to train with.
-        place: Values of the node variables; None to read them from the environment of the node.
-        num_samples: Value of `{until_samples}`, from which `{until_steps}` follows; None for no limit.
+        place: Maps each variable of the node, such as `node_rank`, to its value; None if the command reads
+            these values from the environment of the node.
+        num_samples: Number of samples after which the training should end: the value of `{until_samples}`,
+            from which `{until_steps}` is computed; None for no limit.
     """
     section, values = job.command, stated_values(job, configuration) | dict(place or {})
     if num_samples is not None:
@@ -147,11 +151,13 @@ def own_launch(
 def user_command(
     job: Job, job_folder: Path, configuration: Configuration, *, num_samples: int | None = None
 ) -> str:
-    """The user's command with the values of a configuration as one line of shell, without Paceline.
+    """Returns one line of shell that runs the user's command for a configuration without Paceline.
 
-    On several nodes, each node reads its own values from its environment (`PACELINE_NODE_RANK`,
-    `PACELINE_MAIN_ADDRESS`, `PACELINE_MAIN_PORT`). With the local launcher and `one_per = "rank"`, the line
-    starts one process for each rank. For the arguments see `own_launch`.
+    - On several nodes, each node must have `PACELINE_NODE_RANK`, `PACELINE_MAIN_ADDRESS` and
+      `PACELINE_MAIN_PORT` in its environment.
+    - With the local launcher and `one_per = "rank"`, the line starts one process for each rank.
+
+    The arguments are those of `own_launch`.
     """
     section = job.command
     here = {"node_rank": 0, "main_address": _HERE, "main_port": _PORT}

@@ -1,4 +1,4 @@
-"""Check that some configuration of a job can run, and warn of doubtful settings."""
+"""Checks that at least one configuration of a job can run, and warns of doubtful settings."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ _MOST_REASONS = 3
 
 
 def check_feasible(job: Job, path: Path) -> None:
-    """Check that at least one configuration and the baseline can run.
+    """Checks that at least one configuration of the space can run, and that the baseline can run.
 
     Args:
-        job: The job.
-        path: The job file, for the message.
+        job: The content of the job file.
+        path: Path of the job file, for error messages.
 
     Raises:
         InfeasibleError: No configuration of the space can run.
@@ -49,12 +49,16 @@ def check_feasible(job: Job, path: Path) -> None:
 
 
 def job_warnings(job: Job) -> list[str]:
-    """Warnings of settings that are valid but probably not intended, with the key and a remedy."""
+    """Returns warnings about valid but probably unintended settings, each with the key and a remedy."""
     return [*_baseline_warnings(job), *_cluster_warnings(job), *_goal_warnings(job)]
 
 
 def _combinations(space: SearchSpace) -> list[Configuration]:
-    """One configuration for each choice of nodes, batch size and strategy; the rate is irrelevant."""
+    """Returns one configuration for each combination of nodes, batch size and strategy.
+
+    The learning rate and the parameters of the strategy have arbitrary values, since they do not decide
+    whether a configuration can run.
+    """
     if isinstance(space, ListedSpace):
         return list(space.configurations)
     axes = {name: choice.levels() for name, choice in space.axes.items()}

@@ -1,4 +1,4 @@
-"""Import modules from a job's folder, separately for each job; delay interrupts during imports."""
+"""Imports modules from the folder of a job, and delays interrupts during imports."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from pathlib import Path
 
 from tuner.domain.errors import did_you_mean
 
-#: Packages of Paceline, which a folder of the same name beside a job file must not replace.
+#: Packages of Paceline. A folder with the same name beside a job file must not replace them.
 OWN_PACKAGES = frozenset({"search_spaces", "tuner", "storage", "cli"})
 
 _earlier_folders: set[Path] = set()
@@ -22,11 +22,17 @@ _earlier_folders: set[Path] = set()
 
 @contextlib.contextmanager
 def importing_from(job_folder: Path, module_name: str) -> Iterator[None]:
-    """Make a job's folder the first place that imports search, while the context is active.
+    """Context manager that puts the folder of a job first in `sys.path`.
 
-    Afterwards it is the last place: late imports of the workload still succeed, and a file that is named
-    like an installed module does not hide that module. Modules from the folders of other jobs are removed,
-    so that one process can run many jobs.
+    - At the end, the folder becomes the last entry of `sys.path`. So later imports of the Workload still find
+      its modules, but a file in the folder does not hide an installed module of the same name.
+    - Modules that were imported from the folders of other jobs are removed, so that one process can run many
+      jobs.
+    - If the module belongs to Paceline, nothing is changed.
+
+    Args:
+        job_folder: Folder of the job file.
+        module_name: Name of the module that is imported in the context.
     """
     folder = job_folder.resolve()
     place = str(folder)
@@ -46,13 +52,13 @@ def importing_from(job_folder: Path, module_name: str) -> Iterator[None]:
 
 
 def is_missing_itself(error: ModuleNotFoundError, module_name: str) -> bool:
-    """Whether the missing module is the requested one or a package that contains it."""
+    """Whether the module that an import did not find is `module_name`, or a package that contains it."""
     missing = error.name or ""
     return module_name == missing or module_name.startswith(f"{missing}.")
 
 
 def similar_module(module_name: str, job_folder: Path) -> str:
-    """A hint at an existing module with a similar name; see `did_you_mean`."""
+    """Returns a hint with the name of a similar existing module, such as "; did you mean 'x'?"."""
     package, _, last = module_name.rpartition(".")
     search = [str(job_folder)]
     if package:
@@ -65,7 +71,7 @@ def similar_module(module_name: str, job_folder: Path) -> str:
 
 
 def _forget(folder: Path) -> None:
-    """Remove the modules that were imported from a folder, but not from environments below it."""
+    """Removes the modules that were imported from a folder, but keeps packages of environments below it."""
     place = str(folder)
     sys.path[:] = [entry for entry in sys.path if entry != place]
     for name in {loaded.partition(".")[0] for loaded in sys.modules} - OWN_PACKAGES:
@@ -78,10 +84,10 @@ def _forget(folder: Path) -> None:
 
 @contextlib.contextmanager
 def interrupts_deferred() -> Iterator[None]:
-    """Delay SIGINT and SIGTERM until the block has ended; does nothing outside the main thread.
+    """Context manager that delays SIGINT and SIGTERM until its end. Outside the main thread it does nothing.
 
-    Importing torch calls Python from C++. A `KeyboardInterrupt` there would abort the process with a page of
-    stack frames instead of ending the command.
+    The import of torch calls Python from C++. A `KeyboardInterrupt` during such a call would abort the
+    process with a long stack trace.
     """
     if threading.current_thread() is not threading.main_thread():
         yield

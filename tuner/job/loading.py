@@ -1,4 +1,4 @@
-"""Load and check job files; one error message lists all problems."""
+"""Loads and checks job files. One error message lists all problems of a file."""
 
 from __future__ import annotations
 
@@ -19,27 +19,28 @@ from tuner.job.model import Job, missing_section
 from tuner.job.problems import KeyPath, problems_of, spelled
 from tuner.job.recorded_job import completed, is_recorded
 
-#: Renamed keys of the job file: old path to new name. An entry stays for one minor version.
+#: Maps the old path of each renamed key of the job file to its new name. An entry stays for one minor
+#: version.
 RENAMED_KEYS = {
     ("cluster", "ray", "patience"): "node_timeout",
     ("goal", "hold"): "consecutive_scores",
 }
 
-#: Required sections of a job that trains, besides [goal].
+#: Sections that a job must have, besides [goal], if it does not replay a recording.
 _NEEDED = ("workload", "space")
-#: Largest number of problems in a message, and of characters in each.
+#: Maximum number of problems in a message, and of characters in each problem.
 _MOST_PROBLEMS = 20
 _LONGEST_PROBLEM = 1_000
 
 
 def load_job(path: Path) -> Job:
-    """Load and check a job file.
+    """Loads and checks a job file.
 
     Args:
-        path: A TOML file; its stem is the name of the job if the file states none.
+        path: A TOML file. If it does not state `name`, the name of the job is the file name without `.toml`.
 
     Raises:
-        JobError: The file cannot be read or is not a valid job; the message lists every problem.
+        JobError: The file cannot be read or is not a valid job. The message lists every problem.
         InfeasibleError: No configuration in the job's space can run.
     """
     data: Mapping[str, Any] = {"name": job_name(path), **with_new_keys(_read(path), path)}
@@ -60,7 +61,7 @@ def load_job(path: Path) -> Job:
             "command. Remove one"
         )
     try:
-        # In strict mode, pydantic accepts lists as tuples from JSON only.
+        # In strict mode, pydantic converts lists to tuples only if the input is JSON.
         job = Job.model_validate_json(json.dumps(data, default=str), strict=True)
     except ValidationError as error:
         found = dict.fromkeys([*problems, *problems_of(error, data)])
@@ -74,13 +75,13 @@ def load_job(path: Path) -> Job:
 
 
 def _replays(data: Mapping[str, Any]) -> bool:
-    """Whether a job replays a recording, even if it does not name one."""
+    """Whether the content of a job file has `probe.recording` or `probe.kind = 'recorded'`."""
     probe = data.get("probe")
     return isinstance(probe, Mapping) and ("recording" in probe or probe.get("kind") == "recorded")
 
 
 def job_name(path: Path) -> str:
-    """Default name of a job: the stem of its file, with forbidden characters replaced."""
+    """Returns the default name of a job: its file name without ending, with forbidden characters replaced."""
     return re.sub(r"[^A-Za-z0-9._-]+", "-", path.stem).lstrip("-._") or "job"
 
 
@@ -105,7 +106,7 @@ def _read(path: Path) -> Mapping[str, Any]:
 
 
 def with_new_keys(data: Mapping[str, Any], path: Path) -> Mapping[str, Any]:
-    """The content of a job file with renamed keys under their new names; each old name is warned of."""
+    """Returns the content of a job file with new names for renamed keys, and warns of each old name."""
     for old, new in RENAMED_KEYS.items():
         *above, key = old
         table: Any = data
@@ -123,7 +124,7 @@ def with_new_keys(data: Mapping[str, Any], path: Path) -> Mapping[str, Any]:
 
 
 def _keys_with_nul(value: Any, above: KeyPath = ()) -> Iterator[str]:
-    """Keys with a NUL character in their text, which no path, command or database can contain."""
+    """Yields keys whose name or value contains a NUL character. Paths and commands cannot contain it."""
     if isinstance(value, str) and "\0" in value:
         yield spelled(above)
     elif isinstance(value, Mapping):
@@ -146,6 +147,6 @@ def _message(path: Path, problems: list[str]) -> str:
 
 
 def _readable(problem: str) -> str:
-    """A problem, without the middle of a very long value."""
+    """Returns a problem, shortened in the middle if it is very long."""
     half = _LONGEST_PROBLEM // 2
     return problem if len(problem) <= _LONGEST_PROBLEM else f"{problem[:half]} ... {problem[-half:]}"

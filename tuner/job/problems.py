@@ -1,4 +1,4 @@
-"""Error messages for invalid job files: the key, its value and what is allowed."""
+"""Makes messages from pydantic's errors in a job file: the key, its value and the allowed values."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ from tuner.domain.errors import did_you_mean
 from tuner.job.model import Job
 
 _LONGEST_VALUE = 60
-#: A place in a job file: keys, and positions in lists.
+#: A place in a job file: the keys of the tables and the indexes in lists that lead to the value.
 KeyPath = tuple[str | int, ...]
-#: pydantic's kind of error to what is allowed, filled in from the context of the error.
+#: Maps pydantic's type of an error to the rule that was broken. The context of the error fills the braces.
 _ALLOWED = {
     "bool_type": "must be true or false",
     "dict_type": "must be a table",
@@ -41,17 +41,17 @@ _NAMED_TABLES = {"optimizer": ["sgd", "adamw"], "schedule": ["constant", "step",
 
 
 def problems_of(error: ValidationError, data: Mapping[str, Any]) -> list[str]:
-    """One sentence for each problem, in the order of the job file's documentation.
+    """Returns one sentence for each problem, in the order of the keys in the job model.
 
     Args:
         error: The errors that pydantic found.
-        data: The data of the job file.
+        data: The content of the job file as nested dictionaries.
     """
     return [_problem(details, data) for details in error.errors(include_url=False)]
 
 
 def spelled(path: Sequence[str | int]) -> str:
-    """A path as users write it: `space.learning_rate.high`, `cluster.nodes[1]`."""
+    """Returns a path as users write it, such as `space.learning_rate.high` or `cluster.nodes[1]`."""
     words = ""
     for part in path:
         words += f"[{part}]" if isinstance(part, int) else f".{part}" if words else part
@@ -93,7 +93,7 @@ def _similar(given: Any, known: list[str]) -> str:
 
 
 def _path_in(data: Mapping[str, Any], details: ErrorDetails) -> KeyPath:
-    """The place of an error in the file, without the names of types that pydantic adds to the path."""
+    """Returns the place of an error in the job file, without the type names that pydantic adds to it."""
     path: list[str | int] = []
     at: Any = data
     for part in details["loc"]:
@@ -125,7 +125,11 @@ def _unknown_key(path: KeyPath) -> str:
 
 
 def _nearest_key(path: KeyPath, siblings: Sequence[str]) -> str | None:
-    """The most similar key of the same table, the same key in another table, or the most similar path."""
+    """Returns the most similar allowed key for an unknown key, else None.
+
+    It is the first of these that exists: a similar key in the same table, the same key in another table, a
+    similar path.
+    """
     name = str(path[-1])
     if near := difflib.get_close_matches(name, siblings, n=1):
         return spelled((*path[:-1], near[0]))
@@ -137,7 +141,10 @@ def _nearest_key(path: KeyPath, siblings: Sequence[str]) -> str | None:
 
 
 def _models_at(path: KeyPath) -> list[type[BaseModel]]:
-    """The models of the tables that a path allows: several for a choice of types, none for a value."""
+    """Returns the pydantic models of the table at a path.
+
+    There are several models if the table can have several types, and no model if the path is a plain value.
+    """
     models: list[type[BaseModel]] = [Job]
     for part in path:
         fields = [model.model_fields.get(str(part)) for model in models]
@@ -146,7 +153,7 @@ def _models_at(path: KeyPath) -> list[type[BaseModel]]:
 
 
 def _description_of(path: KeyPath) -> str:
-    """The description of a key; empty if the key is unknown."""
+    """Returns the description of a key; the empty string if the key is unknown."""
     names = tuple(part for part in path if isinstance(part, str))
     if not names:
         return ""

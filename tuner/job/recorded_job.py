@@ -1,4 +1,4 @@
-"""Complete a recorded job with the data of its recording, and check the job against it."""
+"""Completes a job that replays a recording with data from the recording, and checks the job against them."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from tuner.recordings.recording import Recording
 
 
 def is_recorded(data: Mapping[str, Any]) -> bool:
-    """Whether the data of a job file are those of a recorded job that names its recording."""
+    """Whether the content of a job file has `probe.kind = 'recorded'` and `probe.recording`."""
     probe = data.get("probe")
     if not isinstance(probe, Mapping):
         return False
@@ -25,15 +25,15 @@ def is_recorded(data: Mapping[str, Any]) -> bool:
 
 
 def completed(data: Mapping[str, Any], folder: Path) -> tuple[dict[str, Any], list[str]]:
-    """Add what the recording states to the data of a recorded job.
+    """Adds goal and baseline from the recording to the content of a job file.
 
     Args:
-        data: The data of the job file; `is_recorded`.
+        data: The content of the job file, for which `is_recorded` is true.
         folder: Folder of the job file.
 
     Returns:
-        The data with the recording's absolute path, the goal and the key of the baseline's configuration;
-        and the problems, one sentence each.
+        Two values: the content of the job file with the absolute path of the recording, the completed goal
+        and the key of the baseline's configuration; and a list of problems, one sentence each.
 
     Raises:
         JobError: The recording cannot be read.
@@ -91,7 +91,10 @@ def _goal_problems(goal: Mapping[str, Any], recorded: Mapping[str, Any], recordi
 
 
 def _baseline(stated: Mapping[str, Any], space: ListedSpace) -> tuple[Configuration | None, list[str]]:
-    """The recorded configuration that a table names; axes with a single recorded value may be left out."""
+    """Returns the recorded configuration that the table `[baseline]` describes, and a list of problems.
+
+    The table need not contain axes that have the same value in all recorded configurations.
+    """
     names = dict.fromkeys(axis for configuration in space.configurations for axis in configuration)
     recorded = {
         axis: list(dict.fromkeys(c[axis] for c in space.configurations if axis in c)) for axis in names
@@ -112,7 +115,7 @@ def _baseline(stated: Mapping[str, Any], space: ListedSpace) -> tuple[Configurat
     if problems:
         return None, problems
     try:
-        # A value as the recording writes it: 1 and 1.0 are the same rate.
+        # Use the value from the recording, since 1 and 1.0 are equal but written differently.
         configuration = Configuration(
             {
                 axis: next(

@@ -1,4 +1,4 @@
-"""The `[space]` section of a job file: the batch sizes, learning rates and strategies to choose from."""
+"""The section `[space]` of a job file: the batch sizes, learning rates and strategies to choose from."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from tuner.job.values import AscendingCounts, DistinctCounts, DistinctRates, Str
 
 
 class IntegerRange(Section):
-    """Powers of two times `low`, up to `high`."""
+    """A range of integers: `low` times 1, 2, 4, ..., up to `high`."""
 
     low: PositiveInt = Field(description="smallest value")
     high: PositiveInt = Field(description="largest value")
@@ -24,7 +24,7 @@ class IntegerRange(Section):
         return self
 
     def levels(self) -> list[int]:
-        """The powers of two times `low`."""
+        """Returns the integers of the range, ascending."""
         levels = [self.low]
         while levels[-1] * 2 <= self.high:
             levels.append(levels[-1] * 2)
@@ -32,13 +32,11 @@ class IntegerRange(Section):
 
 
 class RateRange(Section):
-    """A range on a logarithmic scale."""
+    """A range of learning rates, with equal ratios between neighboring rates."""
 
     low: PositiveFloat = Field(description="smallest rate, above 0")
     high: PositiveFloat = Field(description="largest rate")
-    levels_per_decade: PositiveInt = Field(
-        default=6, description="how many rates to consider per power of ten"
-    )
+    levels_per_decade: PositiveInt = Field(default=6, description="number of rates per power of ten")
 
     @model_validator(mode="after")
     def _ordered(self) -> RateRange:
@@ -52,7 +50,7 @@ def _range_or_list(value: Any) -> str:
 
 
 class SpaceSection(Section):
-    """`[space]`: the values to choose from, except the number of nodes."""
+    """`[space]`: the values that the search may choose, except the number of nodes."""
 
     batch_size: Annotated[
         Annotated[IntegerRange, Tag("range")] | Annotated[AscendingCounts, Tag("list")],
@@ -63,20 +61,22 @@ class SpaceSection(Section):
         Discriminator(_range_or_list),
     ] = Field(description="peak learning rates: {low, high}, or a list")
     strategy: StrategyNames = Field(
-        default=("all_reduce",), description="ways to synchronize the ranks, a list of names"
+        default=("all_reduce",), description="list of strategies, the ways to synchronize the ranks"
     )
 
     tau: DistinctCounts | None = Field(
-        default=None, description="steps between two exchanges, a list; follows from the strategy if absent"
+        default=None,
+        description="list of numbers of steps between two exchanges; the strategy's default if absent",
     )
     beta: DistinctRates | None = Field(
-        default=None, description="elastic_averaging: moving rate times ranks, a list; 0.8 if absent"
+        default=None,
+        description="elastic_averaging: list of values of moving rate times ranks; 0.8 if absent",
     )
     outer_learning_rate: DistinctRates | None = Field(
-        default=None, description="diloco: rate of the outer steps, a list; 0.7 if absent"
+        default=None, description="diloco: list of learning rates of the outer steps; 0.7 if absent"
     )
     outer_momentum: DistinctRates | None = Field(
-        default=None, description="diloco: momentum of the outer steps, a list; 0.9 if absent"
+        default=None, description="diloco: list of momenta of the outer steps; 0.9 if absent"
     )
 
     @model_validator(mode="after")
@@ -87,12 +87,12 @@ class SpaceSection(Section):
         return self
 
     def knobs(self) -> dict[str, Choice]:
-        """The choices for the knobs of strategies that are stated."""
+        """Maps each stated knob, a parameter of a strategy, to the choice of its values."""
         stated = {name: getattr(self, name) for name in KNOBS}
         return {name: OneOf(list(values)) for name, values in stated.items() if values is not None}
 
     def axes(self) -> dict[str, Choice]:
-        """The choices of every axis except nodes."""
+        """Maps each axis of the space, except nodes, to the choice of its values."""
         batches = self.batch_size
         rates = self.learning_rate
         return {

@@ -1,4 +1,4 @@
-"""The commented job template and the bundled example jobs."""
+"""Reads the commented job template and the example jobs that are part of Paceline."""
 
 from __future__ import annotations
 
@@ -14,20 +14,20 @@ _CHECKOUT = _FOLDER.parent.parent
 
 
 def job_template() -> str:
-    """A job file that explains every table; it is valid without changes."""
+    """Returns the text of a job file that explains every table. It is valid without changes."""
     return (_FOLDER / "template.toml").read_text(encoding="utf-8")
 
 
 def example_names() -> list[str]:
-    """Names of the bundled examples, sorted."""
+    """Returns the names of the example jobs, sorted."""
     return sorted(path.stem for path in _folder().glob("*.toml"))
 
 
 def example_text(name: str) -> str:
-    """The job file of an example.
+    """Returns the text of the job file of an example.
 
     Raises:
-        JobError: No example has this name; the message lists those that exist and the nearest.
+        JobError: No example has this name. The message lists all examples and suggests a similar name.
     """
     names = example_names()
     if name not in names:
@@ -38,7 +38,9 @@ def example_text(name: str) -> str:
 
 
 def example_scripts(name: str) -> dict[str, str]:
-    """The scripts that an example's command runs, as file name to text; none if it trains a Workload.
+    """Maps the file name of each script that the command of an example runs to the text of the script.
+
+    The mapping is empty if the example trains a Workload.
 
     Raises:
         JobError: No example has this name.
@@ -49,8 +51,8 @@ def example_scripts(name: str) -> dict[str, str]:
 
 
 def _folder() -> Path:
-    # The wheel has the examples inside the package, a checkout at its root. Only a checkout has
-    # pyproject.toml: a folder `examples` beside an installed package belongs to another package.
+    # A wheel contains the examples inside the package, a checkout at its root. A checkout is recognized by
+    # pyproject.toml, since a folder `examples` beside an installed package may belong to another package.
     if not _INSTALLED_EXAMPLES.is_dir() and (_CHECKOUT / "pyproject.toml").is_file():
         return _CHECKOUT / "examples"
     return _INSTALLED_EXAMPLES

@@ -1,4 +1,4 @@
-"""Types of values in a job file: durations, bandwidths, lists, names."""
+"""Types of the values in a job file: bandwidths, import paths, lists, names of strategies."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ _PREFIXES = {"": 1.0, "k": 1e3, "M": 1e6, "G": 1e9, "T": 1e12}
 
 
 def parse_bandwidth(value: Any) -> Any:
-    """Convert text such as `10Gbit/s` or `1.2GB/s` to bytes per second; return other values as they are.
+    """Converts text such as `10Gbit/s` or `1.2GB/s` to bytes per second, and returns other values unchanged.
 
     Raises:
         ValueError: The text is not a bandwidth.
@@ -33,7 +33,7 @@ def parse_bandwidth(value: Any) -> Any:
         return value
     match = _BANDWIDTH.fullmatch(value)
     if match is None:
-        raise ValueError(f"{value!r} is not a bandwidth; write 10Gbit/s, 1.25GB/s or bytes a second")
+        raise ValueError(f"{value!r} is not a bandwidth; write 10Gbit/s, 1.25GB/s or bytes per second")
     return float(match[1]) * _PREFIXES[match[2]] / (8.0 if match[3] == "bit" else 1.0)
 
 
@@ -83,10 +83,15 @@ StrategyName = Annotated[str, AfterValidator(lambda name: _known_strategies((nam
 
 
 def check_knob(name: str, value: AxisValue, strategies: Sequence[str]) -> None:
-    """Check that one of the strategies has a knob and that the knob may have this value.
+    """Checks the value of a knob, a parameter that only some strategies have, such as `tau`.
+
+    Args:
+        name: Name of the knob.
+        value: Value of the knob in the job file.
+        strategies: Names of the strategies in the job file, of which at least one must have the knob.
 
     Raises:
-        ValueError: None of the strategies has the knob, or its value is not allowed.
+        ValueError: No strategy has the knob, or the knob does not allow the value.
     """
     knobs = [traits_of(strategy).knobs.get(name) for strategy in strategies]
     found = [knob for knob in knobs if knob is not None]
@@ -101,14 +106,15 @@ def check_knob(name: str, value: AxisValue, strategies: Sequence[str]) -> None:
 
 
 def configuration_with_knobs(configuration: Configuration, **stated: AxisValue | None) -> Configuration:
-    """A configuration with all knobs of its strategy: the stated ones, and defaults for the others.
+    """Returns a copy of a configuration with all knobs (parameters) of its strategy.
 
     Args:
         configuration: A configuration without knobs.
-        stated: Value of each knob by name; None if it is not stated.
+        stated: Maps the name of each knob to its value. Knobs with the value None get their default.
 
     Raises:
-        ValueError: The strategy is unknown, or it does not allow a knob or its value.
+        ValueError: The strategy is unknown, does not have a stated knob, or does not allow the value of a
+            knob.
     """
     _known_strategies((configuration.strategy,))
     said = {name: value for name, value in stated.items() if value is not None}
@@ -123,11 +129,11 @@ def _listed(value: Any) -> Configuration:
     try:
         return Configuration.from_key(value)
     except (TypeError, ValueError, RecursionError):
-        # A string that is not a key was written by a user.
+        # A stored job has a valid key here. An invalid string comes from the user's job file.
         raise ValueError("must be a table") from None
 
 
-#: A configuration of a recording. A job file states it as a table; a stored job has its key.
+#: A configuration of a recording: a table in a job file, and the string `Configuration.key` in a stored job.
 ListedConfiguration = Annotated[
     Configuration,
     PlainValidator(_listed),

@@ -1,4 +1,4 @@
-"""Digest of a workload's source code, computed without importing it."""
+"""Computes a digest of a Workload's source code without importing the code."""
 
 from __future__ import annotations
 
@@ -9,7 +9,8 @@ from pathlib import Path
 
 from tuner.job.job_modules import importing_from
 
-#: New to old names of modules that moved: the digest stays equal, so that old studies can be resumed.
+#: Maps the present name of each moved module to its old name. The digest is computed with old names, so that
+#: it stays equal and old studies can be resumed.
 _MOVED = {
     b"tuner.domain.errors": b"tuner.errors",
     b"tuner.domain.workload": b"tuner.workload",
@@ -18,17 +19,18 @@ _MOVED = {
 
 
 def workload_code_digest(path: str, job_folder: Path) -> str:
-    """Digest of a workload's source and of the modules in its folder that it imports.
+    """Returns a digest of a Workload's source file and of the source files that it imports from its folder.
 
-    It depends on imported files in the folder of the workload's module or below, not on installed packages.
-    Only the packages that contain the module are imported, neither the module nor torch.
+    - The digest depends on imported files in the folder of the Workload's module and in folders below. It
+      does not depend on installed packages.
+    - The function imports the packages that contain the module, but neither the module nor torch.
 
     Args:
-        path: The workload's import path, `module:Class`.
+        path: Import path of the Workload, `module:Class`.
         job_folder: Folder of the job file.
 
     Returns:
-        Sixteen hexadecimal digits; empty if there is no source file.
+        Sixteen hexadecimal digits; the empty string if there is no source file.
     """
     module_name = path.partition(":")[0]
     source = _source_of(module_name, job_folder)
@@ -57,7 +59,7 @@ def _source_of(module_name: str, job_folder: Path) -> Path | None:
 
 
 def with_imports(source: Path, package: str) -> list[Path]:
-    """A module's file and all files in its folder or below that it imports, sorted."""
+    """Returns the file of a module and all files in its folder or below that it imports, sorted."""
     folder = source.parent
     found: set[Path] = set()
     waiting = [source]

@@ -1,4 +1,4 @@
-"""Import and build the Workload that a job file names, and check it against the job."""
+"""Imports the Workload class of a job, creates the Workload, and checks it against the job."""
 
 from __future__ import annotations
 
@@ -16,18 +16,18 @@ from tuner.job.model import Job
 
 
 def load_workload(job: Job, job_folder: Path) -> Workload:
-    """The job's workload, built with its parameters.
+    """Imports the Workload class of a job and creates the Workload with the parameters in the job.
 
-    Python searches the module in the job's folder first, then among the installed packages. A folder never
-    replaces a package of Paceline with the same name. The import may load torch.
+    Python searches for the module in the job's folder first, then in the installed packages. A folder never
+    replaces a package of Paceline with the same name. The import usually loads torch.
 
     Args:
-        job: The job.
+        job: A job that trains a Workload.
         job_folder: Folder of the job file.
 
     Raises:
-        JobError: The class cannot be imported, is no Workload, does not accept the parameters, or does not
-            match the job's goal.
+        JobError: The class cannot be imported, is not a Workload, does not accept the parameters, or its
+            metric is not that of the job's goal.
     """
     class_ = _workload_class(job.trained.path, job_folder)
     _refuse_overridden_settings(job, class_)
