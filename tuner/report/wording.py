@@ -38,7 +38,7 @@ _LEAST_STARTUP_SHARE = 0.05
 _GUESS_RATIO = 30.0
 #: The chance of reaching the target is not mentioned if it is at least this.
 _SURE = 0.95
-#: Maximum number of sources of imported runs that the text states.
+#: Imported runs: the text states at most this many of their sources.
 _MOST_SOURCES = 3
 
 
