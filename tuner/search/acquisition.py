@@ -146,7 +146,7 @@ class Acquisition:
             return self._may_start and self._state.space.is_runnable(configuration)
         done = float(self._prospects.status.seconds[index])
         if not self._state.terms.resumes and seconds_left(self._state, configuration) <= done:
-            return False  # the budget ends before the run trains anything new
+            return False  # the budget ends while the run repeats its training
         if not self._can_transfer(run, configuration):
             return run.is_open
         # A run that ended by a fault, or that reached an earlier, easier target, resumes as a new probe.

@@ -120,7 +120,7 @@ def candidates(state: SearchState, rng: np.random.Generator) -> list[Configurati
     fits = baseline is not None and not any(c.reason_against(baseline) for c in state.space.conditions)
     if baseline is not None and fits:
         more.append(baseline)
-    # A started run can resume on any allowed number of nodes if its curve does not depend on nodes.
+    # A started run can resume on any number of nodes if its learning curve does not depend on this number.
     for run in state.runs.values():
         if not traits_of(run.configuration.strategy).statistics_depend_on_nodes:
             more.extend(run.configuration.replaced(nodes=n) for n in state.cluster.node_counts)
@@ -421,7 +421,7 @@ def rate_prior(state: SearchState) -> RatePrior:
     job = state.job
     optimizer = job.workload.optimizer if job.workload is not None else None
     exponent = 0.5 if isinstance(optimizer, AdamWSettings) else 1.0
-    # A recording may lack either axis.
+    # A recording may have no learning rate or no batch size.
     rates, batches = (
         [float(v) for v in state.space.axes[name].levels()] if name in state.space.axes else [1.0]
         for name in ("learning_rate", "batch_size")

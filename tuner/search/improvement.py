@@ -1,4 +1,4 @@
-"""Acquisition function: expected improvement over the incumbent, divided by the cost of the next slice.
+"""Acquisition function: expected improvement over the incumbent, divided by the expected cost to get it.
 
 The incumbent is the candidate with the smallest expected cost. A slice is a part of a candidate's training
 that runs without interruption.

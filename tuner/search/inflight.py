@@ -72,7 +72,7 @@ class SlicesUnderWay:
         self._context = context
         self._prober = prober
         self._slices: list[Slice] = []
-        #: Remarks on the user's script that were already shown.
+        #: Remarks on the user's script that were already sent to the listener.
         self._shown_remarks: set[str] = set()
         #: Time spans of ended slices that overlap with a running slice.
         self._ended: list[Span] = []

@@ -165,7 +165,7 @@ class Search:
                     self._context.trials.end(self._asked[1], Outcome.STOPPED, None, None)
                 beliefs = decision.beliefs
                 if not is_known:
-                    # The last slices have changed the state, so the forecasts are out of date.
+                    # The slices that were just ended have new measurements, so the forecasts are out of date.
                     action, beliefs = arrival(self.state()) or action, None
                 self._settle(self.state(), action)
                 return SearchResult(state=self.state(), beliefs=beliefs, stop=action)
@@ -472,7 +472,7 @@ def _expected_seconds(
         per_sample = beliefs.forecast.seconds_per_sample[beliefs.configurations.index(configuration)]
         ends.append((until.samples - (run.measurement.samples if run else 0)) * float(per_sample))
     if until.scores == 1 and beliefs is not None and configuration in beliefs.configurations:
-        # No slice ends before its run's next score.
+        # A slice with the limit `scores=1` ends at the next score of its run.
         ends.append(float(beliefs.prospects.status.next_score[beliefs.configurations.index(configuration)]))
     return max(min(ends), 0.0) * state.overhead + state.slice_seconds if ends else 0.0
 
@@ -487,7 +487,7 @@ def _slice_words(measurement: Measurement) -> str:
         if traits_of(measurement.configuration.strategy).barrier:
             words.append(f"{1000 * measurement.step_seconds.median:.3g} ms per step")
         else:
-            # Ranks have different speeds, so show the joint time per batch.
+            # Ranks do not wait for each other, so show the time in which all ranks together train one batch.
             words.append(f"{1000 * measurement.batch_seconds:.3g} ms per batch")
     if measurement.lost_ranks:
         noun = "ranks" if len(measurement.lost_ranks) > 1 else "rank"

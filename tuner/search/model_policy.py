@@ -29,7 +29,8 @@ from tuner.search.stopping import arrival, ended_by_fault, limit_reached, may_st
 _FIRST_SHARE, _FIRST_UNKNOWN = 0.1, 600.0
 #: Number of first short probes. With cost models, which describe the effect of every axis, fewer are needed.
 _FIRST_PROBES, _FIRST_WITH_LAWS = 3, 1
-#: If the goal is to minimize dollars, the first probes are among this share of the cheapest candidates.
+#: If the goal is to minimize dollars, the first probes are chosen from this share of all candidates, the
+#: cheapest ones.
 _CHEAP_SHARE = 0.4
 #: Distances between candidates are multiplied by random factors from this value to 1, so that searches with
 #: different seeds choose different first probes.
@@ -141,7 +142,7 @@ class ModelPolicy:
         if first is None:
             return Until(training_seconds=max(state.startup_seconds, 1e-3))
         samples = terms.next_score_samples(first)
-        if not terms.is_training:  # emulation costs depend on samples, not on the virtual clock
+        if not terms.is_training:  # the cost of emulation depends on samples, not on training seconds
             return Until(samples=samples)
         time = state.job.budget.time
         limit = _FIRST_UNKNOWN if time is None else _FIRST_SHARE * time
@@ -192,7 +193,7 @@ class ModelPolicy:
     def _untried(self, state: SearchState) -> list[Configuration]:
         """Lists configurations that may be started while no run has improved, in the order of preference."""
         tried = state.given_up | {probe.configuration for probe in state.probes}
-        # If a run diverged, larger learning rates will diverge too.
+        # If a run diverged, runs with larger learning rates are expected to diverge too.
         broken = [r.configuration for r in state.runs.values() if r.probe.outcome is Outcome.DIVERGED]
         largest = min((c.learning_rate for c in broken if "learning_rate" in c), default=math.inf)
         return [

@@ -123,7 +123,7 @@ def _run(probe: ProbeRecord, job: Job) -> Run | None:
     if probe.outcome is Outcome.OUT_OF_MEMORY and measurement.samples == 0:
         return None  # the same learning curve may fit in memory on more nodes
     if probe.outcome is Outcome.PAUSED and measurement.samples == 0 and not measurement.trained_curve:
-        return None  # its first slice was interrupted before a checkpoint or a score
+        return None  # the first slice was interrupted before a checkpoint or a score
     crossed = job.goal.crossing(measurement.trained_curve)
     return Run(
         probe=probe,

@@ -81,7 +81,7 @@ def turned_back(curve: Sequence[CurvePoint], target: float, *, maximize: bool) -
 
 
 def levelled_off(curve: Sequence[CurvePoint], target: float, *, maximize: bool) -> TurnedBack | None:
-    """Detects a run that has nearly stopped to improve, below the target.
+    """Detects a run that has nearly stopped improving below the target.
 
     A run that has hardly improved since its start does not count, because many runs start to improve late.
 
