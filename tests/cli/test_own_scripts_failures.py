@@ -164,7 +164,7 @@ def test_a_script_that_refuses_to_resume_starts_over(workplace: Workplace, pacel
     (remark,) = remarks(workplace)
     assert remark == (
         "the script refused to resume (error: the run already exists): "
-        "its run restarted from scratch, and later slices start over too"
+        "its run restarted from scratch, and later slices start over, too"
     )
     assert not any(p.outcome.is_fault for p in probes(workplace))
 
@@ -202,4 +202,5 @@ def test_a_script_that_ends_before_the_target_needs_more_epochs(
     (answer,) = [line for line in ended.stderr.splitlines() if line.startswith("paceline: ")]
     assert "the script ended after" in answer
     assert "let the script train for more epochs" in answer
-    assert any(remark.endswith("before the target: give it more epochs") for remark in remarks(workplace))
+    end = "before it reached the target: let it train for more epochs"
+    assert any(remark.endswith(end) for remark in remarks(workplace))

@@ -83,5 +83,5 @@ class LaunchedProber(Prober, Generic[Slice]):
         except KeyError:
             raise ProbeError(
                 f"slice {handle.identity!r} does not belong to this prober, which started "
-                f"{len(self._slices)}; poll the handle that start() gave"
+                f"{len(self._slices)} slices; pass the handle that its start() returned"
             ) from None

@@ -40,7 +40,7 @@ class Until:
 
     def __post_init__(self) -> None:
         if {self.training_seconds, self.samples, self.steps, self.scores} == {None}:
-            raise ValueError("a slice needs an end: training_seconds, samples, steps or scores")
+            raise ValueError("a slice needs a limit: training_seconds, samples, steps or scores")
         if self.scores is not None and self.scores < 1:
             raise ValueError(f"scores must be at least 1, got {self.scores}")
 

@@ -211,7 +211,7 @@ class RecordedProber(Prober):
         if handle.identity not in self._slices:
             raise ProbeError(
                 f"slice {handle.identity!r} does not belong to this prober, which started "
-                f"{len(self._slices)}; poll the handle that start() gave"
+                f"{len(self._slices)} slices; pass the handle that its start() returned"
             )
         return self._slices[handle.identity]
 

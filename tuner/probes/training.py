@@ -97,7 +97,8 @@ class TrainingProber(LaunchedProber[SliceRecord]):
         if status.seconds_since_progress > limit:
             self._launcher.cancel(record.job)
             words = (
-                f"no rank reported for {limit:g} s (probe.hang_timeout); last reports: {record.last_words()}"
+                f"no rank reported anything for {limit:g} s (probe.hang_timeout); "
+                f"last reports: {record.last_words()}"
             )
             if status.failures:
                 words += "\n" + failure_words(status.failures)

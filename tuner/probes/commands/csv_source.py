@@ -76,7 +76,7 @@ class CsvSource(MetricSource):
                 continue
             self._files[path] = _CsvFile(path, self.warn, skip=path in self._siblings)
             self.remarks[
-                f"{' and '.join(self._paths)} did not change, but {path} did, and is read instead: write a "
+                f"{path} is read instead of {' and '.join(self._paths)}, which did not change: write a "
                 "pattern such as version_*/metrics.csv in workload.metrics.path"
             ] = None
 
@@ -140,7 +140,7 @@ class _CsvFile:
                 found.append({str(key).strip(): value for key, value in row.items() if key is not None})
         except csv.Error as error:
             # The reader of the csv module cannot continue after this error, such as a field that is too long.
-            words = f"what follows line {rows.line_num} of {self.path} is not a row of CSV: {error}"
+            words = f"the text after line {rows.line_num} of {self.path} is not a row of CSV: {error}"
             if words not in self._warned:
                 self._warned.add(words)
                 self._warn(words)

@@ -123,7 +123,7 @@ class EpochLines:
             self._base = 0
 
     def _say_base(self) -> None:
-        self._habits.say("the script counts its epochs from 0: its epoch 0 is the first")
+        self._habits.say("the script counts epochs from 0: its first epoch is epoch 0")
 
     def _next_epoch(self, line: ScriptLine, epoch: float) -> list[AtEpoch]:
         """Returns the last line of the current epoch, now that a line reports the next epoch.
@@ -179,8 +179,8 @@ class EpochLines:
         if not is_one and not habits.many_lines_an_epoch:
             habits.many_lines_an_epoch = True
             habits.say(
-                "the script reports scores many times under one epoch: the last one of each epoch counts, "
-                "as of its end"
+                "the script reports several scores in each epoch: only the last score of an epoch is used, "
+                "as the score at the end of that epoch"
             )
         if habits.many_lines_an_epoch:
             del self._values[1:-1]

@@ -101,7 +101,7 @@ def source_remarks(source: MetricSource | None, *, has_score: bool) -> Iterator[
     yield from source.remarks
     if not has_score and source.unmatched:
         examples = "; ".join(source.unmatched.values())
-        yield f"no score was read, but these look like scores and were not matched: {examples}"
+        yield f"no score was read; these look like scores but do not match [workload.metrics]: {examples}"
     if source.warnings:
         yield f"{_lines(len(source.warnings))} skipped, such as {source.warnings[-1]}"
 
@@ -131,7 +131,7 @@ def unmatched_warning(
         examples = "; ".join(source.unmatched.values())
         habits.unmatched_warning = (
             f"no score was read yet, but these look like scores and do not match: {examples}. If one of them "
-            "is the score, correct [workload.metrics]; `paceline check` shows what is read from which lines"
+            "is the score, correct [workload.metrics]; `paceline check` shows the numbers read from each line"
         )
     return habits.unmatched_warning
 
@@ -144,7 +144,7 @@ def ignored_remarks(ignored: Mapping[str, Ignored]) -> Iterator[str]:
     """
     for reason, entry in ignored.items():
         example = f", such as {entry.example[:_LONGEST_EXAMPLE]!r}" if entry.example else ""
-        yield f"{_lines(entry.count)} left out: {reason}{example}"
+        yield f"{_lines(entry.count)} ignored: {reason}{example}"
 
 
 def _lines(count: int) -> str:

@@ -188,8 +188,8 @@ class OutputSource(MetricSource):
             if not math.isnan(own) and not self.disagreements:
                 self.disagreements.append(
                     f"{DISAGREE}: rank {self._rank} prints {own:g} where rank {copy} prints "
-                    f"{line.value:g}; only "
-                    f"rank {self._rank} counts (workload.metrics.rank)"
+                    f"{line.value:g}; only the "
+                    f"values of rank {self._rank} are used (workload.metrics.rank)"
                 )
         if self._num_matches.get(copy) == _MANY_MATCHES and not self._num_matches.get(self._rank):
             self.remarks[

@@ -24,8 +24,8 @@ from tuner.probes.commands.script_values import ScriptValues
 _MOST_STRAY = 3
 _TWO_VALUES = "the script reported several values for one position"
 _BEGAN_ANEW = (
-    "the script started from scratch although it was asked to resume (workload.resume): the training before "
-    "is repeated and charged again"
+    "the script started from scratch although it was asked to resume (workload.resume): all earlier training "
+    "of this run is repeated and charged again"
 )
 
 
@@ -205,7 +205,7 @@ class Positions:
         if self._epochs.current is not None:
             return self._coarse(line, self._epochs.current)
         if self._last_samples is None:
-            raise ValueError("reports a value before any position")
+            raise ValueError("reports a value before any position (step, samples or epoch)")
         if line.value is not None:
             self._epoch_scores.add_score(line)
         base = 1 if self._habits.first_epoch is None else self._habits.first_epoch
@@ -236,8 +236,8 @@ class Positions:
             elif self._score_step is not None:
                 habits.scores_count_otherwise = True
                 habits.say(
-                    "lines with scores do not count steps under the name of steps, such as "
-                    f"{line.text.strip()[:120]!r}: each score belongs to the position before it"
+                    "the step on lines with scores is not a number of optimizer steps, such as in "
+                    f"{line.text.strip()[:120]!r}: each score is assigned to the last position before it"
                 )
             self._score_step = (step or 0, self._last_samples)
         return bool(habits.scores_count_otherwise)
@@ -262,8 +262,8 @@ class Positions:
                 if habits.step_is_within_epoch:
                     counted = "steps" if line.samples is None else "samples"
                     habits.say(
-                        f"the script counts {counted} within each epoch, and calls its first epoch {base}: "
-                        "positions are computed from both"
+                        f"the script counts {counted} within each epoch, and its first epoch is {base}: "
+                        f"positions are computed from epochs and {counted}"
                     )
             if self._epoch_samples is None and habits.step_is_within_epoch and not habits.epoch_samples:
                 habits.epoch_samples = self._most_steps * self._batch_size
@@ -311,8 +311,8 @@ class Positions:
             positioned = self._scored(line, samples, is_late=True)
             if positioned.value is not None:
                 self._habits.say(
-                    "the script reports scores after training has continued: each score belongs to the "
-                    "position that it names"
+                    "the script reports scores while it trains further: each score is assigned to the "
+                    "position on its own line"
                 )
             return [positioned]
         self._back.append((line, samples))
@@ -322,7 +322,7 @@ class Positions:
 
     def _stray_lines(self) -> None:
         for line, _ in self._back:
-            self.ignore("names a position that training had already passed", line.text)
+            self.ignore("reports an earlier position than previous lines", line.text)
         self._back = []
 
     def _count_anew(self) -> list[ProgressLine]:
@@ -337,7 +337,7 @@ class Positions:
         cycle = counter.frontier - self._offset
         if in_steps and size is not None and abs(cycle - size) <= counter.last_interval + self._batch_size:
             self._habits.say(
-                "the script's steps begin again in each epoch: positions are computed from epochs and steps"
+                "the script counts steps from 0 in each epoch: positions are computed from epochs and steps"
             )
             self._offset += size
             lines, self._back = self._back, []
@@ -351,18 +351,18 @@ class Positions:
             return found
         if self._may_restart:
             self._habits.say(
-                f"positions went back from {counter.frontier} to {samples} samples: the script seems to have "
-                "restarted from its checkpoint"
+                f"the script's position fell from {counter.frontier} to {samples} samples: the script seems "
+                "to have restarted from its checkpoint"
             )
             lines, self._back = self._back, []
             self._counter = _Counter()
             return [positioned for again, before in lines for positioned in self._advance(again, before)]
         if self.refusal is None:
             self.refusal = (
-                f"the script's position went back from {counter.frontier} to {samples} samples "
-                f"({line.text.strip()[:120]!r}), so that the progress of training is unknown. If it counts "
-                "within an epoch, also report the epoch, and state workload.epoch_samples; if it trains "
-                "several models one after the other, such as folds, let it train one"
+                f"the script's position fell from {counter.frontier} to {samples} samples "
+                f"({line.text.strip()[:120]!r}), so that the progress of training is unknown. If the script "
+                "counts within an epoch, also report the epoch, and state workload.epoch_samples; if it "
+                "trains several models in sequence, such as the folds of cross-validation, let it train one"
             )
         return []
 
@@ -379,7 +379,7 @@ class Positions:
             if self._goes_on_from_last(line, samples):
                 self._resumed_at = known
                 self._habits.say(
-                    "after a resume the script counts its steps from 0: they are added to the steps before"
+                    "after a resume the script counts steps from 0: they are added to the earlier steps"
                 )
             else:
                 self._habits.say(_BEGAN_ANEW)
@@ -441,7 +441,7 @@ class Positions:
         if 2 * first <= known and self._goes_on_from_last(line, int(first)):
             self._resumed_at = known
             self._habits.say(
-                "after a resume the script counts its epochs from the start: they are added to those before"
+                "after a resume the script counts epochs from the start: they are added to the earlier epochs"
             )
         elif 2 * first <= known:
             self._habits.say(_BEGAN_ANEW)
@@ -463,7 +463,7 @@ class Positions:
             if before is not None and not math.isclose(before, value, rel_tol=1e-6):
                 self._habits.say(
                     f"{_TWO_VALUES}, such as {before:g} and {value:g} at {samples} samples: the last value "
-                    "counts. If several ranks print, let only rank 0 print",
+                    "is used. If several ranks print, let only rank 0 print",
                     once=_TWO_VALUES,
                 )
             self._counter.scored[samples] = value

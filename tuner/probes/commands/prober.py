@@ -254,7 +254,7 @@ class CommandProber(LaunchedProber[CommandSlice]):
         limit = self._job.probe.hang_seconds
         if now - record.heard_at > limit:
             num_lines = record.curve.num_lines
-            heard = f"after {num_lines} lines" if num_lines else "not once since it started"
+            heard = f"after {num_lines} lines" if num_lines else "and nothing at all since it started"
             assert record.source is not None
             return Outcome.TIMED_OUT, (
                 f"the script reported nothing for {limit:g} s, {heard}: raise probe.hang_timeout if it "
@@ -317,7 +317,7 @@ class CommandProber(LaunchedProber[CommandSlice]):
         if state is JobState.CANCELLED:
             return self._end(record, Outcome.STOPPED, now, "the job was cancelled from outside")
         if state is JobState.TIMED_OUT:
-            words = "the job used up its time limit" + (f": {status.detail}" if status.detail else "")
+            words = "the job reached its time limit" + (f": {status.detail}" if status.detail else "")
             return self._end(record, Outcome.TIMED_OUT, now, words)
         if state is JobState.FAILED:
             return self._after_failure(record, status, now)
@@ -342,8 +342,9 @@ class CommandProber(LaunchedProber[CommandSlice]):
                 record,
                 Outcome.FAILED,
                 now,
-                f"the script ended after {curve.num_lines} lines, none of which reported {name!r}: report "
-                "it after each scoring, or name it in workload.metrics.value" + self._last_warning(record),
+                f"the script ended after {curve.num_lines} lines without the metric {name!r}: report it "
+                "after each evaluation, or set workload.metrics.value to the name that the script uses"
+                + self._last_warning(record),
             )
         if self._is_over(record, now, has_ended=True):
             return self._end(record, Outcome.PAUSED, now)
@@ -351,7 +352,8 @@ class CommandProber(LaunchedProber[CommandSlice]):
             position = curve.position
             record.remark(
                 f"the script ended by itself after {position.samples} samples (step {position.step}) at "
-                f"{self._job.goal.metric} {curve.last_value():.4g}, before the target: give it more epochs"
+                f"{self._job.goal.metric} {curve.last_value():.4g}, before it reached the target: let it "
+                "train for more epochs"
             )
         return self._end(record, Outcome.STOPPED, now)
 
@@ -384,7 +386,7 @@ class CommandProber(LaunchedProber[CommandSlice]):
             is_same = _fails_as_before(failure, record)
             if is_same or failure.is_of_script:
                 record.job_fault = True
-                others = ", and with other values too" if is_same else ""
+                others = ", and with another configuration, too" if is_same else ""
                 words += (
                     f"\n{failure.error} (before the first report{others}: the script, its data or its "
                     "command is broken)"
@@ -398,11 +400,11 @@ class CommandProber(LaunchedProber[CommandSlice]):
         record.folder.check_disk_space()
         what = f"its checkpoint could not be read ({failure.error})"
         if failure.kind is FailureKind.RESUME_REFUSED:
-            refused = "to resume" if resumed else "a folder that it used before"
+            refused = "to resume" if resumed else "a folder with files of an earlier start"
             what = f"the script refused {refused} ({failure.error})"
         if record.starts_anew or has_set_aside(folder):
             words = (
-                f"{failure.words}\n{what}, also after the run had restarted from scratch: the run is stopped"
+                f"{failure.words}\n{what}, although the run had restarted from scratch: the run is stopped"
             )
             return self._end(record, Outcome.FAILED, now, words)
         is_refused = failure.kind is FailureKind.RESUME_REFUSED
@@ -416,7 +418,7 @@ class CommandProber(LaunchedProber[CommandSlice]):
         except OSError as error:
             raise unwritable(folder, error) from error
         record.starts_anew = True
-        anew = "later slices start over too" if record.resume_refused else "what was saved was moved aside"
+        anew = "later slices start over, too" if record.resume_refused else "its saved files were moved aside"
         record.remark(f"{what}: its run restarted from scratch, and {anew}{truncated}")
         record.will_repeat(now, "the run restarts from scratch")
         self._submit_if_free(record)
@@ -436,7 +438,7 @@ class CommandProber(LaunchedProber[CommandSlice]):
         record.was_lost(now, f"{what}; submitted again")
         if record.lost_in_a_row >= _MOST_LOSSES:
             record.infrastructure_fault = True
-            words = f"{what} {record.lost_in_a_row} times without any progress; at most {_MOST_LOSSES} tries"
+            words = f"{what} {record.lost_in_a_row} times in a row without any progress: no more tries"
             return self._end(record, Outcome.FAILED, now, words)
         self._submit_if_free(record)
         return record.measurement(Outcome.RUNNING, now)

@@ -148,8 +148,8 @@ class LineForm:
         """Describes the fields that a line must have, for messages."""
         names = self.metrics
         return (
-            f"one of {names.step!r}, {names.samples!r} and {names.epoch!r} with a number in it, and "
-            f"{names.value!r} where something was scored"
+            f"a number named {names.step!r}, {names.samples!r} or {names.epoch!r} and, after each "
+            f"evaluation, the score named {names.value!r}"
         )
 
     @staticmethod
@@ -158,9 +158,9 @@ class LineForm:
         if number is None:
             return None
         if not math.isfinite(number):
-            raise ValueError(f"has {name} = {number}, which is not a position in a training run")
+            raise ValueError(f"has {name} = {number}, which is not a finite number")
         if not 0 <= number <= MOST:
-            raise ValueError(f"reports {number:g} {name}; allowed is 0 or more, up to {MOST:g}")
+            raise ValueError(f"has {name} = {number:g}; allowed is 0 or more, up to {MOST:g}")
         return number
 
 
@@ -305,14 +305,14 @@ def noise_statistic(fields: Mapping[str, Any]) -> NoiseStatistic:
     try:
         samples, small, small_norm, large, large_norm = (float(fields[name]) for name in names)
     except (KeyError, TypeError, ValueError, OverflowError) as error:
-        raise ValueError(f"of gradient noise lacks a number: {error}") from error
+        raise ValueError(f"reports gradient noise, but lacks a number: {error}") from error
     if not all(map(math.isfinite, (samples, small_norm, large_norm))) or not 0 < small < large:
-        raise ValueError("of gradient noise needs finite norms, and a small batch that is smaller")
+        raise ValueError("reports gradient noise without finite norms, or with small_batch >= large_batch")
     # 1/b - 1/B = (B - b) / (b B), which is not zero where b and B differ by little.
     noise = (small_norm - large_norm) / (large - small) * small * large
     squared_gradient = (large * large_norm - small * small_norm) / (large - small)
     if not math.isfinite(noise) or not math.isfinite(squared_gradient) or not 0 <= samples <= MOST:
-        raise ValueError("of gradient noise has numbers too large to compute with")
+        raise ValueError("reports gradient noise with numbers that are too large to compute with")
     return NoiseStatistic(
         samples=int(samples), noise=noise, squared_gradient=squared_gradient, num_estimates=1
     )

@@ -84,7 +84,7 @@ class ScoreBeforePosition:
         self._is_open = False
         if comes_first:
             self._habits.say(
-                "the script reports a score before its position: it is that of the next position"
+                "the script prints each score before its position: a score is assigned to the next position"
             )
 
 

@@ -122,8 +122,8 @@ class ScriptClock:
             self._settle("refused", 1.0)
             habits.say(
                 f"the script's clock is not used: it advanced by {went_on:g} while {passed:.1f} s passed, "
-                "which fits neither seconds since the beginning nor seconds of each report; the wall clock "
-                "is used instead. Correct or remove workload.metrics.seconds"
+                "which fits neither the time since the beginning nor the time since the last report; the "
+                "wall clock is used instead. Correct or remove workload.metrics.seconds"
             )
 
     def _is_too_coarse(self, unit: float, went_on: float, passed: float) -> bool:
@@ -160,11 +160,11 @@ class ScriptClock:
         habits = self._habits
         habits.clock, habits.clock_unit = kind, unit
         if kind == "since the last report":
-            habits.say(f"the script's clock counts {_UNITS[unit]} since its last report: they are added up")
+            habits.say(f"the script's clock counts {_UNITS[unit]} since its last report: they are summed")
         elif kind == "since the beginning" and unit != 1.0:
-            habits.say(f"the script's clock counts {_UNITS[unit]}: they are read as such")
+            habits.say(f"the script's clock counts {_UNITS[unit]}: it is converted to seconds")
         elif kind == "date":
-            habits.say("the script's clock is a date or the time of day: differences are used")
+            habits.say("the script's clock is a date or the time of day: only its differences are used")
 
 
 def _digits_of(number: float) -> int:

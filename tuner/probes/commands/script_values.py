@@ -55,7 +55,7 @@ class ScriptValues:
         assert value is not None
         if math.isnan(value) and not self._was_finite and self._passes_undefined(line):
             self._num_undefined += 1
-            raise ValueError("the value is NaN before any other value: it is not defined yet")
+            raise ValueError("the value is NaN before the first number: it is taken as not defined yet")
         if not math.isfinite(value):
             return value
         self._find_unit(line, value)

@@ -259,9 +259,9 @@ class CommandSlice:
         scored = self.curve.num_scores > 0 or self.curve.known.value is not None
         found |= dict.fromkeys(source_remarks(self.source, has_score=scored))
         if self.heard.unread_clock:
-            found[f"a time cannot be read, so that the wall clock is used: {self.heard.unread_clock!r}"] = (
-                None
-            )
+            found[
+                f"the wall clock is used, since this line has no valid time: {self.heard.unread_clock!r}"
+            ] = None
         if self._positions is not None:
             found |= dict.fromkeys(ignored_remarks(self._positions.ignored))
         return tuple(found)

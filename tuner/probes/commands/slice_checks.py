@@ -27,7 +27,7 @@ _EQUAL_BATCH = 0.02
 _FAR_SCORE, _SAME_SCORE = 0.5, 0.05
 _SHARES = (
     "The script seems to resume by itself from a folder that all runs share: let it save to {checkpoint} or "
-    "{output_folder}, which differ from run to run, or turn its own resuming off"
+    "{output_folder}, which differ from run to run, or keep it from resuming by itself"
 )
 
 
@@ -86,7 +86,7 @@ class SliceChecks:
             each, asked = samples / steps, self._plan.configuration.batch_size
             if abs(each / asked - 1.0) > _EQUAL_BATCH:
                 self.remarks[
-                    f"the script reports {each:g} samples a step, but batch_size = {asked}: it does not "
+                    f"the script reports {each:g} samples per step, but batch_size = {asked}: it does not "
                     "train with the batch size that it is given"
                 ] = None
 
@@ -142,8 +142,8 @@ class SliceChecks:
             return
         seems = (
             f"the first score of a run that had to start from scratch, {point.value:g}, is close to the last "
-            f"score of the run before it, {habits.last_score:g}, and far from other first scores, "
-            f"{goal.sign * usual:g}"
+            f"score of the run before it, {habits.last_score:g}, and far from the first scores of other "
+            f"runs, {goal.sign * usual:g}"
         )
         if self.resume_words is None:
             self.remarks[f"{seems}: does the script resume from a folder that all runs share?"] = None
@@ -153,6 +153,6 @@ class SliceChecks:
     def _refuse_start(self, samples: int) -> None:
         if self.refusal is None:
             self.refusal = (
-                "a run that had to start from scratch resumed from elsewhere: its first report is of "
-                f"{samples} samples, which it cannot have trained since it was started. {_SHARES}"
+                "a run that had to start from scratch resumed from other files: its first report is after "
+                f"{samples} samples, more than it can have processed since it was started. {_SHARES}"
             )

@@ -306,7 +306,7 @@ class SliceCurve:
         if not math.isfinite(read_point.value):
             self.is_diverged = True
             words = (
-                f"the value was {read_point.value} after {read_point.samples} samples, which ended the run"
+                f"the run has ended, as its value was {read_point.value} after {read_point.samples} samples"
             )
             self._checks.remarks[words] = None
             return

@@ -212,7 +212,7 @@ def test_a_port_in_use_is_tried_again_up_to_three_times(
     if outcome is Outcome.FAILED:
         assert seen.infrastructure_fault
         assert "its port was in use" in seen.error
-        assert "3 times without any progress; at most 3 tries" in seen.error
+        assert "3 times in a row without any progress: no more tries" in seen.error
 
 
 def slices(
@@ -238,7 +238,7 @@ def test_a_run_whose_checkpoint_cannot_be_read_starts_anew_once(bench: Bench) ->
     assert second.outcome is Outcome.PAUSED, second.error
     (remark,) = second.remarks
     assert remark.startswith("its checkpoint could not be read (json.decoder.JSONDecodeError: ")
-    assert remark.endswith("its run restarted from scratch, and what was saved was moved aside")
+    assert remark.endswith("its run restarted from scratch, and its saved files were moved aside")
     assert not second.resume_refused
     # It is charged for what it trains again, and its own curve replaces that of the last slice.
     assert second.repeated_seconds > 0.5 * first.training_seconds
@@ -256,7 +256,7 @@ def test_a_run_whose_checkpoint_cannot_be_read_starts_anew_once(bench: Bench) ->
     )
     assert again.outcome is Outcome.FAILED
     assert again.error.splitlines()[-1].endswith(
-        "also after the run had restarted from scratch: the run is stopped"
+        "although the run had restarted from scratch: the run is stopped"
     )
 
 
@@ -277,7 +277,7 @@ should_stop = lambda: False
     _, second, third = slices(bench, job, 100, 200, 300)
     assert second.resume_refused
     assert second.remarks[0].endswith(
-        "later slices start over too. Saving took longer than workload.grace = 0.2 s: raise workload.grace"
+        "later slices start over, too. Saving took longer than workload.grace = 0.2 s: raise workload.grace"
     )
     assert third.outcome is Outcome.PAUSED, third.error
     assert third.remarks == ()
@@ -308,7 +308,7 @@ def test_a_script_that_refuses_its_old_folder_starts_over_in_a_clean_one(bench: 
     for seen in (second, third):
         assert seen.outcome is Outcome.PAUSED, seen.error
     assert second.resume_refused
-    what = "to resume" if resume else "a folder that it used before"
+    what = "to resume" if resume else "a folder with files of an earlier start"
     assert second.remarks[0].startswith(f"the script refused {what} (RuntimeError: expected config.yaml")
     # The next slice knows: it starts over at once, in a clean folder. So does one of another tuner.
     (fourth,) = slices(bench, job, 400)
@@ -327,8 +327,8 @@ def test_a_script_that_refuses_every_start_is_given_up(bench: Bench) -> None:
     assert second.outcome is Outcome.FAILED
     assert not second.infrastructure_fault
     assert second.error.splitlines()[-1] == (
-        "the script refused a folder that it used before (the output already exists), "
-        "also after the run had restarted from scratch: the run is stopped"
+        "the script refused a folder with files of an earlier start (the output already exists), "
+        "although the run had restarted from scratch: the run is stopped"
     )
 
 
@@ -336,8 +336,8 @@ def test_a_script_that_ends_by_itself_is_remarked(bench: Bench) -> None:
     seen = bench.slice(job_of(f"{PYTHON} train.py batch={{batch_size}} steps=20"), Until(samples=10**6))
     assert seen.outcome is Outcome.STOPPED
     assert seen.remarks == (
-        "the script ended by itself after 200 samples (step 20) at accuracy 0.1667, before the target: "
-        "give it more epochs",
+        "the script ended by itself after 200 samples (step 20) at accuracy 0.1667, before it reached "
+        "the target: let it train for more epochs",
     )
 
 
@@ -366,7 +366,7 @@ def test_a_failure_before_the_first_report_that_no_values_mend_is_the_script_s(
         assert seen.job_fault is is_of_script
         assert ("its command is broken" in (seen.error or "")) is is_of_script
         # Only what was seen is said of other values.
-        assert ("with other values too" in (seen.error or "")) is (is_of_script and probe == "0002")
+        assert ("with another configuration, too" in (seen.error or "")) is (is_of_script and probe == "0002")
 
 
 class SilentLauncher(CommandLauncher):

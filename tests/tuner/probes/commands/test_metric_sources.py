@@ -52,7 +52,7 @@ def test_json_lines_come_as_they_are_whole(tmp_path: Path) -> None:
         ('{"samples": "x"}', "which is not a number"),
         ('{"samples": true}', "which is not a number"),
         ('{"samples": -1}', "allowed is 0 or more"),
-        ('{"samples": NaN}', "which is not a position"),
+        ('{"samples": NaN}', "which is not a finite number"),
         ('{"event": "noise", "samples": 1}', "lacks a number"),
     ],
 )
@@ -134,7 +134,7 @@ def test_a_csv_file_whose_number_changes_is_followed_and_it_is_said(tmp_path: Pa
     new.write_text("step,value\n2,0.2\n")
     assert read(source) == [step(2, 0.2)]
     (remark,) = source.remarks
-    assert "version_1/metrics.csv did" in remark
+    assert "version_1/metrics.csv is read instead" in remark
 
 
 def output(path: Path, *patterns: str, rank: int = 0, num_ranks: int = 1) -> OutputSource:
@@ -274,7 +274,7 @@ def test_noise_needs_two_sizes_of_batch() -> None:
         "large_batch": 4,
         "large_squared_norm": 2,
     }
-    with pytest.raises(ValueError, match="a small batch that is smaller"):
+    with pytest.raises(ValueError, match="small_batch >= large_batch"):
         noise_statistic(heard)
 
 
@@ -300,12 +300,12 @@ def test_event_files_are_read_by_tensorboard(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("line", "words"),
     [
-        ('{"samples": 1' + "0" * 400 + "}", "not a position in a training"),
+        ('{"samples": 1' + "0" * 400 + "}", "which is not a finite number"),
         ('{"samples": 1e300}', "allowed is 0 or more"),
         ('{"step": 1e300}', "allowed is 0 or more"),
-        ('{"step": -1, "samples": 5}', "reports -1 step;"),
-        ('{"event": "begin", "step": 1e999}', "not a position in a training"),
-        ('{"event": "begin", "samples": -5}', "reports -5 samples;"),
+        ('{"step": -1, "samples": 5}', "has step = -1;"),
+        ('{"event": "begin", "step": 1e999}', "which is not a finite number"),
+        ('{"event": "begin", "samples": -5}', "has samples = -5;"),
         ('{"samples": ' + "[" * 100_000 + "}", "nested too deeply"),
     ],
 )
@@ -344,7 +344,7 @@ def test_a_field_that_no_csv_reader_takes_ends_the_rows_with_a_warning(tmp_path:
     assert read(source, has_ended=True) == [step(1, 0.5)]
     assert read(source, has_ended=True) == []
     (warning,) = source.warnings
-    assert "follows line 2" in warning
+    assert "after line 2" in warning
     assert "not a row of CSV" in warning
 
 

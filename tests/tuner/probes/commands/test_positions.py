@@ -259,7 +259,7 @@ def test_steps_that_begin_again_for_no_known_reason_are_refused() -> None:
     for step in (*range(1, 36), 1):
         reader.add(0.1 * step, step=step)
     assert reader.positions.refusal is not None
-    assert "went back from 350 to 10" in reader.positions.refusal
+    assert "fell from 350 to 10" in reader.positions.refusal
 
 
 def test_a_restart_by_torchrun_goes_on_from_where_it_says() -> None:
@@ -302,7 +302,7 @@ def test_two_values_at_one_position_are_named() -> None:
 def test_a_value_without_any_position_is_counted_as_left_out() -> None:
     reader = Reader()
     reader.add(0.1, value=0.5)
-    assert list(reader.positions.ignored) == ["reports a value before any position"]
+    assert list(reader.positions.ignored) == ["reports a value before any position (step, samples or epoch)"]
 
 
 KNOWN = ReadPoint(step=20, samples=200, seconds=2.0, seconds_per_sample=0.01, value=0.5)
@@ -452,4 +452,4 @@ def test_scores_that_count_epochs_under_the_name_of_steps_belong_where_training_
         reader.add(0.1 * number + 0.01, step=epoch, value=0.05 * epoch)
     assert reader.scores == [(100 * epoch, pytest.approx(0.05 * epoch)) for epoch in range(1, 14)]
     assert reader.positions.refusal is None
-    assert "under the name of steps" in reader.habits.remarks[0]
+    assert "not a number of optimizer steps" in reader.habits.remarks[0]

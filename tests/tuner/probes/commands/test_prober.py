@@ -304,7 +304,7 @@ def test_job_that_is_lost_again_and_again_fails(bench: Bench) -> None:
     launcher = ShellLauncher(lost=(0.0, 0.0, 0.0, 0.0))
     seen = bench.slice(resumable("startup=5"), Until(samples=100), launcher=launcher)
     assert seen.outcome is Outcome.FAILED
-    assert "3 times without any progress" in seen.error
+    assert "3 times in a row without any progress" in seen.error
     assert len(launcher.submitted) == 3
 
 

@@ -16,7 +16,7 @@ def test_a_score_before_each_position_belongs_to_it(kind: str) -> None:
     unit = 100 if kind == "epoch" else 10
     assert reader.scores == [(unit * n, pytest.approx(0.1 * n)) for n in (1, 2, 3)]
     assert reader.positions.ignored == {}
-    assert "that of the next position" in reader.habits.remarks[0]
+    assert "assigned to the next position" in reader.habits.remarks[0]
 
 
 def test_a_score_before_training_is_not_that_of_the_first_epoch() -> None:

@@ -47,7 +47,7 @@ def test_a_new_run_that_says_it_begins_further_on_is_stopped(bench: Bench) -> No
     )
     seen = bench.slice(job_of(f"{PYTHON} further.py {{batch_size}}"), Until(samples=100))
     assert seen.outcome is Outcome.FAILED
-    assert "its first report is of 500 samples" in seen.error
+    assert "its first report is after 500 samples" in seen.error
 
 
 @pytest.mark.parametrize("says", [True, False])
@@ -82,7 +82,7 @@ def test_another_batch_than_asked_for_is_named(bench: Bench) -> None:
     )
     seen = bench.slice(job_of(f"{PYTHON} halves.py {{batch_size}}"), Until(samples=30))
     assert seen.outcome is Outcome.PAUSED, seen.error
-    assert any("reports 5 samples a step, but batch_size = 10" in words for words in seen.remarks)
+    assert any("reports 5 samples per step, but batch_size = 10" in words for words in seen.remarks)
 
 
 def test_a_batch_beyond_an_epoch_is_named(bench: Bench) -> None:
@@ -152,7 +152,7 @@ def test_positions_that_go_back_in_two_runs_are_a_fault_of_the_job(bench: Bench)
     first = bench.slice(job, Until(samples=10_000), probe="one")
     second = bench.slice(job, Until(samples=10_000), probe="two")
     assert first.outcome is second.outcome is Outcome.FAILED
-    assert "went back from 70 to 10 samples" in first.error
+    assert "fell from 70 to 10 samples" in first.error
     assert (first.job_fault, second.job_fault) == (False, True)
 
 
