@@ -1,1 +1,1 @@
-"""Reads curves that other tools stored (TensorBoard, Weights & Biases, MLflow, CSV) as past runs of a job."""
+"""Reads learning curves that other tools logged (TensorBoard, Weights & Biases, MLflow, CSV) as past runs."""

@@ -1,4 +1,4 @@
-"""Convert past runs to measurements of configurations, by a mapping of names."""
+"""Converts past runs to configurations and learning curves of a job, as a mapping file describes."""
 
 from __future__ import annotations
 
@@ -16,19 +16,21 @@ from tuner.job import GoalSection, configuration_with_knobs
 from tuner.past_runs.found import FoundRun, LeftOut, Row, number
 from tuner.past_runs.mapping import Mapping
 
-#: Largest number of scores of a run; of a longer curve, every second, fourth, ... score is stored.
+#: Maximum number of stored scores per run. Of a longer curve, every second, fourth, eighth, ... score is
+#: stored.
 MOST_SCORES = 500
-#: If samples by steps and by epochs differ by more than this factor, one of them is wrong.
+#: If the number of samples from steps and that from epochs differ by more than this factor, one of them is
+#: wrong.
 _POSITIONS_DIFFER = 1.6
-#: A target from here on is in percent.
+#: If the target is at least this value, the target is in percent.
 _PERCENT_TARGET = 10.0
-#: A run with most values above this is in percent, if the target is at most 1.
+#: If the target is at most 1 and most values of a run are above this value, the run is in percent.
 _LARGEST_FRACTION = 1.5
 _LARGEST_BATCH, _MOST_NODES, _MOST_SAMPLES = 2**40, 10**6, 2**62
 
 
 class UnusableRunError(Exception):
-    """A run cannot be imported; the message is the reason."""
+    """A run cannot be imported. The message of the error is the reason."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,12 +39,13 @@ class PastRun:
 
     Args:
         label: Name of the run in messages.
-        source: Absolute path of its file or folder, with its name; the same at each import.
-        origin: The file or folder that the user named.
-        format: Name of its format.
-        measurement: Its configuration and curve.
-        is_same_hardware: Whether it ran on the same hardware as the job.
-        note: What was changed or left out; empty if nothing was.
+        source: Absolute path of the run's file or folder, and the name of the run. It identifies the run when
+            the same files are imported again.
+        origin: The file or folder that the user specified.
+        format: Name of the format, such as `tensorboard`.
+        measurement: The configuration and the learning curve of the run.
+        is_same_hardware: Whether the run was trained on the same hardware as the job.
+        note: A sentence on scores that were changed or omitted; empty if there are none.
     """
 
     label: str
@@ -57,13 +60,13 @@ class PastRun:
 def past_runs(
     runs: Sequence[FoundRun], mapping: Mapping, goal: GoalSection, epoch_samples: int | None
 ) -> tuple[list[PastRun], list[LeftOut]]:
-    """The runs that can be imported, and the others with reasons.
+    """Converts the runs of the readers. Returns the converted runs, and the other runs with reasons.
 
     Args:
         runs: The runs from the readers.
-        mapping: A complete mapping, with metric, position, batch size and learning rate.
-        goal: The goal of the job.
-        epoch_samples: Samples of an epoch; None if unknown.
+        mapping: A complete mapping, with metric, training progress, batch size and learning rate.
+        goal: The section `[goal]` of the job.
+        epoch_samples: Number of samples per epoch; None if unknown.
     """
     found, left_out = [], []
     for run in runs:
@@ -112,7 +115,7 @@ def _past_run(run: FoundRun, mapping: Mapping, goal: GoalSection, epoch_samples:
 
 
 def _configuration(parameters: Table[str, str], mapping: Mapping) -> Configuration:
-    """The configuration that follows from the parameters of a run."""
+    """Returns the configuration with the parameters of a run."""
     factors = mapping.batch_size if isinstance(mapping.batch_size, tuple) else (mapping.batch_size,)
     batch_size = 1
     for factor in factors:
@@ -151,7 +154,7 @@ def _configuration(parameters: Table[str, str], mapping: Mapping) -> Configurati
 
 
 def _number(key: str, stated: str | float | None, parameters: Table[str, str]) -> float:
-    """A stated number, or the value of the parameter with the stated name."""
+    """Returns a number from the mapping, or the value of the parameter whose name is in the mapping."""
     if not isinstance(stated, str):
         assert stated is not None, "the mapping is complete"
         return float(stated)
@@ -177,9 +180,10 @@ def _whole(key: str, stated: str | int | None, parameters: Table[str, str], most
 def _points(
     run: FoundRun, mapping: Mapping, configuration: Configuration, epoch_samples: int | None
 ) -> tuple[list[tuple[int, float | None, float]], str]:
-    """Samples, seconds and value of each score, in order of samples, and a note on scores that do not count.
+    """Returns the scores of a run in the order of samples, and a note on omitted scores.
 
-    Of several scores at the same number of samples, the last one counts.
+    Each score has the number of samples processed, seconds (None if unknown) and a value. Of several scores
+    at the same number of samples, the last score is used.
     """
     metric = mapping.metric or ""
     scored = [row for row in run.rows if metric in row]
@@ -211,11 +215,14 @@ def _points(
 
 
 def _going_back(position: str, counted: Sequence[int], values: Sequence[float], mapping: Mapping) -> str:
-    """A note if a run goes back to samples that already have other scores, as after a resume; else empty.
+    """Checks whether the logged progress of a run decreases, as after a resume from an old checkpoint.
+
+    Returns:
+        A note if the progress decreases; the empty string if it does not.
 
     Raises:
-        UnusableRunError: It goes back to its first score: it is several runs, or its steps are counted
-            within an epoch.
+        UnusableRunError: The progress decreases to that of the first score or below: the file contains
+            several runs, or the steps start at 0 in each epoch.
     """
     first_values: dict[int, float] = {}
     differs = any(
@@ -244,7 +251,7 @@ def _samples(
     configuration: Configuration,
     epoch_samples: int | None,
 ) -> list[int]:
-    """Samples seen at each place."""
+    """Converts logged steps, epochs or samples to numbers of samples processed."""
     if not all(math.isfinite(place) and 0 <= place <= _MOST_SAMPLES for place in places):
         raise UnusableRunError(
             f"its {position} ({getattr(mapping, position)!r}) is not always a number of at least 0"
@@ -268,7 +275,7 @@ def _samples(
 def _check_epochs(
     rows: Sequence[Row], counted: Sequence[int], mapping: Mapping, epoch_samples: int | None
 ) -> None:
-    """Compare steps with the epochs that a run logs, if the samples of an epoch are known."""
+    """Checks that the samples computed from steps agree with the epochs that the run logged."""
     if mapping.step is None or epoch_samples is None:
         return
     for name in ("epoch", "train/epoch"):
@@ -276,7 +283,7 @@ def _check_epochs(
         if not known:
             continue
         by_epochs, by_steps = known[-1]
-        # Epochs that are counted from 0 are one lower.
+        # If epochs are counted from 0, the number of epochs is too low by one.
         if by_epochs >= 2 * epoch_samples and not (
             1 / _POSITIONS_DIFFER < by_steps / by_epochs < _POSITIONS_DIFFER
         ):
@@ -287,9 +294,10 @@ def _check_epochs(
 
 
 def _check_values(mapping: Mapping, values: Sequence[float], goal: GoalSection) -> None:
-    """Check that the values of a run can be values of the job's metric.
+    """Checks that the values of a run can be values of the job's metric.
 
-    For an unknown metric, the target shows whether values are in percent, unless the mapping states a scale.
+    For an unknown metric without a `scale` in the mapping, the values are compared with the target, to detect
+    values in percent.
     """
     known = METRICS.get(goal.metric)
     low, high = min(values), max(values)
@@ -314,9 +322,10 @@ def _check_values(mapping: Mapping, values: Sequence[float], goal: GoalSection) 
 
 
 def _with_seconds(points: Sequence[tuple[int, float | None, float]]) -> list[CurvePoint]:
-    """The curve, with training seconds since the start if a clock was logged, else 0.
+    """Returns the learning curve, with training seconds since the start; they are 0 without logged seconds.
 
-    Logged clocks may start at any time, so the time of the first score follows from the pace of the others.
+    Logged seconds may start at any number. So the training seconds of the first score are estimated from the
+    mean seconds per sample between the first and the last score.
     """
     timed = [(samples, seconds) for samples, seconds, _ in points if seconds is not None]
     pace = start = 0.0

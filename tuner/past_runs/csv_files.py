@@ -1,4 +1,4 @@
-"""Read past runs from CSV files: one run per file, or a table with a column for the name of the run."""
+"""Reads past runs from CSV files: one run per file, or a table with a column for the name of the run."""
 
 from __future__ import annotations
 
@@ -19,22 +19,23 @@ from tuner.past_runs.found import (
 )
 
 NAME = "csv"
-#: Names of columns with the name of the run, in any case.
+#: Names of the column that contains the name of the run. Upper and lower case do not matter.
 RUN_COLUMNS = ("run", "run_id", "run_name", "run id", "run name", "trial", "trial_id", "experiment")
 _DELIMITERS = ",;\t"
 
 
 def accepts(path: Path) -> bool:
-    """Whether a file has this format, judged by its name."""
+    """Whether the name of a file ends in `.csv` or `.tsv`."""
     return path.is_file() and path.suffix.lower() in (".csv", ".tsv")
 
 
 def read(paths: Sequence[Path], run_column: str | None) -> Found:
-    """The runs in CSV files.
+    """Reads the runs in CSV files.
 
     Args:
-        paths: The files.
-        run_column: The column with the name of the run; None to use one of `RUN_COLUMNS`.
+        paths: Paths of the CSV files.
+        run_column: Name of the column that contains the name of the run; None to use a column of
+            `RUN_COLUMNS`.
     """
     folders = [path.parent for path in paths]
     runs: list[FoundRun] = []
@@ -60,7 +61,7 @@ def _of_file(
     nearby = parameters_nearby(path, left_out, is_alone=is_alone) if column is None else {}
     for name, own in limited(groups.items(), f"{path}, column {column}", left_out):
         values = {key: {row[key] for row in own if key in row} for key in header}
-        # A column with one value all along a run is a parameter.
+        # A column whose value is the same in all rows of a run is a parameter of the run.
         constants = {key: next(iter(texts)) for key, texts in values.items() if len(texts) == 1}
         yield FoundRun(
             name=name,
@@ -72,12 +73,12 @@ def _of_file(
 
 
 def read_table(path: Path) -> tuple[list[str], list[dict[str, str]]]:
-    """Header and rows of a CSV file.
+    """Reads a CSV file. Returns the column names and the rows; a row maps column names to texts.
 
-    The delimiter is the comma, semicolon or tab that is most frequent in the header.
+    The delimiter is the comma, semicolon or tab, whichever is most frequent in the header.
 
     Raises:
-        UnreadableError: The file cannot be read or is not a table.
+        UnreadableError: The file cannot be read, or it is not a table with a header.
     """
     check_size(path)
     try:

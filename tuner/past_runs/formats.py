@@ -1,4 +1,4 @@
-"""The formats of past runs, and the search for files of these formats."""
+"""Lists the formats of past runs, and finds files and folders of these formats."""
 
 from __future__ import annotations
 
@@ -14,12 +14,13 @@ from tuner.past_runs.found import MOST_FILES, Found, LeftOut
 
 @dataclass(frozen=True, kw_only=True)
 class RunFormat:
-    """A format of past runs.
+    """A format in which a tool stores runs.
 
     Args:
-        name: Name of the format on the command line.
-        accepts: Whether a file or folder has this format.
-        read: Reads the runs from such paths; the second argument is the column with the name of the run.
+        name: Name of the format on the command line, such as `mlflow`.
+        accepts: Returns whether a file or folder has this format.
+        read: Reads the runs from files and folders of this format. The second argument is the name of the
+            column that contains the name of the run, or None.
     """
 
     name: str
@@ -27,7 +28,8 @@ class RunFormat:
     read: Callable[[Sequence[Path], str | None], Found]
 
 
-#: The first format that accepts a path reads it. CSV is last, since it accepts files of other formats.
+#: A path is read by the first format that accepts it. CSV is last, since it also accepts files of other
+#: formats.
 FORMATS = tuple(
     RunFormat(name=reader.NAME, accepts=reader.accepts, read=reader.read)
     for reader in (tensorboard_files, mlflow_stores, wandb_files, csv_files)
@@ -35,15 +37,16 @@ FORMATS = tuple(
 
 
 def find_runs(sources: Sequence[Path], format_name: str | None, run_column: str | None) -> Found:
-    """The runs in some files and folders.
+    """Finds and reads the runs in files and folders.
 
     Args:
-        sources: Files, and folders that are searched recursively; links are not followed.
-        format_name: The only format that is read; None for all formats.
-        run_column: The column of a CSV file with the name of the run; None to find it by its name.
+        sources: Files, and folders that are searched recursively. Symbolic links are not followed.
+        format_name: Name of the only format to read; None for all formats.
+        run_column: Name of the column of a CSV file that contains the name of the run; None to find the
+            column by its name.
 
     Raises:
-        JobError: A source does not exist or has too many files, or nothing in it has a known format.
+        JobError: A source does not exist or has too many files, or no file has a known format.
     """
     formats = [one for one in FORMATS if format_name in (None, one.name)]
     by_format: dict[str, list[Path]] = {one.name: [] for one in formats}
@@ -67,12 +70,12 @@ def find_runs(sources: Sequence[Path], format_name: str | None, run_column: str 
 
 
 def _origin(source: Path, named: Sequence[Path]) -> str:
-    """The file or folder that the user named and that contains a run."""
+    """Returns the file or folder in `named`, the paths from the user, that contains the source of a run."""
     return next((str(path) for path in named if path == source or path in source.parents), str(source))
 
 
 def _paths(source: Path) -> list[Path]:
-    """A file, or a folder with all files and folders below it, in order."""
+    """Returns a file, or a folder and all files and folders below it, in order."""
     if not source.exists():
         raise JobError(f"--from {source}: there is no such file or folder")
     if not source.is_dir():

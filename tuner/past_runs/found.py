@@ -1,4 +1,4 @@
-"""Data types, limits and helpers of the readers of past runs."""
+"""Data types, limits and functions that all readers of past runs use."""
 
 from __future__ import annotations
 
@@ -10,11 +10,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
 
-#: Largest file of curves and largest file of parameters that are read (bytes).
+#: Maximum size in bytes of a file with curves, and of a file with parameters.
 MOST_BYTES, MOST_PARAMETER_BYTES = 256 * 2**20, 2**20
-#: Largest numbers of files in a folder, of runs of a format, and of rows of a run that are read.
+#: Maximum number of files in a folder, of runs of a format, and of rows of a run.
 MOST_FILES, MOST_RUNS, MOST_ROWS = 100_000, 2_000, 1_000_000
-#: Columns that readers add: the step that a tool stores with each value, and its time in seconds.
+#: Names of columns that readers add to the logged metrics: the step and the time in seconds of each logged
+#: value.
 STEP, TIME = "step", "time"
 _LONGEST_TEXT = 200
 
@@ -24,15 +25,17 @@ _Item = TypeVar("_Item")
 
 @dataclass(frozen=True, kw_only=True)
 class FoundRun:
-    """A run as its tool stored it, with the original names of columns and parameters.
+    """A run that another tool logged, with the tool's names of columns and parameters.
 
     Args:
-        name: Name of the run in its tool.
-        source: Its file or folder.
-        origin: The file or folder that the user named, which contains the source.
-        format: Name of the format.
-        rows: Values that were logged together, by column, in the order of logging.
-        parameters: Parameters as text, by name; names of nested parameters are joined by dots.
+        name: Name of the run in the tool that logged it.
+        source: The file or folder from which the run was read.
+        origin: The file or folder that the user specified; it is the source or contains the source.
+        format: Name of the format, such as `tensorboard`.
+        rows: Rows in the order of logging. A row maps the name of each column to a value that was logged at
+            the same step.
+        parameters: Maps the name of each parameter to its value as text. Names of nested parameters are
+            joined with dots, such as `optimizer.lr`.
     """
 
     name: str
@@ -44,7 +47,7 @@ class FoundRun:
 
     @property
     def label(self) -> str:
-        """The source and name of the run, for messages and patterns."""
+        """The source and the name of the run, for messages and for `name_pattern`."""
         source = self.source.as_posix()
         return source if self.name in ("", source) else f"{source} {self.name}"
 
@@ -54,8 +57,8 @@ class LeftOut:
     """A file or run that was not imported.
 
     Args:
-        what: The file or run.
-        reason: The reason, and a remedy if there is one.
+        what: Path of the file, or label of the run.
+        reason: Why it was not imported, with a remedy if there is one.
     """
 
     what: str
@@ -64,11 +67,11 @@ class LeftOut:
 
 @dataclass(frozen=True, kw_only=True)
 class Found:
-    """The result of a reader.
+    """The result of a reader of past runs.
 
     Args:
-        runs: The runs.
-        left_out: Files and runs that could not be read.
+        runs: The runs that were read.
+        left_out: The files and runs that could not be read, with reasons.
     """
 
     runs: tuple[FoundRun, ...] = ()
@@ -76,7 +79,7 @@ class Found:
 
     @classmethod
     def of(cls, found: Iterable[Found]) -> Found:
-        """Join several results."""
+        """Joins the results of several readers."""
         parts = list(found)
         return cls(
             runs=tuple(run for part in parts for run in part.runs),
@@ -85,14 +88,14 @@ class Found:
 
 
 class UnreadableError(Exception):
-    """A file cannot be read; the message is the reason."""
+    """A file cannot be read. The message of the error is the reason."""
 
 
 def check_size(path: Path, most: int = MOST_BYTES) -> None:
-    """Check that a file exists and is not too large.
+    """Checks that a file exists and has at most `most` bytes.
 
     Raises:
-        UnreadableError: It is too large or cannot be read.
+        UnreadableError: The file is too large or cannot be read.
     """
     try:
         size = path.stat().st_size
@@ -105,7 +108,13 @@ def check_size(path: Path, most: int = MOST_BYTES) -> None:
 
 
 def limited(items: Iterable[_Item], what: str, left_out: list[LeftOut]) -> list[_Item]:
-    """The first `MOST_RUNS` items; if there are more, `left_out` gets a note about `what`."""
+    """Returns the first `MOST_RUNS` items. If there are more items, adds a note to `left_out`.
+
+    Args:
+        items: The runs, or data of one run each.
+        what: Text for the note that says which runs were omitted.
+        left_out: The list to which the note is added.
+    """
     found = list(items)
     if len(found) > MOST_RUNS:
         reason = f"there are {len(found)} runs; only the first {MOST_RUNS} are read"
@@ -114,7 +123,7 @@ def limited(items: Iterable[_Item], what: str, left_out: list[LeftOut]) -> list[
 
 
 def number(value: object) -> float | None:
-    """A value as a float, infinite if it is too large; None if it is not a number."""
+    """Converts a value to a float, infinity if it is too large; returns None if it is not a number."""
     if isinstance(value, bool) or value is None:
         return None
     try:
@@ -126,9 +135,10 @@ def number(value: object) -> float | None:
 
 
 def flat_parameters(data: object) -> dict[str, str]:
-    """Parameters of nested tables as text, by dotted name; lists and long texts are left out.
+    """Maps the dotted name of each parameter in nested tables to its value as text.
 
-    An entry `{"value": x, "desc": ...}`, as Weights & Biases writes, counts as x.
+    - Lists and long texts are omitted.
+    - A table `{"value": x, "desc": ...}`, as Weights & Biases writes it, is read as the value x.
     """
     found: dict[str, str] = {}
     waiting: list[tuple[str, Any]] = [("", data)]
@@ -149,10 +159,10 @@ def flat_parameters(data: object) -> dict[str, str]:
 
 
 def read_parameters(path: Path) -> dict[str, str]:
-    """The parameters in a JSON or YAML file.
+    """Reads the parameters in a JSON or YAML file. Returns a mapping from dotted names to texts.
 
     Raises:
-        UnreadableError: The file is too large, not valid, or contains no table.
+        UnreadableError: The file is too large, is not valid, or contains no table.
     """
     check_size(path, MOST_PARAMETER_BYTES)
     kind = "JSON" if path.suffix == ".json" else "YAML"
@@ -167,10 +177,10 @@ def read_parameters(path: Path) -> dict[str, str]:
 
 
 def _yaml(text: str) -> object:
-    """The data in YAML text; unknown tags become None."""
+    """Parses YAML text. Values with unknown tags become None."""
     import yaml
 
-    # With anchors, a small file can describe a huge table.
+    # With anchors, a small file can expand to a huge table.
     if "&" in text and "*" in text:
         raise ValueError("anchors are not read")
     loader: Any = type("Loader", (yaml.SafeLoader,), {})
@@ -182,14 +192,15 @@ def _yaml(text: str) -> object:
 
 
 def parameters_nearby(path: Path, left_out: list[LeftOut], *, is_alone: bool) -> dict[str, str]:
-    """Parameters from the JSON and YAML files that belong to a file of curves.
+    """Reads the parameters in the JSON and YAML files that belong to a file with curves.
 
-    These files have the same name, or are the configuration file of the folder.
+    These files have the same name as the file with curves. If the folder has only one file with curves,
+    configuration files such as `config.yaml` in the folder belong to it too.
 
     Args:
-        path: The file of curves.
-        left_out: Gets the parameter files that cannot be read.
-        is_alone: Whether the folder has no other file of curves.
+        path: Path of the file with curves.
+        left_out: The list to which parameter files that cannot be read are added.
+        is_alone: Whether the folder has no other file with curves.
     """
     names = [f"{path.stem}{suffix}" for suffix in (".json", ".yaml", ".yml", ".config.json", ".config.yaml")]
     if is_alone:
@@ -204,5 +215,5 @@ def parameters_nearby(path: Path, left_out: list[LeftOut], *, is_alone: bool) ->
     return found
 
 
-#: Names of files with the parameters of the only run in their folder.
+#: Names, without ending, of configuration files whose parameters belong to the only run in their folder.
 _CONFIGURATIONS = ("config", "hparams", "params", "args", "hyperparameters")

@@ -1,4 +1,4 @@
-"""The mapping file, which maps columns and parameters of past runs to a job."""
+"""The mapping file, which states the columns and parameters of past runs for each quantity of a job."""
 
 from __future__ import annotations
 
@@ -25,50 +25,67 @@ _LARGEST_BYTES = 2**20
 
 
 class Mapping(BaseModel):
-    """A mapping file: names of columns and parameters, or values that hold for all runs.
+    """The content of a mapping file: names of columns and parameters, or values for all runs.
 
-    All keys are optional; missing ones are suggested by names or asked for.
+    All keys are optional. Missing keys are guessed from the names of columns and parameters, or the user is
+    asked.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
 
-    metric: str | None = Field(default=None, description="column of the job's metric")
+    metric: str | None = Field(default=None, description="name of the column with the metric of the job")
     scale: PositiveFloat = Field(
-        default=1.0, allow_inf_nan=False, description="factor of the metric, such as 0.01 for percent"
+        default=1.0,
+        allow_inf_nan=False,
+        description="factor by which the metric is multiplied, such as 0.01 for percent",
     )
-    samples: str | None = Field(default=None, description="column of the samples seen so far")
-    step: str | None = Field(default=None, description="column of the optimizer steps so far")
-    epoch: str | None = Field(default=None, description="column of the epochs so far")
+    samples: str | None = Field(
+        default=None, description="column with the number of samples processed so far"
+    )
+    step: str | None = Field(default=None, description="column with the number of optimizer steps so far")
+    epoch: str | None = Field(default=None, description="column with the number of epochs so far")
     first_epoch: Literal[0, 1] | None = Field(
-        default=None, description="number of the first whole epoch; found from the values if absent"
+        default=None, description="number that the run gives its first epoch; found from the values if absent"
     )
     epoch_samples: PositiveInt | None = Field(
-        default=None, description="samples of an epoch, if the job does not state them"
+        default=None, description="number of samples per epoch, if the job does not state it"
     )
     seconds: str | None = Field(
-        default=None, description="column of elapsed seconds, or of the time of day in seconds"
+        default=None, description="column with elapsed seconds, or with a timestamp in seconds"
     )
     batch_size: str | PositiveInt | tuple[str | PositiveInt, ...] | None = Field(
         default=None,
-        description="parameter of the global batch size (of all devices together), a number, or a list of "
-        'both to be multiplied, such as ["per_device_train_batch_size", 4]',
+        description="parameter with the global batch size (of all devices together), or a number, or a list "
+        'of parameters and numbers to be multiplied, such as ["per_device_train_batch_size", 4]',
     )
     learning_rate: str | PositiveFloat | None = Field(
-        default=None, description="parameter of the peak learning rate, or a number"
+        default=None, description="parameter with the peak learning rate, or a number"
     )
-    nodes: str | PositiveInt = Field(default=1, description="parameter of the number of nodes, or a number")
-    strategy: str = Field(default="all_reduce", description="a strategy, or the parameter that names it")
-    tau: str | PositiveInt | None = Field(default=None, description="as a knob of the strategy")
-    beta: str | PositiveFloat | None = Field(default=None, description="as a knob of the strategy")
-    outer_learning_rate: str | PositiveFloat | None = Field(default=None, description="as a knob of diloco")
-    outer_momentum: str | float | None = Field(default=None, description="as a knob of diloco")
-    run: str | None = Field(default=None, description="column of a CSV file that names the run")
+    nodes: str | PositiveInt = Field(default=1, description="parameter with the number of nodes, or a number")
+    strategy: str = Field(
+        default="all_reduce", description="name of a strategy, or parameter with the name of the strategy"
+    )
+    tau: str | PositiveInt | None = Field(
+        default=None, description="parameter with the steps between two exchanges, or a number"
+    )
+    beta: str | PositiveFloat | None = Field(
+        default=None, description="elastic_averaging: parameter with beta, or a number"
+    )
+    outer_learning_rate: str | PositiveFloat | None = Field(
+        default=None, description="diloco: parameter with the outer learning rate, or a number"
+    )
+    outer_momentum: str | float | None = Field(
+        default=None, description="diloco: parameter with the outer momentum, or a number"
+    )
+    run: str | None = Field(default=None, description="column of a CSV file with the name of the run")
     name_pattern: str | None = Field(
         default=None,
-        description="regular expression, searched in a run's path and name; its named groups are parameters",
+        description="regular expression that is searched in a run's path and name; its named groups are used "
+        "as parameters",
     )
     same_hardware: bool = Field(
-        default=False, description="whether the runs had the same hardware as the job, so that seconds count"
+        default=False,
+        description="whether the runs had the same hardware as the job, so that their seconds are used too",
     )
 
     @model_validator(mode="after")
@@ -89,16 +106,16 @@ class Mapping(BaseModel):
 
     @property
     def position(self) -> str | None:
-        """The key of `POSITIONS` that is mapped; None if there is none."""
+        """The key of `POSITIONS` that the mapping states; None if it states none."""
         return next((name for name in POSITIONS if getattr(self, name) is not None), None)
 
 
-#: Keys of the columns that say how far a run is, the most exact one first.
+#: Keys of the mapping for the columns with the training progress of a run, the most exact key first.
 POSITIONS = ("samples", "step", "epoch")
 
 
 def load_mapping(path: Path) -> Mapping:
-    """Read a mapping file.
+    """Reads a mapping file.
 
     Raises:
         JobError: The file cannot be read or is not a valid mapping.
@@ -118,7 +135,7 @@ def load_mapping(path: Path) -> Mapping:
 
 
 def _problems(error: ValidationError, data: Table[str, Any]) -> list[str]:
-    """One message for each wrong key."""
+    """Returns one message for each wrong key."""
     found: dict[str, str] = {}
     for problem in error.errors(include_url=False):
         key = str(problem["loc"][0]) if problem["loc"] else ""
@@ -133,10 +150,10 @@ def _problems(error: ValidationError, data: Table[str, Any]) -> list[str]:
 
 
 def mapping_text(values: Table[str, Any]) -> str:
-    """The text of a mapping file.
+    """Returns the text of a mapping file.
 
     Args:
-        values: Value of each key; None for a key that the user has to fill in.
+        values: Maps each key to its value; None for a key that the user has to fill in.
     """
     lines = []
     for name, value in values.items():

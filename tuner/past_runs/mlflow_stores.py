@@ -1,4 +1,4 @@
-"""Read past runs from stores of MLflow: the folder `mlruns`, and the SQLite database `mlflow.db`."""
+"""Reads past runs that MLflow logged to the folder `mlruns` or to the SQLite database `mlflow.db`."""
 
 from __future__ import annotations
 
@@ -30,15 +30,15 @@ from tuner.past_runs.found import (
 NAME = "mlflow"
 _TABLES = ("runs", "metrics", "params")
 _SQLITE_HEADER = b"SQLite format 3\0"
-#: Largest database; only its metrics and parameters are read.
+#: Maximum size of a database in bytes. Only its metrics and parameters are read.
 _MOST_DATABASE_BYTES = 16 * MOST_BYTES
 _DELETED = "MLflow marks it as deleted"
 
 
 def accepts(path: Path) -> bool:
-    """Whether a path is the folder of a run in a file store, or a SQLite database with MLflow's tables.
+    """Whether a path is the folder of a run in `mlruns`, or a SQLite database with MLflow's tables.
 
-    A damaged database is accepted too, so that its error is shown.
+    A damaged database is accepted too, so that the user sees its error.
     """
     if path.is_dir():
         return (path / "meta.yaml").is_file() and (path / "metrics").is_dir()
@@ -58,17 +58,17 @@ def accepts(path: Path) -> bool:
 
 
 def _opened(path: Path) -> sqlite3.Connection:
-    """A read-only connection; invalid UTF-8 in texts is replaced."""
+    """Opens a read-only connection to a database. Invalid UTF-8 in texts is replaced."""
     connection = sqlite3.connect(f"file:{quote(str(path.resolve()))}?mode=ro", uri=True)
     connection.text_factory = lambda data: data.decode("utf-8", "replace")
     return connection
 
 
 def read(paths: Sequence[Path], _run_column: str | None) -> Found:
-    """The runs in folders of runs and in databases.
+    """Reads the runs in folders of runs and in databases.
 
     Args:
-        paths: The folders and files.
+        paths: Paths of the folders and databases.
     """
     left_out: list[LeftOut] = []
     runs: list[FoundRun] = []
@@ -96,12 +96,12 @@ def _of_folder(folder: Path, left_out: list[LeftOut]) -> FoundRun:
 
 
 def _files(folder: Path) -> list[tuple[Path, str]]:
-    """The files in a folder, with their paths below it."""
+    """Returns the path of each file below a folder, and its path relative to the folder."""
     return [(p, p.relative_to(folder).as_posix()) for p in sorted(folder.rglob("*")) if p.is_file()]
 
 
 def _metric_lines(path: Path) -> Iterator[tuple[float, float, float]]:
-    """Timestamp (ms), value and step in each line `timestamp value step`; other lines are skipped."""
+    """Yields timestamp (ms), value and step of each line `timestamp value step`, and skips other lines."""
     with path.open(encoding="utf-8", errors="replace") as file:
         for line in itertools.islice(file, MOST_ROWS):
             words = line.split()[:3]
@@ -111,7 +111,7 @@ def _metric_lines(path: Path) -> Iterator[tuple[float, float, float]]:
 
 
 def _small_text(path: Path) -> str:
-    """The text of a file; empty if it is too large or cannot be read."""
+    """Returns the text of a file; the empty string if the file is too large or cannot be read."""
     try:
         check_size(path, MOST_PARAMETER_BYTES)
         return path.read_text(encoding="utf-8", errors="replace")
@@ -120,9 +120,13 @@ def _small_text(path: Path) -> str:
 
 
 def _rows(logged: Sequence[tuple[str, float, float, float]]) -> tuple[Row, ...]:
-    """Rows from (metric, timestamp in ms, value, step): the metrics of one step are one row.
+    """Groups logged values into rows: all metrics that were logged at one step are one row.
 
-    A metric that was logged several times at one step, as by scripts that state no step, gives several rows.
+    If a metric was logged several times at the same step, as by scripts that state no step, each value is in
+    a separate row.
+
+    Args:
+        logged: Name of the metric, timestamp in milliseconds, value and step of each logged value.
     """
     by_place: dict[tuple[float, int], dict[str, float]] = {}
     seen: dict[tuple[str, float], int] = {}

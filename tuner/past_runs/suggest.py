@@ -1,4 +1,8 @@
-"""Suggest by their names which columns and parameters of past runs are the metric, position and axes."""
+"""Guesses from names which columns and parameters of past runs are the metric, the progress and the axes.
+
+The progress of a run is its number of samples, steps or epochs. The axes are batch size, learning rate and
+number of nodes.
+"""
 
 from __future__ import annotations
 
@@ -10,7 +14,8 @@ from typing import Any
 from tuner.past_runs.found import STEP, TIME, FoundRun, number
 from tuner.past_runs.mapping import Mapping
 
-#: Names of parameters in lower case without path and separators, the best one first.
+#: Names of parameters, in lower case and without path and separators. If a run has several, the first is
+#: used.
 _RATES = ("learningrate", "lr", "baselr", "peaklr", "maxlr", "initiallr", "lrinit", "lr0")
 _GLOBAL_BATCHES = ("globalbatchsize", "totalbatchsize", "totaltrainbatchsize", "effectivebatchsize")
 _BATCHES = ("trainbatchsize", "batchsize", "trainingbatchsize", "bs", "batch")
@@ -24,7 +29,7 @@ _PER_DEVICE = (
         "batchsizepergpu",
     ),
 )
-#: Names for the devices of all nodes; other names may mean the devices of one node.
+#: Names for the number of devices on all nodes. The other names may mean the number of devices on one node.
 _ALL_DEVICES = ("worldsize", "numranks")
 _DEVICES = (*_ALL_DEVICES, "numdevices", "ndevices", "devices", "numgpus", "ngpus", "ngpu", "gpus")
 _ACCUMULATION = (
@@ -36,25 +41,25 @@ _STEPS = ("globalstep", "trainglobalstep", "trainerglobalstep", "optimizerstep",
 _SAMPLES = ("samples", "samplesseen", "numsamples", "examples", "examplesseen", "trainsamples", "imagesseen")
 _EPOCHS = ("epoch", "epochs", "trainepoch")
 _SECONDS = ("_runtime", "seconds", "elapsed", "elapsed_seconds", TIME, "_timestamp", "time", "wall_time")
-#: A column that counts calls of Weights & Biases' log, not steps of the optimizer.
+#: Names of the column that counts calls of `wandb.log`, not optimizer steps.
 _LOG_CALLS = ("_step", "Step")
 _VALIDATION, _TRAINING = ("validation", "valid", "val", "eval", "test", "dev"), ("train", "training")
-#: Words in the names of parameters that do not belong to the training.
+#: Words in the names of parameters that are used for validation, not for training.
 _NOT_TRAINING = {*_VALIDATION, "evaluation", "testing", "inference"}
-#: Prefix of the scalars that Keras writes at the end of each epoch, from epoch 0.
+#: Prefix of the scalars that Keras writes at the end of each epoch. The first epoch has the number 0.
 _PER_EPOCH = "epoch_"
-#: Other names of known metrics.
+#: Maps each known metric to other names of it.
 _ALSO = {"accuracy": ("accuracy", "acc", "top1", "acc1"), "error_rate": ("errorrate", "error", "err")}
 
 
 @dataclass(frozen=True, kw_only=True)
 class Suggestion:
-    """A mapping with suggestions.
+    """A mapping that was completed with guesses.
 
     Args:
-        mapping: The stated and the suggested names.
-        missing: Required keys without a value.
-        candidates: The possible names for each missing key.
+        mapping: The mapping with the names from the user and the guessed names.
+        missing: The required keys that still have no value.
+        candidates: Maps each missing key to the names of columns or parameters that the user can choose.
     """
 
     mapping: Mapping
@@ -63,13 +68,13 @@ class Suggestion:
 
 
 def suggest(stated: Mapping, runs: Sequence[FoundRun], metric: str, *, knows_epochs: bool) -> Suggestion:
-    """Complete a mapping where the names are unambiguous.
+    """Completes a mapping with columns and parameters whose names are unambiguous.
 
     Args:
-        stated: The mapping of the user; its keys stay.
-        runs: The runs.
-        metric: The job's metric.
-        knows_epochs: Whether the samples of an epoch are known.
+        stated: The mapping of the user, whose keys are not changed.
+        runs: The past runs.
+        metric: Name of the job's metric.
+        knows_epochs: Whether the number of samples per epoch is known.
     """
     columns = list(dict.fromkeys(name for run in runs for row in run.rows[:50] for name in row))
     parameters = _Parameters(runs, stated)
@@ -98,7 +103,7 @@ def suggest(stated: Mapping, runs: Sequence[FoundRun], metric: str, *, knows_epo
         candidates["nodes"] = _likely_first(parameters.names, ("node",))
     chosen = stated.metric or found.get("metric")
     if found.get("step") == STEP and chosen is not None and chosen.startswith(_PER_EPOCH):
-        # Keras counts epochs where others count steps.
+        # Keras writes the number of the epoch as the step.
         found = {**found, "step": None, "epoch": STEP, "first_epoch": 0}
     found = {key: value for key, value in found.items() if value is not None}
     mapping = Mapping.model_validate({**stated.model_dump(exclude_unset=True), **found})
@@ -115,7 +120,7 @@ def suggest(stated: Mapping, runs: Sequence[FoundRun], metric: str, *, knows_epo
 
 
 def _likely_first(names: Sequence[str], parts: Sequence[str]) -> tuple[str, ...]:
-    """Names, sorted by the first of some parts that they contain."""
+    """Sorts names: first names that contain the first part, then names with the second part, and so on."""
 
     def place(name: str) -> int:
         return next((i for i, part in enumerate(parts) if part in name.lower()), len(parts))
@@ -124,9 +129,11 @@ def _likely_first(names: Sequence[str], parts: Sequence[str]) -> tuple[str, ...]
 
 
 def metric_column(columns: Sequence[str], metric: str) -> str | None:
-    """The column of a metric, by its name with or without a word for validation; None if ambiguous.
+    """Returns the column of a metric; None if no column or several columns match.
 
-    Columns of the training data are never used.
+    A column matches if its name is that of the metric, with or without a word for validation such as `val`.
+    If there are matches with such a word, only these matches are used. Columns with a word for training, such
+    as `train`, never match.
     """
     names = {_plain(metric), *_ALSO.get(metric, ())}
     exact: list[str] = []
@@ -143,7 +150,7 @@ def metric_column(columns: Sequence[str], metric: str) -> str | None:
 
 
 def _position(columns: Sequence[str], *, knows_epochs: bool) -> tuple[str, str | None]:
-    """The key that says how far a run is, and its column; None if no column has a known name."""
+    """Returns the key for the training progress (samples, step or epoch), and its column or None."""
     usual = [name for name in columns if name not in _LOG_CALLS]
     for key, names in (("samples", _SAMPLES), ("step", _STEPS), ("epoch", _EPOCHS)):
         column = _column(usual, names)
@@ -154,7 +161,7 @@ def _position(columns: Sequence[str], *, knows_epochs: bool) -> tuple[str, str |
 
 
 def _column(columns: Sequence[str], names: Sequence[str]) -> str | None:
-    """The column with the earliest of some names; the shortest of several."""
+    """Returns the column that has the first possible name in `names`; if several have it, the shortest."""
     for wanted in names:
         fitting = [column for column in columns if wanted == _plain(column)]
         if fitting:
@@ -163,11 +170,12 @@ def _column(columns: Sequence[str], names: Sequence[str]) -> str | None:
 
 
 class _Parameters:
-    """The parameters of all runs, found by the last part of their names.
+    """Searches the parameters of all runs by the last part of their names.
 
     Args:
-        runs: The runs.
-        stated: The mapping of the user; the groups of its `name_pattern` are parameters too and come first.
+        runs: The past runs.
+        stated: The mapping of the user. The groups of its `name_pattern` are parameters too, and are
+            preferred.
     """
 
     def __init__(self, runs: Sequence[FoundRun], stated: Mapping) -> None:
@@ -177,10 +185,11 @@ class _Parameters:
         self.names = list(dict.fromkeys([*self._groups, *(name for run in runs for name in run.parameters)]))
 
     def fitting(self, names: Sequence[str]) -> list[str]:
-        """The parameters of the training with one of some names, the best names first.
+        """Returns the parameters whose last part is in `names`, in the order of `names`.
 
-        Only groups of the user's pattern are returned if there are any, else only parameters with `train` in
-        their name if there are any. Parameters of the validation are never returned.
+        - Parameters of the validation are never returned.
+        - If groups of `name_pattern` match, only these groups are returned.
+        - Otherwise, if parameters with `train` in their name match, only these parameters are returned.
         """
         found = [
             name
@@ -192,18 +201,19 @@ class _Parameters:
         return groups or [name for name in found if _words(name) & set(_TRAINING)] or found
 
     def may_exceed_one(self, names: Sequence[str]) -> bool:
-        """Whether a parameter with such a name is above 1, or not a number (such as `auto`), in any run."""
+        """Whether a parameter that matches `names` is above 1, or not a number such as `auto`, in any run."""
         fitting = self.fitting(names)
         if any(name in self._groups for name in fitting):
-            return True  # the pattern has not been applied yet
+            return True  # the values of the groups are not known yet
         texts = {run.parameters[name] for run in self._runs for name in fitting if name in run.parameters}
         return any((value := number(text)) is None or not 0 <= value <= 1 for text in texts)
 
     def named(self, names: Sequence[str]) -> str | None:
-        """The parameter with one of some names; None if there is none or if it is ambiguous.
+        """Returns the parameter that matches `names`; None if there is none or the choice is ambiguous.
 
-        Of several in one table, the best name counts. Parameters in different tables are ambiguous if some
-        run has different values for them.
+        - If several parameters of the same table match, the first name in `names` decides.
+        - If parameters of different tables match, they must have equal values in every run. Otherwise the
+          choice is ambiguous.
         """
         found = self.fitting(names)
         if len({re.sub(r"[^./]*$", "", name) for name in found}) > 1:
@@ -217,10 +227,14 @@ class _Parameters:
 
 
 def _batch_size(parameters: _Parameters) -> str | tuple[str, ...] | None:
-    """The global batch size: a parameter, or a batch per device times the devices and the accumulation.
+    """Returns the parameter with the global batch size, or the parameters whose product it is.
 
-    None if it is ambiguous: only the user knows whether a batch is accumulated or that of one device, and
-    whether devices are those of one node or of all nodes.
+    The product is the batch size per device, times the number of devices, times the number of accumulated
+    micro-batches.
+
+    Returns:
+        One or several names; None if it is unclear whether a batch size is that of one device, or whether a
+        number of devices is that of one node.
     """
     if parameters.fitting(_GLOBAL_BATCHES):
         return parameters.named(_GLOBAL_BATCHES)
@@ -237,10 +251,10 @@ def _batch_size(parameters: _Parameters) -> str | tuple[str, ...] | None:
 
 
 def _words(name: str) -> set[str]:
-    """The words of a name, in lower case."""
+    """Splits a name into words, in lower case."""
     return set(re.split(r"[^a-z0-9]+", name.lower()))
 
 
 def _plain(name: str) -> str:
-    """A name in lower case without separators."""
+    """Returns a name in lower case without separators."""
     return re.sub(r"[^a-z0-9]", "", name.lower())

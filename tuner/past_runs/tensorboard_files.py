@@ -1,4 +1,4 @@
-"""Read past runs from TensorBoard event files: each folder with event files is a run."""
+"""Reads past runs from TensorBoard event files. The event files in one folder are one run."""
 
 from __future__ import annotations
 
@@ -28,23 +28,23 @@ NAME = "tensorboard"
 _EVENTS = "tfevents"
 #: Tag of the hyperparameters that the HParams plugin stores.
 _SESSION_START = "_hparams_/session_start_info"
-#: A folder below a run with fewer scores than this contains only the hyperparameters of that run.
+#: If a subfolder of a run has fewer scores than this, it contains only hyperparameters of the run.
 _FEWEST_SCORES = 2
 
 
 def accepts(path: Path) -> bool:
-    """Whether a file is an event file, judged by its name."""
+    """Whether a path is a file whose name contains `tfevents`."""
     return _EVENTS in path.name and path.is_file()
 
 
 def read(paths: Sequence[Path], _run_column: str | None) -> Found:
-    """The runs in event files: the files of one folder are one run.
+    """Reads the runs in event files. The files in one folder are one run.
 
-    Hyperparameters are read from the HParams plugin, from texts that are JSON tables (as Hugging Face's
-    Trainer writes), and from files such as `hparams.yaml` in the folder.
+    Hyperparameters are read from three places: data of the HParams plugin, logged texts that are JSON objects
+    (as Hugging Face's Trainer writes them), and files such as `hparams.yaml` in the folder.
 
     Args:
-        paths: The files.
+        paths: Paths of the event files.
 
     Raises:
         JobError: The package tensorboard is not installed.
@@ -71,7 +71,7 @@ def read(paths: Sequence[Path], _run_column: str | None) -> Found:
 
 
 def _of_folder(folder: Path, files: Sequence[Path], left_out: list[LeftOut]) -> FoundRun | None:
-    """The run of a folder; None if nothing could be read."""
+    """Reads the event files in a folder as one run. Returns None if no file can be read."""
     rows: dict[float, dict[str, float]] = {}
     parameters = parameters_nearby(folder / _EVENTS, left_out, is_alone=True)
     has_read = False
@@ -94,10 +94,10 @@ def _of_folder(folder: Path, files: Sequence[Path], left_out: list[LeftOut]) -> 
 
 
 def _accumulator(path: Path) -> Any:
-    """TensorBoard's reader of an event file, after it has read the file.
+    """Reads an event file with TensorBoard's `EventAccumulator`, and returns the accumulator.
 
     Raises:
-        UnreadableError: It is not an event file or has no scalars.
+        UnreadableError: The file is not an event file, or it has neither scalars nor hyperparameters.
     """
     from tensorboard.backend.event_processing import event_accumulator
 
@@ -116,7 +116,7 @@ def _accumulator(path: Path) -> Any:
 
 
 def _scalars(reader: Any) -> list[tuple[float, float, str, float]]:
-    """Step, time, tag and value of each scalar, including those that TensorFlow 2 stores as tensors."""
+    """Returns step, time, tag and value of each scalar, also of those that TensorFlow 2 stores as tensors."""
     from tensorboard.backend.event_processing import event_accumulator
     from tensorboard.util import tensor_util
 
@@ -139,7 +139,7 @@ def _scalars(reader: Any) -> list[tuple[float, float, str, float]]:
 
 
 def _parameters(reader: Any) -> dict[str, str]:
-    """Hyperparameters from the HParams plugin and from texts that are JSON tables."""
+    """Returns the hyperparameters in data of the HParams plugin and in logged texts that are JSON objects."""
     from tensorboard.backend.event_processing import event_accumulator
     from tensorboard.plugins.hparams import plugin_data_pb2
     from tensorboard.util import tensor_util
@@ -167,9 +167,9 @@ def _parameters(reader: Any) -> dict[str, str]:
 
 
 def _with_parameters_below(runs: dict[Path, FoundRun]) -> list[FoundRun]:
-    """Move hyperparameters from folders below a run to the run.
+    """Moves hyperparameters from the subfolders of a run to the run. Returns the runs.
 
-    PyTorch's `SummaryWriter.add_hparams` writes hyperparameters and final values to such a folder.
+    PyTorch's `SummaryWriter.add_hparams` writes hyperparameters and final values to such a subfolder.
     """
     taken: dict[Path, dict[str, str]] = {}
     left = {}

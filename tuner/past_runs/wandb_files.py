@@ -1,9 +1,14 @@
-"""Read past runs from exports of Weights & Biases: histories, charts and tables of runs.
+"""Reads past runs from CSV files that were exported from Weights & Biases.
 
-Three kinds of CSV files are read. A history is the result of `run.history()`, with the configuration of the
-run in a JSON or YAML file of the same name. A chart exported from the web page has a column `RUN - METRIC`
-for each run. The exported table of runs has a column `Name` and the configuration of each run. The binary
-files of an offline run (`*.wandb`) are not read.
+Three kinds of CSV files are read:
+
+- History: the result of `run.history()`. The configuration of the run is in a JSON or YAML file of the same
+  name.
+- Chart: exported from the web page, with a column `RUN - METRIC` for each run.
+- Table of runs: exported from the web page, with a column `Name` and columns for the configuration of each
+  run.
+
+The binary files of an offline run (`*.wandb`) are not read.
 """
 
 from __future__ import annotations
@@ -17,14 +22,14 @@ from tuner.past_runs.csv_files import read_table
 from tuner.past_runs.found import Found, FoundRun, LeftOut, UnreadableError, limited, number
 
 NAME = "wandb"
-#: Columns of a history that Weights & Biases adds.
+#: Columns that Weights & Biases adds to a history.
 _OWN_COLUMNS = {"_step", "_runtime", "_timestamp"}
 _BETWEEN, _BOUNDS = " - ", ("__MIN", "__MAX")
 _NAME_COLUMN = "Name"
 
 
 def accepts(path: Path) -> bool:
-    """Whether a file has this format, judged by its name and header."""
+    """Whether a file was exported from Weights & Biases, judged by its name and its header."""
     if path.suffix == ".wandb" and path.is_file():
         return True
     if not csv_files.accepts(path):
@@ -34,11 +39,12 @@ def accepts(path: Path) -> bool:
 
 
 def read(paths: Sequence[Path], run_column: str | None) -> Found:
-    """The runs in exported files.
+    """Reads the runs in exported files.
 
     Args:
-        paths: The files.
-        run_column: The column with the name of the run, for a history of several runs.
+        paths: Paths of the exported files.
+        run_column: Name of the column that contains the name of the run, for a history of several runs; None
+            to find it by its name.
     """
     charts, tables, histories = [], [], []
     left_out: list[LeftOut] = []
@@ -59,7 +65,7 @@ def read(paths: Sequence[Path], run_column: str | None) -> Found:
         for row in rows:
             parameters[row.pop(_NAME_COLUMN, "")] = row
     runs = tuple(
-        # A table of runs has the name of the run or of its file.
+        # A history has no name of a run, so its file name is looked up in the table of runs.
         replace(
             run, format=NAME, parameters={**parameters.get(run.name or run.source.stem, {}), **run.parameters}
         )
@@ -75,7 +81,7 @@ _OFFLINE = (
 
 
 def _header(path: Path) -> list[str]:
-    """The column names of a file's first line."""
+    """Returns the column names in the first line of a file."""
     try:
         with path.open(encoding="utf-8-sig", errors="replace") as file:
             first = file.readline(1_000_000)
@@ -95,7 +101,7 @@ def _is_table(header: Sequence[str]) -> bool:
 def _tables(
     paths: Sequence[Path], left_out: list[LeftOut]
 ) -> list[tuple[Path, list[str], list[dict[str, str]]]]:
-    """Path, header and rows of each file that can be read."""
+    """Returns path, column names and rows of each file that can be read."""
     found = []
     for path in paths:
         try:
@@ -108,7 +114,7 @@ def _tables(
 def _of_charts(
     tables: Sequence[tuple[Path, list[str], list[dict[str, str]]]], left_out: list[LeftOut]
 ) -> list[FoundRun]:
-    """The runs in charts; columns of one run in several charts are joined by its name."""
+    """Returns the runs in charts. Columns of several charts with the same name of a run are one run."""
     by_run: dict[str, dict[float, dict[str, float]]] = {}
     sources: dict[str, Path] = {}
     for path, (axis, *columns), rows in tables:

@@ -286,7 +286,7 @@ def test_what_is_missing_is_named_with_a_mapping_file_to_start_from(desk: Desk) 
         read_past_runs(desk.opened, ImportOptions(sources=(path,)))
     text = str(caught.value)
     assert "metric: candidates are run, batch_size, lr, score, elapsed" in text
-    assert "# metric = ...  # column of the job's metric" in text
+    assert "# metric = ...  # name of the column with the metric of the job" in text
     assert 'batch_size = "batch_size"' in text
     mapping = desk.folder / "mapping.toml"
     mapping.write_text(text.split("\n\n", 1)[1].replace("# metric = ...", 'metric = "score"'))
