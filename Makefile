@@ -51,7 +51,7 @@ endef
 
 .venv/.installed: pyproject.toml constraints.txt
 	@echo "installing what Paceline needs into .venv (a minute or two, once)" >&2
-	$(call install,,$@)
+	$(call install,[examples],$@)
 
 .venv/.installed-test: pyproject.toml constraints.txt
 	@echo "installing Paceline and what the tests need into .venv (a minute or two, once)" >&2
