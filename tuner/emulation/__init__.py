@@ -1,4 +1,4 @@
-"""Emulation: many ranks in one process, with real gradients, real update rules and a virtual clock."""
+"""Emulation of many ranks in one process: gradients and update rules are real, time is a virtual clock's."""
 
 from tuner.emulation.emulation import Emulation, Trained, emulation
 

@@ -1,7 +1,8 @@
-"""Emulates the training of many ranks in one process, on a virtual clock.
+"""Emulates the training of many ranks in one process, under a virtual clock.
 
-Gradients, data order, update rules, momentum and the choice of peers are those of real ranks; only time is
-drawn (`timing`) and counted (`event_clock`). The same seed gives the same run, whatever the machine's load.
+Gradients, data order, update rules, momentum and the choice of peers are the same as with real ranks. The
+times of steps and messages are drawn from the description of a cluster (`timing`), and a virtual clock
+(`event_clock`) orders the events. The result depends only on the seed, not on the load of the machine.
 """
 
 from __future__ import annotations
@@ -29,25 +30,25 @@ from tuner.strategies import AveragingRule
 from tuner.strategies.flat import FlatParameters
 from tuner.strategies.registry import strategy_rule
 
-#: Gradients of several ranks' shares are computed at once, of so many samples at most.
+#: Largest batch in which the gradients of several ranks are computed at once, in samples.
 _LARGEST_BATCH = 1024
-#: Step times stored per rank.
+#: Largest number of step times stored per rank.
 _MOST_STEPS_STORED = 1024
 
 
 @dataclass(frozen=True, kw_only=True)
 class Trained:
-    """What is trained, and on what.
+    """Settings of an emulation: workload, configuration, ranks and cluster.
 
     Args:
-        workload: The workload.
-        make_model: A new model with the initial parameters, on its device.
+        workload: The workload to train.
+        make_model: Function that returns a new model with the initial parameters, on its device.
         data: The training data.
-        configuration: Batch size, learning rate, strategy with its knobs.
-        num_ranks: p.
-        cluster: What p ranks would run on.
-        seed: Of data order, of the strategy's draws and of time.
-        computes: Whether gradients are computed; without them only time passes, and messages.
+        configuration: Batch size, learning rate and strategy with its parameters.
+        num_ranks: Number of virtual ranks.
+        cluster: Description of the machines and links, from which times are drawn.
+        seed: Seed of data order, of the strategy's random choices and of times.
+        computes: Whether gradients are computed. If not, steps only take virtual time and send messages.
     """
 
     workload: Workload
@@ -65,32 +66,31 @@ class StepTimes:
     """Virtual seconds of one rank's steps.
 
     Args:
-        compute: Of each step.
-        whole: Of each step with what it waited for.
+        compute: Seconds of compute of each step.
+        whole: Seconds of each step, including the time of waiting for other ranks.
     """
 
     compute: list[float] = field(default_factory=list)
     whole: list[float] = field(default_factory=list)
 
     def add(self, compute: float, whole: float) -> None:
-        """Adds a step, unless enough are stored."""
+        """Adds the times of a step, unless `_MOST_STEPS_STORED` steps are stored."""
         if len(self.compute) < _MOST_STEPS_STORED:
             self.compute.append(compute)
             self.whole.append(whole)
 
 
 class Emulation(ABC):
-    """A run on virtual ranks.
+    """Base class of emulations: the training of one configuration on virtual ranks.
 
     Args:
-        trained: What is trained.
+        trained: Workload, configuration, ranks and cluster.
 
     Attributes:
-        samples: Samples that all ranks have seen.
-        rank_steps: Steps of all ranks in total.
-        times: Of each rank's steps since it was made.
-        ranks: The replicas stored.
-        model: The model to evaluate, within `scored`.
+        samples: Number of samples that all ranks have processed.
+        rank_steps: Number of steps of all ranks in total.
+        times: Step times of each rank in this slice.
+        ranks: The virtual ranks with a model of their own. A single one stands for all if they stay equal.
     """
 
     ranks: list[VirtualRank]
@@ -119,33 +119,33 @@ class Emulation(ABC):
 
     @property
     def model(self) -> nn.Module:
-        """The first rank's."""
+        """The first rank's model. Within `scored()`, it has the parameters to evaluate."""
         return self.ranks[0].model
 
     @property
     def device(self) -> torch.device:
-        """Where ranks compute."""
+        """Device on which gradients are computed."""
         return next(self.model.parameters()).device
 
     @property
     @abstractmethod
     def seconds(self) -> float:
-        """The virtual clock."""
+        """Time of the virtual clock, in seconds."""
 
     @property
     def mixed_ages(self) -> tuple[float, int]:
-        """Sum of the ages of what was mixed in, in steps, and how much was."""
+        """Sum of the ages, in steps, of the parameters that ranks mixed into their own; and their number."""
         return 0.0, 0
 
     @property
     def staleness_steps(self) -> float | None:
-        """Mean age of what was mixed in, in steps; None if nothing was."""
+        """Mean age, in steps, of the parameters that ranks mixed into their own; None if there were none."""
         total, count = self.mixed_ages
         return total / count if count else None
 
     @property
     def moved_bytes(self) -> int:
-        """Bytes that all ranks have sent or fetched."""
+        """Bytes of gradients or parameters that all ranks have sent or fetched."""
         return 0
 
     @property
@@ -155,16 +155,20 @@ class Emulation(ABC):
 
     @abstractmethod
     def advance(self) -> None:
-        """Advances by one event, or by one step of all ranks."""
+        """Processes the next event of the virtual clock, or one step of all ranks."""
 
     def begin_slice(self) -> None:
-        """Forgets recorded steps and exchanges, like a run that was just loaded."""
+        """Clears the recorded step times and ages, at the start of a slice."""
         self.times = [StepTimes() for _ in range(self.trained.num_ranks)]
 
     def run(self, *, samples: int | None = None, seconds: float | None = None) -> None:
-        """Trains until all ranks have seen so many samples, or until a moment of the virtual clock.
+        """Trains until a number of samples or a time is reached, whichever is first.
 
-        It ends early where a loss is no longer finite.
+        It stops early if a loss is not finite.
+
+        Args:
+            samples: Number of samples that all ranks have processed in total; None for no limit.
+            seconds: Time of the virtual clock; None for no limit. At least one limit must be given.
         """
         if samples is None and seconds is None:
             raise ValueError("say until when: samples, seconds or both")
@@ -177,17 +181,17 @@ class Emulation(ABC):
 
     @abstractmethod
     def scored(self) -> AbstractContextManager[None]:
-        """Within it `model` has the parameters to evaluate; afterwards those it trains."""
+        """Context manager in which `model` has the parameters to evaluate."""
 
     @abstractmethod
     def state(self) -> dict[str, Any]:
-        """The state to resume from exactly: numbers and tensors, shared with the run."""
+        """Returns the state from which `load` resumes exactly; it shares memory with the emulation."""
 
     @abstractmethod
     def load(self, state: dict[str, Any]) -> None:
-        """Resumes from what `state` of an identical emulation gave.
+        """Resumes from the result of `state` of an emulation with the same settings.
 
-        All-reduce, whose statistics do not depend on ranks, may resume with another number of them.
+        With all-reduce, the number of ranks may differ, because the gradients do not depend on it.
         """
 
     def _common_state(self) -> dict[str, Any]:
@@ -201,7 +205,7 @@ class Emulation(ABC):
         }
 
     def _device_random(self) -> dict[str, Any]:
-        """The state of the device's own generator, from which dropout draws there."""
+        """Returns the state of the device's random generator, which dropout on the device uses."""
         device = self.device
         if device.type == "cpu":
             return {}
@@ -219,10 +223,11 @@ class Emulation(ABC):
 
 
 class AllReduceEmulation(Emulation):
-    """All ranks make each step in lockstep, on the mean gradient: one replica stands for all.
+    """Emulation of all-reduce: all ranks make each step together with the mean gradient.
 
-    Shares are micro-batches of one batch, each weighted by its size; without batch norm, which normalises
-    a share by itself, several shares are one batch (equal but for rounding).
+    One model stands for all ranks. With batch norm, which normalises the share of each rank separately, the
+    gradient of each share is computed separately and weighted by its size. Without batch norm, several shares
+    are computed as one batch; the result differs only by rounding.
     """
 
     def __init__(self, trained: Trained) -> None:
@@ -244,7 +249,7 @@ class AllReduceEmulation(Emulation):
         return self._num_bytes * self.rank_steps if self.trained.num_ranks > 1 else 0
 
     def advance(self) -> None:
-        """One step of all ranks."""
+        """Makes one step of all ranks."""
         replica, cluster, num_ranks = self.ranks[0], self.trained.cluster, self.trained.num_ranks
         batch_size = self.trained.configuration.batch_size
         replica.set_rate(self.samples)
@@ -254,7 +259,7 @@ class AllReduceEmulation(Emulation):
         replica.make_step()
         parts = [self._draws.parts(rank, size) for rank, (_, size) in enumerate(self._shares)]
         exchange = all_reduce_seconds(cluster, num_ranks, self._num_bytes)
-        # The exchange overlaps with the backward pass of the slowest rank, not with its delay.
+        # The all-reduce overlaps with the compute of the slowest rank, but not with its artificial delay.
         last, still = max(parts, key=sum)
         g = cluster.overlap
         whole = still + (last**g + exchange**g) ** (1 / g)
@@ -266,7 +271,7 @@ class AllReduceEmulation(Emulation):
 
     @contextmanager
     def scored(self) -> Iterator[None]:
-        """The model as it is."""
+        """Context manager that changes nothing: the model has the parameters to evaluate."""
         yield
 
     def state(self) -> dict[str, Any]:
@@ -278,7 +283,10 @@ class AllReduceEmulation(Emulation):
 
 
 class LocalSGDEmulation(Emulation):
-    """Ranks train alone for tau steps, then all take the mean, or an outer step towards it (DiLoCo)."""
+    """Emulation of local SGD: ranks train alone for tau steps, then all set their parameters to the mean.
+
+    With DiLoCo, an outer optimizer makes a step towards the mean instead.
+    """
 
     def __init__(self, trained: Trained) -> None:
         super().__init__(trained)
@@ -302,7 +310,7 @@ class LocalSGDEmulation(Emulation):
         return self._moved_bytes
 
     def advance(self) -> None:
-        """One step of every rank, and the average where it is due."""
+        """Makes one step of every rank and, after every tau steps, averages the parameters."""
         trained = self.trained
         computes = []
         for rank, flat in zip(self.ranks, self._flats, strict=True):
@@ -331,7 +339,7 @@ class LocalSGDEmulation(Emulation):
         target = self._mean()
         self._rule.combine(target)
         for flat in self._flats:
-            # Look-ahead is added to the common parameters.
+            # With look-ahead (Nesterov), each rank keeps its own offset from the common parameters.
             plain = flat.plain(self._scratch)
             if plain is flat.vector:
                 flat.vector.copy_(target)
@@ -365,9 +373,10 @@ class LocalSGDEmulation(Emulation):
 
 
 class AsynchronousEmulation(Emulation):
-    """Ranks without a barrier: each starts its next step when the last is done.
+    """Emulation of strategies without a barrier: each rank starts its next step when its last one is done.
 
-    A step's gradient is that of the parameters at its beginning: nothing changes them before its end.
+    The gradient of a step is computed when the step ends on the virtual clock. The rank's parameters have not
+    changed since the step began.
     """
 
     _ENDS = "ends"
@@ -383,8 +392,9 @@ class AsynchronousEmulation(Emulation):
         else:
             self._mixing = PeerMixing(self.ranks, configuration, self.clock, cluster, trained.seed)
         self._computes = [0.0] * trained.num_ranks
-        #: When each rank's step before this one ended, and which ranks wait after a step, not before one.
+        #: Time at which the previous step of each rank ended.
         self._started = [0.0] * trained.num_ranks
+        #: Ranks that wait for a message after a step; other waiting ranks wait before a step.
         self._waits_after: set[int] = set()
         self._has_started = False
 
@@ -405,7 +415,7 @@ class AsynchronousEmulation(Emulation):
         self._mixing.staleness.clear()
 
     def advance(self) -> None:
-        """One event."""
+        """Processes the next event of the virtual clock."""
         if not self._has_started:
             self._has_started = True
             with torch.no_grad():
@@ -475,7 +485,10 @@ class AsynchronousEmulation(Emulation):
 
 
 def emulation(trained: Trained) -> Emulation:
-    """The emulation of a configuration's strategy; one rank, but for an outer step, is plain SGD."""
+    """Creates the emulation of a configuration's strategy.
+
+    A single rank trains by plain SGD, unless the strategy has an outer optimizer.
+    """
     traits = traits_of(trained.configuration.strategy)
     if traits.exchanged == "gradients" or (trained.num_ranks == 1 and not traits.has_outer_step):
         return AllReduceEmulation(trained)
@@ -483,6 +496,6 @@ def emulation(trained: Trained) -> Emulation:
 
 
 def _chunks(batch_size: int) -> list[tuple[int, int]]:
-    """The fewest parts of a batch that are not too large, as offset and size."""
+    """Splits a batch into parts of at most `_LARGEST_BATCH` samples; returns offset and size of each."""
     count = -(-batch_size // _LARGEST_BATCH)
     return [shard(batch_size, place, count) for place in range(count)]

@@ -1,4 +1,4 @@
-"""The virtual clock of an emulation: a queue of scheduled events; time jumps from one to the next."""
+"""The virtual clock of an emulation: a queue of scheduled events. Time jumps from each event to the next."""
 
 from __future__ import annotations
 
@@ -11,15 +11,15 @@ from typing import Any, NamedTuple
 class Event(NamedTuple):
     """A scheduled event.
 
-    Events of the same time happen in the order in which they were scheduled, so that an emulation depends on
-    its seed alone.
+    Events of the same time are processed in the order in which they were scheduled, so that the result of an
+    emulation depends only on its seed.
 
     Args:
-        seconds: When it happens, on the virtual clock.
-        order: How many events were scheduled before it.
-        kind: What happens.
-        rank: The rank that it happens to.
-        content: Its data: numbers and tensors, so that `torch.save` can store it.
+        seconds: Time of the event on the virtual clock.
+        order: Number of events that were scheduled before this one.
+        kind: Kind of event, such as `ends` for the end of a step.
+        rank: Index of the rank that the event concerns.
+        content: Data of the event: numbers and tensors, which `torch.save` can store.
     """
 
     seconds: float
@@ -31,10 +31,10 @@ class Event(NamedTuple):
 
 @dataclass(kw_only=True)
 class EventClock:
-    """The current time, and the events to come.
+    """A virtual clock with its queue of events.
 
     Args:
-        seconds: The current time.
+        seconds: Current time, in seconds.
     """
 
     seconds: float = 0.0
@@ -45,6 +45,12 @@ class EventClock:
 
     def schedule(self, seconds: float, kind: str, rank: int, *content: Any) -> None:
         """Schedules an event.
+
+        Args:
+            seconds: Time of the event on the virtual clock.
+            kind: Kind of event.
+            rank: Index of the rank that the event concerns.
+            content: Data of the event.
 
         Raises:
             ValueError: The time is in the past.
@@ -65,7 +71,7 @@ class EventClock:
         return event
 
     def state(self) -> dict[str, Any]:
-        """The state to resume from."""
+        """Returns the state from which `load` resumes."""
         return {
             "seconds": self.seconds,
             "announced": self._announced,
@@ -73,7 +79,7 @@ class EventClock:
         }
 
     def load(self, state: dict[str, Any]) -> None:
-        """Resumes from what `state` gave."""
+        """Resumes from the result of `state`."""
         self.seconds, self._announced = state["seconds"], state["announced"]
         self._events = [_event(parts) for parts in state["events"]]
         heapq.heapify(self._events)

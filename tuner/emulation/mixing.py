@@ -1,4 +1,8 @@
-"""How asynchronous virtual ranks exchange parameters: gossip by real strategies, a center by its rules."""
+"""Exchange of parameters between asynchronous virtual ranks.
+
+Mixing means that a rank combines its parameters with those of another rank (gossip) or with the center, the
+parameters of a parameter server.
+"""
 
 from __future__ import annotations
 
@@ -20,17 +24,19 @@ from tuner.strategies import Links, Strategy, strategy
 from tuner.strategies.flat import FlatParameters
 from tuner.strategies.rules import accumulated, elastic_force, moving_rate
 
-#: A request reaches the center; it has answered; the answer reaches the rank.
+#: Kinds of events: a rank's request reaches the server; the server has received the whole vector and
+#: processes it; the reply reaches the rank.
 ARRIVED, SERVED, RESUMES = "arrived", "served", "resumes"
 
 
 class Mixing(ABC):
-    """What ranks exchange around their steps.
+    """Interface of the exchange of parameters before and after the steps of virtual ranks.
 
-    If `before_step` or `after_step` returns False, the rank waits for an event: `take` then returns True.
+    If `before_step` or `after_step` returns False, the rank must wait until `take` returns True for one of
+    its events.
 
     Attributes:
-        staleness: Age of what was mixed in, in steps, of the last exchanges.
+        staleness: Age of each vector of parameters that was mixed in, in steps, in this slice.
         moved_bytes: Bytes of parameters that all ranks have sent or fetched.
     """
 
@@ -39,37 +45,38 @@ class Mixing(ABC):
 
     @abstractmethod
     def before_step(self, rank: int) -> bool:
-        """Whether a rank may start its next step."""
+        """Exchanges parameters before a rank's step; returns whether the rank may start the step now."""
 
     @abstractmethod
     def after_step(self, rank: int) -> bool:
-        """Whether a rank that has made a step may start the next."""
+        """Exchanges parameters after a rank's step; returns whether the rank may continue now."""
 
     @abstractmethod
     def take(self, event: Event) -> bool:
-        """Handles an event; returns whether its rank resumes."""
+        """Processes an event of the virtual clock; returns whether its rank stops waiting."""
 
     @abstractmethod
     def score_vector(self) -> Tensor:
-        """The parameters to evaluate: all trainable ones as one vector."""
+        """Returns the parameters to evaluate: all trainable parameters as one vector."""
 
     @abstractmethod
     def scoring(self, vector: Tensor) -> AbstractContextManager[None]:
-        """Within it the first rank's model has these parameters; afterwards its own again."""
+        """Context manager in which the first rank's model has the given parameters."""
 
     @abstractmethod
     def state(self) -> dict[str, Any]:
-        """The state to resume from, besides the ranks and the clock."""
+        """Returns the state from which `load` resumes, without that of the ranks and the clock."""
 
     @abstractmethod
     def load(self, state: dict[str, Any]) -> None:
-        """Resumes from what `state` gave; the ranks' parameters were loaded before."""
+        """Resumes from the result of `state`. The ranks' parameters must be loaded before."""
 
 
 class PeerMixing(Mixing):
-    """Gossip: the strategies of real ranks, over a transport whose messages take virtual time.
+    """Gossip between virtual ranks: strategies of real ranks, and a transport with virtual times.
 
-    As with real ranks, nobody waits: if links are slower than steps, what is mixed in is older, or less.
+    As with real ranks, no rank waits for a message. If links are slower than steps, ranks mix in older
+    parameters, or mix less often.
     """
 
     def __init__(
@@ -136,23 +143,26 @@ class PeerMixing(Mixing):
     def load(self, state: dict[str, Any]) -> None:
         for own, saved in zip(self._strategies, state["strategies"], strict=True):
             own.load(saved)
-        # What strategies published while they loaded is replaced by what was there.
+        # Strategies may publish while they load; the saved mailbox replaces this.
         self.mailbox.load(state["mail"])
 
 
 class CenterMixing(Mixing):
-    """A server with a center: exchanges in order of arrival, over a link that receives while it sends.
+    """Exchange of parameters with a parameter server, which processes requests in order of arrival.
 
-    A request takes A to the server, whose link takes one rank's vector at a time, n / w each; the answer
-    leaves by the other way, n / w again, and takes A back. Vectors come n / w apart and so leave without
-    queueing once more. Rank 0 holds the server, as with real ranks: its own exchange is made in memory. The
-    rank waits for its answer; it sends the parameters it has then.
+    Times of an exchange, with latency A of a link, w bytes per second and n bytes per vector:
+
+    - The request takes A to the server. The server's link receives one vector at a time, n / w seconds each.
+    - The reply takes n / w to send and A to travel. The link sends and receives at the same time. Vectors
+      arrive at least n / w apart, so that replies do not queue.
+    - The rank waits for the reply.
+    - The server is on rank 0, as with real ranks. Rank 0's own exchange takes no time.
 
     Args:
-        ranks: All.
-        configuration: With the strategy and its knobs.
-        clock: Of the emulation.
-        cluster: How long messages take.
+        ranks: All virtual ranks.
+        configuration: Configuration with the strategy and its parameters.
+        clock: Virtual clock of the emulation.
+        cluster: Description of the links.
     """
 
     def __init__(
@@ -165,16 +175,17 @@ class CenterMixing(Mixing):
         traits = traits_of(configuration.strategy)
         self._ranks, self._clock, self._cluster = ranks, clock, cluster
         self._tau = traits.tau_of(configuration)
-        #: Elastic ranks exchange before a step, and move towards the center; others push updates after it.
+        #: With elastic averaging, ranks exchange before a step and move towards the center. Otherwise they
+        #: send the sum of their updates after a step.
         self._is_elastic = "beta" in traits.knobs
         beta = float(configuration.get("beta", traits.knobs["beta"].default)) if self._is_elastic else 1.0
         self._rate = moving_rate(beta, len(ranks))
         self._flats = [FlatParameters(rank.model, rank.optimizer) for rank in ranks]
         self._center = self._flats[0].vector.clone()
-        #: The server's parameters as each rank last took them.
+        #: The server's parameters as each rank last received them.
         self._taken = [] if self._is_elastic else [self._center.clone() for _ in ranks]
         self._scratch = torch.empty_like(self._center)
-        #: When the link has taken all that was sent to the server.
+        #: Time at which the server's link has received all vectors that were sent to it.
         self._free_at = 0.0
         self._served = 0
         self._last_served = [0] * len(ranks)
@@ -212,7 +223,7 @@ class CenterMixing(Mixing):
         return True
 
     def _serve(self, rank: int) -> Tensor:
-        """Changes the center by a rank's exchange; the answer."""
+        """Updates the center by a rank's request; returns the vector of the reply."""
         plain = self._flats[rank].plain(self._scratch)
         if self._is_elastic:
             answer = elastic_force(plain, self._center, self._rate, torch.empty_like(plain))

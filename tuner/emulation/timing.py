@@ -1,4 +1,4 @@
-"""Step and link times of a virtual cluster, drawn step by step from a described distribution."""
+"""Times of steps and all-reduces of a virtual cluster, from its description."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ import numpy as np
 from tuner.analytic.all_reduce_cost import ring_all_reduce_seconds
 from tuner.domain.cluster import VirtualCluster
 
-#: A step is never shorter than this share of the mean one.
+#: A drawn step time is at least this share of the mean.
 _SHORTEST = 0.1
 _BLOCK = 256
 
 
 def all_reduce_seconds(cluster: VirtualCluster, num_ranks: int, num_bytes: float) -> float:
-    """Seconds of a ring all-reduce (see `ring_all_reduce_seconds`); 0 for one rank."""
+    """Returns the seconds of a ring all-reduce (see `ring_all_reduce_seconds`); 0 for one rank."""
     p = np.array(num_ranks)
     law = ring_all_reduce_seconds(
         p, num_bytes, latency=cluster.latency, bytes_per_second=cluster.bytes_per_second
@@ -25,21 +25,22 @@ def all_reduce_seconds(cluster: VirtualCluster, num_ranks: int, num_bytes: float
 
 
 class StepDraws:
-    """Draws the seconds of every rank's steps; the draws of one rank do not depend on the others.
+    """Draws random step times for every rank, independently of the other ranks.
 
-    Jitter is normal, as in the law of the slowest rank: one part is drawn once for each rank, another for
-    each step; a step takes at least a tenth of the mean. Real ranks of this seed have the same delays.
+    Jitter is normally distributed, as the cost model of the slowest rank assumes. One part of it is drawn
+    once for each rank, the rest for each step. A step takes at least `_SHORTEST` of the mean. Artificial
+    delays are the same as those of real ranks with this seed.
 
     Args:
-        cluster: What is drawn from.
-        num_ranks: p.
-        seed: Of all draws.
+        cluster: Description of step times and delays.
+        num_ranks: Number of virtual ranks.
+        seed: Seed of all random draws.
     """
 
     def __init__(self, cluster: VirtualCluster, num_ranks: int, seed: int) -> None:
         self._cluster = cluster
         self._rngs = [np.random.default_rng((seed, rank, 3)) for rank in range(num_ranks)]
-        # Seeded as a real rank's (`tuner.probes.ranks.rank`).
+        # Same seed as for real ranks (`tuner.probes.ranks.rank`).
         self._delay_rngs = [np.random.default_rng((seed, rank, 2)) for rank in range(num_ranks)]
         sd = cluster.jitter * math.sqrt(cluster.persistent)
         self._own = [1.0 + sd * float(rng.standard_normal()) for rng in self._rngs]
@@ -48,11 +49,11 @@ class StepDraws:
         self._normals: list[list[float]] = [[] for _ in range(num_ranks)]
 
     def seconds(self, rank: int, num_samples: int) -> float:
-        """Seconds of a rank's next step on so many samples, its delay included."""
+        """Draws the seconds of a rank's next step on `num_samples` samples, its artificial delay included."""
         return sum(self.parts(rank, num_samples))
 
     def parts(self, rank: int, num_samples: int) -> tuple[float, float]:
-        """Seconds of compute and of delay of a rank's next step."""
+        """Draws the seconds of compute and of delay of a rank's next step; failures count as delay."""
         cluster, rng = self._cluster, self._rngs[rank]
         mean = cluster.mean_compute_seconds(num_samples)
         factor = self._own[rank]
@@ -74,7 +75,7 @@ class StepDraws:
         return block.pop()
 
     def state(self) -> list[dict[str, Any]]:
-        """The state to resume from, one entry per rank."""
+        """Returns the state from which `load` resumes, one entry per rank."""
         return [
             {
                 "generator": dict(rng.bit_generator.state),
@@ -85,7 +86,7 @@ class StepDraws:
         ]
 
     def load(self, state: list[dict[str, Any]]) -> None:
-        """Resumes from what `state` gave."""
+        """Resumes from the result of `state`."""
         for rng, delays, block, own in zip(self._rngs, self._delay_rngs, self._normals, state, strict=True):
             rng.bit_generator.state = own["generator"]
             delays.bit_generator.state = own["delays"]

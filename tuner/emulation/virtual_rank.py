@@ -1,4 +1,4 @@
-"""One rank of an emulation: a replica with its place in the stream of samples."""
+"""One rank of an emulation: a model with optimizer and its part of the training data."""
 
 from __future__ import annotations
 
@@ -15,23 +15,23 @@ from tuner.strategies import Share
 
 
 class VirtualRank:
-    """A model with its optimizer, which makes steps on its share of each batch.
+    """A model with its optimizer, which makes steps on its share of each global batch.
 
     Args:
-        rank: Its place.
-        num_ranks: All ranks.
-        workload: What is trained.
-        model: Its own, on the device.
+        rank: Index of this rank.
+        num_ranks: Number of ranks.
+        workload: Workload with loss, optimizer and learning-rate schedule.
+        model: Model of this rank, on its device.
         data: The training data.
-        stream: The order of the data, the same for all ranks.
-        batch_size: Samples of a step over all ranks.
-        learning_rate: Peak rate; the workload's schedule multiplies it.
-        computes: Whether it computes gradients; without them its steps change nothing.
+        stream: Order of the samples, the same for all ranks.
+        batch_size: Global batch size: samples of one step of all ranks.
+        learning_rate: Peak learning rate, which the schedule multiplies by a factor.
+        computes: Whether to compute gradients. If not, steps do not change the parameters.
 
     Attributes:
-        step: Steps it has made.
-        share: Its part of each batch.
-        is_finite: Whether every loss so far was.
+        step: Number of steps that this rank has made.
+        share: Size of this rank's part of each batch.
+        is_finite: Whether every loss so far was finite.
     """
 
     def __init__(
@@ -61,11 +61,11 @@ class VirtualRank:
 
     @property
     def num_bytes(self) -> int:
-        """Bytes of its trainable parameters."""
+        """Size of the trainable parameters, in bytes."""
         return sum(p.numel() * p.element_size() for p in self.model.parameters() if p.requires_grad)
 
     def set_rate(self, samples: int) -> None:
-        """Sets the learning rate that the schedule gives after so many samples of all ranks."""
+        """Sets the learning rate of the schedule after `samples` samples processed by all ranks."""
         factor = self._workload.schedule(samples)
         for group, peak in zip(self.optimizer.param_groups, self._peak_rates, strict=True):
             group["lr"] = peak * factor
@@ -75,12 +75,12 @@ class VirtualRank:
         self.optimizer.zero_grad(set_to_none=True)
 
     def add_gradient(self, offset: int, num_samples: int, weight: float) -> None:
-        """Adds the gradient of some samples of the present batch.
+        """Adds the gradient of some samples of the current global batch to the gradients.
 
         Args:
-            offset: Where they begin within the batch of all ranks.
-            num_samples: How many.
-            weight: What their mean loss is multiplied by.
+            offset: Position of the first of these samples within the global batch.
+            num_samples: Number of samples.
+            weight: Factor on the mean loss of these samples.
         """
         if not self._computes:
             return
@@ -91,22 +91,22 @@ class VirtualRank:
         self.is_finite = self.is_finite and math.isfinite(loss.item())
 
     def add_own_gradient(self) -> None:
-        """Computes the gradient of this rank's share of the batch."""
+        """Computes the gradient of this rank's share of the current global batch."""
         self.clear_gradient()
         self.add_gradient(self._offset, self.share.num_samples, 1.0)
 
     def make_step(self) -> None:
-        """Makes the optimizer's step."""
+        """Makes an optimizer step."""
         if self._computes:
             self.optimizer.step()
         self.step += 1
 
     def state(self) -> dict[str, Any]:
-        """The state to resume from."""
+        """Returns the state from which `load` resumes."""
         return {"step": self.step, "model": self.model.state_dict(), "optimizer": self.optimizer.state_dict()}
 
     def load(self, state: dict[str, Any]) -> None:
-        """Resumes from what `state` gave."""
+        """Resumes from the result of `state`."""
         self.step = state["step"]
         self.model.load_state_dict(state["model"])
         self.optimizer.load_state_dict(state["optimizer"])

@@ -1,4 +1,7 @@
-"""The transport of virtual ranks: messages arrive according to the virtual clock."""
+"""The transport of virtual ranks, whose messages arrive at times of the virtual clock.
+
+The module `tuner.transport.transport` explains the terms.
+"""
 
 from __future__ import annotations
 
@@ -18,8 +21,9 @@ from tuner.transport.transport import STATUS_WIDTH
 
 Array = npt.NDArray[np.float64]
 
-#: Kinds of events: a fetch reaches the rank that published, and its result the one that fetches; a
-#: message reaches its receiver, and the confirmation its sender.
+#: Kinds of events, all of them arrivals of a message: of a fetch at the rank that publishes; of the published
+#: vector at the rank that fetches; of a pushed vector at its receiver; of the confirmation at the sender of
+#: that vector; of a request; of a reply.
 FETCHED, GIVEN, PUSHED, CONFIRMED, ASKED, ANSWERED = (
     "fetched",
     "given",
@@ -28,41 +32,40 @@ FETCHED, GIVEN, PUSHED, CONFIRMED, ASKED, ANSWERED = (
     "asked",
     "answered",
 )
-#: Number of peers whose last fetched vector a rank stores. Real ranks store those of all peers, which would
-#: be too much memory for many virtual ranks in one process.
+#: A virtual rank stores the vectors that it fetched last from at most this many other ranks. Real ranks store
+#: those of all ranks, which would need too much memory for many virtual ranks in one process.
 MOST_HELD = 8
 
 
 class Mailbox:
-    """Published vectors and messages in flight between virtual ranks, as in `MessageTransport`.
+    """Published vectors and messages in flight between all virtual ranks, as in `MessageTransport`.
 
-    Vectors leave a rank one after the other, n / w each, whatever they are, and reach one likewise; messages
-    without a vector take only the latency. Nobody waits for anything:
-
-    - one fetch for each rank and channel is in flight. It gets what is newer than the rank has, at once or
-      as soon as that is published; until it arrives, the rank uses what it had;
-    - one push to each rank is in flight until it is confirmed, while the newest waits.
-
-    Vectors are never changed once they are sent, so that all receivers of one share the same memory.
+    - A rank's link sends one vector at a time and receives one vector at a time, in n / w seconds each (n
+      bytes per vector, w bytes per second). Messages without a vector only take the latency.
+    - A rank has one fetch in flight per other rank and channel. The fetch returns a vector that is newer than
+      the one the rank has, as soon as there is one. Until then, the rank uses the vector it has.
+    - One push to each rank is in flight until it is confirmed. Of the pushes after it, only the newest waits.
+    - A sent vector never changes, so that all its receivers share the same memory.
 
     Args:
-        clock: Of the emulation.
-        cluster: How long messages take.
-        num_ranks: p.
-        num_bytes: n, of one vector.
+        clock: Virtual clock of the emulation.
+        cluster: Description of the links.
+        num_ranks: Number of virtual ranks.
+        num_bytes: Size of one vector, in bytes.
     """
 
     def __init__(self, clock: EventClock, cluster: VirtualCluster, num_ranks: int, num_bytes: int) -> None:
         self.clock, self.num_ranks, self.num_bytes = clock, num_ranks, num_bytes
         self._cluster = cluster
-        #: When each rank's link has sent, and taken, all it was given.
+        #: Time at which each rank's link has sent, and has received, all vectors so far.
         self._sent_at, self._taken_at = [0.0] * num_ranks, [0.0] * num_ranks
-        #: By rank and channel: number, tag, vector.
+        #: Maps (rank, channel) to number, tag and vector of the rank's newest published vector.
         self.published: dict[tuple[int, int], tuple[int, int, Tensor]] = {}
-        #: By who fetched, of whom, in which channel: the newest that came, oldest first.
+        #: Maps (fetching rank, publishing rank, channel) to number, tag and vector of the last fetched
+        #: vector; the entry that was fetched longest ago is first.
         self.held: dict[tuple[int, int, int], tuple[int, int, Tensor]] = {}
         self._fetching: set[tuple[int, int, int]] = set()
-        #: By rank and channel: who gets the next one.
+        #: Maps (rank, channel) to the ranks whose fetch waits for the next published vector.
         self._parked: dict[tuple[int, int], list[int]] = {}
         self._pushing: set[tuple[int, int]] = set()
         self._waiting: dict[tuple[int, int], tuple[int, Tensor]] = {}
@@ -72,18 +75,18 @@ class Mailbox:
         self.unanswered: list[set[int]] = [set() for _ in range(num_ranks)]
 
     def transports(self) -> list[VirtualTransport]:
-        """The transports of all ranks, one each."""
+        """Returns one transport for each rank."""
         return [VirtualTransport(self, rank) for rank in range(self.num_ranks)]
 
     def publish(self, rank: int, channel: int, tag: int, vector: Tensor) -> None:
-        """Replaces what a rank published, and gives it to those who wait for it."""
+        """Stores a rank's newest published vector, and sends it to the ranks whose fetch waits for it."""
         number = self.published[rank, channel][0] + 1 if (rank, channel) in self.published else 1
         self.published[rank, channel] = (number, tag, vector)
         for other in self._parked.pop((rank, channel), []):
             self._give(rank, channel, other)
 
     def fetch(self, rank: int, peer: int, channel: int) -> None:
-        """A rank asks for what is newer than it has, unless it did already."""
+        """Sends a fetch from `rank` to `peer` for a newer vector, unless such a fetch is in flight."""
         key = (rank, peer, channel)
         if key in self._fetching:
             return
@@ -94,7 +97,7 @@ class Mailbox:
         )
 
     def push(self, sender: int, receiver: int, tag: int, vector: Tensor) -> None:
-        """Sends a vector to a mailbox, now or once the push in flight to it has arrived."""
+        """Pushes a vector to another rank, after the push in flight between these two ranks is confirmed."""
         if (sender, receiver) in self._pushing:
             self._waiting[sender, receiver] = (tag, vector)
             return
@@ -102,7 +105,14 @@ class Mailbox:
         self.send(sender, PUSHED, receiver, tag, vector)
 
     def send(self, sender: int, kind: str, receiver: int, *content: Any) -> None:
-        """Sends a vector over the links of both ranks."""
+        """Sends a vector over the links of both ranks, and schedules its arrival.
+
+        Args:
+            sender: Index of the sending rank.
+            kind: Kind of the event of its arrival.
+            receiver: Index of the receiving rank.
+            content: Further data of the event, with the vector.
+        """
         link = self._cluster.link_seconds(self.num_bytes)
         self._sent_at[sender] = max(self.clock.seconds, self._sent_at[sender]) + link
         arrives = max(self._sent_at[sender] + self._cluster.one_way_seconds, self._taken_at[receiver] + link)
@@ -110,7 +120,7 @@ class Mailbox:
         self.clock.schedule(arrives, kind, receiver, sender, *content)
 
     def deliver(self, event: Event) -> None:
-        """Handles the event of a message that arrives."""
+        """Processes the arrival of a message."""
         rank, (peer, *content) = event.rank, event.content
         match event.kind:
             case "fetched":
@@ -147,7 +157,7 @@ class Mailbox:
                 del self.held[other]
 
     def state(self) -> dict[str, Any]:
-        """The state to resume from."""
+        """Returns the state from which `load` resumes."""
         return {
             "sent_at": list(self._sent_at),
             "taken_at": list(self._taken_at),
@@ -164,7 +174,7 @@ class Mailbox:
         }
 
     def load(self, state: dict[str, Any]) -> None:
-        """Resumes from what `state` gave."""
+        """Resumes from the result of `state`."""
         self._sent_at, self._taken_at = list(state["sent_at"]), list(state["taken_at"])
         self.published = {(rank, ch): (n, tag, vector) for rank, ch, n, tag, vector in state["published"]}
         self.held = {(own, peer, ch): (n, tag, v) for own, peer, ch, n, tag, v in state["held"]}
@@ -179,7 +189,7 @@ class Mailbox:
 
 
 class VirtualTransport(Transport):
-    """One rank's end of the mailbox."""
+    """Transport of one virtual rank, which stores its messages in the `Mailbox` of all ranks."""
 
     def __init__(self, mailbox: Mailbox, rank: int) -> None:
         self._mailbox = mailbox
@@ -190,13 +200,13 @@ class VirtualTransport(Transport):
         self._status = status.copy()
 
     def statuses(self) -> Array:
-        """Its own alone: virtual ranks are counted by whoever runs them."""
+        """Returns this rank's own status; the rows of other ranks are zero, since they are not needed."""
         found = np.zeros((self.num_ranks, STATUS_WIDTH))
         found[self.rank] = self._status
         return found
 
     def silent_seconds(self) -> Array:
-        """Zeros: no virtual rank falls silent."""
+        """Returns zeros, because virtual ranks do not fail."""
         return np.zeros(self.num_ranks)
 
     def publish(self, channel: int, vector: Tensor, tag: int) -> None:
@@ -262,4 +272,4 @@ class VirtualTransport(Transport):
         self.moved_bytes += self._mailbox.num_bytes
 
     def close(self) -> None:
-        """Nothing to release."""
+        """Does nothing."""
