@@ -1,4 +1,4 @@
-"""Calibration: measures the time of steps and links where the training would run."""
+"""Calibration: measures the times of steps, all-reduces and messages on the machines of a job."""
 
 from tuner.calibration.constants import Constants, Figure, Link
 from tuner.calibration.measuring import calibrate

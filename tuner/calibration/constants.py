@@ -1,4 +1,4 @@
-"""The results of a calibration: constants with their spread, and the virtual cluster they make."""
+"""Results of a calibration: fitted constants of step and link times, and a virtual cluster with them."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from tuner.domain.cluster import RankDelay, VirtualCluster
 
 @dataclass(frozen=True, kw_only=True)
 class Figure:
-    """A measured constant.
+    """A measured constant. The measurement is repeated in several rounds.
 
     Args:
-        value: Fitted to the medians over rounds.
-        low: The smallest that one round by itself gave.
-        high: The largest.
+        value: Value fitted to the medians over all rounds.
+        low: Smallest value fitted to a single round.
+        high: Largest value fitted to a single round.
     """
 
     value: float
@@ -25,14 +25,14 @@ class Figure:
 
 @dataclass(frozen=True, kw_only=True)
 class Link:
-    """Time of a vector between ranks.
+    """Constants of the time in which a vector is sent between ranks.
 
     Args:
-        latency: A, seconds a hop.
-        seconds_per_byte: 1 / w.
-        misfit: Largest error of the fitted law at one size, relative.
-        from_law: What the law says and what was measured where it was not fitted, as
-            (ranks, bytes, law, measured), seconds.
+        latency: A, latency of one hop, in seconds.
+        seconds_per_byte: 1 / w, inverse of the bandwidth.
+        misfit: Largest relative error of the fitted cost model at one size of vector.
+        from_law: Predicted and measured times for numbers of ranks that the model was not fitted to, as
+            tuples (number of ranks, bytes, predicted seconds, measured seconds).
     """
 
     latency: Figure
@@ -42,29 +42,33 @@ class Link:
 
     @property
     def bytes_per_second(self) -> float:
-        """w; infinite where no size made a difference."""
+        """w, the bandwidth in bytes per second; infinite if the time did not depend on the size."""
         return 1.0 / self.seconds_per_byte.value if self.seconds_per_byte.value > 0 else math.inf
 
 
 @dataclass(frozen=True, kw_only=True)
 class Constants:
-    """Time of steps and links of the nodes at hand.
+    """Constants of step and link times on the calibrated nodes.
 
     Args:
-        fixed_seconds: a0 of c(b) = a0 + a1 b, of a rank that computes alone.
-        seconds_per_sample: a1.
-        step_misfit: Largest error of that line at one batch size, relative.
-        neighbour_slowdown: c(b) while all ranks at hand compute, over that of one alone.
-        jitter: k, coefficient of variation of a rank's step.
-        persistent: Share of its variance that lasts longer than a window.
-        overlap: g of the all-reduce with compute; None if one was too short compared with the other.
-        collective: All-reduces.
-        messages: Point to point between two nodes' ranks.
-        within_node: All-reduces of one node's own ranks; None where it has one, or all nodes are one host.
-        parameter_bytes: n.
-        batch_sizes_per_rank: Whose steps were timed.
-        rank_counts: Whose links were measured.
-        warnings: What makes the constants doubtful.
+        fixed_seconds: a0 in c(b) = a0 + a1 b, where c(b) is the step time of a rank that computes alone on b
+            samples.
+        seconds_per_sample: a1, seconds per sample.
+        step_misfit: Largest relative error of a0 + a1 b at one batch size.
+        neighbour_slowdown: Step time while all ranks compute, divided by that of one rank alone.
+        jitter: k, coefficient of variation of a rank's step times.
+        persistent: Share of the variance of step times that stays constant within a window of consecutive
+            steps.
+        overlap: g, how well an all-reduce overlaps with compute; None if one of them was too short to measure
+            it.
+        collective: Constants of all-reduces.
+        messages: Constants of messages between two ranks on different nodes.
+        within_node: Constants of all-reduces between the ranks of one node; None if a node has one rank, or
+            all nodes are one host.
+        parameter_bytes: n, size of the trainable parameters in bytes.
+        batch_sizes_per_rank: Samples per step of the timed steps, ascending.
+        rank_counts: Numbers of ranks of the timed all-reduces, ascending.
+        warnings: Sentences on why the constants may be wrong.
     """
 
     fixed_seconds: Figure
@@ -83,11 +87,11 @@ class Constants:
     within_node: Link | None = None
 
     def virtual_cluster(self, *, overlap: float, delays: tuple[RankDelay, ...] = ()) -> VirtualCluster:
-        """Machines like these, as an emulation takes them.
+        """Returns the description of a virtual cluster with these constants.
 
         Args:
-            overlap: g if it could not be measured.
-            delays: Delays of some ranks.
+            overlap: Value of g to use if it could not be measured.
+            delays: Artificial delays of some ranks.
         """
         return VirtualCluster(
             fixed_seconds=self.fixed_seconds.value,

@@ -1,7 +1,8 @@
-"""Fits the constants of the step-time laws to measured times, with relative errors and bounds.
+"""Fits the constants of the cost models of step time to measured times, with relative errors.
 
-Legend: A latency of a hop (s), w bytes a second, n bytes, p ranks, b samples of a rank's step, c(b) its
-seconds, k coefficient of variation, g overlap exponent.
+Legend: A latency of one hop (seconds), w bandwidth (bytes per second), n size of a vector (bytes), p number
+of ranks, b samples per step of a rank, c(b) seconds of such a step, k coefficient of variation of step times,
+g exponent of the overlap of compute and all-reduce.
 """
 
 from __future__ import annotations
@@ -19,25 +20,26 @@ from tuner.calibration.constants import Figure
 
 Array = npt.NDArray[np.float64]
 
-#: Timings are fitted as if each were known this well, relative: all sizes count alike.
+#: Relative standard deviation that the fit assumes for each timing; equal for all, so that all sizes count
+#: alike.
 _NOISE = 0.05
-#: How little is assumed of a constant beforehand: a standard deviation of its logarithm.
+#: Standard deviation of the wide prior of the logarithm of each constant.
 _PRIOR_SD = 3.0
-#: Where the prior of the fixed part lies, as a share of the shortest timing.
+#: Mean of the priors: each constant explains this share of one timing.
 _FIXED_SHARE = 0.5
-#: Too short compared with the other to measure the overlap.
+#: The overlap is not measured if the shorter of compute and all-reduce is below this share of the longer.
 _LEAST_SHARE = 0.05
 _LARGEST_OVERLAP = 10.0
 
 
 @dataclass(frozen=True, kw_only=True)
 class FittedLine:
-    """Timings as fixed x `fixed` + per_unit x `units`.
+    """Two fitted constants of the model: seconds = fixed x (first input) + per_unit x (second input).
 
     Args:
-        fixed: First constant.
-        per_unit: Second constant.
-        misfit: Largest relative error at one place.
+        fixed: Constant that multiplies the first input.
+        per_unit: Constant that multiplies the second input.
+        misfit: Largest relative error of the model at one pair of inputs.
     """
 
     fixed: Figure
@@ -46,14 +48,14 @@ class FittedLine:
 
 
 def fit_line(fixed: Array, units: Array, seconds: Array) -> FittedLine:
-    """Two positive constants from timings, each weighted by its own size.
+    """Fits two positive constants to timings, by their relative errors.
 
-    Least squares would follow the longest timings alone and may give a negative fixed part: instead the
-    logarithms are fitted, over the logarithms of both constants (as the seconds model does).
+    Plain least squares would mainly fit the longest timings, and could give a negative constant. Therefore
+    the logarithms of the timings are fitted, with the logarithms of both constants as parameters.
 
     Args:
-        fixed: What the first constant is multiplied by, `(num_places,)`.
-        units: What the second is multiplied by, `(num_places,)`.
+        fixed: First input, which multiplies the first constant, `(num_places,)`.
+        units: Second input, which multiplies the second constant, `(num_places,)`.
         seconds: Timings, `(num_rounds, num_places)`.
     """
     medians = np.median(seconds, axis=0)
@@ -98,18 +100,22 @@ def _two_constants(fixed: Array, units: Array, seconds: Array) -> tuple[float, f
 
 
 def _figure(value: float, by_round: Array) -> Figure:
-    # The fit to medians may lie outside of all rounds.
+    # The fit to the medians may lie outside of the range of the single rounds.
     return Figure(value=value, low=min(value, float(by_round.min())), high=max(value, float(by_round.max())))
 
 
 def jitter_of(windows: list[list[list[list[float]]]]) -> tuple[Figure, float]:
-    """k of a rank's steps, and the share of its variance that lasts longer than a window.
+    """Estimates the jitter k of step times, and the persistent share of its variance.
 
-    A window's steps vary around its mean by the transient part; the means of windows of one batch size, over
-    ranks and rounds, vary by the persistent part and by what is left of the transient one.
+    A window is a series of consecutive steps with one batch size. The variance within windows is transient.
+    The variance between the means of windows (over ranks and rounds) is the persistent part plus the
+    transient part divided by the number of steps of a window.
 
     Args:
-        windows: Seconds of steps, by rank, round, batch size and step.
+        windows: Seconds of steps, indexed by rank, round, batch size and step.
+
+    Returns:
+        k, and the share of the variance k^2 that is persistent.
     """
     num_sizes = len(windows[0][0])
     transient, means = [], []
@@ -120,9 +126,9 @@ def jitter_of(windows: list[list[list[list[float]]]]) -> tuple[Figure, float]:
             transient.append(float(steps.std(ddof=1) / steps.mean()) ** 2 if len(steps) > 1 else 0.0)
             means.append((float(steps.mean()) / middle - 1, len(steps)))
     within = float(np.median(transient))
-    # A mean of so many steps still varies by a share of what single steps do.
+    # Variance of a window's mean due to the transient part.
     left = within * float(np.mean([1.0 / count for _, count in means]))
-    # From the middle half of the windows: one in which the machine was busy otherwise says nothing of a rank.
+    # Variance from the quartiles, so that windows in which other processes used the machine do not count.
     offsets = np.array([offset for offset, _ in means])
     low, high = np.quantile(offsets, [0.25, 0.75])
     between = max(0.0, (float(high - low) / 1.349) ** 2 - left)
@@ -135,19 +141,20 @@ def jitter_of(windows: list[list[list[list[float]]]]) -> tuple[Figure, float]:
 def fit_overlap(
     alone: Array, combined: Array, exchange_seconds: float, *, jitter: float, num_ranks: int
 ) -> Figure | None:
-    """g with which a step and its all-reduce take as long together as measured.
+    """Estimates g, the exponent of the overlap of compute and all-reduce.
 
-    (c^g + s^g)^(1/g), c being the slowest rank's step without the exchange, s the exchange by its law.
+    A step with an all-reduce takes (c^g + s^g)^(1/g), where c is the slowest rank's step time without the
+    all-reduce, and s the predicted time of the all-reduce.
 
     Args:
-        alone: Seconds of a step without the exchange, by round.
-        combined: With it.
-        exchange_seconds: s.
-        jitter: k of the steps.
-        num_ranks: p.
+        alone: Seconds of a step without the all-reduce, by round.
+        combined: Seconds of a step with the all-reduce, by round.
+        exchange_seconds: s, predicted seconds of the all-reduce.
+        jitter: k, coefficient of variation of step times.
+        num_ranks: p, number of ranks.
 
     Returns:
-        None where the shorter is less than a twentieth of the longer one, or where rounds say anything.
+        g; None if c or s is less than a twentieth of the other, or if the rounds contradict each other.
     """
     slowest = float(1 + jitter * expected_maximum(np.array(num_ranks)))
     compute = float(np.median(alone)) * slowest
@@ -162,7 +169,7 @@ def fit_overlap(
 
 
 def _overlap(compute: float, exchange: float, whole: float) -> float:
-    """The g, from 1 to `_LARGEST_OVERLAP`, with which both take as long as measured."""
+    """Solves (compute^g + exchange^g)^(1/g) = whole for g, limited to 1 to `_LARGEST_OVERLAP`."""
     larger, smaller = max(compute, exchange), min(compute, exchange)
 
     def excess(g: float) -> float:

@@ -1,4 +1,4 @@
-"""Runs a calibration through a launcher: times steps, all-reduces and messages, one after the other."""
+"""Runs a calibration with a launcher: times steps, all-reduces and messages, and fits the constants."""
 
 from __future__ import annotations
 
@@ -22,31 +22,34 @@ from tuner.launchers import JobState, Launcher, RankTask
 Array = npt.NDArray[np.float64]
 Listen = Callable[[str], None]
 
-#: MachineSection allows less than 1.
+#: The job file's `cluster.machine.jitter` must be below 1.
 _LARGEST_JITTER = 0.99
-#: A law that errs by more than this at a size that was measured is warned of.
+#: A warning is given if the relative error of a fitted cost model at a measured size is larger than this.
 _BAD_MISFIT = 0.35
 _POLL_SECONDS = 0.02
-#: Sizes of a first probe of links, and how long an all-reduce may take afterwards.
+#: Sizes of vectors, in bytes, in the first short measurement of links; and the longest time of an all-reduce
+#: in the later measurements, in seconds.
 _FIRST_BYTES = (4 * 1024, 32 * 1024)
 _LONGEST_SECONDS = 0.1
 
 
 def calibrate(plan: CalibrationPlan, launcher: Launcher, folder: Path, listen: Listen) -> Constants:
-    """Measures what steps and links of the nodes at hand take.
+    """Measures the times of steps and links on the nodes of a job, and fits the constants of the cost models.
 
-    Steps: windows of several batch sizes in alternation, first on one rank alone, then on as many as have a
-    core each. All-reduces of several sizes at each number of nodes, fitted by the ring's law where each rank
-    has a core. Messages between two ranks.
+    - Steps: windows of consecutive steps with alternating batch sizes, first on one rank alone, then on as
+      many ranks as have CPU cores of their own.
+    - All-reduces: several sizes at each number of nodes. The cost model of a ring all-reduce is fitted to the
+      numbers of ranks at which each rank has CPU cores of its own.
+    - Messages between two ranks: several sizes.
 
     Args:
-        plan: What is measured.
-        launcher: Starts the ranks.
-        folder: For the ranks' logs; exists.
-        listen: Called with what is being measured.
+        plan: Job, batch sizes, numbers of nodes and effort.
+        launcher: Launcher that starts the ranks.
+        folder: Existing folder for the logs of the ranks.
+        listen: Function that is called with a description of each measurement when it starts.
 
     Raises:
-        ProbeError: A rank failed or did not report; the message has every rank's own.
+        ProbeError: A rank failed or did not report; the message contains every rank's message.
     """
     return _Calibration(plan, launcher, folder, listen).run()
 
@@ -55,10 +58,10 @@ class _Calibration:
     """One calibration.
 
     Args:
-        plan: What is measured.
-        launcher: Starts the ranks.
-        folder: For the ranks' logs.
-        listen: Called with what is being measured.
+        plan: Job, batch sizes, numbers of nodes and effort.
+        launcher: Launcher that starts the ranks.
+        folder: Existing folder for the logs of the ranks.
+        listen: Function that is called with a description of each measurement when it starts.
     """
 
     def __init__(self, plan: CalibrationPlan, launcher: Launcher, folder: Path, listen: Listen) -> None:
@@ -69,7 +72,7 @@ class _Calibration:
         self._warnings: list[str] = []
 
     def run(self) -> Constants:
-        """Measures everything."""
+        """Makes all measurements, and returns the fitted constants."""
         plan = self._plan
         self._listen("timing steps of one rank")
         alone = self._task("timed_steps:time_steps", self._payload, num_nodes=1, devices=1)[0]
@@ -116,7 +119,10 @@ class _Calibration:
         return not self._is_one_host or num_ranks * threads <= max(_cores(), threads)
 
     def _neighbors(self) -> list[Any]:
-        """Steps of several ranks at once, as many as have cores; none where that is one."""
+        """Times steps on several ranks at the same time, as many as have CPU cores of their own.
+
+        Returns the result of each rank; empty if there are cores for only one node.
+        """
         counts = [n for n in self._plan.node_counts if self._has_cores(n * self._devices)]
         if not counts:
             return []
@@ -126,9 +132,9 @@ class _Calibration:
         return [results[rank] for rank in sorted(results)]
 
     def _most_bytes(self) -> float:
-        """The bytes an all-reduce moves in reasonable time, from a first short probe."""
+        """Estimates by a short measurement how many bytes an all-reduce of `_LONGEST_SECONDS` can have."""
         first = replace(self._plan, effort=replace(self._plan.effort, rounds=1, exchanges=3))
-        self._listen("probing how fast links are")
+        self._listen("estimating the speed of the links")
         results = self._task(
             "timed_collectives:time_all_reduces",
             {"plan": first.to_payload(), "sizes": list(_FIRST_BYTES)},
@@ -149,7 +155,8 @@ class _Calibration:
                 {"plan": self._payload, "sizes": list(sizes)},
                 num_nodes=num_nodes,
             )
-            # Of each all-reduce, whoever came last timed nothing but the exchange.
+            # The rank that joins an all-reduce last does not wait for others: the shortest time is that of
+            # the all-reduce.
             of_all = np.array([results[rank]["rounds"] for rank in sorted(results)])
             measured[num_ranks] = of_all.min(axis=0).mean(axis=2)
         fitted = [p for p in measured if self._has_cores(p)] or [min(measured)]
@@ -158,7 +165,7 @@ class _Calibration:
                 what = (
                     "the link constants include waiting for a core"
                     if num_ranks in fitted
-                    else "their all-reduce includes waiting for a core, which the constants leave out"
+                    else "their all-reduces also wait for a core, which the constants do not include"
                 )
                 self._warnings.append(f"{num_ranks} ranks share {_cores()} cores: {what}")
         hops, bytes_moved = _ring_terms([(p, n) for p in fitted for n in sizes])
@@ -181,7 +188,7 @@ class _Calibration:
         payload = {"plan": self._payload, "sizes": list(sizes), "one_host": self._is_one_host}
         results = self._task("timed_messages:time_messages", payload, num_nodes=2, devices=1)
         seconds = np.array(results[0]["rounds"]).mean(axis=2)
-        # There and back: two latencies, and the vector twice.
+        # Request and reply: two latencies, and the vector is sent twice.
         line = fit_line(np.full(len(sizes), 2.0), 2.0 * np.array(sizes), seconds)
         return Link(latency=line.fixed, seconds_per_byte=line.per_unit, misfit=line.misfit)
 
@@ -207,15 +214,25 @@ class _Calibration:
     def _warn_of_misfits(self, step_misfit: float, collective: Link) -> None:
         if step_misfit > _BAD_MISFIT:
             self._warnings.append(
-                f"steps are up to {step_misfit:.0%} off the line a0 + a1 b: trust it near the batches timed"
+                f"measured step times differ by up to {step_misfit:.0%} from the fitted straight line, "
+                "which is only valid near the timed batch sizes"
             )
         if collective.misfit > _BAD_MISFIT:
-            self._warnings.append(f"all-reduces are up to {collective.misfit:.0%} off the ring's law")
+            self._warnings.append(
+                f"measured all-reduces differ by up to {collective.misfit:.0%} from the fitted cost model"
+            )
 
     def _task(
         self, function: str, payload: Mapping[str, Any], *, num_nodes: int, devices: int | None = None
     ) -> Mapping[int, Any]:
-        """Runs a function on ranks; what each returned."""
+        """Runs a function on ranks, and returns the result of each rank.
+
+        Args:
+            function: `module:function` within `tuner.calibration`.
+            payload: Plain data that each rank gets.
+            num_nodes: Number of nodes.
+            devices: Number of ranks per node; None for the job's.
+        """
         task = RankTask(
             function=f"tuner.calibration.{function}", payload=payload, folder=self._folder.resolve()
         )
@@ -233,7 +250,7 @@ class _Calibration:
             time.sleep(_POLL_SECONDS)
         if status.state is not JobState.SUCCEEDED:
             words = "\n".join(f"rank {failure.rank}: {failure.reason}" for failure in status.failures)
-            last = (words.strip() or "they said nothing").splitlines()[-1]
+            last = (words.strip() or "they gave no reason").splitlines()[-1]
             raise ProbeError(f"{handle.num_ranks} ranks failed while {function} ran: {last}\n{words}")
         return status.results
 
@@ -243,12 +260,15 @@ def _cores() -> int:
 
 
 def _means(rounds: list[list[list[float]]]) -> Array:
-    """Mean step by round and batch size: what a training adds up, stalls included."""
+    """Returns the mean step time by round and batch size. Unlike a median, it includes slow steps."""
     return np.array([[float(np.mean(steps)) for steps in sizes] for sizes in rounds])
 
 
 def _ring_terms(places: list[tuple[int, int]]) -> tuple[Array, Array]:
-    """2 (p - 1) and 2 ((p - 1) / p) n, by ranks p and bytes n: see `ring_all_reduce_seconds`."""
+    """Returns the two inputs of the cost model `ring_all_reduce_seconds` for pairs of ranks p and bytes n.
+
+    They are the number of hops, 2 (p - 1), and the bytes moved, 2 ((p - 1) / p) n.
+    """
     p = np.array([ranks for ranks, _ in places], dtype=float)
     n = np.array([num_bytes for _, num_bytes in places], dtype=float)
     return 2 * (p - 1), 2 * (p - 1) / np.maximum(p, 1) * n

@@ -1,4 +1,4 @@
-"""The plan of a calibration, and the task of its ranks, as plain data without torch."""
+"""The plan of a calibration: job, batch sizes, numbers of nodes and effort. It does not import torch."""
 
 from __future__ import annotations
 
@@ -12,22 +12,23 @@ import numpy as np
 
 from tuner.job import Job
 
-#: Vectors that are reduced or sent reach from the first to the second at least, and not beyond the third.
+#: Sizes of the vectors that are sent: the smallest is at most the first, the largest at least the second and
+#: at most the third (or the size of the model's parameters, if that is larger), in bytes.
 _SMALL_BYTES, _LARGE_BYTES, _LARGEST_BYTES = 4 * 1024, 1024 * 1024, 64 * 1024 * 1024
 _NUM_SIZES = 4
 
 
 @dataclass(frozen=True, kw_only=True)
 class Effort:
-    """How long to measure.
+    """Number and length of measurements.
 
     Args:
-        rounds: Windows of each size, in alternation with those of the other sizes.
-        window_seconds: About how long the steps of one window take.
-        least_steps: Steps of a window at least.
-        exchanges: All-reduces, or messages, of one size in a round.
-        pause_seconds: Between two of them: in a training ranks compute there, and cores have gone idle
-            by the time the next one comes.
+        rounds: Number of rounds; each round measures every size once.
+        window_seconds: Approximate seconds of the consecutive steps (window) of one batch size in a round.
+        least_steps: Smallest number of steps of a window.
+        exchanges: Number of all-reduces, or of messages, of one size in a round.
+        pause_seconds: Seconds of sleep between two all-reduces or messages. In a training, ranks compute in
+            between, so that messages do not follow each other immediately.
     """
 
     rounds: int = 7
@@ -39,15 +40,15 @@ class Effort:
 
 @dataclass(frozen=True, kw_only=True)
 class CalibrationPlan:
-    """What to calibrate.
+    """The plan of a calibration.
 
     Args:
-        job: The job whose workload makes the steps.
-        job_folder: Where its file lies; the workload is searched there first.
-        batch_sizes_per_rank: Batches of a rank whose steps are timed, ascending, at least two.
-        learning_rate: Of those steps.
-        node_counts: Numbers of nodes whose links are measured, ascending, the first at least two.
-        effort: How long to measure.
+        job: The job, whose workload is used for the steps.
+        job_folder: Folder of the job file, in which the workload's module is searched first.
+        batch_sizes_per_rank: Samples per step of a rank in the timed steps, ascending, at least two values.
+        learning_rate: Learning rate of the timed steps.
+        node_counts: Numbers of nodes between which all-reduces are timed, ascending, each at least two.
+        effort: Number and length of measurements.
     """
 
     job: Job
@@ -59,12 +60,12 @@ class CalibrationPlan:
 
     def __post_init__(self) -> None:
         if len(self.batch_sizes_per_rank) < 2:
-            raise ValueError("a step's fixed part and that of each sample need two batch sizes at least")
+            raise ValueError("at least two batch sizes are needed to fit a step's fixed and per-sample times")
         if not self.node_counts or self.node_counts[0] < 2:
-            raise ValueError("links are between nodes: two at least")
+            raise ValueError("to measure links between nodes, at least two nodes are needed")
 
     def to_payload(self) -> dict[str, Any]:
-        """Plain data for the launcher."""
+        """Returns the plan as plain data for the launcher."""
         return {
             "job": self.job.model_dump(mode="json"),
             "job_folder": str(self.job_folder),
@@ -76,7 +77,7 @@ class CalibrationPlan:
 
     @classmethod
     def from_payload(cls, payload: Mapping[str, Any]) -> CalibrationPlan:
-        """The plan `to_payload` was made from."""
+        """Restores a plan from the result of `to_payload`."""
         return cls(
             job=Job.model_validate(payload["job"]),
             job_folder=Path(payload["job_folder"]),
@@ -90,13 +91,13 @@ class CalibrationPlan:
 def batch_sizes_to_time(
     smallest: int, largest: int, *, num_samples: int, most: int | None
 ) -> tuple[int, ...]:
-    """Batches of one rank, evenly spaced on a logarithmic scale; at least two.
+    """Returns batch sizes of one rank for timing steps, at least two, evenly spaced on a logarithmic scale.
 
     Args:
-        smallest: That a job may give one rank.
-        largest: That a job may give one rank.
-        num_samples: Of the training data.
-        most: Above it a share is accumulated over micro-batches; None for no limit.
+        smallest: Smallest number of samples per rank in the job's configurations.
+        largest: Largest number of samples per rank in the job's configurations.
+        num_samples: Number of samples of the training data.
+        most: Largest micro-batch of a rank; None for no limit.
     """
     high = max(1, min(largest, num_samples, most or largest))
     low = max(1, min(smallest, high))
@@ -108,11 +109,12 @@ def batch_sizes_to_time(
 
 
 def sizes_to_send(parameter_bytes: int, *, most: float = math.inf) -> tuple[int, ...]:
-    """Bytes of the vectors whose exchange is timed, ascending: the parameters', smaller and larger ones.
+    """Returns sizes of vectors for timing links: that of the parameters, smaller and larger ones, ascending.
 
     Args:
-        parameter_bytes: n.
-        most: What the links carry in reasonable time; n may be more.
+        parameter_bytes: Size of the model's trainable parameters, in bytes.
+        most: Largest size that the links transfer in reasonable time, in bytes. The size of the parameters is
+            included even if it is larger.
     """
     own = max(4, parameter_bytes - parameter_bytes % 4)
     low = min(_SMALL_BYTES, own)

@@ -1,20 +1,20 @@
-"""Writes constants as the `[cluster.machine]` section of a job file, each with its spread."""
+"""Writes calibrated constants, with their ranges, as the `[cluster.machine]` section of a job file."""
 
 from __future__ import annotations
 
 from tuner.calibration.constants import Constants, Figure, Link
 
 _BITS = 8.0
-#: A section has a smallest time of a sample; less cannot be told from zero.
+#: Smallest value of `seconds_per_sample` that is written, because zero is not allowed.
 _LEAST_SECONDS_PER_SAMPLE = 1e-12
 
 
 def machine_section(constants: Constants, *, made_by: str = "") -> str:
-    """The section, to be pasted into a job.
+    """Returns the text of the section, to be pasted into a job file.
 
     Args:
-        constants: What was measured.
-        made_by: How it was made, for the first comment; may have several lines.
+        constants: The calibrated constants.
+        made_by: Description of how they were measured, written as the first comment; may have several lines.
     """
     lines = [f"# {line}" for line in made_by.splitlines()]
     lines += [f"# Warning: {warning}" for warning in constants.warnings]
@@ -35,10 +35,12 @@ def _step_lines(constants: Constants) -> list[str]:
     return [
         _line("fixed_seconds", f'"{duration(fixed.value)}"', _seconds_range(fixed)),
         _line("seconds_per_sample", f'"{duration(least)}"', _seconds_range(per_sample)),
-        f"# steps of {', '.join(map(str, sizes))} samples are up to {constants.step_misfit:.0%} off that line"
-        f"{neighbors}",
+        f"# steps of {', '.join(map(str, sizes))} samples differ by up to {constants.step_misfit:.0%} from "
+        f"fixed_seconds + samples x seconds_per_sample{neighbors}",
         _line("jitter", f"{constants.jitter.value:.3g}", _range(constants.jitter)),
-        _line("persistent", f"{constants.persistent:.2g}", "what lasts longer than a window of steps"),
+        _line(
+            "persistent", f"{constants.persistent:.2g}", "part of the jitter that outlasts a window of steps"
+        ),
     ]
 
 
@@ -46,22 +48,23 @@ def _link_lines(constants: Constants) -> list[str]:
     link, overlap = constants.collective, constants.overlap
     ranks = " and ".join(str(count) for count in constants.rank_counts)
     lines = [
-        f"# all-reduces of {ranks} ranks; up to {link.misfit:.0%} off the ring's law",
-        _line("latency", f'"{duration(link.latency.value)}"', f"a hop, {_seconds_range(link.latency)}"),
+        f"# all-reduces of {ranks} ranks differ by up to {link.misfit:.0%} from the fitted cost model",
+        _line("latency", f'"{duration(link.latency.value)}"', f"per hop, {_seconds_range(link.latency)}"),
         _line("bandwidth", f'"{bandwidth(link.seconds_per_byte.value)}"', _bandwidth_range(link)),
         "# overlap left out: the all-reduce of this model is too short or too long to measure it"
         if overlap is None
         else _line("overlap", f"{overlap.value:.3g}", _range(overlap)),
     ]
     lines += [
-        f"# {p} ranks, {num_bytes:,} bytes: the law predicts {duration(law)}, measured {duration(seen)}"
+        f"# {p} ranks, {num_bytes:,} bytes: predicted {duration(law)}, measured {duration(seen)}"
         for p, num_bytes, law, seen in link.from_law
     ]
     if constants.within_node is not None:
-        lines.append(f"# all-reduces within a node, a hop: {_link_words(constants.within_node)}")
+        lines.append(f"# all-reduces within a node, per hop: {_link_words(constants.within_node)}")
     messages = constants.messages
     lines += [
-        f"# messages between two ranks (gossip, servers); up to {messages.misfit:.0%} off a straight line",
+        f"# messages between two ranks (gossip, servers) differ by up to {messages.misfit:.0%} from the "
+        "fitted cost model",
         _line("message_latency", f'"{duration(messages.latency.value)}"', _seconds_range(messages.latency)),
         _line(
             "message_bandwidth",
@@ -73,7 +76,7 @@ def _link_lines(constants: Constants) -> list[str]:
 
 
 def duration(seconds: float) -> str:
-    """Seconds as a job file writes them: `1.234ms`."""
+    """Formats seconds as a job file writes them: `1.234ms`."""
     for unit, size in (("s", 1.0), ("ms", 1e-3), ("us", 1e-6)):
         if seconds >= size or unit == "us":
             return f"{_digits(seconds / size)}{unit}"
@@ -90,7 +93,7 @@ def bandwidth(seconds_per_byte: float) -> str:
 
 
 def _digits(value: float) -> str:
-    """Four digits that count, never with an exponent, which job files do not know."""
+    """Formats a number to four significant digits, without an exponent, which job files do not allow."""
     if value == 0:
         return "0"
     text = f"{value:.4g}"

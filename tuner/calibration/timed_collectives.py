@@ -1,4 +1,4 @@
-"""Rank functions that time all-reduces, and `DistributedDataParallel` steps with and without theirs."""
+"""Functions run on ranks, to time all-reduces, and steps with and without all-reduce."""
 
 from __future__ import annotations
 
@@ -16,24 +16,24 @@ from tuner.launchers import RankContext
 from tuner.strategies.moments import moment, seconds_between
 from tuner.transport.rendezvous import process_group, rank_device
 
-#: Exchanges and steps that come before those that count.
+#: Number of all-reduces or steps before the timed ones.
 _FIRST = 3
-#: How long a rank waits for the others, seconds.
+#: How long a rank waits for the other ranks, seconds.
 TIMEOUT_SECONDS = 120.0
 
 
 def time_all_reduces(context: RankContext, payload: Mapping[str, Any]) -> dict[str, Any]:
-    """Times all-reduces of several sizes, in alternation, after pauses.
+    """Times all-reduces of alternating sizes, each after a pause.
 
-    A rank's time includes its waiting for ranks that came later; for one all-reduce, the rank that came
-    last timed only the exchange, which is the shortest time of all ranks.
+    The time of a rank includes waiting for ranks that join the all-reduce later. The rank that joins last
+    does not wait: the shortest time of all ranks is that of the all-reduce itself.
 
     Args:
-        context: The rank's place.
-        payload: `plan` (`CalibrationPlan.to_payload`) and `sizes`, bytes.
+        context: Rank context of the launcher.
+        payload: `plan` (result of `CalibrationPlan.to_payload`) and `sizes` (sizes of the vectors, in bytes).
 
     Returns:
-        By round, size and exchange, seconds of this rank.
+        `rounds`: seconds of this rank, indexed by round, size and repetition.
     """
     plan, device = CalibrationPlan.from_payload(payload["plan"]), rank_device(context.local_rank)
     with process_group(
@@ -62,14 +62,15 @@ def time_all_reduces(context: RankContext, payload: Mapping[str, Any]) -> dict[s
 
 
 def time_overlap(context: RankContext, payload: Mapping[str, Any]) -> dict[str, Any]:
-    """Times steps of `DistributedDataParallel`, windows with the all-reduce alternating with ones without.
+    """Times steps of `DistributedDataParallel` with and without all-reduce, in alternation.
 
     Args:
-        context: The rank's place.
-        payload: `plan` (`CalibrationPlan.to_payload`) and `batch_size`, of this rank.
+        context: Rank context of the launcher.
+        payload: `plan` (result of `CalibrationPlan.to_payload`) and `batch_size` (samples per step of this
+            rank).
 
     Returns:
-        By round, seconds of the steps: `alone` without, `combined` with the exchange.
+        Seconds of steps, indexed by round and step: `alone` without all-reduce, `together` with it.
     """
     plan, device = CalibrationPlan.from_payload(payload["plan"]), rank_device(context.local_rank)
     batch_size = payload["batch_size"]
@@ -92,7 +93,7 @@ def time_overlap(context: RankContext, payload: Mapping[str, Any]) -> dict[str, 
             pause=pause_of(plan, context.rank),
         )
         usual = sorted(loop.run(batch_size, _FIRST + 5)[_FIRST:])[2]
-        # Whoever makes fewer steps than the others would leave them waiting.
+        # All ranks must make the same number of steps, or some would wait forever.
         typical = torch.tensor([usual], dtype=torch.float64)
         dist.broadcast(typical, src=0, group=group)
         count = window_steps(plan, float(typical))
@@ -102,6 +103,6 @@ def time_overlap(context: RankContext, payload: Mapping[str, Any]) -> dict[str, 
                 alone.append(loop.run(batch_size, _FIRST + count)[_FIRST:])
             combined.append(loop.run(batch_size, _FIRST + count)[_FIRST:])
             context.send({"round": number})
-        # The wrapper holds the group, and must be gone before it.
+        # The wrapper has a reference to the group, and must be deleted before the group is destroyed.
         del loop, wrapped
     return {"alone": alone, "together": combined}

@@ -1,4 +1,4 @@
-"""Rank functions that time messages between two ranks: a question and its answer, both vectors."""
+"""Functions run on two ranks, to time messages: a request with a vector, and a reply with a vector."""
 
 from __future__ import annotations
 
@@ -16,22 +16,22 @@ from tuner.launchers import RankContext
 from tuner.transport import MessageTransport, Received, Transport
 from tuner.transport.rendezvous import PrefixStore, meeting_store
 
-#: Longer than any message takes, seconds.
+#: How long a rank waits for a message before it fails, seconds.
 _LONGEST_SECONDS = 30.0
-#: Questions of each size that come before those that count.
+#: Number of requests of each size before the timed ones.
 _FIRST = 3
 
 
 def time_messages(context: RankContext, payload: Mapping[str, Any]) -> dict[str, Any]:
-    """Times questions with their answers from rank 0 to rank 1, sizes in alternation.
+    """Times requests from rank 0 to rank 1 until their reply arrives, with alternating sizes.
 
     Args:
-        context: The rank's place, of two.
-        payload: `plan` (`CalibrationPlan.to_payload`), `sizes`, bytes, and `one_host`: whether the ranks are
-            on one host.
+        context: Rank context of the launcher; there must be two ranks.
+        payload: `plan` (result of `CalibrationPlan.to_payload`), `sizes` (sizes of the vectors, in bytes) and
+            `one_host` (whether both ranks are on one host).
 
     Returns:
-        By round, size and exchange, seconds of rank 0; of rank 1 nothing.
+        `rounds`: seconds on rank 0, indexed by round, size and repetition; empty on rank 1.
     """
     plan, sizes = CalibrationPlan.from_payload(payload["plan"]), payload["sizes"]
     store = meeting_store(context.init_method, rank=context.rank, num_ranks=context.num_ranks)
@@ -67,7 +67,7 @@ def time_messages(context: RankContext, payload: Mapping[str, Any]) -> dict[str,
 def _exchange(
     rank: int, transport: Transport, vector: Tensor, count: int, pause_seconds: float
 ) -> list[float]:
-    """Seconds of some questions, of the rank that asks; the other one answers as many."""
+    """Makes some requests on rank 0, or answers as many on rank 1; returns the seconds of each on rank 0."""
     if rank != 0:
         for request in _requests(transport, count):
             transport.answer(request, partial(_returning, request.vector), request.tag)
@@ -78,7 +78,7 @@ def _exchange(
         began = time.perf_counter()
         transport.ask(1, vector, number)
         if transport.reply(1, wait_seconds=_LONGEST_SECONDS) is None:
-            raise RuntimeError(f"no answer from rank 1 within {_LONGEST_SECONDS:g} s")
+            raise RuntimeError(f"no reply from rank 1 within {_LONGEST_SECONDS:g} s")
         seconds.append(time.perf_counter() - began)
     return seconds
 
@@ -87,7 +87,7 @@ def _requests(transport: Transport, count: int) -> Iterator[Received]:
     for _ in range(count):
         request = transport.next_request(wait_seconds=_LONGEST_SECONDS)
         if request is None:
-            raise RuntimeError(f"no question from rank 0 within {_LONGEST_SECONDS:g} s")
+            raise RuntimeError(f"no request from rank 0 within {_LONGEST_SECONDS:g} s")
         yield request
 
 

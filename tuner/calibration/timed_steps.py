@@ -1,4 +1,4 @@
-"""Rank functions that time steps of the job's own workload, alternating between batch sizes."""
+"""Functions run on ranks, to time steps of the job's workload with alternating batch sizes."""
 
 from __future__ import annotations
 
@@ -19,23 +19,24 @@ from tuner.launchers import RankContext
 from tuner.strategies.moments import moment, seconds_between
 from tuner.transport.rendezvous import rank_device
 
-#: Steps at a window's beginning that do not count: memory is laid out anew for another batch size.
+#: Number of steps at the beginning of a window that are not timed: after a change of batch size, memory is
+#: allocated anew. A window is a series of consecutive steps with one batch size.
 _FIRST_STEPS = 3
 #: Steps of each batch size before the first window.
 _WARM_UP_STEPS = 5
-#: Steps of a window at most.
+#: Largest number of steps of a window.
 _MOST_STEPS = 400
 
 
 class StepLoop:
-    """Makes steps as a rank of a training does, and times each.
+    """Makes optimizer steps like a rank in a training, and times each step.
 
     Args:
-        workload: What is trained.
-        model: What the loss is taken of, on its device.
-        learning_rate: Of the optimizer.
-        device: Where it runs.
-        pause: Draws the delay of each step after its backward pass, as job files may ask for.
+        workload: Workload with data, loss and optimizer.
+        model: Model of the workload, on the device.
+        learning_rate: Learning rate of the optimizer.
+        device: Device to compute on.
+        pause: Function that draws the artificial delay after a backward pass, in seconds; None for no delay.
     """
 
     def __init__(
@@ -55,7 +56,7 @@ class StepLoop:
         self._next = 0
 
     def run(self, batch_size: int, num_steps: int) -> list[float]:
-        """Seconds of each of some steps, without their artificial delay."""
+        """Makes some steps; returns the seconds of each step without its artificial delay."""
         moments, pauses = [moment(self._device)], []
         total = torch.zeros((), device=self._device)
         for _ in range(num_steps):
@@ -75,9 +76,10 @@ class StepLoop:
 
 
 def pause_of(plan: CalibrationPlan, rank: int) -> Callable[[], float] | None:
-    """The artificial delay of a rank's steps, if the job delays all ranks; None for none.
+    """Returns a function that draws the artificial delay of a step; None unless the job delays all ranks.
 
-    It is no part of a step's compute, but what comes after it is slower: caches are cold, cores idle.
+    The delay itself is not timed, but it makes the computation after it slower, because caches are cold and
+    cores idle.
     """
     delays = [delay for delay in plan.job.resolved_cluster().delays if delay.ranks is None]
     if not delays:
@@ -87,14 +89,14 @@ def pause_of(plan: CalibrationPlan, rank: int) -> Callable[[], float] | None:
 
 
 def own_workload(plan: CalibrationPlan, device: torch.device) -> tuple[Workload, nn.Module]:
-    """The job's workload, and its model on the device."""
+    """Returns the job's workload, and a new model of it on the device."""
     torch.manual_seed(plan.job.seed)
     workload = load_workload(plan.job, plan.job_folder)
     return workload, workload.model().to(device)
 
 
 def window_steps(plan: CalibrationPlan, step_seconds: float) -> int:
-    """Steps that count of one window, if each computes for so long."""
+    """Returns the number of timed steps of a window, for steps that take `step_seconds` without delay."""
     delays = [delay for delay in plan.job.resolved_cluster().delays if delay.ranks is None]
     still = sum(0.5 * (delay.low + delay.high) for delay in delays)
     wanted = round(plan.effort.window_seconds / max(step_seconds + still, 1e-9))
@@ -102,14 +104,15 @@ def window_steps(plan: CalibrationPlan, step_seconds: float) -> int:
 
 
 def time_steps(context: RankContext, payload: Mapping[str, Any]) -> dict[str, Any]:
-    """Times steps of this rank alone; it asks no other rank.
+    """Times steps of this rank without communication.
 
     Args:
-        context: The rank's place.
-        payload: `CalibrationPlan.to_payload`.
+        context: Rank context of the launcher.
+        payload: Result of `CalibrationPlan.to_payload`.
 
     Returns:
-        Bytes of the parameters, and of each round, of each batch size, seconds of its steps.
+        `parameter_bytes`: size of the trainable parameters; `rounds`: seconds, indexed by round, batch size
+        and step.
     """
     plan, device = CalibrationPlan.from_payload(payload), rank_device(context.local_rank)
     workload, model = own_workload(plan, device)
@@ -125,7 +128,16 @@ def time_steps(context: RankContext, payload: Mapping[str, Any]) -> dict[str, An
 def timed_rounds(
     plan: CalibrationPlan, run: Callable[[int, int], list[float]], context: RankContext
 ) -> list[list[list[float]]]:
-    """Seconds of steps, by round and batch size, without the first steps of each window."""
+    """Times steps in windows of alternating batch sizes.
+
+    Args:
+        plan: The plan of the calibration.
+        run: Function of batch size and number of steps that makes these steps and returns their seconds.
+        context: Rank context, to which the end of each round is reported.
+
+    Returns:
+        Seconds, indexed by round, batch size and step, without the first steps of each window.
+    """
     sizes = plan.batch_sizes_per_rank
     usual = [sorted(run(size, _WARM_UP_STEPS + 3)[_WARM_UP_STEPS:])[1] for size in sizes]
     rounds = []
@@ -141,5 +153,5 @@ def timed_rounds(
 
 
 def trainable_bytes(model: nn.Module) -> int:
-    """Bytes of the trainable parameters."""
+    """Returns the size of the trainable parameters, in bytes."""
     return sum(p.numel() * p.element_size() for p in model.parameters() if p.requires_grad)

@@ -46,7 +46,7 @@ def test_one_batch_size_or_one_node_is_not_enough() -> None:
     plan = made_plan()
     with pytest.raises(ValueError, match="two batch sizes"):
         CalibrationPlan.from_payload({**plan.to_payload(), "batch_sizes_per_rank": [4]})
-    with pytest.raises(ValueError, match="two at least"):
+    with pytest.raises(ValueError, match="at least two nodes"):
         made_plan(node_counts=(1,))
 
 
