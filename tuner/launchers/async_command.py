@@ -12,13 +12,19 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import IO
 
-#: After this time, a command is killed.
+#: Default time limit of a command, seconds.
 _ANSWER_SECONDS = 30.0
 
 
 @dataclass(frozen=True, kw_only=True)
 class Answer:
-    """How a command ended and what it printed; `code` is None if it was killed after its time limit."""
+    """Result of a command.
+
+    Args:
+        code: Exit code, -1 if the command could not be started; None if it was killed at its time limit.
+        output: Standard output of the command.
+        errors: Standard error of the command.
+    """
 
     code: int | None
     output: str
@@ -29,9 +35,9 @@ class Question:
     """A command that runs in the background.
 
     Args:
-        command: What runs.
-        seconds: Time limit, after which it is killed.
-        clock: Seconds, never going back.
+        command: The program and its arguments.
+        seconds: Time limit, seconds; then the command is killed.
+        clock: Returns the seconds on a monotonic clock.
     """
 
     def __init__(
@@ -58,7 +64,10 @@ class Question:
             self._errors.write(str(error).encode())
 
     def answer(self) -> Answer | None:
-        """The result; None while the command runs. Do not call this again after it returned a result."""
+        """Returns the result of the command; None while it runs.
+
+        Do not call this method again after it has returned a result.
+        """
         code = -1 if self._process is None else self._process.poll()
         if code is None:
             if self._clock() - self.asked_at < self._seconds:
@@ -73,13 +82,13 @@ class Question:
         return Answer(code=code, output=texts[0], errors=errors.strip())
 
     def drop(self) -> None:
-        """Kills the command."""
+        """Kills the command; its result is not needed."""
         self._kill()
         self._output.close()
         self._errors.close()
 
     def wait(self) -> Answer:
-        """Waits for the result."""
+        """Waits until the command has ended, and returns its result."""
         while True:
             answer = self.answer()
             if answer is not None:

@@ -1,4 +1,4 @@
-"""A job of `CommandLauncher`: its backend's view, its nodes' heartbeats, its ranks' reports."""
+"""State of a job of `CommandLauncher`: state by the backend, heartbeats of nodes, reports of ranks."""
 
 from __future__ import annotations
 
@@ -14,23 +14,23 @@ from tuner.launchers.scheduler_backend import BackendView, NodeJob
 
 @dataclass(kw_only=True)
 class CommandJob:
-    """A running or ended job. Times are seconds of the launcher's clock.
+    """State of a job that was submitted. All times are seconds on the launcher's clock.
 
     Args:
-        handle: Names it.
-        node_job: The job as the backend sees it.
-        folder: Files that the tuner and the nodes share.
-        backend_id: The backend's name of the job.
-        one_per: How many processes the job's user sees, each with a log file.
-        grace_seconds: Between SIGTERM and SIGKILL.
-        submitted_at: When it was submitted.
+        handle: Handle of the job.
+        node_job: Description of the job for the backend.
+        folder: Folder of the job, with the files that the tuner and the nodes share.
+        backend_id: The identifier that the backend gave to the job.
+        one_per: Whether the job has one log file in all, one per node or one per rank.
+        grace_seconds: Seconds between SIGTERM and SIGKILL.
+        submitted_at: Time at which the job was submitted.
         ranks: Tracks the ranks of a function; None for a command.
-        heartbeats: Each node's last heartbeat, and when it was first seen.
-        pending_until: When the job last waited for nodes.
-        running_at: When every node had started its processes.
-        gone_at: When the backend was first seen to have no such job any more.
-        last_status: From the last poll.
-        final_status: Once the job has ended.
+        heartbeats: Maps each node to the number of its last heartbeat and the time when it was first read.
+        pending_until: Last time at which the job waited for nodes; None if it never did.
+        running_at: Time at which every node had started its processes; None before.
+        gone_at: Time at which the backend first reported the end of the job; None before.
+        last_status: Status at the last poll; None before the first poll.
+        final_status: Status after the job has ended; None before.
     """
 
     handle: JobHandle
@@ -55,7 +55,12 @@ class CommandJob:
     _offsets: dict[int, int] = field(default_factory=dict)
 
     def note_heartbeats(self, nodes: Mapping[int, NodeStatus], now: float) -> None:
-        """Notes which nodes have reported since the last call, and whether all have started."""
+        """Stores which nodes have reported since the last call, and whether all nodes have started.
+
+        Args:
+            nodes: Maps the number of each node that has ever reported to its last report.
+            now: The launcher's clock, seconds.
+        """
         for number, node in nodes.items():
             if self.heartbeats.get(number, (-1, 0.0))[0] != node.beats:
                 self.heartbeats[number] = (node.beats, now)
@@ -66,7 +71,13 @@ class CommandJob:
             self.running_at = now
 
     def silent_nodes(self, nodes: Mapping[int, NodeStatus], now: float, limit_seconds: float) -> list[int]:
-        """The nodes that have not ended and have reported nothing for longer than the limit."""
+        """Returns the nodes that have not ended and have reported nothing for longer than a limit.
+
+        Args:
+            nodes: Maps the number of each node that has ever reported to its last report.
+            now: The launcher's clock, seconds.
+            limit_seconds: The limit.
+        """
         return [
             number
             for number, (_, at) in sorted(self.heartbeats.items())
@@ -75,7 +86,7 @@ class CommandJob:
 
     @property
     def heard_at(self) -> float:
-        """When ranks last reported; for a command, when nodes did."""
+        """Time of the last report of any rank, or, for a command, of any node; on the launcher's clock."""
         if self.ranks is not None:
             return max(self.ranks.heard_at, self.running_at or 0.0, self.pending_until or 0.0)
         waited_until = self.pending_until or self.submitted_at
@@ -83,13 +94,21 @@ class CommandJob:
 
     @property
     def startup_seconds(self) -> float | None:
-        """From the end of the wait for nodes until every rank or process has started; None before."""
+        """Seconds from the end of the wait for nodes until every rank or process had started.
+
+        None if they have not all started.
+        """
         started_at = self.running_at if self.ranks is None else self.ranks.entered_at
         return None if started_at is None else started_at - (self.pending_until or self.submitted_at)
 
     def listen(self, ranks: RankTracker, now: float) -> None:
-        """Reads what ranks have reported since the last call, and which of them have exited."""
-        # Read before the messages: a rank that has exited writes no more after this.
+        """Reads the reports of ranks since the last call, and the exit codes of ranks.
+
+        Args:
+            ranks: Stores the reports.
+            now: The launcher's clock, seconds.
+        """
+        # Exit codes are read before the messages, so that no message of a rank that has exited is missed.
         exits = self.folder.rank_exits()
         for rank in range(self.handle.num_ranks):
             frames, self._offsets[rank] = self.folder.new_messages(rank, self._offsets.get(rank, 0))
@@ -104,13 +123,13 @@ class CommandJob:
 def with_ranks(
     ranks: RankTracker, state: JobState, failures: tuple[RankFailure, ...], now: float
 ) -> tuple[JobState, tuple[RankFailure, ...]]:
-    """The state of a job of ranks, with its failures.
+    """Returns the state of a job whose ranks run a function, and the failures of the job.
 
     Args:
-        ranks: What the ranks have reported.
-        state: The job's state by its nodes and its backend.
-        failures: Those of the node agents' processes.
-        now: The launcher's clock.
+        ranks: The reports of the ranks.
+        state: State of the job according to its nodes and its backend.
+        failures: Failures of the processes that the node agents have started.
+        now: The launcher's clock, seconds.
     """
     if state in (JobState.PENDING, JobState.CANCELLED):
         return state, failures

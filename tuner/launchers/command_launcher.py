@@ -1,4 +1,4 @@
-"""The launcher over scheduler backends: a backend gives nodes, a node agent on each runs the processes."""
+"""Launcher for scheduler backends: a backend allocates nodes; a node agent on each runs the processes."""
 
 from __future__ import annotations
 
@@ -35,47 +35,48 @@ from tuner.launchers.rank_tracker import RankTracker
 from tuner.launchers.scheduler_backend import BackendView, NodeJob, SchedulerBackend
 
 _LEASE_EVERY_SECONDS = 5.0
-#: A poll reads one file per node from a shared file system, so it is repeated after this time per node.
+#: Shortest time between two polls of a job, multiplied by the number of its nodes, since a poll reads one
+#: file per node from a shared file system.
 _POLL_SECONDS_PER_NODE = 0.01
-#: How long files may take to appear after the backend says that the job has ended.
+#: How long the files of nodes may take to appear after the backend has reported the end of the job.
 _FILES_LATE_SECONDS = 5.0
-#: How long the backend may take to report a reason after it has ended nodes.
+#: How long the backend may take to report the reason after it has ended the node agents.
 _WORD_LATE_SECONDS = 10.0
 #: A disk with less free space counts as full.
 _LITTLE_BYTES = 2**20
-#: How long a backend may take to release nodes, beyond a job's own grace.
+#: How long a backend may take to release nodes, in addition to the grace period of the job.
 _END_LATE_SECONDS = 10.0
-#: Between SIGTERM and SIGKILL for a rank that trains a `Workload`.
+#: Seconds between SIGTERM and SIGKILL for a rank that runs a function.
 _RANK_GRACE_SECONDS = 5.0
-#: Reason for the remaining nodes to end when others are lost.
+#: Reason that is given to the remaining nodes of a job to end if some nodes were lost.
 _NODES_LOST = "nodes lost"
-#: Reasons of a node agent that its backend ended. An agent also reports "cancelled" if a full disk left the
-#: file `end` empty.
+#: Reasons that a node agent reports if its backend ended it. It also reports "cancelled" if the file `end` is
+#: empty because the disk is full.
 _TAKEN_AWAY = ("signal", "orphaned", "cancelled", _NODES_LOST)
 
 
 class CommandLauncher(Launcher):
     """Runs commands and ranks on the nodes of a scheduler backend.
 
-    Nodes report through files in the task's folder, which all nodes must see under the same path. A job ends
-    as a whole: when a process of the command fails, the others are asked to end, and then killed. A job whose
-    tuner is gone ends by itself when its lease runs out, or at once if the backend runs on this host; a tuner
-    that is started again ends it through `end_orphans`. Not thread-safe.
-
-    A rank's function is run by `rank_program`, a new process for every job, so each imports torch again. A
-    job that tolerates rank loss continues when processes of ranks are killed, for example when memory runs
-    out, as long as another rank is left; not when a whole node is lost: its node agent, which reports for it,
-    is gone too, and the job is LOST.
+    - Nodes report in files in the task's folder, which must have the same path on all nodes.
+    - If a process of the command fails, all other processes of the job get SIGTERM, then SIGKILL.
+    - If the tuner is killed, its jobs end by themselves: at once if the backend runs on this host, else after
+      `orphan_seconds`. A tuner that is started again ends them earlier by `end_orphans`.
+    - Each rank that runs a function is a new process of `rank_program`, so that it imports torch again.
+    - If a job tolerates rank loss, it continues after processes of ranks were killed, for example because
+      memory ran out, as long as another rank is left. If a whole node is lost, the job ends as LOST.
+    - Use the launcher from one thread only.
 
     Args:
-        backend: Gives nodes; closed with the launcher.
-        python: Interpreter on the nodes for ranks that run a function: it has torch and what Paceline needs.
-        threads_per_rank: CPU threads of one such rank.
-        uses_torchrun: Whether torch's elastic agent starts commands that run once per rank; else, and for
-            functions, the node agent does.
-        silence_seconds: A node that reports nothing for so long is lost.
-        orphan_seconds: Nodes end a job when its tuner reports nothing for so long.
-        clock: Seconds, never going back.
+        backend: Allocates nodes; `close` of the launcher closes it.
+        python: Interpreter on the nodes for ranks that run a function, with torch and the dependencies of
+            Paceline.
+        threads_per_rank: Number of CPU threads of a rank that runs a function.
+        uses_torchrun: Whether torch's elastic agent starts a command that runs once per rank. Otherwise the
+            node agent starts it, as it always does for functions.
+        silence_seconds: Seconds without a report after which a node counts as lost.
+        orphan_seconds: Seconds after which the nodes end a job if the tuner no longer renews its lease.
+        clock: Returns the seconds on a monotonic clock.
     """
 
     def __init__(
@@ -96,10 +97,9 @@ class CommandLauncher(Launcher):
         self._closed = False
 
     def submit(self, task: RankTask, *, num_nodes: int, devices_per_node: int) -> JobHandle:
-        json.dumps(dict(task.payload))  # what JSON does not hold is refused before anything starts
+        json.dumps(dict(task.payload))  # a payload that JSON cannot represent raises an error here
         folder = self._make_folder(task.folder, num_nodes, devices_per_node)
-        # Without torchrun: it would import torch once more on every node, which takes seconds that are paid
-        # for.
+        # torchrun is not used here: it would import torch once more on every node, which takes seconds.
         command = CommandTask(
             command=logged(
                 function_command(folder.path, self._python),
@@ -158,14 +158,14 @@ class CommandLauncher(Launcher):
         one_per: OnePer,
         ranks: RankTracker | None = None,
     ) -> JobHandle:
-        """Has the backend start the node agents, and tracks the job.
+        """Lets the backend start the node agents, and stores the state of the job.
 
         Args:
-            task: What the node agents run.
-            folder: The job's folder.
-            num_nodes: Nodes of the job.
-            devices_per_node: Ranks of each.
-            one_per: How many processes the job's user sees, each with a log file.
+            task: The command that the node agents run.
+            folder: Folder of the job.
+            num_nodes: Number of nodes of the job.
+            devices_per_node: Number of ranks per node.
+            one_per: Whether the job has one log file in all, one per node or one per rank.
             ranks: Tracks the ranks of a function; None for a command.
         """
         submitted_at = self._clock()
@@ -198,7 +198,7 @@ class CommandLauncher(Launcher):
         return handle
 
     def _begin(self, task: CommandTask, folder: JobFolder, node_job: NodeJob) -> str:
-        """Writes the task of the node agents, and has the backend run them."""
+        """Writes the task of the node agents to the job's folder, and lets the backend run them."""
         num_nodes, devices = node_job.num_nodes, node_job.devices_per_node
         folder.write_task(
             {
@@ -331,7 +331,7 @@ class CommandLauncher(Launcher):
         )
 
     def _await_end(self, found: JobFolder, job: NodeJob, backend_id: str, seconds: float) -> None:
-        """Waits until a job that was asked to end has saved and ended."""
+        """Waits until a job that was asked to end has ended."""
         until = self._clock() + seconds
         while self._clock() < until:
             nodes = found.statuses(job.num_nodes).values()
@@ -342,7 +342,7 @@ class CommandLauncher(Launcher):
     def _judge(
         self, job: CommandJob, nodes: dict[int, NodeStatus], now: float
     ) -> tuple[JobState, tuple[RankFailure, ...]]:
-        """The state of a job by what its nodes and its backend report."""
+        """Returns the state of a job according to the reports of its nodes and its backend."""
         if len(nodes) == job.node_job.num_nodes and all(node.has_ended for node in nodes.values()):
             return self._ended(job, nodes, now)
         job.view = self._backend.poll(job.node_job, job.backend_id)
@@ -372,7 +372,7 @@ class CommandLauncher(Launcher):
     def _gone(
         self, job: CommandJob, nodes: dict[int, NodeStatus]
     ) -> tuple[JobState, tuple[RankFailure, ...]]:
-        """The state of a job that ended by the backend, while some nodes have not reported their end."""
+        """Returns the state of a job that the backend reports as ended before all nodes did."""
         missing = [n for n in range(job.node_job.num_nodes) if n not in nodes or not nodes[n].has_ended]
         state = JobState.LOST if job.view.state is JobState.SUCCEEDED else job.view.state
         words = job.view.detail or f"the backend {self._backend.name} reports the job as {job.view.state}"
@@ -386,7 +386,7 @@ class CommandLauncher(Launcher):
         return state, (first, *node_failures(job.folder, nodes, job.node_job.devices_per_node))
 
     def _backend_output(self, job: CommandJob) -> str:
-        """What the node agents themselves printed, such as why they could not start."""
+        """Returns the output of the node agents themselves, such as the reason why they could not start."""
         with contextlib.suppress(OSError):
             for path in sorted(job.folder.path.glob("starter*.err")):
                 text = path.read_text(errors="replace").strip()
@@ -445,7 +445,7 @@ class CommandLauncher(Launcher):
 
 @contextlib.contextmanager
 def _preparing(folder: Path) -> Iterator[None]:
-    """Raises a ProbeError if the files of a job cannot be written."""
+    """Context manager that raises a ProbeError if the files of a job cannot be written."""
     try:
         yield
     except OSError as error:
@@ -453,7 +453,7 @@ def _preparing(folder: Path) -> Iterator[None]:
 
 
 def _killed_by(view: BackendView) -> int | None:
-    """The exit code of a job that the backend ended because memory ran out: that of SIGKILL."""
+    """Returns the exit code of SIGKILL if the backend ended the job because memory ran out, else None."""
     return -signal.SIGKILL if view.memory_ran_out else None
 
 

@@ -1,10 +1,13 @@
-"""The fork server: a process that imports torch once and forks every local rank from that state.
+"""The fork server: a process that imports torch once, and then forks the process of every local rank.
 
 It replaces the `forkserver` start method of `multiprocessing`, which imports the caller's main module again
-in every rank, and blocks the caller until the modules are preloaded. Median seconds until 1, 2 and 8 new
-ranks have entered their function, modules preloaded: 0.04, 0.12, 0.41 here, 0.11, 0.70, 3.5 there. A start
-from nothing takes equally long, but blocks the caller for 0.02 s here and 9 to 48 s there
-(`benchmarks/rank_startup.py`, two cores shared with other work, median of five).
+in every rank, and blocks the caller until the modules are preloaded. Measured by `benchmarks/rank_startup.py`
+(two cores shared with other work, medians of five):
+
+- With preloaded modules, 1, 2 and 8 new ranks have entered their function after 0.04, 0.12 and 0.41 s; with
+  `multiprocessing` after 0.11, 0.70 and 3.5 s.
+- Without preloaded modules, both take equally long. This server blocks the caller for 0.02 s;
+  `multiprocessing` blocks it for 9 to 48 s.
 """
 
 from __future__ import annotations
@@ -25,9 +28,9 @@ from typing import NoReturn
 
 from tuner.launchers import rank_process
 
-#: What the tuner asks: operation and the rank's key.
+#: Request of the tuner: operation, and key of the rank.
 REQUEST = struct.Struct("=cq")
-#: What the server reports: event, the rank's key, process number or exit code.
+#: Report of the server: event, key of the rank, and the rank's process number or exit code.
 REPORT = struct.Struct("=cqq")
 
 FORK, KILL = b"f", b"k"
@@ -38,10 +41,10 @@ _PR_SET_PDEATHSIG = 1
 
 
 def main(*, control_descriptor: int, tuner_process: int, preload: Sequence[str]) -> NoReturn:
-    """Serves until the tuner is gone, then kills every rank and ends.
+    """Serves requests until the tuner has ended, then kills every rank and ends.
 
     Args:
-        control_descriptor: Socket on which requests come and reports go.
+        control_descriptor: File descriptor of the socket for requests of the tuner and reports to it.
         tuner_process: Process number of the tuner.
         preload: Modules to import before the first fork.
     """
@@ -69,7 +72,7 @@ class _ForkServer:
         signal.set_wakeup_fd(wake_write, warn_on_full_buffer=False)
 
     def serve(self) -> None:
-        """Answers requests and reports deaths until the tuner is gone."""
+        """Executes requests and reports the ends of ranks, until the tuner has ended."""
         control = self._control.fileno()
         try:
             while os.getppid() == self._tuner_process:
@@ -123,7 +126,11 @@ class _ForkServer:
             os._exit(1)
 
     def _die_with(self, server: int) -> None:
-        """Lets the kernel kill this process when the server dies, even where it is stopped or hangs."""
+        """Makes the kernel kill this process when the server ends, even if this process hangs.
+
+        Args:
+            server: Process number of the server.
+        """
         if self._libc is not None:
             self._libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
         if os.getppid() != server:
@@ -134,7 +141,7 @@ class _ForkServer:
             process, status = os.waitpid(-1, os.WNOHANG)
             if process == 0:
                 return
-            # What the rank started itself goes with it.
+            # Kill the processes that the rank has started.
             with contextlib.suppress(ProcessLookupError, PermissionError):
                 os.killpg(process, signal.SIGKILL)
             key = self._key_of.pop(process, None)
@@ -144,7 +151,11 @@ class _ForkServer:
 
 
 def kill_group(process: int) -> None:
-    """Kills a process that leads its session, with everything in its group; a dead one is left alone."""
+    """Kills a process and all processes of its group; does nothing if the process has ended.
+
+    Args:
+        process: Process number of the leader of the group.
+    """
     for kill in (os.killpg, os.kill):
         with contextlib.suppress(ProcessLookupError, PermissionError):
             kill(process, signal.SIGKILL)

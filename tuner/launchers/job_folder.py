@@ -1,4 +1,4 @@
-"""The files through which a tuner and the node agents of a job communicate."""
+"""The files by which a tuner and the node agents of a job communicate (`node_agent.py` lists them)."""
 
 from __future__ import annotations
 
@@ -22,16 +22,17 @@ _PREFIX = "job-"
 
 @dataclass(frozen=True, kw_only=True)
 class NodeStatus:
-    """What a node agent reported of its node.
+    """The last report of a node agent about its node.
 
     Args:
-        node: Its number.
-        host: What the node calls itself.
+        node: Number of the node.
+        host: Host name of the node.
         state: `starting`, `running`, `ending` or `ended`.
-        beats: Heartbeats; the number grows while the node agent lives.
-        exits: Exit code of each process that ended, by node or rank; negative for a signal.
-        reason: Why the node agent ended its processes; None if they ended by themselves.
-        ended_at: When, by the node's clock, seconds since the epoch; None while it runs.
+        beats: Number of heartbeats; it grows while the node agent runs.
+        exits: Maps the node or rank of each process that has ended to its exit code, negative for a signal.
+        reason: The reason for which the node agent ended its processes; None if they ended by themselves.
+        ended_at: Time at which the processes had ended, seconds since the epoch by the clock of the node;
+            None while they run.
     """
 
     node: int
@@ -44,15 +45,15 @@ class NodeStatus:
 
     @property
     def has_ended(self) -> bool:
-        """Whether nothing runs there any more."""
+        """Whether all processes of the node have ended."""
         return self.state == "ended"
 
 
 class JobFolder:
-    """A job's folder, as the tuner uses it.
+    """The folder of a job, with the methods that the tuner needs.
 
     Args:
-        path: The folder.
+        path: Path of the folder.
     """
 
     def __init__(self, path: Path) -> None:
@@ -60,10 +61,10 @@ class JobFolder:
 
     @classmethod
     def make(cls, task_folder: Path, identity: str) -> JobFolder:
-        """Makes a new folder in a task's folder.
+        """Creates a new folder for a job in the folder of a task.
 
         Raises:
-            OSError: It cannot be made.
+            OSError: The folder cannot be created.
         """
         path = task_folder.resolve() / f"{_PREFIX}{identity}"
         path.mkdir()
@@ -72,12 +73,12 @@ class JobFolder:
 
     @classmethod
     def all_in(cls, folder: Path) -> list[JobFolder]:
-        """The folders of all jobs a task's folder holds."""
+        """Returns the folders of all jobs in the folder of a task."""
         return [cls(path) for path in sorted(folder.glob(f"{_PREFIX}*")) if path.is_dir()]
 
     @property
     def identity(self) -> str:
-        """What the job was called when it was made."""
+        """Name of the job, from the name of its folder."""
         return self.path.name.removeprefix(_PREFIX)
 
     def write_task(self, task: Mapping[str, Any]) -> None:
@@ -89,11 +90,11 @@ class JobFolder:
         _write(self.path / "ranks.json", task)
 
     def new_messages(self, rank: int, offset: int) -> tuple[list[dict[str, Any]], int]:
-        """The messages of a rank from an offset on, and the offset for the next call.
+        """Reads the new messages of a rank; returns them and the offset for the next call.
 
         Args:
             rank: The rank.
-            offset: As the last call returned it; 0 for the beginning.
+            offset: The offset that the last call returned, in bytes; 0 for the first call.
         """
         path = self.path / f"messages-{rank}.jsonl"
         try:
@@ -108,11 +109,11 @@ class JobFolder:
         return [json.loads(line) for line in whole.splitlines()], offset + len(whole) + bool(whole)
 
     def record(self, record: Mapping[str, Any]) -> None:
-        """Records what a later tuner needs to end the job if this one is killed."""
+        """Writes a record by which a later tuner can end the job if this tuner is killed."""
         _write(self.path / _RECORD, record)
 
     def recorded(self) -> dict[str, Any] | None:
-        """The record; None once the job has ended."""
+        """Reads the record that `record` wrote; None if the job has ended."""
         return _read(self.path / _RECORD)
 
     def forget(self) -> None:
@@ -120,17 +121,20 @@ class JobFolder:
         (self.path / _RECORD).unlink(missing_ok=True)
 
     def touch_lease(self) -> None:
-        """Renews the lease, by which node agents know that their tuner lives."""
+        """Renews the lease: a file that shows the node agents that the tuner still runs."""
         with contextlib.suppress(OSError):
             (self.path / "lease").touch()
 
     def ask_to_end(self, reason: str) -> None:
-        """Asks every node agent to end its processes. The first reason remains; a full disk stores none."""
+        """Asks every node agent to end its processes, by the file `end`.
+
+        A reason that was given earlier is not replaced. If the disk is full, the file is empty.
+        """
         with contextlib.suppress(OSError), (self.path / "end").open("x") as file:
             file.write(reason)
 
     def statuses(self, num_nodes: int) -> dict[int, NodeStatus]:
-        """The status of each node that has reported, by its number."""
+        """Returns the last report of each node that has reported, by the number of the node."""
         found = {}
         for node in range(num_nodes):
             reported = _read(self.path / f"node-{node}.json")
@@ -147,14 +151,14 @@ class JobFolder:
         return found
 
     def first_failed(self) -> int | None:
-        """The node that first reported a failed process."""
+        """Returns the number of the node that first reported a failed process; None if there is none."""
         try:
             return int((self.path / "failed").read_text())
         except (OSError, ValueError):
             return None
 
     def rank_exits(self) -> dict[int, int]:
-        """Exit codes by rank, the first to end first; negative for a signal."""
+        """Returns the exit codes of ranks that have ended, in the order in which they ended."""
         found = []
         for path in self.path.glob("rank-*.exit"):
             with contextlib.suppress(OSError, ValueError):
@@ -163,12 +167,12 @@ class JobFolder:
         return {rank: code for _, rank, code in sorted(found)}
 
     def log_files(self, one_per: OnePer, *, num_nodes: int, devices_per_node: int) -> dict[int, LogFile]:
-        """The log files, by rank if there is a process per rank, else by node.
+        """Returns the log files, by rank if there is a process per rank, else by node.
 
         Args:
-            one_per: How many processes of the task there are.
-            num_nodes: Nodes of the job.
-            devices_per_node: Ranks of each.
+            one_per: Whether the task has one process in all, one per node or one per rank.
+            num_nodes: Number of nodes of the job.
+            devices_per_node: Number of ranks per node.
         """
         kind = "rank" if one_per is OnePer.RANK else "node"
         count = {OnePer.JOB: 1, OnePer.NODE: num_nodes, OnePer.RANK: num_nodes * devices_per_node}[one_per]
@@ -179,7 +183,7 @@ class JobFolder:
         }
 
     def trim_logs(self) -> None:
-        """Cuts the logs down to their beginning and end, and removes their recorded times."""
+        """Shortens long log files to their beginning and end, and removes the recorded write times."""
         for path in (*self.path.glob("*.log"), *self.path.glob("starter*.err")):
             trim_file(path)
         for path in self.path.glob("*.log.times"):
@@ -187,11 +191,11 @@ class JobFolder:
                 path.unlink()
 
     def logs(self) -> dict[int, str]:
-        """The beginning and end of each log, by rank if there is a process per rank, else by node."""
+        """Reads the beginning and end of each log file, by rank, or by node if ranks have no log files."""
         return self._logs("rank") or self.node_logs()
 
     def node_logs(self) -> dict[int, str]:
-        """The beginning and end of the log of each node's own process, which may be torchrun."""
+        """Reads the beginning and end of the log file of each node's main process, which may be torchrun."""
         return self._logs("node")
 
     def _logs(self, kind: str) -> dict[int, str]:
@@ -204,7 +208,7 @@ class JobFolder:
 
 
 def _signal_or_code(code: int) -> int:
-    """An exit code, negative for a signal; a shell reports a signal as 128 plus its number."""
+    """Converts an exit code of a shell, which is 128 plus the number of a signal, to a negative number."""
     return 128 - code if 128 < code < 128 + signal.NSIG else code
 
 

@@ -1,4 +1,7 @@
-"""The contract of launchers, which start ranks and commands on nodes and watch them."""
+"""Interface of launchers, which start ranks and commands on nodes and report their state.
+
+A rank is one training process, with one device. A node has one or more devices.
+"""
 
 from __future__ import annotations
 
@@ -23,9 +26,9 @@ class JobState(StrEnum):
     FAILED = "failed"
     CANCELLED = "cancelled"
     TIMED_OUT = "timed_out"
-    """It exceeded its time limit."""
+    """The job exceeded its time limit."""
     LOST = "lost"
-    """Its nodes were preempted, failed or became unreachable."""
+    """The nodes of the job were preempted, failed or became unreachable."""
 
     @property
     def has_ended(self) -> bool:
@@ -35,14 +38,16 @@ class JobState(StrEnum):
 
 @dataclass(frozen=True, kw_only=True)
 class RankTask:
-    """A function every rank runs.
+    """A function that every rank of a job runs.
 
     Args:
-        function: Import path `module:function`; called with a `RankContext` and the payload.
-        payload: Data that JSON can hold, the same for all ranks. Messages and results must be such data too.
-        folder: Existing folder for the ranks' logs and rendezvous file.
-        tolerates_rank_loss: Whether the job continues without ranks that were killed, while others are left.
-            An error that a rank raises ends the job in any case.
+        function: Import path `module:function` of the function; it is called with a `RankContext` and the
+            payload.
+        payload: Data that JSON can represent, the same for all ranks. The messages and the result of the
+            function must be such data, too.
+        folder: Existing folder for the ranks' log files and rendezvous file.
+        tolerates_rank_loss: Whether the job continues after some of its ranks were killed. If the function
+            raises an error in a rank, the job ends in any case.
     """
 
     function: str
@@ -52,37 +57,40 @@ class RankTask:
 
     def __post_init__(self) -> None:
         if not all(self.function.partition(":")):
-            raise ValueError(f"{self.function!r} is no import path; write module:function")
+            raise ValueError(f"{self.function!r} is not an import path; write module:function")
 
 
 class OnePer(StrEnum):
-    """How many processes of a command a job starts."""
+    """Whether a job starts its command once, once per node or once per rank."""
 
     JOB = "job"
-    """One, on the first node, which starts all others itself."""
+    """One process, on the first node, which starts all other processes itself."""
     NODE = "node"
-    """One on each node, as torchrun expects to be started."""
+    """One process on each node, as torchrun expects to be started."""
     RANK = "rank"
-    """One per device, for a program that reads RANK and WORLD_SIZE."""
+    """One process per device, for a program that reads RANK and WORLD_SIZE."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class CommandTask:
     """A shell command that the nodes of a job run, such as the user's own training script.
 
-    Each process is run by `/bin/sh -c` in a process group of its own. Besides what the backend sets and
-    `environment`, it gets `PACELINE_NODE_RANK`, `PACELINE_NUM_NODES`, `PACELINE_MAIN_ADDRESS` and
-    `PACELINE_MAIN_PORT` (the first node and a port free there), `MASTER_ADDR` and `MASTER_PORT` (the same);
-    one a rank also `RANK`, `WORLD_SIZE`, `LOCAL_RANK` and `LOCAL_WORLD_SIZE`, as torchrun would.
+    Each process is run by `/bin/sh -c` in its own process group. These environment variables are added:
+
+    - `PACELINE_NODE_RANK` and `PACELINE_NUM_NODES`: number of the node, from 0, and number of nodes.
+    - `PACELINE_MAIN_ADDRESS` and `MASTER_ADDR`: address of the first node.
+    - `PACELINE_MAIN_PORT` and `MASTER_PORT`: a free port on the first node.
+    - `RANK`, `WORLD_SIZE`, `LOCAL_RANK` and `LOCAL_WORLD_SIZE`, as torchrun sets them; only if there is one
+      process per rank.
 
     Args:
-        command: For the shell.
-        one_per: How many processes to start.
-        environment: Additional variables.
+        command: The command line for the shell.
+        one_per: Whether to start one process for the job, one per node or one per rank.
+        environment: Additional environment variables.
         working_folder: Working folder of the command; the same path on every node.
         folder: Existing folder for logs and files of the job; the same path on every node.
-        grace_seconds: Time between SIGTERM and SIGKILL.
-        time_limit_seconds: Longest time on the nodes, without the wait for them; None for no limit.
+        grace_seconds: Seconds between SIGTERM and SIGKILL when the command is ended.
+        time_limit_seconds: Longest time on the nodes, without the wait for nodes, seconds; None for no limit.
     """
 
     command: str
@@ -98,7 +106,7 @@ def check_num_ranks(num_nodes: int, devices_per_node: int) -> None:
     """Checks that a job has at least one rank.
 
     Raises:
-        ValueError: It has none.
+        ValueError: The number of nodes or of devices per node is below 1.
     """
     if num_nodes < 1 or devices_per_node < 1:
         raise ValueError(f"a job needs at least one rank, got {num_nodes} nodes x {devices_per_node} devices")
@@ -106,13 +114,13 @@ def check_num_ranks(num_nodes: int, devices_per_node: int) -> None:
 
 @dataclass(frozen=True, kw_only=True)
 class JobHandle:
-    """Names a submitted job.
+    """Handle of a submitted job; the methods of a launcher take it.
 
     Args:
-        identity: Unique within the launcher.
-        num_nodes: Nodes in use.
-        num_ranks: Ranks started.
-        folder: The task's folder.
+        identity: Name of the job, unique within the launcher.
+        num_nodes: Number of nodes of the job.
+        num_ranks: Number of ranks of the job.
+        folder: Folder of the job's task.
     """
 
     identity: str
@@ -123,12 +131,12 @@ class JobHandle:
 
 @dataclass(frozen=True, kw_only=True)
 class RankFailure:
-    """How one rank failed.
+    """The failure of one rank, or of one node if a command runs once per node.
 
     Args:
-        rank: The rank.
-        reason: Its traceback, or how its process ended.
-        exit_code: Of the process; negative for a signal; None if the process still runs.
+        rank: The rank or node that failed.
+        reason: The traceback of the rank, or a description of how its process ended.
+        exit_code: Exit code of the process, negative for a signal; None if the process still runs.
     """
 
     rank: int
@@ -138,18 +146,18 @@ class RankFailure:
 
 @dataclass(frozen=True, kw_only=True)
 class JobStatus:
-    """The state of a job at the time of a poll.
+    """The state of a job when it was polled, and the messages of its ranks.
 
     Args:
-        state: Its state.
-        messages: What ranks sent since the last poll, as (rank, message), each rank's in order.
-        results: What the function returned, by rank, once it succeeded.
-        failures: Every rank that failed, the first to fail first.
-        seconds_since_progress: Since any rank last reported.
-        startup_seconds: From submission until every rank had entered the function, or every process of a
-            command was started, waiting for nodes left out; None before.
-        pending_seconds: How long the job waited, or waits, for its nodes.
-        detail: The backend's explanation, such as why the job waits; may be empty.
+        state: State of the job.
+        messages: Messages of ranks since the last poll, as (rank, message); those of each rank are in order.
+        results: Maps each rank to the result of its function; empty until the job has succeeded.
+        failures: Failures of ranks, the first failure first.
+        seconds_since_progress: Seconds since any rank last reported.
+        startup_seconds: Seconds from submission until every rank had entered the function, or every process
+            of a command was started, without the wait for nodes; None if they have not all started.
+        pending_seconds: Seconds for which the job has waited for its nodes.
+        detail: Explanation of the state, such as the reason for which the job waits; may be empty.
     """
 
     state: JobState
@@ -163,13 +171,17 @@ class JobStatus:
 
 
 class Launcher(ABC):
-    """Starts jobs on nodes and watches them; no method waits for a job.
+    """Starts jobs on nodes and reports their state; no method waits for the end of a job.
 
-    A job is either a function that every rank runs, or a command. Every rank of a job gets its rank, the
-    number of ranks and a rendezvous. A job ends as a whole: when one rank fails, the launcher ends the others
-    and reports every rank's error. If the task tolerates rank loss, the results lack the ranks that were
-    killed, and those that did not return some time after all others. No process outlives its launcher,
-    however the launcher ends. Use a launcher from one thread only.
+    - A job runs either a function in every rank, or a command.
+    - Every rank of a job gets its number, the number of ranks, and an address or file for the rendezvous of
+      `torch.distributed`.
+    - If a rank fails, the launcher ends all other ranks of the job, and reports the errors of all ranks.
+    - If the task tolerates rank loss, the job continues without ranks that were killed. They are missing in
+      the results, as are ranks that return much later than the first rank.
+    - All processes of all jobs end when the launcher's process ends, even if it is killed. On other hosts
+      they may run for some more minutes.
+    - Use a launcher from one thread only.
 
     A subclass overrides `submit`, `submit_command` or both.
     """
@@ -177,70 +189,85 @@ class Launcher(ABC):
     def submit(self, task: RankTask, *, num_nodes: int, devices_per_node: int) -> JobHandle:
         """Starts `num_nodes * devices_per_node` ranks and returns at once.
 
+        Args:
+            task: The function to run and its data.
+            num_nodes: Number of nodes.
+            devices_per_node: Number of devices per node, each with one rank.
+
         Raises:
-            ProbeError: The ranks cannot be started, or the launcher runs no functions.
-            TypeError: The payload holds what JSON cannot.
-            ValueError: There is no rank.
+            ProbeError: The ranks cannot be started, or this launcher cannot run functions.
+            TypeError: The payload has data that JSON cannot represent.
+            ValueError: The number of ranks is 0.
         """
-        raise ProbeError(f"{type(self).__name__} runs no functions")
+        raise ProbeError(f"{type(self).__name__} cannot run functions, only commands")
 
     def submit_command(self, task: CommandTask, *, num_nodes: int, devices_per_node: int) -> JobHandle:
         """Starts a command on `num_nodes` nodes and returns at once.
 
+        Args:
+            task: The command.
+            num_nodes: Number of nodes.
+            devices_per_node: Number of devices per node.
+
         Raises:
-            ProbeError: The command cannot be started, or the launcher runs no commands.
-            ValueError: There is no rank.
+            ProbeError: The command cannot be started, or this launcher cannot run commands.
+            ValueError: The number of ranks is 0.
         """
-        raise ProbeError(f"{type(self).__name__} runs no commands")
+        raise ProbeError(f"{type(self).__name__} cannot run commands, only functions")
 
     @abstractmethod
     def poll(self, handle: JobHandle) -> JobStatus:
-        """The state of the job, with the messages that came since the last poll."""
+        """Returns the state of a job, with the messages of ranks since the last poll."""
 
     @abstractmethod
     def cancel(self, handle: JobHandle) -> None:
-        """Ends the job and all its processes; does nothing if the job has ended.
+        """Ends a job and all its processes; does nothing if the job has ended.
 
-        Ranks are killed. A command receives SIGTERM, and SIGKILL after its grace period; until then `poll`
-        returns RUNNING, and afterwards CANCELLED.
+        Ranks are killed at once. A command gets SIGTERM, and SIGKILL after its grace period. While the
+        command is ending, `poll` returns RUNNING; afterwards it returns CANCELLED.
         """
 
     @abstractmethod
     def log_files(self, handle: JobHandle) -> dict[int, LogFile]:
-        """The files that hold what each rank prints, by rank; by node for a command that runs once per node.
+        """Returns the log file of each process, with the output of that process.
 
-        A file may not exist yet. Pass them to a `LogReader` to read while the job runs.
+        The keys are ranks, or nodes if a command runs once per node. The files need not exist yet. Use a
+        `LogReader` to read them while the job runs.
         """
 
     @abstractmethod
     def trim_logs(self, handle: JobHandle) -> None:
-        """Cuts the log files down to what `logs` returns, now or when the job has ended."""
+        """Shortens long log files to the parts that `logs` returns, now or when the job has ended."""
 
     @abstractmethod
     def close(self) -> None:
-        """Ends every job; the launcher takes no more jobs."""
+        """Ends every job; no more jobs can be submitted."""
 
     def logs(self, handle: JobHandle) -> dict[int, str]:
-        """What each rank printed, by the keys of `log_files`; ranks without a log file are left out.
+        """Returns the text of each log file that exists, by the keys of `log_files`.
 
-        Of a log of more than 5 MiB, the first MiB and the last four, with a line between them that says how
-        many bytes are left out.
+        If a log file has more than 5 MiB, only its first MiB and its last four MiB are returned, with a line
+        between them that gives the number of bytes left out.
         """
         files = self.log_files(handle).items()
         return {key: read_ends(file.path, start=file.start) for key, file in files if file.path.exists()}
 
     def warm(self, num_ranks: int) -> None:
-        """Prepares for a job of so many ranks, if that makes it start sooner; returns at once."""
+        """Starts processes in advance if the launcher can reuse them for a later job; returns at once.
+
+        Args:
+            num_ranks: Number of ranks of the later job.
+        """
         return
 
     def end_orphans(self, folder: Path) -> list[str]:
-        """Ends jobs that a killed tuner left running or waiting.
+        """Ends jobs of an earlier tuner that was killed while they ran or waited for nodes.
 
         Args:
             folder: The `folder` of the jobs' tasks.
 
         Returns:
-            The names of the jobs that were ended; none if no process outlives its tuner.
+            The names of the jobs that were ended.
         """
         return []
 
@@ -253,15 +280,15 @@ class Launcher(ABC):
 
 @dataclass(frozen=True, kw_only=True)
 class RankContext:
-    """What a rank's function receives: its place among the ranks, and how to send messages.
+    """First argument of a rank's function: its rank, the rendezvous, and a function to send messages.
 
     Args:
-        rank: This rank, from 0.
-        num_ranks: All ranks of the job.
-        local_rank: This rank among those of its host, which selects its device.
-        init_method: For `torch.distributed.init_process_group`, fresh for every job.
-        folder: The task's folder.
-        send: Sends a message to the process that polls the job; it also counts as progress.
+        rank: Number of this rank, from 0.
+        num_ranks: Number of ranks of the job.
+        local_rank: Number of this rank among the ranks of its host; also the number of its device.
+        init_method: The `init_method` for `torch.distributed.init_process_group`, different for every job.
+        folder: Folder of the task.
+        send: Sends a message to the process that polls the job; the message also counts as progress.
     """
 
     rank: int

@@ -1,4 +1,4 @@
-"""The launcher for this host: one warm process per rank, reused until something goes wrong."""
+"""The launcher for this host: one process per rank, which later jobs reuse unless a job fails."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ from tuner.launchers.rank_tracker import RankTracker
 from tuner.launchers.registry import ClusterSettings, LauncherEntry
 from tuner.launchers.warm_ranks import ForkServer, WarmRank
 
-#: What a rank needs before it can train; constructing an optimizer imports torch._dynamo.
+#: Modules that a rank needs to train; the constructor of an optimizer imports torch._dynamo.
 PRELOAD = (
     "numpy",
     "torch",
@@ -44,16 +44,18 @@ PRELOAD = (
 
 @dataclass(kw_only=True)
 class _Job:
-    """A running or ended job.
+    """State of a job that was submitted.
 
     Args:
-        handle: Names it.
-        processes: By rank.
-        rendezvous: File through which the ranks find each other.
-        submitted_at: Monotonic seconds.
-        log_files: By rank.
-        devices: Each rank's number among the ranks on this host, which selects its device.
-        tracker: What the ranks have reported.
+        handle: Handle of the job.
+        processes: The process of each rank, in the order of ranks.
+        rendezvous: File for the rendezvous of `torch.distributed`.
+        submitted_at: Time of submission, seconds on the monotonic clock.
+        log_files: Maps each rank to its log file.
+        devices: The device number of each rank on this host, in the order of ranks.
+        tracker: Stores the reports of the ranks.
+        state: State of the job.
+        is_trimmed: Whether long log files have to be shortened when the job has ended.
     """
 
     handle: JobHandle
@@ -67,26 +69,26 @@ class _Job:
     is_trimmed: bool = False
 
     def listen(self, *, server_output: str | None) -> None:
-        """Takes the ranks' reports and exits.
+        """Reads the reports and exit codes of the ranks, and updates the state of the job.
 
         Args:
-            server_output: What the fork server printed if it is dead; None if it runs.
+            server_output: The output of the fork server if it has ended; None if it runs.
         """
         for rank, process in enumerate(self.processes):
-            # Read before the messages: a rank that has ended sends no more after this.
+            # This is read before the messages, so that no message of a rank that has ended is missed.
             has_ended = process.ended
             for frame in process.receive():
                 self.tracker.take(rank, frame, frame.get("at", time.monotonic()))
             if has_ended and not self.tracker.has_ended(rank):
                 log_file, reason = self.log_files[rank], None
                 if process.exit_code is None and server_output:
-                    reason = f"its process ended together with the one that forked it:\n{server_output}"
+                    reason = f"its process ended together with the fork server:\n{server_output}"
                 log = read_ends(log_file.path, start=log_file.start)
                 self.tracker.take_exit(rank, process.exit_code, log=log, at=time.monotonic(), reason=reason)
         self.state = self.tracker.state(time.monotonic())
 
     def trim_logs(self) -> None:
-        """Leaves the beginning and the end of each log file."""
+        """Shortens each long log file to its beginning and end."""
         for log_file in self.log_files.values():
             trim_file(log_file.path, start=log_file.start)
 
@@ -94,14 +96,14 @@ class _Job:
 class LocalLauncher(Launcher):
     """Runs the ranks of all nodes as processes of this host.
 
-    The first job waits for torch to be imported once, in a fork server; the server forks later ranks from
-    that state. A rank whose job succeeded takes the next job, within 10 ms; the ranks of a job that failed or
-    was cancelled are killed. A task runs with the environment, working folder and import path of its
-    submission.
+    - A fork server imports torch once, for which the first job waits, and forks the processes of ranks.
+    - If a job succeeds, its processes are reused: they start the next job within 10 ms.
+    - If a job fails or is cancelled, its processes are killed.
+    - A task runs with the environment, working folder and import path that the tuner had at submission.
 
     Args:
-        threads_per_rank: CPU threads of one rank.
-        grace_seconds: How long the other ranks of a failed job may still report their own errors.
+        threads_per_rank: Number of CPU threads of each rank.
+        grace_seconds: After a rank has failed, seconds for the other ranks to report their own errors.
         preload: Modules that the fork server imports before the first rank starts.
     """
 
@@ -214,7 +216,7 @@ class LocalLauncher(Launcher):
         atexit.unregister(self.close)
 
     def processes(self, handle: JobHandle) -> dict[int, int]:
-        """Rank to process number, for the ranks that have been forked."""
+        """Maps each rank of a job that has been forked to its process number."""
         job = self._job(handle)
         if self._server is not None:
             self._server.drain()
@@ -227,7 +229,11 @@ class LocalLauncher(Launcher):
         self._idle.clear()
 
     def _take(self, num_ranks: int) -> list[WarmRank]:
-        """Idle ranks, and new ones if there are too few."""
+        """Returns processes for ranks: idle processes first, and new ones if there are too few.
+
+        Args:
+            num_ranks: Number of processes.
+        """
         if self._server is not None:
             self._server.drain()
         if self._server is None or not self._server.alive:
@@ -245,15 +251,19 @@ class LocalLauncher(Launcher):
         return taken + [self._server.fork() for _ in range(num_ranks - len(taken))]
 
     def _free_devices(self, num_ranks: int) -> tuple[int, ...]:
-        """The first device numbers that no running job has: two jobs must not share a device."""
+        """Returns the lowest device numbers that no running job uses.
+
+        Args:
+            num_ranks: Number of devices.
+        """
         running = [job for job in self._jobs.values() if not job.state.has_ended]
         taken = {device for job in running for device in job.devices}
         return tuple(itertools.islice((n for n in itertools.count() if n not in taken), num_ranks))
 
     def _finish(self, job: _Job) -> None:
-        """Makes the ranks that returned idle if the job succeeded, and kills all others."""
+        """Kills the processes of a job; if it succeeded, those that returned are kept for later jobs."""
         returned = job.tracker.results.keys() if job.state is JobState.SUCCEEDED else ()
-        # First in line: they have imported and loaded what the next slice of the job needs.
+        # They are reused first, since they have imported the modules and data that the next slice needs.
         self._idle[:0] = [job.processes[rank] for rank in returned]
         if self._server is not None:
             self._server.end([found for rank, found in enumerate(job.processes) if rank not in returned])
@@ -269,7 +279,11 @@ class LocalLauncher(Launcher):
 
 
 def _surroundings(threads: int) -> dict[str, Any]:
-    """The environment, working folder and import path that a task's ranks take over."""
+    """Returns the environment, working folder and import path of this process, for the ranks of a task.
+
+    Args:
+        threads: Number of CPU threads of each rank.
+    """
     here = str(Path.cwd())
     environment = {**os.environ, **thread_variables(threads)}
     if Path("/sys/class/net/lo").exists():

@@ -1,4 +1,4 @@
-"""The scheduler backend for this host: nodes are processes."""
+"""The scheduler backend for this host: each node is a process of this host."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ from tuner.launchers.scheduler_backend import BackendView, NodeJob, SchedulerBac
 class LocalNodes(SchedulerBackend):
     """Starts each node agent as a process of this host.
 
-    A node agent ends its processes when this process exits, which closes its standard input.
+    When this process exits, the standard input of its node agents is closed; then they end their processes.
 
-    On a host with several NVIDIA devices, `CUDA_VISIBLE_DEVICES` gives each node its own devices while there
-    are enough. The node with the first devices sees all of them.
+    On a host with several NVIDIA devices, `CUDA_VISIBLE_DEVICES` assigns different devices to each node, as
+    long as there are enough. The node that gets the first devices can see all devices.
 
     Args:
-        devices: As `CUDA_VISIBLE_DEVICES` would name them; those of this host if None.
+        devices: Names of the devices, as in `CUDA_VISIBLE_DEVICES`; None for all devices of this host.
     """
 
     name = "local"
@@ -73,7 +73,7 @@ class LocalNodes(SchedulerBackend):
         )
 
     def _take_places(self, job: NodeJob) -> list[int]:
-        """The first devices that no other job has, one for each rank; none if there are too few."""
+        """Returns the first devices that no other job uses, one for each rank; empty if there are too few."""
         taken = {place for places in self._places.values() for place in places}
         free = [place for place in range(len(self._devices)) if place not in taken]
         num_ranks = job.num_nodes * job.devices_per_node
@@ -105,14 +105,14 @@ class LocalNodes(SchedulerBackend):
 
 
 def kill_tree(process: int) -> None:
-    """Kills a process and all its descendants, parents first, so that none can start another unseen."""
+    """Kills a process and all its descendants, parents first, so that they cannot start more processes."""
     for doomed in (process, *descendants(process)):
         with contextlib.suppress(ProcessLookupError, PermissionError):
             os.kill(doomed, signal.SIGKILL)
 
 
 def _visible_devices(folder: Path = Path("/dev")) -> list[str]:
-    """The NVIDIA devices that a process started here may use; torch is not asked, nor imported."""
+    """Returns the names of the NVIDIA devices that processes of this host may use, without using torch."""
     visible = os.environ.get("CUDA_VISIBLE_DEVICES")
     if visible is not None:
         return [name.strip() for name in visible.split(",") if name.strip()]

@@ -1,4 +1,4 @@
-"""Reads, or cuts a file down to, the first 1 MiB and the last 4 MiB of a long log."""
+"""Reads the first 1 MiB and the last 4 MiB of a long log file, or shortens the file to these parts."""
 
 from __future__ import annotations
 
@@ -6,19 +6,19 @@ import contextlib
 from pathlib import Path
 from typing import BinaryIO
 
-#: How much of a file's beginning and end remains.
+#: Number of bytes at the beginning and at the end of a file that are kept.
 FIRST_BYTES = 2**20
 LAST_BYTES = 4 * 2**20
-#: The line between them, which says how many bytes are left out.
+#: The line that replaces the middle of a file.
 TEXT_NOTE = "[... %d bytes are left out here ...]"
 
 
 def read_ends(path: Path, *, start: int = 0) -> str:
-    """The text of the first 1 MiB and the last 4 MiB of a file; empty if it cannot be read.
+    """Returns the text of the first 1 MiB and the last 4 MiB of a file; empty if it cannot be read.
 
     Args:
         path: The file.
-        start: Bytes of it to skip.
+        start: Number of bytes at the beginning of the file to skip.
     """
     try:
         with path.open("rb") as file:
@@ -28,14 +28,15 @@ def read_ends(path: Path, *, start: int = 0) -> str:
 
 
 def trim_file(path: Path, *, start: int = 0, note: str = TEXT_NOTE) -> None:
-    """Cuts a file down to its first 1 MiB and last 4 MiB, in whole lines if it has any.
+    """Shortens a file to its first 1 MiB and last 4 MiB, without cutting lines if possible.
 
-    A file that cannot be changed stays as it is. No other file is written, since the disk may be full.
+    A file that cannot be written is not changed. The file is changed in place, without a temporary file,
+    since the disk may be full.
 
     Args:
-        path: The file; may not exist.
-        start: Bytes at the beginning that stay in addition.
-        note: The line to put there instead, with `%d` for the number of bytes left out.
+        path: The file, which need not exist.
+        start: Number of bytes at the beginning that are kept in addition.
+        note: The line that replaces the middle of the file, with `%d` for the number of bytes left out.
     """
     with contextlib.suppress(OSError):
         if path.stat().st_size - start <= FIRST_BYTES + LAST_BYTES:
@@ -48,7 +49,7 @@ def trim_file(path: Path, *, start: int = 0, note: str = TEXT_NOTE) -> None:
 
 
 def _ends(file: BinaryIO, start: int, note: str) -> list[bytes]:
-    """All of a file from `start`, or its beginning, a line about what is left out, and its end."""
+    """Returns a file from `start`; if it is long, only its beginning and end, with a line between them."""
     size = file.seek(0, 2)
     file.seek(start)
     if size - start <= FIRST_BYTES + LAST_BYTES:

@@ -1,4 +1,4 @@
-"""Reads growing logs line by line, with the time at which each line was written."""
+"""Reads log files line by line while processes write them, with the time at which each line was written."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
-#: A longer line is returned in parts of this many bytes, for programs that never end a line.
+#: A line that is longer is returned in parts of this many bytes, since some programs never end a line.
 LONGEST_LINE_BYTES = 2**16
 #: How long to wait until the node agent has recorded the size of a log that has grown.
 _NOTED_LATE_SECONDS = 1.0
@@ -24,10 +24,10 @@ class LogFile:
     """The log file of one process.
 
     Args:
-        path: The log; may not exist yet.
-        times: The size of the log over time, lines of `<seconds since the epoch> <bytes>`; may not exist yet;
-            None if nobody records it.
-        start: Bytes at the beginning that belong to earlier jobs.
+        path: The log file, which need not exist yet.
+        times: File with the size of the log file over time, as lines of `<seconds since the epoch> <bytes>`.
+            It need not exist yet; None if the size is not recorded.
+        start: Number of bytes at the beginning of the log file that belong to earlier jobs.
     """
 
     path: Path
@@ -36,13 +36,13 @@ class LogFile:
 
 
 class LogLine(NamedTuple):
-    """One line that was printed.
+    """One line that a process printed.
 
     Args:
-        copy: The process that printed it: its rank if there is one per rank, else its node.
-        text: Without its end; never empty.
-        written_at: Seconds since the epoch by the clock of its node, within 0.05 s if the size of the log is
-            recorded.
+        copy: The rank that printed the line, or the node if there is one process per node.
+        text: The line without its newline; never empty.
+        written_at: When the line was written, seconds since the epoch by the clock of the node. The error is
+            at most 0.05 s if the size of the log file is recorded.
     """
 
     copy: int
@@ -51,15 +51,16 @@ class LogLine(NamedTuple):
 
 
 class LogReader:
-    r"""Returns the lines that were printed since the last call; never waits.
+    r"""Reads the lines that processes have printed since the last call, without waiting.
 
-    A line ends with `\n`, or with `\r` as in a progress bar. An unfinished line is returned once it ends.
-    Empty lines are left out. A file that became shorter is read again from its beginning. Memory is bounded
-    by what one call reads, however long the logs are.
+    - A line ends with `\n`, or with `\r` as in a progress bar. An unfinished line is returned once it ends.
+    - Empty lines are left out.
+    - A file that became shorter is read again from its beginning.
+    - The memory needed depends on the size of one read, not on the size of the log files.
 
     Args:
-        log_files: By copy.
-        clock: Seconds since the epoch here, for lines without a recorded time.
+        log_files: Maps each rank or node to the log file of its process.
+        clock: Returns the seconds since the epoch, for lines whose write time is not recorded.
     """
 
     def __init__(self, log_files: Mapping[int, LogFile], *, clock: Callable[[], float] = time.time) -> None:
@@ -68,17 +69,17 @@ class LogReader:
 
     @property
     def num_unread(self) -> int:
-        """Bytes that existed at the last call and are not read yet."""
+        """Number of bytes in the log files at the last call that were not read yet."""
         return sum(log.num_unread for log in self._logs.values())
 
     def read(self, max_bytes: int = 2**20, *, has_ended: bool = False) -> list[LogLine]:
-        """The next lines, those of each copy in order.
+        """Returns the next lines; those of each process are in order.
 
-        A call may return no line although `num_unread` is above 0, where a line is long.
+        If a line is long, a call may return no line although `num_unread` is above 0.
 
         Args:
-            max_bytes: Most bytes to read, of all logs together.
-            has_ended: Whether nothing writes any more, so that the last line is complete.
+            max_bytes: Largest number of bytes to read, from all log files together.
+            has_ended: Whether all processes have ended, so that the last line is complete.
         """
         logs = list(self._logs.values())
         # Start with another log at each call, so that a long one does not keep others waiting.
@@ -93,19 +94,19 @@ class LogReader:
 
 
 class _Log:
-    """The log of one copy, as far as it was read."""
+    """The log file of one process, and the position up to which it was read."""
 
     def __init__(self, copy: int, log_file: LogFile, clock: Callable[[], float]) -> None:
         self._copy, self._path, self._clock = copy, log_file.path, clock
         self._times = None if log_file.times is None else _Times(log_file.times)
         self._offset = log_file.start
         self._remainder = b""
-        #: The length noted last while more was there already, and since when.
+        #: The last recorded size that was smaller than the size of the file, and since when it was smaller.
         self._waits_at, self._waits_since = -1, 0.0
         self.num_unread = 0
 
     def read(self, max_bytes: int, *, has_ended: bool) -> tuple[int, list[LogLine]]:
-        """How many bytes were read, and the lines that ended in them."""
+        """Reads from the log file; returns the number of bytes read, and the lines that ended in them."""
         try:
             with self._path.open("rb") as file:
                 size = file.seek(0, 2)
@@ -125,7 +126,7 @@ class _Log:
         return len(data), list(self._lines(begin, data, is_last=has_ended and self.num_unread == 0))
 
     def _noted(self, size: int) -> int:
-        """How many bytes of a log have a recorded time; all of them if the records are late."""
+        """Returns the number of bytes with a recorded write time; all bytes if the records are late."""
         assert self._times is not None
         noted_size, now = self._times.noted_size, self._clock()
         if noted_size >= size:
@@ -157,7 +158,7 @@ class _Log:
 
 
 class _Times:
-    """The size of a log over time, as the node agent recorded it."""
+    """The size of a log file over time, as the node agent has recorded it."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
@@ -167,7 +168,7 @@ class _Times:
         self.noted_size = 0
 
     def read(self, begin: int) -> None:
-        """Reads new records, and drops those of bytes before `begin`."""
+        """Reads new records, and removes the records of bytes before `begin`."""
         try:
             with self._path.open("rb") as file:
                 size, inode = file.seek(0, 2), os.fstat(file.fileno()).st_ino
@@ -189,7 +190,7 @@ class _Times:
         del self._sizes[:first], self._at[:first]
 
     def at(self, end: int) -> float | None:
-        """When the log was first seen to have so many bytes; None if not recorded."""
+        """Returns the time at which the log file first had a number of bytes; None if not recorded."""
         index = bisect_left(self._sizes, end)
         return self._at[index] if index < len(self._sizes) else None
 
@@ -203,7 +204,7 @@ class _Times:
 
 
 def _whole_characters(part: bytes) -> int:
-    """The longest allowed length of a part that does not cut a UTF-8 character."""
+    """Returns the largest allowed length of a part of a line that does not cut a UTF-8 character."""
     length = LONGEST_LINE_BYTES
     # At most three bytes of a character follow its first.
     while length > LONGEST_LINE_BYTES - 4 and part[length] & 0xC0 == 0x80:

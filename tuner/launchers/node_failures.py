@@ -20,12 +20,12 @@ _TORCHRUN_TAIL = 2**16
 def node_failures(
     folder: JobFolder, nodes: Mapping[int, NodeStatus], devices_per_node: int
 ) -> tuple[RankFailure, ...]:
-    """Every process that failed with the end of its log, the first to fail first.
+    """Returns the failures of all processes of a job, with the end of their log files, the first one first.
 
     Args:
-        folder: The job's.
-        nodes: What is known of each node.
-        devices_per_node: Ranks of each.
+        folder: Folder of the job.
+        nodes: Maps the number of each node to its last report.
+        devices_per_node: Number of ranks per node.
     """
     by_rank = _rank_failures(folder, nodes, devices_per_node)
     if by_rank:
@@ -48,14 +48,14 @@ def node_failures(
 
 
 def last_lines(text: str) -> str:
-    """The last lines of what was printed."""
+    """Returns the last lines of a log."""
     return "\n".join(text.strip().splitlines()[-_LAST_LINES:])
 
 
 def _rank_failures(
     folder: JobFolder, nodes: Mapping[int, NodeStatus], devices_per_node: int
 ) -> tuple[RankFailure, ...]:
-    """Ranks with an exit code other than 0, the first to fail first; those ended by SIGTERM come last."""
+    """Returns the failures of ranks, the first failure first; ranks that were ended by SIGTERM come last."""
     exits = {rank: code for rank, code in folder.rank_exits().items() if code != 0}
     logs, failures = folder.logs(), []
     for rank, code in sorted(exits.items(), key=lambda end: end[1] == -signal.SIGTERM):
@@ -68,7 +68,7 @@ def _rank_failures(
 
 
 def _cause(code: int, log: str) -> int:
-    """The exit code of the process; for torchrun, that of its first rank that was killed."""
+    """Returns the exit code of the process; for torchrun, the exit code of the rank that was killed first."""
     found = _TORCHRUN_CAUSE.findall(log[-_TORCHRUN_TAIL:]) if code == 1 else []
     return int(found[-1]) if found else code
 

@@ -1,4 +1,4 @@
-"""Identifies a process by its number and start time, so that a later process is not taken for it."""
+"""Identifies a process by its number and start time, since a later process may have the same number."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ from pathlib import Path
 
 @dataclass(frozen=True, kw_only=True)
 class ProcessRecord:
-    """Identifies a process; a later process with the same number is another one.
+    """Number and start time of a process, by which it differs from a later process with the same number.
 
     Args:
-        process: Its number.
-        started: When it started, in the kernel's clock ticks since boot.
+        process: Process number.
+        started: Start time, in clock ticks of the kernel since boot.
     """
 
     process: int
@@ -20,7 +20,7 @@ class ProcessRecord:
 
     @classmethod
     def of(cls, process: int) -> ProcessRecord | None:
-        """The record of a living process; None where it is dead or the system has no /proc."""
+        """Returns the record of a running process; None if it has ended or the system has no /proc."""
         try:
             fields = Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()
         except OSError:
@@ -30,5 +30,5 @@ class ProcessRecord:
 
     @property
     def is_alive(self) -> bool:
-        """Whether this very process still runs."""
+        """Whether the process of this record still runs."""
         return ProcessRecord.of(self.process) == self

@@ -1,4 +1,4 @@
-"""The contract of scheduler backends, which give a job its nodes."""
+"""Interface of scheduler backends, which allocate nodes for a job and start a node agent on each node."""
 
 from __future__ import annotations
 
@@ -11,15 +11,15 @@ from tuner.launchers.launcher import JobState
 
 @dataclass(frozen=True, kw_only=True)
 class NodeJob:
-    """A job as a backend sees it: node agents to run on nodes.
+    """A job for a scheduler backend: a node agent to run on each of several nodes.
 
     Args:
-        identity: Unique among all jobs of all tuners.
-        folder: The job's folder, the same path on every node; `node_agent.py` lies in it.
-        num_nodes: Nodes it needs.
-        devices_per_node: Devices of each.
-        time_limit_seconds: Longest time that the nodes are needed; None for no limit.
-        grace_seconds: Additional time for the processes to save and end.
+        identity: Name of the job, unique among all jobs of all tuners.
+        folder: Folder of the job with the script `node_agent.py`; the same path on every node.
+        num_nodes: Number of nodes that the job needs.
+        devices_per_node: Number of devices that it needs on each node.
+        time_limit_seconds: Longest time for which the nodes are needed, seconds; None for no limit.
+        grace_seconds: Additional time for the processes to save and end, seconds.
     """
 
     identity: str
@@ -31,9 +31,9 @@ class NodeJob:
 
     @property
     def agent(self) -> Path:
-        """The script that each node runs, with the folder and its number as arguments."""
+        """Path of the script that each node runs; its arguments are the folder and the number of the node."""
         agent, older = self.folder / "node_agent.py", self.folder / "node_starter.py"
-        # The folder of a job that an earlier version of Paceline left has the script under its old name.
+        # In the folder of a job that an earlier version of Paceline started, the script has its old name.
         return older if older.exists() and not agent.exists() else agent
 
 
@@ -42,9 +42,9 @@ class BackendView:
     """The state of a job as its backend reports it.
 
     Args:
-        state: PENDING while it waits for nodes, RUNNING while it has them, else how it ended as far as
-            the backend knows.
-        detail: An explanation, such as why the job waits; may be empty.
+        state: PENDING while the job waits for nodes, RUNNING while it has nodes, else how the job ended as
+            far as the backend knows.
+        detail: Explanation of the state, such as the reason for which the job waits; may be empty.
         memory_ran_out: Whether the backend ended the job because its memory ran out.
     """
 
@@ -54,13 +54,13 @@ class BackendView:
 
 
 class SchedulerBackend(ABC):
-    """Runs a job's node agents, one per node; knows nothing of what they run.
+    """Allocates nodes for a job, and runs one node agent on each of them.
 
-    A node agent reports the state of its node in files (`node_agent.py`). The backend starts node agents,
-    reports whether the job still waits for nodes, and takes the nodes away.
+    A node agent runs the processes of the job on its node and reports its state in files (`node_agent.py`).
+    The backend starts the node agents, reports whether the job still waits for nodes, and releases the nodes.
     """
 
-    #: As in `cluster.launcher`.
+    #: Name of the backend, as in `cluster.launcher` of the job file.
     name: str
 
     @abstractmethod
@@ -68,7 +68,7 @@ class SchedulerBackend(ABC):
         """Requests nodes and returns at once.
 
         Returns:
-            The backend's name of the job, valid in a later process too.
+            The identifier that the backend gives to the job; a later tuner can use it, too.
 
         Raises:
             ProbeError: The backend cannot be reached, or refuses the job.
@@ -76,7 +76,11 @@ class SchedulerBackend(ABC):
 
     @abstractmethod
     def poll(self, job: NodeJob, backend_id: str) -> BackendView:
-        """The state of the job now; does not wait.
+        """Returns the state of a job without waiting.
+
+        Args:
+            job: The job.
+            backend_id: The identifier that `begin` returned.
 
         Raises:
             ProbeError: The backend could not be reached for a longer time.
@@ -84,12 +88,12 @@ class SchedulerBackend(ABC):
 
     @abstractmethod
     def end(self, job: NodeJob, backend_id: str) -> None:
-        """Takes the nodes away, even if processes still run; does nothing if the job has ended."""
+        """Releases the nodes of a job, even if processes still run; does nothing if the job has ended."""
 
     @abstractmethod
     def close(self) -> None:
         """Releases the backend's own resources."""
 
     def main_address(self, job: NodeJob) -> str | None:
-        """The name or address by which the other nodes reach the first; None if the first node finds it."""
+        """Returns the name or address of the first node for the other nodes; None if that node finds it."""
         return None

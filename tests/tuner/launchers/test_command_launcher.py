@@ -54,7 +54,7 @@ class TestLocalNodes(CommandConformance):
 
 
 def test_a_launcher_that_runs_no_commands_says_so(warm_ranks: LocalLauncher, work: Path) -> None:
-    with pytest.raises(ProbeError, match="LocalLauncher runs no commands"):
+    with pytest.raises(ProbeError, match="LocalLauncher cannot run commands"):
         submit(warm_ranks, work, "echo here")
 
 

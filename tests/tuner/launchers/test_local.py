@@ -174,7 +174,7 @@ def test_the_death_of_the_fork_server_fails_the_job_and_the_next_one_runs(tmp_pa
         os.kill(server, signal.SIGKILL)
         status = watch.end()
         assert status.state is JobState.FAILED
-        assert "ended together with the one that forked it" in status.failures[0].reason
+        assert "ended together with the fork server" in status.failures[0].reason
         wait_until(lambda: not any(map(is_alive, processes)), "every rank is gone")
         assert outcome(launcher, submit(launcher, tmp_path, "echo", value=7)).results == {0: 7}
 
