@@ -1,4 +1,4 @@
-"""The scheduler backend for a list of hosts: runs each node agent over a connection such as ssh."""
+"""The scheduler backend for a list of hosts: starts each node agent over a connection such as ssh."""
 
 from __future__ import annotations
 
@@ -29,14 +29,14 @@ from tuner.launchers.scheduler_backend import BackendView, NodeJob, SchedulerBac
 _PLACES = ("{host}", "{command}")
 #: Exit code of ssh if it could not run the command.
 _NOT_REACHED = 255
-#: Errors of ssh that another attempt does not fix.
+#: Matches errors of ssh that would occur again in another attempt.
 _FOR_GOOD = re.compile(
     r"permission denied|host key verification failed|could not resolve|no such identity|bad configuration",
     re.I,
 )
-#: How long a host may take to kill the remaining processes of a job.
+#: Seconds that a host may take to kill the remaining processes of a job.
 _END_SECONDS = 10.0
-#: How long a node agent may take to exit after it has reported its end.
+#: Seconds that a node agent may take to exit after it has reported its end.
 _LEAVE_SECONDS = 2.0
 
 
@@ -70,9 +70,9 @@ class _Connection:
     """A connection that runs a node agent on a host.
 
     Args:
-        host: The host.
-        process: The local process, such as ssh; its standard input is that of the node agent.
-        output: File that the connection and the node agent print to.
+        host: Name or address of the host.
+        process: The local process, such as ssh; its standard input is passed to the node agent.
+        output: File with the output of the connection and the node agent.
     """
 
     host: str
@@ -80,7 +80,7 @@ class _Connection:
     output: Path
 
     def close(self) -> None:
-        """Ends the local process; the node agent ends when its standard input closes."""
+        """Ends the local process; this closes the standard input of the node agent, which then ends."""
         if self.process.stdin is not None:
             with contextlib.suppress(OSError):
                 self.process.stdin.close()
@@ -90,7 +90,7 @@ class _Connection:
         self.process.wait()
 
     def words(self) -> str:
-        """How the connection ended, and the last line that it printed."""
+        """Describes how the connection ended, with its exit code and the last line of its output."""
         code = self.process.returncode
         ended = f"exit code {code}" if code >= 0 else f"signal {-code}"
         with contextlib.suppress(OSError):
@@ -100,17 +100,18 @@ class _Connection:
 
 
 class HostNodes(SchedulerBackend):
-    """Runs each node agent on a host of a list, reached by ssh or by a command of the user's own.
+    """Starts each node agent on a host of a list, by ssh or another command that the user states.
 
-    The job's folder must be the same on all hosts. A job takes the first free hosts; it shares them with
-    another job only if too few are free. A node agent's standard input stays open through its connection:
-    when that breaks, or this process ends, the agent ends what it runs.
+    - The job's folder must have the same path and content on all hosts.
+    - A job gets the first free hosts. It shares hosts with another job only if too few are free.
+    - The connection keeps the standard input of a node agent open. When the connection breaks or this process
+      ends, the node agent ends its processes.
 
     Args:
         hosts: Names or addresses by which the hosts reach each other.
-        connect: Shell command that runs `{command}`, one quoted word, on `{host}`.
-        python: Interpreter on the hosts that runs node agents; the path of this process's if None.
-        end_seconds: How long to wait for a host to kill the remaining processes of a job.
+        connect: Shell command that runs `{command}`, which is one quoted word, on `{host}`.
+        python: Interpreter on the hosts for the node agents; None for the path of this process's interpreter.
+        end_seconds: Seconds to wait for a host to kill the remaining processes of a job.
     """
 
     name = "torchrun"
@@ -204,7 +205,7 @@ class HostNodes(SchedulerBackend):
         self._taken.clear()
 
     def _take(self, job: NodeJob) -> tuple[str, ...]:
-        """The hosts of the job, the first node first."""
+        """Selects the hosts for a job, the first node first."""
         if job.identity not in self._taken:
             if job.num_nodes > len(self._hosts):
                 raise ProbeError(
@@ -218,7 +219,7 @@ class HostNodes(SchedulerBackend):
         return self._taken[job.identity]
 
     def _kill(self, hosts: tuple[str, ...], job: NodeJob) -> None:
-        """Kills the remaining processes of the job on hosts; skips hosts that do not answer."""
+        """Kills the remaining processes of a job on its hosts; ignores hosts that do not respond."""
         command = f"exec {shlex.join([self._python, str(job.agent), '--kill', job.identity])}"
         killers = []
         for host in hosts:
@@ -233,7 +234,7 @@ class HostNodes(SchedulerBackend):
             killer.close()
 
     def _run(self, host: str, command: str, output: Path) -> subprocess.Popen[bytes]:
-        """Starts a command on a host; its standard input stays open."""
+        """Starts a command on a host and keeps its standard input open."""
         line = connect_line(self._connect, host, command)
         with output.open("ab") as file:
             return subprocess.Popen(
@@ -247,19 +248,19 @@ class HostNodes(SchedulerBackend):
 
 
 def connect_line(connect: str, host: str, command: str) -> str:
-    """The shell command for this host that runs a command on another host.
+    """Returns the shell command that, on this host, runs a command on another host.
 
     Args:
-        connect: The template, with `{host}` and `{command}`.
-        host: The other host.
-        command: Shell command for the other host.
+        connect: Template with `{host}` and `{command}`.
+        host: Name or address of the other host.
+        command: Shell command to run on the other host.
     """
     places = {"{host}": shlex.quote(host), "{command}": shlex.quote(command)}
     return re.sub(r"\{host\}|\{command\}", lambda place: places[place.group()], connect)
 
 
 def _view_of_broken(connection: _Connection, reported: NodeStatus | None) -> BackendView:
-    """The state of a job one of whose connections ended before its node did."""
+    """Returns the state of a job after a connection to one of its nodes ended before the node agent did."""
     host, code, words = connection.host, connection.process.returncode, connection.words()
     if reported is not None:
         return BackendView(state=JobState.LOST, detail=f"the connection to {host} broke ({words})")

@@ -10,13 +10,13 @@ from pathlib import Path
 
 
 def function_command(folder: Path, python: str) -> str:
-    """Runs the function that `ranks.json` in the job's folder names.
+    """Returns the command that runs the function in `ranks.json` of the job's folder as one rank.
 
-    The rank imports from the tuner's own import path, which must exist on the nodes too, and from what the
-    interpreter there has installed.
+    The rank can import modules from the tuner's import path, which must exist on the nodes, too, and modules
+    that are installed for the interpreter.
 
     Args:
-        folder: The job's folder.
+        folder: Folder of the job.
         python: Interpreter on the nodes.
     """
     path = shlex.quote(os.pathsep.join(_own_import_path()))
@@ -26,7 +26,7 @@ def function_command(folder: Path, python: str) -> str:
 
 
 def _own_import_path() -> list[str]:
-    """The import path of this process, without what belongs to its interpreter."""
+    """Returns the import path of this process, without the folders of its interpreter."""
     names = ("stdlib", "platstdlib", "purelib", "platlib")
     installed = {Path(sysconfig.get_path(name)).resolve() for name in names}
     found = []
@@ -40,18 +40,17 @@ def _own_import_path() -> list[str]:
 def torchrun_command(
     command: str, folder: Path, python: str, *, num_nodes: int, devices_per_node: int
 ) -> str:
-    """Has torch's elastic agent (`python -m torch.distributed.run`) start a command once per device of a
-    node.
+    """Returns a command by which torch's elastic agent starts another command once per device of a node.
 
-    The agents of all nodes meet at the main address and port. They restart nothing: a rank that fails ends
-    the job.
+    The agent is `python -m torch.distributed.run`. The rendezvous of the agents is at the address and port of
+    the first node. They do not restart ranks: if a rank fails, the job ends.
 
     Args:
-        command: For the shell, one process per rank.
-        folder: The job's folder; the agent's own logs go below it.
-        python: Interpreter on the nodes; it needs torch.
-        num_nodes: Nodes of the job.
-        devices_per_node: Ranks of each.
+        command: Command line that each rank runs by the shell.
+        folder: Folder of the job; the log files of the agent are written below it.
+        python: Interpreter on the nodes, with torch.
+        num_nodes: Number of nodes of the job.
+        devices_per_node: Number of ranks per node.
     """
     agent = [
         python,
@@ -68,12 +67,14 @@ def torchrun_command(
 
 
 def logged(command: str, folder: Path, *, tolerates_kill: bool = False) -> str:
-    """Writes what a rank's command prints to `rank-R.log`, and its exit code to `rank-R.exit`.
+    """Returns a command that runs a rank's command, and writes its output and exit code to files.
+
+    The output of rank R is written to `rank-R.log`, its exit code to `rank-R.exit`.
 
     Args:
-        command: For the shell.
-        folder: The job's folder.
-        tolerates_kill: Whether a rank that was killed counts as one that ended well.
+        command: Command line of the rank, for the shell.
+        folder: Folder of the job.
+        tolerates_kill: Whether the returned command ends with exit code 0 if the rank was killed.
     """
     note = shlex.quote(f"{folder}/rank-")
     lines = [

@@ -1,4 +1,4 @@
-"""The main loop of a local rank: wait for a task, run its function, send the result, repeat."""
+"""The main loop of a rank on this host: it waits for a task, runs its function, and sends the result."""
 
 from __future__ import annotations
 
@@ -27,10 +27,10 @@ _ECHO = re.compile(r"connection (was )?(closed|reset|refused)|broken pipe|timed 
 
 
 def serve(connection: socket.socket) -> NoReturn:
-    """Runs tasks until one fails or the tuner has exited.
+    """Runs tasks until a task fails or the tuner has ended.
 
     Args:
-        connection: To the tuner; tasks come in, messages and results go out.
+        connection: Connection to the tuner, which sends tasks and receives messages and results.
     """
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     _die_with_tuner(connection)
@@ -54,7 +54,7 @@ def serve(connection: socket.socket) -> NoReturn:
 
 
 def _lines(connection: socket.socket) -> Iterator[bytes]:
-    """The lines that the tuner sends, until it is gone; one that it did not finish is dropped."""
+    """Yields the lines that the tuner sends, until it has ended; an incomplete last line is ignored."""
     with contextlib.suppress(ConnectionError):
         for line in connection.makefile("rb"):
             if line.endswith(b"\n"):
@@ -62,7 +62,7 @@ def _lines(connection: socket.socket) -> Iterator[bytes]:
 
 
 def _die_with_tuner(connection: socket.socket) -> None:
-    """Kills this process group when the tuner has closed the connection."""
+    """Starts a thread that kills this process group when the tuner has closed the connection."""
 
     def watch() -> None:
         hangup = select.poll()
@@ -96,7 +96,7 @@ def _execute(task: Mapping[str, Any], send: Callable[[Mapping[str, Any]], None])
 
 
 def failure_of(error: BaseException) -> dict[str, Any]:
-    """The report of an error, which is also printed."""
+    """Prints an error with its traceback, and returns it as a report for `RankTracker`."""
     at = time.monotonic()
     # Leave out the first frame, which is in this file.
     own = error.__traceback__.tb_next if error.__traceback__ else None
@@ -107,7 +107,7 @@ def failure_of(error: BaseException) -> dict[str, Any]:
 
 
 def _enter_surroundings(task: Mapping[str, Any]) -> None:
-    """Applies the working folder, environment and import path of the tuner at submission."""
+    """Sets the working folder, environment and import path that the tuner had at the task's submission."""
     os.chdir(task["working_folder"])
     os.environ.clear()
     os.environ.update(task["environment"])
@@ -119,7 +119,7 @@ def _enter_surroundings(task: Mapping[str, Any]) -> None:
 
 
 def imported(path: str) -> Callable[[RankContext, Mapping[str, Any]], Any]:
-    """The function that an import path `module:function` names."""
+    """Imports the function with the import path `module:function`."""
     module, _, name = path.partition(":")
     found: Any = importlib.import_module(module)
     for part in name.split("."):
@@ -129,7 +129,7 @@ def imported(path: str) -> Callable[[RankContext, Mapping[str, Any]], Any]:
 
 
 def leave_process_group() -> None:
-    """Destroys the torch process group if the function left one; the next task creates its own."""
+    """Destroys the torch process group that the function created, since the next task creates another one."""
     distributed = sys.modules.get("torch.distributed")
     if distributed is not None and distributed.is_available() and distributed.is_initialized():
         distributed.destroy_process_group()
@@ -137,7 +137,7 @@ def leave_process_group() -> None:
 
 @contextlib.contextmanager
 def _output_to(log: Path) -> Iterator[None]:
-    """Appends everything that is printed meanwhile to a file, output of C code included."""
+    """Context manager that appends all output, including the output of C code, to a file."""
     descriptor = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
     _redirect(descriptor)
     try:
@@ -165,7 +165,7 @@ def _flush() -> None:
 
 
 def _forget_memory() -> None:
-    """Returns freed memory to the system and resets the peak, so that each task has its own peak."""
+    """Returns freed memory to the system, and resets the peak memory, so that it is measured per task."""
     gc.collect()
     _forget_device_memory()
     if sys.platform != "linux":
@@ -190,12 +190,12 @@ def _forget_device_memory() -> None:
 
 
 def encoded(message: Mapping[str, Any]) -> bytes:
-    """A message as a line of JSON.
+    """Converts a message to a line of JSON.
 
-    Only plain data pass: None, booleans, numbers, strings, lists and mappings with string keys. Tuples
-    arrive as lists; NaN and infinities arrive as they are.
+    A message may have None, booleans, numbers, strings, lists and dictionaries with strings as keys. Tuples
+    are converted to lists; NaN and infinities are kept.
 
     Raises:
-        TypeError: The message holds anything else.
+        TypeError: The message has data of another type.
     """
     return json.dumps(message).encode() + b"\n"

@@ -1,8 +1,9 @@
-"""What a rank on a node runs: `python -m tuner.launchers.rank_program FOLDER`, one process per rank.
+"""The program of a rank on a node: `python -m tuner.launchers.rank_program FOLDER`, one process per rank.
 
-It reads the function and its payload from `ranks.json` in the job's folder, its place from the environment
-(RANK, WORLD_SIZE, LOCAL_RANK, MASTER_ADDR, MASTER_PORT, as torchrun sets them), and appends its reports
-to `messages-RANK.jsonl`: that it has entered the function, messages, a result or a failure.
+It reads the function and its payload from `ranks.json` in the job's folder, and its rank and the rendezvous
+from environment variables (RANK, WORLD_SIZE, LOCAL_RANK, MASTER_ADDR, MASTER_PORT, as torchrun sets them). It
+appends its reports to `messages-RANK.jsonl`: a line when it enters the function, messages, and a result or a
+failure.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ from typing import Any, NoReturn
 from tuner.launchers.launcher import RankContext
 from tuner.launchers.rank_process import failure_of, imported, leave_process_group
 
-#: How long a rank may continue after SIGTERM, since it may be about to report its own error.
+#: Seconds for which a rank continues after SIGTERM, since it may be about to report its own error.
 _LAST_WORDS_SECONDS = 2.0
 _GET_ADDRESS = 0x8915  # SIOCGIFADDR
 #: Objects that must live as long as the process.
@@ -32,22 +33,26 @@ _held: list[Any] = []
 
 
 class MessageFile:
-    """Appends lines of JSON to a rank's file.
+    """Appends lines of JSON to the file with a rank's reports.
 
-    It opens and closes the file for each line, since other hosts of a network file system see it only then.
+    The file is opened and closed for each line, since other hosts of a network file system do not see a line
+    before that.
 
     Args:
-        path: The file.
+        path: Path of the file.
     """
 
     def __init__(self, path: Path) -> None:
         self._path, self._lock = path, threading.Lock()
 
     def say(self, frame: Mapping[str, Any]) -> None:
-        """Appends a line.
+        """Appends a report.
+
+        Args:
+            frame: The report, as `RankTracker` describes it.
 
         Raises:
-            TypeError: JSON cannot hold the frame.
+            TypeError: The report has data that JSON cannot represent.
         """
         line = (json.dumps(frame) + "\n").encode()
         with self._lock, self._path.open("ab") as file:
@@ -55,10 +60,10 @@ class MessageFile:
 
 
 def main(folder: Path) -> NoReturn:
-    """Runs the function to its end.
+    """Runs the function of the job's task as one rank, then ends this process.
 
     Args:
-        folder: The job's folder.
+        folder: Folder of the job.
     """
     rank = int(os.environ["RANK"])
     reporter = MessageFile(folder / f"messages-{rank}.jsonl")
@@ -75,7 +80,7 @@ def main(folder: Path) -> NoReturn:
             rank=rank,
             num_ranks=int(os.environ["WORLD_SIZE"]),
             local_rank=int(os.environ["LOCAL_RANK"]),
-            # torch finds the store that `_serve_store` opened, as it would find that of torchrun.
+            # torch uses the store that `_serve_store` opened, as it would use the store of torchrun.
             init_method="env://",
             folder=Path(task["folder"]),
             send=lambda message: reporter.say({"kind": "message", "message": message}),
@@ -97,7 +102,7 @@ def main(folder: Path) -> NoReturn:
 
 
 def choose_interface(main_address: str) -> None:
-    """Makes gloo use the network interface that leads to the main node, unless the user chose one.
+    """Makes gloo use the network interface that leads to the first node, unless the user chose an interface.
 
     By default, gloo uses the address of this host's name, which on Debian is a loopback address.
     """
@@ -118,8 +123,8 @@ def choose_interface(main_address: str) -> None:
 def _serve_store(rank: int) -> None:
     """Opens the rendezvous store in the first rank, for as long as the process lives.
 
-    By default, `env://` opens a store that its caller drops while other ranks may still read it. The
-    variables tell torch that the store exists, as under torchrun.
+    The store that `env://` opens by default is closed by the first rank while other ranks may still read it.
+    Environment variables tell torch that a store exists, as under torchrun.
     """
     os.environ["TORCHELASTIC_USE_AGENT_STORE"] = "True"
     os.environ.setdefault("TORCHELASTIC_RESTART_COUNT", "0")

@@ -1,4 +1,4 @@
-"""Tracks the ranks of one job: their messages, results and failures, and the job's state."""
+"""Stores the messages, results and failures of the ranks of one job, and computes the state of the job."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ _LOG_TAIL_LINES = 20
 
 @dataclass(frozen=True, kw_only=True)
 class _Failure:
-    """A failure and what orders it among others.
+    """The failure of a rank, with its order among the failures of the job.
 
     Args:
-        is_echo: Whether it looks like the consequence of another rank's end.
-        at: When it happened, in seconds of the clock that orders the job's failures.
+        is_echo: Whether the failure looks like a consequence of another rank's failure.
+        at: Time of the failure, seconds on a clock that is the same for all ranks of the job.
         failure: The failure to report.
     """
 
@@ -28,17 +28,18 @@ class _Failure:
 
 
 class RankTracker:
-    """What the ranks of one job have reported.
+    """Stores the reports of the ranks of one job.
 
-    A rank reports by frames, `{"kind": ...}`: `entered` when it enters the function, `message`, then `result`
-    or `failure`. Times are seconds of one clock of the launcher's.
+    A report is a dictionary `{"kind": ...}`. The kinds are `entered` when a rank enters its function,
+    `message` for each message, and at the end `result` or `failure`. All times are seconds on the launcher's
+    clock.
 
     Args:
-        num_ranks: Ranks of the job.
-        tolerates_rank_loss: As in `RankTask`.
-        submitted_at: When the job was submitted.
-        grace_seconds: How long to wait for the other ranks after one has failed, or, if the job tolerates
-            rank loss, after one has returned.
+        num_ranks: Number of ranks of the job.
+        tolerates_rank_loss: Whether the job continues after some of its ranks were killed.
+        submitted_at: Time at which the job was submitted.
+        grace_seconds: Seconds to wait for the other ranks after a rank has failed, or, if the job tolerates
+            rank loss, after a rank has returned.
     """
 
     def __init__(
@@ -55,7 +56,13 @@ class RankTracker:
         self.heard_at = submitted_at
 
     def take(self, rank: int, frame: Mapping[str, Any], now: float) -> None:
-        """Notes what a rank reported."""
+        """Stores a report of a rank.
+
+        Args:
+            rank: The rank.
+            frame: The report.
+            now: Time of the report.
+        """
         self.heard_at = now
         match frame["kind"]:
             case "message":
@@ -73,15 +80,16 @@ class RankTracker:
     def take_exit(
         self, rank: int, exit_code: int | None, *, log: str, at: float, reason: str | None = None
     ) -> None:
-        """Notes that a rank's process ended, which is a failure unless the rank has returned or failed
-        before.
+        """Registers that the process of a rank has ended.
+
+        This is a failure unless the rank has reported a result or a failure before.
 
         Args:
             rank: The rank.
-            exit_code: Negative for a signal; None if unknown.
-            log: What the rank printed.
-            at: Orders it among the failures; on the clock of the ranks' own reports.
-            reason: Why the process ended; follows from the exit code if None.
+            exit_code: Exit code of the process, negative for a signal; None if unknown.
+            log: The output of the rank.
+            at: Time of the end, to order the failures; on the same clock as the reports of ranks.
+            reason: The reason for which the process ended; None to derive it from the exit code.
         """
         if self.has_ended(rank):
             return
@@ -97,30 +105,34 @@ class RankTracker:
         return rank in self._results or rank in self._failures
 
     def take_messages(self) -> tuple[tuple[int, dict[str, Any]], ...]:
-        """Messages since the last call, as (rank, message)."""
+        """Returns the messages since the last call, as (rank, message)."""
         messages, self._messages = tuple(self._messages), []
         return messages
 
     @property
     def results(self) -> dict[int, Any]:
-        """What the function returned, by rank."""
+        """Maps each rank that has returned to the result of its function."""
         return dict(sorted(self._results.items()))
 
     @property
     def failures(self) -> tuple[RankFailure, ...]:
-        """The ranks that failed, the first to fail first; consequences of another rank's end come last."""
+        """Failures of ranks, the first failure first; consequences of other failures come last."""
         ordered = sorted(self._failures.values(), key=lambda found: (found.is_echo, found.at))
         return tuple(found.failure for found in ordered)
 
     @property
     def entered_at(self) -> float | None:
-        """When the last rank entered the function; None until all have."""
+        """Time at which the last rank entered its function; None if some rank has not entered yet."""
         if len(self._entered_at) < self._num_ranks and not (self._tolerates_rank_loss and self._results):
             return None
         return max(self._entered_at.values())
 
     def state(self, now: float) -> JobState:
-        """The state of a job whose launcher sees its processes."""
+        """Returns the state of a job on this host, from the reports and exit codes of its ranks.
+
+        Args:
+            now: The launcher's clock.
+        """
         num_left = self._num_ranks - len(self._results) - len(self._failures)
         if self._failures and not self._tolerates_failures:
             self._failed_at = now if self._failed_at is None else self._failed_at
@@ -132,10 +144,10 @@ class RankTracker:
         return JobState.RUNNING if has_entered else JobState.PENDING
 
     def state_on_nodes(self, state: JobState, now: float) -> JobState:
-        """The state of a job on other hosts, whose files may appear late.
+        """Returns the state of a job on other hosts, whose reports may appear late in a shared file system.
 
         Args:
-            state: The state by the exit codes of all processes.
+            state: State of the job according to its nodes and its backend.
             now: The launcher's clock.
         """
         has_failed = bool(self._failures) and not self._tolerates_failures
@@ -151,18 +163,18 @@ class RankTracker:
         return JobState.FAILED
 
     def first_missing(self) -> RankFailure:
-        """The failure of the first rank that has ended without a result and without an error."""
+        """Returns a failure for the first rank that has ended without reporting a result or an error."""
         rank = min(set(range(self._num_ranks)) - self._results.keys())
-        return RankFailure(rank=rank, reason="it ended without a result and without an error")
+        return RankFailure(rank=rank, reason="the rank ended without a result and without an error")
 
     @property
     def _tolerates_failures(self) -> bool:
-        """Whether the job continues: ranks were killed, none raised an error, and others are left."""
+        """Whether the job continues: its failed ranks were killed, not ended by errors, and others run."""
         were_killed = all((found.failure.exit_code or 0) < 0 for found in self._failures.values())
         return self._tolerates_rank_loss and were_killed and len(self._failures) < self._num_ranks
 
     def _is_overdue(self, now: float) -> bool:
-        """Whether the remaining ranks did not return in time after the first one."""
+        """Whether the grace period of the remaining ranks, since the first rank returned, is over."""
         if not self._tolerates_rank_loss or self._returned_at is None:
             return False
         return now - self._returned_at >= self._grace_seconds

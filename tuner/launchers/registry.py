@@ -1,4 +1,4 @@
-"""The launchers that `cluster.launcher` in a job file can name."""
+"""The launchers that can be selected by `cluster.launcher` in a job file."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Any
 from tuner.domain.section import Section
 from tuner.launchers.launcher import Launcher
 
-#: Each launcher's name in a job file, and the import path of its `LauncherEntry`.
+#: Maps the name of each launcher in a job file to the import path of its `LauncherEntry`.
 LAUNCHERS = {
     "local": "tuner.launchers.local:LOCAL",
     "torchrun": "tuner.launchers.host_nodes:TORCHRUN",
@@ -25,18 +25,18 @@ class LauncherSection(Section):
 
     @property
     def max_nodes(self) -> int | None:
-        """The largest number of nodes that the keys allow; None if they do not limit it."""
+        """Returns the largest number of nodes that the keys of this section allow; None for no limit."""
         return None
 
 
 @dataclass(frozen=True, kw_only=True)
 class ClusterSettings:
-    """Keys of `[cluster]` that concern every launcher.
+    """Keys of `[cluster]` in a job file that are used by every launcher.
 
     Args:
-        devices_per_node: Devices, and so ranks, of one node.
-        threads_per_rank: CPU threads of one rank.
-        python: Interpreter on the nodes; None for this process's.
+        devices_per_node: Number of devices per node, which is also the number of ranks per node.
+        threads_per_rank: Number of CPU threads per rank.
+        python: Interpreter on the nodes; None for the interpreter of this process.
         runs_command: Whether the job runs a command instead of a Workload.
     """
 
@@ -48,13 +48,13 @@ class ClusterSettings:
 
 @dataclass(frozen=True, kw_only=True)
 class LauncherEntry:
-    """What a job file needs to know of a launcher.
+    """Description of a launcher for the job file.
 
     Args:
-        nodes_are: Where nodes come from, for the description of `cluster.launcher`.
-        create: Makes the launcher from its section, of the class `section`, and the settings of the cluster.
-        section: The launcher's own keys, `[cluster.NAME]`; None if it has none.
-        section_holds: Describes the section in a few words.
+        nodes_are: Description of the nodes in a few words, for the documentation of `cluster.launcher`.
+        create: Creates the launcher from its section, an object of the class `section`, and the settings.
+        section: Class of the section `[cluster.NAME]` with the launcher's own keys; None if it has none.
+        section_holds: Description of the section in a few words.
         nodes_share_host: Whether all nodes are processes of this host, which share its cores.
     """
 
@@ -66,18 +66,18 @@ class LauncherEntry:
 
     @property
     def required_keys(self) -> list[str]:
-        """The keys of the section without a default."""
+        """Names of the keys in the section that have no default."""
         fields = {} if self.section is None else self.section.model_fields
         return [name for name, field in fields.items() if field.is_required()]
 
     @property
     def default_section(self) -> LauncherSection | None:
-        """The section of a job file that does not state it."""
+        """The section with all defaults, for a job file without it; None if a key has no default."""
         return None if self.section is None or self.required_keys else self.section()
 
 
 def launcher_entry(name: str) -> LauncherEntry:
-    """The entry of a launcher by its name in `LAUNCHERS`."""
+    """Imports the description of a launcher by its name in `LAUNCHERS`."""
     module, _, attribute = LAUNCHERS[name].partition(":")
     found: LauncherEntry = getattr(importlib.import_module(module), attribute)
     return found

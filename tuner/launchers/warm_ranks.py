@@ -30,13 +30,13 @@ main(**arguments)
 
 
 class WarmRank:
-    """A rank's process as the tuner sees it; no method waits.
+    """The tuner's connection to the process of a rank; no method waits.
 
     Attributes:
-        key: Names the rank to the fork server.
-        process: Its process number; None until it was forked.
-        exit_code: Negative for a signal; None while it lives, or if unknown.
-        ended: Whether it is dead.
+        key: Number by which the fork server identifies the rank.
+        process: Process number of the rank; None until it was forked.
+        exit_code: Exit code of the process, negative for a signal; None while it runs, or if unknown.
+        ended: Whether the process has ended.
     """
 
     def __init__(self, key: int, connection: socket.socket) -> None:
@@ -49,12 +49,12 @@ class WarmRank:
         self._incoming, self._outgoing = bytearray(), bytearray()
 
     def send(self, message: Mapping[str, Any]) -> None:
-        """Queues a message; `receive` sends what the socket does not take at once."""
+        """Sends a message; if the socket is full, `receive` sends the remaining bytes later."""
         self._outgoing += encoded(message)
         self._flush()
 
     def receive(self) -> list[dict[str, Any]]:
-        """The messages that came since the last call; an incomplete one waits for its end."""
+        """Returns the messages that were received completely since the last call."""
         self._flush()
         with contextlib.suppress(BlockingIOError, ConnectionError):
             while data := self._connection.recv(1 << 16):
@@ -63,7 +63,7 @@ class WarmRank:
         return [json.loads(line) for line in whole.splitlines()] if separator else []
 
     def has_hung_up(self) -> bool:
-        """Whether an idle rank has died: its end of the connection closes before the server reports it."""
+        """Whether an idle rank has ended, as its closed connection shows before the server reports it."""
         try:
             return self._connection.recv(1, socket.MSG_PEEK | socket.MSG_DONTWAIT) == b""
         except BlockingIOError:
@@ -72,7 +72,7 @@ class WarmRank:
             return True
 
     def close(self) -> None:
-        """Closes the connection of a rank that is dead or about to be."""
+        """Closes the connection to a rank that has ended or is being killed."""
         self._connection.close()
 
     def _flush(self) -> None:
@@ -83,14 +83,14 @@ class WarmRank:
 
 
 class ForkServer:
-    """A running fork server; started at once, ready when its preloading is done.
+    """Starts a fork server and sends requests to it; the server is ready when it has imported the modules.
 
     Args:
-        environment: Variables the server and all it forks see while they import.
+        environment: Environment variables of the server and of the processes that it forks.
         preload: Modules to import before the first fork.
 
     Raises:
-        ProbeError: The process cannot be started.
+        ProbeError: The server cannot be started.
     """
 
     def __init__(self, *, environment: Mapping[str, str], preload: Sequence[str]) -> None:
@@ -126,11 +126,11 @@ class ForkServer:
 
     @property
     def process(self) -> int:
-        """The server's process number."""
+        """Process number of the server."""
         return self._popen.pid
 
     def fork(self) -> WarmRank:
-        """Requests a new rank, which takes messages at once; its process number is known later."""
+        """Requests a new rank; messages can be sent to it at once, but its process number is known later."""
         ours, theirs = socket.socketpair()
         rank = WarmRank(next(self._keys), ours)
         self._ranks[rank.key] = rank
@@ -139,7 +139,7 @@ class ForkServer:
         return rank
 
     def drain(self) -> None:
-        """Reads which ranks were forked or have exited, without waiting."""
+        """Reads the server's reports of ranks that were forked or have ended, without waiting."""
         while self.alive:
             try:
                 data = self._control.recv(1 << 16, socket.MSG_DONTWAIT)
@@ -163,9 +163,13 @@ class ForkServer:
                 del self._ranks[key]
 
     def end(self, ranks: Iterable[WarmRank], *, wait_seconds: float = 2.0) -> None:
-        """Kills ranks with all their children, and waits for their exits.
+        """Kills ranks with all their children, and waits until they have ended.
 
-        It does not wait for ranks that are not forked yet: the server kills them as soon as they are.
+        It does not wait for ranks that were not forked yet: the server kills them right after it forks them.
+
+        Args:
+            ranks: The ranks.
+            wait_seconds: Longest time to wait, seconds.
         """
         self.drain()
         given = list(ranks)
@@ -187,12 +191,12 @@ class ForkServer:
             rank.close()
 
     def output(self) -> str:
-        """The end of what the server itself printed."""
+        """Returns the last lines that the server itself has printed."""
         self._output.seek(0)
         return self._output.read()[-4000:].decode(errors="replace").strip()
 
     def close(self) -> None:
-        """Ends the server with every rank."""
+        """Ends every rank and the server."""
         self.end(list(self._ranks.values()))
         self._control.close()
         self._popen.kill()
@@ -200,7 +204,7 @@ class ForkServer:
         self._output.close()
 
     def _note_death(self) -> None:
-        """Kills the ranks of a server that died, for systems whose kernel does not."""
+        """Kills the ranks of a server that has ended; only the kernel of Linux does that by itself."""
         self.alive = False
         self._popen.kill()
         self._popen.wait()
@@ -212,7 +216,7 @@ class ForkServer:
 
 
 def _trusted_import_path() -> list[str]:
-    """The tuner's import path without the current folder, unless Paceline itself lies there."""
+    """Returns the tuner's import path without the current folder, unless Paceline is in that folder."""
     here = str(Path.cwd())
     home = str(Path(__file__).resolve().parents[2])
     return [entry for entry in sys.path if entry and (entry != here or entry == home)]
