@@ -468,7 +468,7 @@ def _evidence(ending: Ending, choice: Configuration, run: Run | None) -> list[st
     if run is not None:
         nodes = {m.configuration.nodes for m in run.probe.slices if m.charged_seconds > 0}
         lines.append(
-            f"Its own run processed {run.measurement.samples} samples in "
+            f"The run of this configuration processed {run.measurement.samples} samples in "
             f"{run.measurement.training_seconds:.1f} training seconds."
         )
         transferred = any(m.charged_seconds == 0 for m in run.probe.slices)
@@ -478,7 +478,9 @@ def _evidence(ending: Ending, choice: Configuration, run: Run | None) -> list[st
                 "step-time model converts seconds on other nodes to seconds on these nodes."
             )
     else:
-        lines.append("It was not trained itself. It is predicted from other configurations by the models.")
+        lines.append(
+            "The recommended configuration was not trained itself. The models predict it from other runs."
+        )
     lines.append(_regret_words(ending))
     return lines
 

@@ -135,7 +135,7 @@ def _log_ratio(quantity: _Quantity, log_factor: float, beliefs: Beliefs) -> Arra
         beliefs: Forecasts of all candidates, with the fitted step-time model.
     """
     model = beliefs.predictor.seconds
-    assert isinstance(model, SecondsModel), "a described cluster has the cost model of step time"
+    assert isinstance(model, SecondsModel), "for a described cluster, the cost model predicts step time"
     before, _ = model.log_seconds_per_sample(beliefs.configurations)
     after, _ = model.shifted(quantity.unknowns, log_factor).log_seconds_per_sample(beliefs.configurations)
     return np.asarray(after - before, dtype=float)

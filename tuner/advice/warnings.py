@@ -71,7 +71,7 @@ def cautions(state: SearchState, stop: Stop, choice: Configuration) -> list[str]
     if ended and state.terms.ends_itself:
         longest = max(run.measurement.samples for run in ended)
         lines.append(
-            f"The script ended before it reached the target in {len(ended)} runs, the longest after "
+            f"In {len(ended)} runs, the script ended before the target was reached, at the latest after "
             f"{longest} samples: let the script train for more epochs."
         )
     cold = cold_start(state)
@@ -80,7 +80,8 @@ def cautions(state: SearchState, stop: Stop, choice: Configuration) -> list[str]
         lines.append(
             f"The present settings ran first and took {before} per step, and {after} in later slices: a step "
             f"of the first slice took {cold[0] / cold[1]:.2g} times as long as later ones. Other load on the "
-            "machine, caches or compilation are possible causes. Their time to target includes that slice."
+            "machine, caches or compilation are possible causes. The time to target of these settings "
+            "includes the first slice."
         )
     arrived = sum(run.arrived for run in state.runs.values())
     if arrived == 1:
@@ -116,11 +117,13 @@ def _untold(state: SearchState, choice: Configuration) -> list[str]:
         )
     if state.parameter_bytes == 0 and state.cluster.num_ranks(max(state.cluster.node_counts)) > 1:
         lines.append(
-            "workload.parameter_bytes is not set: the communication time on numbers of ranks that were not "
-            "measured is a guess."
+            "workload.parameter_bytes is not set: for numbers of ranks that were not timed, the predicted "
+            "communication time is a guess."
         )
     if not any(m.scoring_seconds > 0 for m in state.slices):
-        lines.append("The script did not report evaluation times: its seconds to target include evaluation.")
+        lines.append(
+            "The script did not report how long evaluation takes: seconds to target include evaluation."
+        )
     return lines
 
 
@@ -138,8 +141,8 @@ def _emulated(state: SearchState) -> list[str]:
     real = sum(not cluster.emulates(probe.configuration) for probe in state.probes)
     return [
         f"{real} of {len(state.probes)} probes trained on real ranks, on up to {most} nodes; on more nodes, "
-        "ranks were emulated with real gradients. Seconds there are extrapolated from [cluster.machine] and "
-        "from the steps that were timed on real ranks."
+        "ranks were emulated with real gradients. The seconds of emulated ranks are extrapolated from "
+        "[cluster.machine] and from the steps that were timed on real ranks."
     ]
 
 

@@ -157,7 +157,7 @@ class ModelPolicy:
         - Another run starts once every run has processed a multiple of the number of samples at its first
           score. The multiple grows with the number of runs (`_FIRST_WAIT`, `_MORE_WAIT`).
         """
-        reason = "no score shows a gain yet, so runs continue until one does"
+        reason = "no score shows a gain yet, so runs continue until a score does"
         under_way = state.capacity.probe_ids
         runs = [run for run in state.runs.values() if run.is_open and state.fits(run.configuration)]
         price = prices(state, [run.configuration for run in runs])
@@ -323,9 +323,8 @@ def _no_gain(state: SearchState, beliefs: Beliefs) -> Stop:
     is_measured = starts > (1 if state.terms.reuses_ranks else 0)
     if run and run.seconds_to_target and is_measured and state.terms.is_training:
         startup, left = state.startup_seconds, state.further_trainings * run.seconds_to_target
-        reason += (
-            f": starting one takes {format_seconds(startup)}, all further trainings {format_seconds(left)}"
-        )
+        reason += f": starting a probe takes {format_seconds(startup)}, "
+        reason += f"all further trainings {format_seconds(left)}"
     if math.isfinite(bound):
         reason += f"; with 90% probability nothing in this space is more than {bound:.2g} times as {words}"
     return Stop(kind=StopKind.NO_GAIN, reason=reason)
@@ -336,8 +335,12 @@ def _nothing_left(state: SearchState) -> Stop:
     num_failed = len(state.given_up)
     if num_failed:
         tried = f"{num_failed} configuration{'s' if num_failed > 1 else ''} failed"
-        return Stop(kind=StopKind.FAULTS, reason=f"{tried}, and no other is left to try")
-    reason = "no run was scored before it ended" if state.runs else "no feasible configuration is left to try"
+        return Stop(kind=StopKind.FAULTS, reason=f"{tried}, and no other configuration is left to try")
+    reason = (
+        "all runs ended before their first score"
+        if state.runs
+        else "no feasible configuration is left to try"
+    )
     return Stop(kind=StopKind.UNREACHABLE, reason=reason)
 
 

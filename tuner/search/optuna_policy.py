@@ -52,13 +52,13 @@ class OptunaPolicy:
                 continue
             if run.can_continue and (run.is_open or run.measurement.training_seconds < limit):
                 if not state.fits(run.configuration):
-                    return Wait(reason="no nodes are free for a run that may still win")
+                    return Wait(reason="no nodes are free for a run that may still become the best")
                 return self._go_on(state, run, limit)
         if not may_start(state):
             if under_way:
                 return Wait(reason="no new probe may start")
             if all_fail(state):
-                return Stop(kind=StopKind.FAULTS, reason="the last configurations failed one after the other")
+                return Stop(kind=StopKind.FAULTS, reason="the last probes have all failed")
             return Stop(kind=StopKind.BUDGET, reason="the budget of probes is used up")
         tried = {p.configuration for p in state.probes if p.purpose is not Purpose.TIMING}
         if isinstance(state.space, ListedSpace) and tried.issuperset(state.space.candidates()):

@@ -14,7 +14,7 @@ from tuner.search.state import SearchState
 
 SECONDS_PER_HOUR = 3600.0
 #: Reason for the end of a search whose job has a fault that every further probe would have too.
-JOB_FAULT = "the way in which the script is run, or is read, has to change"
+JOB_FAULT = "the command of the job, or how its output is read, has to be corrected"
 #: A search without scores ends after this number of failed probes in a row. It also ends after at least twice
 #: this number of probes if at least half of them failed.
 _FAULTS_IN_A_ROW = 3

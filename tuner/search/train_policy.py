@@ -61,7 +61,7 @@ class TrainPolicy:
         # The run used other nodes, failed, or reached an earlier, easier target. It resumes as a new probe.
         ratio = seconds_ratio(state, self._configuration, run.configuration)
         until = self._until(state, ratio * run.measurement.training_seconds)
-        words = "resumes from its checkpoint, up to the target"
+        words = "resumes from its checkpoint and trains to the target"
         return Decision(action=self._start(until, words, resume_from=run.probe.probe_id))
 
     def _start(self, until: Until, reason: str, *, resume_from: int | None = None) -> Start:

@@ -140,7 +140,7 @@ def test_a_small_space_in_which_all_fail_ends_with_that(tmp_path: Path) -> None:
     policy.decide(world.state())
     world.keep(broken(BASELINE))
     assert policy.decide(world.state()).action == Stop(
-        kind=StopKind.FAULTS, reason="1 configuration failed, and no other is left to try"
+        kind=StopKind.FAULTS, reason="1 configuration failed, and no other configuration is left to try"
     )
 
 

@@ -258,7 +258,7 @@ def test_many_trainings_end_with_an_answer_better_than_the_present_settings(tmp_
     result = world.search(ModelPolicy()).run()
     stop = result.stop
     assert stop.kind is StopKind.NO_GAIN
-    assert "its cost: starting one takes 500 ms, all further trainings " in stop.reason
+    assert "its cost: starting a probe takes 500 ms, all further trainings " in stop.reason
     assert result.beliefs is not None
     forecast = result.beliefs.forecast
     chosen = forecast.configurations[int(np.argmin(forecast.quantile(0.5)))]
@@ -275,7 +275,7 @@ def test_a_start_up_that_was_not_measured_is_not_stated(tmp_path: Path, startup:
     world.prober.startup_seconds = startup
     stop = stopped(world)
     assert stop.kind is StopKind.NO_GAIN
-    assert ("starting one takes" in stop.reason) is (startup > 0.0)
+    assert ("starting a probe takes" in stop.reason) is (startup > 0.0)
 
 
 def fastest(world: World) -> float:
