@@ -1,1 +1,1 @@
-"""Drafts a job file from a training command: its options, a short run, and the lines that hold scores."""
+"""Drafts a job file from a training command: finds its parameters, runs it briefly, and finds its scores."""

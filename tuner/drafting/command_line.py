@@ -1,4 +1,4 @@
-"""A training command split into launcher, script and arguments."""
+"""Splits a training command into environment variables, launcher, script and arguments."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from tuner.domain.errors import JobError
 Kind = Literal["plain", "torchrun", "other launcher"]
 
 _SHELL = re.compile(r"^(&&|\|\|?|;|&|[012&]?>>?.*|<.*)$|;$")
-#: A word without quotes, escapes and operators.
+#: A word without quotes, escapes and shell operators.
 _PLAIN = re.compile(r"[^'\"\\`;&|<>()#!]+")
 _ASSIGNMENT = re.compile(r"[A-Za-z_]\w*=.*", re.DOTALL)
 #: Modules that start another script.
@@ -25,7 +25,7 @@ _LAUNCHING_MODULES = {
     "deepspeed.launcher.runner",
 }
 _LAUNCHERS = ("accelerate", "deepspeed", "mpirun", "mpiexec", "srun", "horovodrun", "colossalai")
-#: Options of torchrun that Paceline sets itself. Those without a value are `--standalone`.
+#: Options of torchrun that Paceline sets itself. All take a value except `--standalone`.
 _SET_BY_PACELINE = re.compile(
     r"--(nnodes|nproc[-_]per[-_]node|node[-_]rank|master[-_](addr|port)|rdzv[-_]\w+|standalone)(=.*)?$"
 )
@@ -41,11 +41,11 @@ class CommandLine:
     """The parts of a training command.
 
     Args:
-        environment: Assignments before the command, such as `LR=0.1`.
+        environment: Variables assigned before the command, such as `LR=0.1`, by name.
         launcher: Words before the script, such as `("python", "-u")`.
-        script: The script as the command names it; for `-m module`, the module.
+        script: The script as written in the command; for `-m module`, the module.
         arguments: Words after the script.
-        plain: Words that were typed without quotes, in which the shell may expand `$HOME` or `~`.
+        plain: Words written without quotes, in which the shell expands `$HOME` or `~`.
     """
 
     environment: dict[str, str]
@@ -55,12 +55,12 @@ class CommandLine:
     plain: frozenset[str] = frozenset()
 
     def quoted(self, word: str) -> str:
-        """A word for the shell, quoted unless it was typed without quotes."""
+        """Quotes a word for the shell, unless the user wrote it without quotes."""
         return word if word in self.plain else shlex.quote(word)
 
     @property
     def kind(self) -> Kind:
-        """How the command starts its processes."""
+        """Kind of launcher that starts the training processes; `plain` if there is none."""
         words = " ".join(self.launcher)
         if re.search(r"(^|/| )torchrun\b|torch\.distributed\.(run|launch)", words):
             return "torchrun"
@@ -78,7 +78,10 @@ class CommandLine:
         return None if self.kind == "other launcher" else 1
 
     def launcher_template(self) -> tuple[str, ...]:
-        """The launcher's words with Paceline's variables, for `workload.command`."""
+        """Returns the launcher's words for `workload.command`.
+
+        Options of torchrun that depend on nodes and ranks are replaced by template variables.
+        """
         plain = [braced(shlex.quote(word)) for word in self.launcher]
         if self.kind != "torchrun":
             return tuple(plain)
@@ -97,7 +100,7 @@ class CommandLine:
         return (*others, *_TORCHRUN_OPTIONS.split(), *module)
 
     def script_path(self, folder: Path) -> Path | None:
-        """The file of the script; None if it is not in `folder`.
+        """Returns the path of the script; None if the script is not in `folder`.
 
         Args:
             folder: Working directory of the command.
@@ -109,7 +112,11 @@ class CommandLine:
         return next((folder / name for name in names if (folder / name).is_file()), None)
 
     def stated_options(self) -> list[tuple[str, str | None, bool]]:
-        """Options and overrides among the arguments: name, value, and whether `=` joins them."""
+        """Returns the options and `key=value` overrides among the arguments.
+
+        Returns:
+            For each: name, value (None without one), and whether name and value are joined by `=`.
+        """
         found: list[tuple[str, str | None, bool]] = []
         for i, word in enumerate(self.arguments):
             name, sign, value = word.partition("=")
@@ -123,15 +130,15 @@ class CommandLine:
 
 
 def braced(text: str) -> str:
-    """Text with its braces doubled, as a template needs for literal braces."""
+    """Doubles the braces in a text, so that a template contains them literally."""
     return text.replace("{", "{{").replace("}", "}}")
 
 
 def split_command(command: str) -> CommandLine:
-    """Split a training command into its parts.
+    """Splits a training command into its parts.
 
     Args:
-        command: The command as typed in a shell, such as `LR=0.1 python train.py --data data`.
+        command: The command as the user types it in a shell, such as `LR=0.1 python train.py --data data`.
 
     Raises:
         JobError: The command is empty, has unbalanced quotes, or is more than one command.
@@ -171,7 +178,10 @@ def split_command(command: str) -> CommandLine:
 
 
 def _script_index(words: list[str]) -> int:
-    """Index of the script: the first Python file or module that is no launcher, else the program."""
+    """Returns the index of the script among the words.
+
+    The script is the first Python file, or the first module that is not a launcher; otherwise the program.
+    """
     for i, word in enumerate(words):
         if word.endswith(".py"):
             return i

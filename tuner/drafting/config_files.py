@@ -1,4 +1,4 @@
-"""Find parameters in configuration files, and write `sed` commands that change them."""
+"""Finds parameters in configuration files, and writes `sed` commands that change their values."""
 
 from __future__ import annotations
 
@@ -22,12 +22,12 @@ _SECTION = re.compile(r"^\s*\[+(?P<name>[^\]]+)\]+\s*$")
 
 @dataclass(frozen=True, kw_only=True)
 class ConfigFile:
-    """A configuration file that the command line names.
+    """A configuration file that is an argument of the training command.
 
     Args:
-        word: The path as the command line writes it.
-        path: The file.
-        keys: Dotted name of each key to its line number and value.
+        word: Path of the file as written in the command.
+        path: Path of the file from the present folder.
+        keys: Maps the dotted name of each key to its line number and value.
     """
 
     word: str
@@ -35,7 +35,7 @@ class ConfigFile:
     keys: Mapping[str, tuple[int, str]]
 
     def parameters(self) -> list[Parameter]:
-        """The keys as parameters; keys of gin files are bindings."""
+        """Returns the keys as parameters of the script; keys of gin files are gin bindings."""
         way = "gin" if self.path.suffix == ".gin" else "file"
         return [
             Parameter(
@@ -48,10 +48,10 @@ class ConfigFile:
         ]
 
     def rewritten(self, changes: Mapping[str, str]) -> str | None:
-        """A shell command that writes the file with other values to stdout; None without changes.
+        """Returns a shell command that writes the file with changed values to stdout; None without changes.
 
         Args:
-            changes: Dotted name of a key to its new value, which is text of a command template.
+            changes: Maps the dotted name of a key to its new value, which may contain template variables.
         """
         lines = self.path.read_text(encoding="utf-8", errors="replace").splitlines()
         edits = []
@@ -61,17 +61,17 @@ class ConfigFile:
             assert found is not None
             before = lines[number - 1][: found.start("value")]
             pattern = re.sub(r"([.*\[\]\\#^$])", r"\\\1", before)
-            # If several lines start like this one, the line number selects it.
+            # If several lines start with the same text, select this one by its number.
             place = str(number) if sum(line.startswith(before) for line in lines) > 1 else ""
             tail = "," if lines[number - 1].rstrip().endswith(",") else ""
             quoted = braced(pattern).replace("'", "'\\''")
-            # The value is outside of the quotes, since it is text for the shell.
+            # The value is outside the quotes, because the shell must expand it.
             edits.append(f"-e '{place}s#^\\({quoted}\\).*#\\1'{value}'{tail}#'")
         return f"sed {' '.join(edits)} {shlex.quote(self.word)}" if edits else None
 
 
 def config_files(arguments: Sequence[str], folder: Path) -> list[ConfigFile]:
-    """The configuration files that a command line names.
+    """Returns the configuration files among the arguments of a command.
 
     Args:
         arguments: Words after the script.
@@ -91,9 +91,12 @@ def config_files(arguments: Sequence[str], folder: Path) -> list[ConfigFile]:
 
 
 def keys_of(path: Path) -> dict[str, tuple[int, str]]:
-    """Line number and value of each key that has its own line, by dotted name.
+    """Reads the keys of a configuration file that have their own line.
 
-    Names are nested by indentation (YAML, JSON) and by sections (TOML, INI).
+    Indentation (YAML, JSON) and sections (TOML, INI) determine the parts of a dotted name.
+
+    Returns:
+        Maps the dotted name of each key to its line number and value.
     """
     keys: dict[str, tuple[int, str]] = {}
     section = ""

@@ -1,4 +1,4 @@
-"""The draft of a job: replaces values of the user's command by template variables."""
+"""Drafts the command template of a job: replaces values in the user's command by template variables."""
 
 from __future__ import annotations
 
@@ -19,22 +19,23 @@ _STATE = re.compile(
     r"\.(pt|pth|ckpt|npz|pkl|pickle|tar|msgpack|keras|joblib|distcp)$|(^|/)checkpoint-\d+$|\.weights\.h5$"
     r"|(^|/)(checkpoints?|ckpts?|backup|snapshots?)/"
 )
-#: Factor for the script's limit of epochs or steps, so that slow configurations can reach the target.
+#: Factor by which the script's limit of epochs or steps is raised, so that slow configurations can reach the
+#: target.
 _LIMIT_FACTOR = 10
 
 
 @dataclass(frozen=True, kw_only=True)
 class Draft:
-    """A training command, its parameters and what it saves.
+    """A training command with its parameters and the state that its script saves.
 
     Args:
-        line: The parts of the command.
-        source: Facts from the source code of the script.
+        line: The parsed command.
+        source: Information from the source code of the script.
         parameters: All parameters of the script.
-        roles: Parameter for each role.
-        files: Configuration files that the command names.
-        saved: Path of the saved state below the folder to save to, with `*` for numbers; `.` if the state is
-            a file at that path; empty if nothing was saved.
+        roles: Maps each role, such as `batch_size`, to its parameter.
+        files: Configuration files among the arguments of the command.
+        saved: Path of the saved state relative to the path to save to, with `*` in place of numbers; `.` if
+            the state is saved at exactly that path; empty if nothing was saved.
         needs_folder: Whether the folder to save to must exist before the script starts.
     """
 
@@ -52,7 +53,7 @@ class Draft:
         return self.line.num_ranks or 1
 
     def stated(self, role: Role) -> tuple[str | None, str]:
-        """Present value of a parameter as text (None if unknown), and where it comes from."""
+        """Returns a role's present value as text (None if unknown), and the source of the value in words."""
         parameter = self.roles.get(role)
         if parameter is None:
             return None, ""
@@ -84,12 +85,12 @@ class Draft:
 
     @property
     def saves_to(self) -> Role | None:
-        """Role of the parameter that sets where the training is saved."""
+        """Role of the parameter that sets the path to save to, `save` or `output`; None if there is none."""
         return "save" if "save" in self.roles else "output" if "output" in self.roles else None
 
     @property
     def saves_to_file(self) -> bool:
-        """Whether the training is saved to a single file, judged by the run or by the present value."""
+        """Whether the training is saved to one file, according to the short run or the parameter's value."""
         if self.saved:
             return self.saved == "."
         role = self.saves_to
@@ -102,7 +103,7 @@ class Draft:
         return "resume" not in self.roles and self.saves_to is not None and self.source.loads_state
 
     def limit(self) -> tuple[Role, float] | None:
-        """The script's limit, as its role (`epochs` or `steps`) and its value; None if it has none."""
+        """Returns role (`epochs` or `steps`) and value of the script's limit; None if there is no limit."""
         for role in ("epochs", "steps"):
             number = number_of(self.stated(role)[0])
             if number is not None:
@@ -110,14 +111,14 @@ class Draft:
         return None
 
     def raised_limit(self) -> tuple[Role, float] | None:
-        """The limit that the job sets, as role and value; None if the present limit stays."""
+        """Returns role and value of the limit in the drafted job; None if the present limit is not raised."""
         limit = self.limit()
         if limit is None or self.source.has_schedule:
             return None
         return limit[0], limit[1] * _LIMIT_FACTOR
 
     def _values(self) -> dict[Role, str]:
-        """Text that replaces the value of each parameter: a variable, or the raised limit."""
+        """Maps roles to the text that replaces the value in the command: a variable, or the raised limit."""
         found: dict[Role, str] = {
             "batch_size": "{batch_size_per_rank}" if self.batch_is_per_rank else "{batch_size}",
             "learning_rate": "{learning_rate}",
@@ -130,11 +131,11 @@ class Draft:
         return {role: text for role, text in found.items() if role in self.roles}
 
     def command_template(self) -> str:
-        """The command template for `workload.command`."""
+        """Returns the command template for `workload.command`."""
         return self._command(self._values(), self.line.launcher_template(), is_template=True)
 
     def folders(self) -> dict[Role, str]:
-        """Paths that the script writes to: `{output_folder}`, or `{checkpoint}` for its saved state."""
+        """Maps the roles of output paths to their templates, such as `{output_folder}` or `{checkpoint}`."""
         found: dict[Role, str] = {}
         if "output" in self.roles:
             found["output"] = "{output_folder}"
@@ -148,11 +149,12 @@ class Draft:
         return found
 
     def trial_command(self, places: Mapping[Role, Path], settings: Path | None = None) -> str:
-        """The user's command with other paths to write to.
+        """Returns the user's command with other output paths.
 
         Args:
-            places: Role to path; other parameters keep their values.
-            settings: Folder for changed copies of configuration files; needed if they state such paths.
+            places: Maps the roles of output paths to new paths; other parameters keep their values.
+            settings: Folder for changed copies of configuration files; needed if such a file states an output
+                path.
         """
         changes = {role: shlex.quote(str(path)) for role, path in places.items()}
         plain = tuple(shlex.quote(word) for word in self.line.launcher)
@@ -160,7 +162,7 @@ class Draft:
         return self._command(changes, plain, is_template=False, settings=folder)
 
     def resume_text(self) -> str | None:
-        """Text for `workload.resume`; None if the script cannot resume, or what it saves is unknown."""
+        """Returns the text of `workload.resume`; None if the script cannot resume or saved no known state."""
         if self.saves_to is None:
             return None
         if "resume" not in self.roles and not self.source.loads_state:
@@ -183,7 +185,7 @@ class Draft:
         return _assigned(parameter, place)
 
     def environment(self) -> dict[str, str]:
-        """Variables for `workload.environment`."""
+        """Returns the environment variables for `workload.environment`, by name."""
         found = {name: braced(value) for name, value in self.line.environment.items()}
         for role, text in self._values().items():
             if self.roles[role].way == "variable":
@@ -191,11 +193,11 @@ class Draft:
         return found
 
     def with_saved(self, folder: Path, files: Sequence[Path]) -> Draft:
-        """Record what the script saved.
+        """Returns a copy with the path of the state that the script saved.
 
         Args:
-            folder: The path that it was told to save to.
-            files: The files that it wrote.
+            folder: Path to which the script was asked to save.
+            files: Files that the script wrote.
         """
         if folder in files:
             return replace(self, saved=".")
@@ -203,7 +205,7 @@ class Draft:
         folders = {parent for name in names for parent in name.parents if parent != Path()}
         found = [name for name in (*names, *folders) if is_state(name)]
         if not found:
-            # A script that resumes by itself finds its state.
+            # A script that resumes by itself finds its own state among these files.
             return replace(self, saved="*") if names and self.resumes_by_itself else self
         # Prefer a numbered folder to the files in it, and names such as `last` to others.
         found.sort(
@@ -223,7 +225,14 @@ class Draft:
         is_template: bool,
         settings: str | None = "{output_folder}",
     ) -> str:
-        """The command line with other values, which are shell text."""
+        """Returns the command line with changed values.
+
+        Args:
+            changes: Maps roles to new values, as shell text.
+            launcher: Words before the script, as shell text.
+            is_template: Whether to return a template for the job file or a command to run.
+            settings: Folder for changed copies of configuration files; None to change no such file.
+        """
         words = list(self.line.arguments)
         texts = [braced(self.line.quoted(word)) if is_template else self.line.quoted(word) for word in words]
         appended: list[str] = []
@@ -255,14 +264,14 @@ class Draft:
         if settings is not None:
             prepared += self._changed_files(edits, texts, settings)
         script = braced(shlex.quote(self.line.script)) if is_template else shlex.quote(self.line.script)
-        # There are no options behind `--`.
+        # Options must come before `--`.
         end = words.index("--") if "--" in words else len(texts)
         texts[end:end] = appended
         line = " ".join([*front, *launcher, script, *(text for text in texts if text)])
         return " && ".join([*prepared, line])
 
     def _folders_to_make(self) -> list[str]:
-        """Shell commands that make the folders to save to, if the script does not make them."""
+        """Returns shell commands that create the folders to save to, if the script does not create them."""
         if not self.needs_folder or self.saves_to_file:
             return []
         return [
@@ -272,7 +281,7 @@ class Draft:
     def _changed_files(
         self, edits: Mapping[str, Mapping[str, str]], texts: list[str], settings: str
     ) -> list[str]:
-        """Shell commands that write changed configuration files, which `texts` then name."""
+        """Returns shell commands that write changed configuration files; puts their paths into `texts`."""
         commands = []
         for number, file in enumerate(self.files):
             command = file.rewritten(edits.get(file.word, {}))
@@ -292,12 +301,12 @@ class Draft:
 
 
 def is_state(path: Path) -> bool:
-    """Whether a file or folder holds the state of a training, by its name."""
+    """Whether the name of a file or folder is that of a saved training state."""
     return _STATE.search(path.as_posix()) is not None
 
 
 def _assigned(parameter: Parameter, value: str) -> str:
-    """A parameter with a value as words of the shell."""
+    """Returns the shell words that set a parameter to a value."""
     if parameter.way == "override":
         return f"{parameter.name}={value}"
     if parameter.way == "global":
@@ -307,7 +316,7 @@ def _assigned(parameter: Parameter, value: str) -> str:
 
 
 def given_value(line: CommandLine, parameter: Parameter) -> str | None:
-    """The value that the command gives to a parameter; the last one if it gives several."""
+    """Returns the last value that the command gives to a parameter; None if it gives none."""
     if parameter.way == "variable":
         return line.environment.get(parameter.name)
     assignments = _assignments(line.arguments, parameter)
@@ -315,18 +324,18 @@ def given_value(line: CommandLine, parameter: Parameter) -> str | None:
 
 
 def given_names(line: CommandLine) -> set[str]:
-    """Names of the options, overrides and environment variables that the command sets."""
+    """Returns the names of the options, overrides and environment variables that the command sets."""
     names = {word.partition("=")[0] for word in line.arguments if word.startswith("-") or "=" in word}
     return names | {name.lstrip("+~") for name in names} | set(line.environment)
 
 
 class _Assignment(NamedTuple):
-    """A place where a command line sets a parameter.
+    """A place in the arguments of a command at which a parameter is set.
 
     Args:
-        place: Index of the word.
+        place: Index of the word that contains the parameter's name.
         prefix: Shell text before the value in the same word; None if the value is the next word.
-        value: The value; None for a switch.
+        value: Value of the parameter; None for a switch.
     """
 
     place: int
@@ -335,7 +344,7 @@ class _Assignment(NamedTuple):
 
 
 def _assignments(words: Sequence[str], parameter: Parameter) -> list[_Assignment]:
-    """The places where a command line sets a parameter, in order."""
+    """Returns the places in the arguments of a command at which a parameter is set, in order."""
     names = {parameter.name, *parameter.aliases}
     if parameter.way == "global":
         names = {f"--{parameter.name}"}
@@ -363,7 +372,7 @@ def _assignments(words: Sequence[str], parameter: Parameter) -> list[_Assignment
 
 
 def _replaced(texts: list[str], words: Sequence[str], parameter: Parameter, value: str) -> bool:
-    """Replace the value that a command line gives to a parameter; False if it gives none."""
+    """Replaces the value of a parameter in `texts`; returns False if the command does not set it."""
     assignments = _assignments(words, parameter)
     for one in assignments[:-1]:  # only the last one counts
         texts[one.place] = ""

@@ -1,4 +1,4 @@
-"""Read the options of a script from the output of its `--help`."""
+"""Reads the options of a script from the output of its `--help`."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from tuner.drafting.parameters import Parameter
 _NAME = r"-{1,2}(?:\[no-?\])?[A-Za-z][\w.\-]*"
 _ONE_NAME = re.compile(rf"(?<![\w\-.]){_NAME}")
 _STARTS_OPTION = re.compile(rf"\s*{_NAME}")
-#: Frames that Rich draws, as Typer does.
+#: Frames that Rich draws in the help of Typer.
 _FRAME = re.compile(r"[│|╭╮╰╯─*]+(?=\s|$)|^[│|]")
 _DEFAULTS = (
     re.compile(r"\(type: .*, default: (?P<value>[^()]*)\)$", re.I),
@@ -24,16 +24,16 @@ _PLACE = "--help"
 
 
 def is_help(text: str) -> bool:
-    """Whether a text is the help of a program rather than the output of a training."""
+    """Whether a text is the help of a program, not the output of a training run."""
     return bool(
         re.search(r"\busage\b|^\s*-h, --help|^options:|^FLAGS$|^NAME$|^Options:", text, re.I | re.M)
     ) or (_HYDRA.search(text) is not None or len(list(_blocks(text))) > 2)
 
 
 def options_of_help(text: str) -> list[Parameter]:
-    """The options that a help text lists, in its order.
+    """Returns the options in a help text, in the order of the text.
 
-    Reads the help of argparse, optparse, click, Typer, absl, Fire, jsonargparse (LightningCLI), tyro and
+    Supports the help of argparse, optparse, click, Typer, absl, Fire, jsonargparse (LightningCLI), tyro and
     docopt, and the configuration that Hydra prints.
 
     Args:
@@ -52,7 +52,7 @@ def options_of_help(text: str) -> list[Parameter]:
 
 
 def hydra_overrides(text: str) -> list[Parameter]:
-    """The keys of the configuration in the help of Hydra, as overrides `key=value`.
+    """Returns the keys of the configuration that the help of Hydra shows, as parameters set by `key=value`.
 
     Args:
         text: The output of `--help`.
@@ -85,7 +85,7 @@ def hydra_overrides(text: str) -> list[Parameter]:
 
 
 def flat(values: dict[Any, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
-    """Dotted names and values of nested tables, without lists."""
+    """Generates the dotted names and values of nested dictionaries; lists are left out."""
     for key, value in values.items():
         name = f"{prefix}{key}"
         if isinstance(value, dict):
@@ -95,7 +95,7 @@ def flat(values: dict[Any, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
 
 
 def _blocks(text: str) -> Iterator[tuple[str, str]]:
-    """The first line of each option and the text below it; usage lines are skipped."""
+    """Generates the first line of each option and the text below that line, without the usage lines."""
     blocks: list[tuple[str, list[str]]] = []
     in_usage = is_open = False
     for raw in text.splitlines():
@@ -117,7 +117,7 @@ def _blocks(text: str) -> Iterator[tuple[str, str]]:
 
 
 def _option(head: str, below: str) -> Parameter | None:
-    """An option from its first line and the text below it."""
+    """Parses an option from its first line and the text below that line; None if it is only `--help`."""
     # Names and placeholders of values come before two spaces; Typer also separates them by spaces.
     parts = re.split(r"\s{2,}|\t", head)
     front = [parts.pop(0)]
@@ -151,7 +151,7 @@ def _option(head: str, below: str) -> Parameter | None:
 
 
 def default_in(words: str) -> str | None:
-    """The default that a help text states; None without one."""
+    """Returns the default value stated in the help text of an option; None if there is none."""
     for pattern in _DEFAULTS:
         found = pattern.search(words)
         if found is not None:

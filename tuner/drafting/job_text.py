@@ -1,4 +1,4 @@
-"""Write the text of a drafted job file, with comments that mark what was seen and what is a guess."""
+"""Writes the text of a drafted job file, whose comments tell apart observed values and guesses."""
 
 from __future__ import annotations
 
@@ -13,14 +13,17 @@ from tuner.drafting.parameters import Role, number_of
 from tuner.drafting.readings import EpochSize, Reading
 from tuner.drafting.trial_run import TrialRun
 
-#: Placeholders for unknown values.
+#: Placeholders in the job file for unknown values.
 _ANY_BATCH, _ANY_RATE, _ANY_EPOCH, _ANY_TARGET = 32, 0.001, 10_000, 0.9
 _ANY_PATTERN = r"epoch (?P<epoch>\d+).*accuracy[ =:]+(?P<value>[-+.\w]+)"
-#: The space reaches so many doublings of the batch size and this factor of the learning rate to each side.
+#: The search space extends to both sides of the present values: the batch size by this number of doublings,
+#: the learning rate by this factor.
 _DOUBLINGS, _RATES = 3, 30.0
-#: Scores are noisy if this share of the later ones (and so many) jump by this share of their range.
+#: Scores are noisy if, in the second half of the run, at least a share `_NOISY_SHARE` of at least
+#: `_FEWEST_JUMPS` differences between scores exceeds `_JUMP` times the range of all scores. Then
+#: `_NOISY_IN_A_ROW` consecutive scores must pass the target.
 _JUMP, _NOISY_SHARE, _FEWEST_JUMPS, _NOISY_IN_A_ROW = 0.08, 0.3, 10, 3
-#: The target lies below the best score by this share of the improvement in the run.
+#: The target is worse than the best score by this share of the improvement during the run.
 _MARGIN = 0.02
 _NAMES: dict[Role, str] = {
     "batch_size": "the batch size",
@@ -37,13 +40,13 @@ _NAMES: dict[Role, str] = {
 
 @dataclass(frozen=True, kw_only=True)
 class Goal:
-    """The `[goal]` of a drafted job.
+    """The section `[goal]` of a drafted job.
 
     Args:
         metric: Name of the metric.
-        direction: Direction of a metric that Paceline does not know; else None.
-        target: Target value.
-        is_percent: Whether the script prints percent for a target below 1.
+        direction: `maximize` or `minimize` for a metric that Paceline does not know; None for others.
+        target: Metric value to reach.
+        is_percent: Whether the script prints percentages, while the target is a fraction.
         num_in_a_row: Number of consecutive scores that must pass the target.
     """
 
@@ -59,14 +62,14 @@ class JobDraft:
     """A drafted job file.
 
     Args:
-        command: The command as the user gave it.
-        draft: The command with its parameters.
-        reading: How to read its scores; None if no score was seen.
-        trial: Its short run; None if it was not run.
-        folder: Working folder, relative to the job file.
+        command: Training command as the user gave it.
+        draft: The parsed command and the parameters of its script.
+        reading: How to read the scores of the script; None if no score was found.
+        trial: Result of the short run; None if the command was not run.
+        folder: Working folder of the command, relative to the job file.
         epoch_samples: Size of the training set; None if unknown.
-        shared: Saved states that the run left in the working folder.
-        resume_works: Whether an attempt to resume worked; None if it was not tried.
+        shared: Files with the state of the training that the run wrote into the working folder.
+        resume_works: Whether the script resumed in a test; None if it was not tested.
     """
 
     command: str
@@ -79,7 +82,7 @@ class JobDraft:
     resume_works: bool | None = None
 
     def text(self) -> str:
-        """The text of the job file."""
+        """Returns the text of the job file."""
         sections = (
             self._head(),
             self._workload(),
@@ -94,7 +97,7 @@ class JobDraft:
         return "\n\n".join(text for text in texts if text) + "\n"
 
     def guesses(self) -> list[str]:
-        """One line for each guess, with its key and value."""
+        """Returns one line for each guess in the job file, with key and value."""
         found = []
         for line in self.text().splitlines():
             stated, label, words = line.partition("# GUESS: ")
@@ -140,7 +143,7 @@ class JobDraft:
             yield "# GUESS: one process; set cluster.devices_per_node to the number that your launcher starts"
 
     def _role(self, role: Role) -> Iterator[str]:
-        """Comments on the parameter of a role."""
+        """Generates the comments on the parameter that has a role, such as the batch size."""
         draft = self.draft
         parameter = draft.roles.get(role)
         if parameter is None:
@@ -181,22 +184,22 @@ class JobDraft:
                 if self.resume_works
                 else "# GUESS: from the files that the run saved"
             )
-            note = "            # the script resumes by itself from what it finds there"
+            note = "            # the script resumes by itself from the files there"
             yield f"resume = {_string(text)}{'' if text else note}"
         elif text is not None:
-            yield "# GUESS: the script did not resume like this in a test, so each slice starts over:"
+            yield "# GUESS: the script did not resume like this in a test, so each slice starts from scratch:"
             yield f"# resume = {_string(text)}"
         elif option is not None:
-            yield f"# GUESS: {option.name} resumes, but the run saved nothing; each slice starts over:"
+            yield f"# GUESS: {option.name} resumes, but the run saved nothing; each slice starts from scratch:"
             yield f'# resume = "{option.name} {{checkpoint}}"'
         else:
-            yield "# No option to resume was found: each slice of a run starts over and costs its full time."
+            yield "# No option to resume was found: each slice (part) of a run starts from scratch."
 
     def _metrics(self) -> Iterator[str]:
         reading = self.reading
         yield "[workload.metrics]"
         if reading is None:
-            yield "# GUESS: no score was seen. State the pattern of a line with a score, or a file's path."
+            yield "# GUESS: no score was seen. Set the pattern of a line with a score, or the path of a file."
             lines = [] if self.trial is None else [line for line in self.trial.lines if line.strip()]
             yield from (f"# printed: {_line(line)}" for line in lines[-5:])
             yield 'source = "output"                    # or "csv", "json", "tensorboard" with path = "..."'
@@ -248,8 +251,8 @@ class JobDraft:
             yield f'direction = "{goal.direction}"'
         yield f"target = {goal.target!r}            # GUESS: {advice}"
         if goal.num_in_a_row > 1:
-            yield f"consecutive_scores = {goal.num_in_a_row}  # GUESS: the scores jump; one proves little"
-        yield "trainings = 10            # GUESS: how often you will train with the answer"
+            yield f"consecutive_scores = {goal.num_in_a_row}  # GUESS: the scores are noisy"
+        yield "trainings = 10            # GUESS: how often you will train with the recommendation"
 
     def _space(self) -> Iterator[str]:
         batch, rate = self.draft.batch_size or _ANY_BATCH, self.draft.learning_rate or _ANY_RATE
@@ -261,14 +264,14 @@ class JobDraft:
         if self.epoch_samples is not None:
             high = max(min(high, self.epoch_samples.samples // 4), batch)
         yield "[space]"
-        yield "# GUESS: [space] has values around your present ones"
+        yield "# GUESS: the ranges extend to both sides of your present values"
         yield f"batch_size = {{ low = {low}, high = {high} }}            # samples of an optimizer step"
         yield f"learning_rate = {{ low = {_rounded(rate / _RATES)}, high = {_rounded(rate * _RATES)} }}"
 
     def _baseline(self) -> Iterator[str]:
         draft = self.draft
         yield "[baseline]"
-        yield "# Your present settings: they are probed first, and the answer is compared with them."
+        yield "# Your present settings: they are probed first and compared with the recommendation."
         settings: tuple[tuple[Role, float | None, float], ...] = (
             ("batch_size", draft.batch_size, _ANY_BATCH),
             ("learning_rate", draft.learning_rate, _ANY_RATE),
@@ -287,12 +290,13 @@ class JobDraft:
 
 
 def goal_of(reading: Reading) -> Goal:
-    """Metric, direction and target for the scores of a run.
+    """Chooses metric, direction and target from the scores of a short run.
 
-    The target is a little below the best score; if no score improved, it is a harder placeholder.
+    The target is slightly worse than the best score. If no score is better than the first one, the target is
+    a placeholder clearly better than the first score.
 
     Args:
-        reading: A reading with at least one value.
+        reading: How to read the scores, with at least one value.
     """
     meaning, values = reading.meaning, reading.values
     metric, largest, is_percent = meaning.metric, max(values), False
@@ -301,7 +305,7 @@ def goal_of(reading: Reading) -> Goal:
         if largest > 100.0 or min(values) < 0.0:
             metric, is_percent = {"accuracy": "correct", "error_rate": "error"}[metric], False
     is_known = metric in ("accuracy", "error_rate", "loss", "bits_per_character")
-    # With this sign, larger scores are better.
+    # Multiplied by this sign, larger scores are better.
     sign = 1.0 if meaning.direction == "maximize" else -1.0
     scores = [sign * value / (100.0 if is_percent else 1.0) for value in values]
     num_in_a_row = _NOISY_IN_A_ROW if _is_noisy(values) else 1
@@ -326,7 +330,7 @@ def goal_of(reading: Reading) -> Goal:
 
 
 def _is_noisy(values: Sequence[float]) -> bool:
-    """Whether many scores jump by much of their range, as the returns of single episodes do."""
+    """Whether scores are noisy, such as the returns of single episodes: many differences are large."""
     late = values[len(values) // 2 :]
     spread = max(values) - min(values)
     jumps = [abs(b - a) > _JUMP * spread for a, b in itertools.pairwise(late)]
@@ -334,14 +338,14 @@ def _is_noisy(values: Sequence[float]) -> bool:
 
 
 def _harder(best: float, *, is_share: bool) -> float:
-    """A target well above the best score; scores that are to be minimized are negative here."""
+    """Returns a target clearly better than the best score; scores to be minimized are negative here."""
     if best < 0.0:
         return 0.5 * best
     return best + 0.5 * (1.0 - best) if is_share else best + max(best, 1.0)
 
 
 def _rounded(number: float) -> str:
-    """A number with one significant digit, as a TOML float."""
+    """Formats a number with one significant digit as a TOML float."""
     mantissa, _, exponent = f"{number:.0e}".partition("e")
     return f"{mantissa}e{int(exponent)}"
 
@@ -351,7 +355,7 @@ def _string(text: str) -> str:
 
 
 def _literal(pattern: str) -> str:
-    """A regular expression as a TOML string, without escapes if possible."""
+    """Formats a regular expression as a TOML string, without escapes if possible."""
     if pattern.isprintable() and "'" not in pattern:
         return f"'{pattern}'"
     if pattern.isprintable() and "'''" not in pattern and not pattern.endswith("'"):
@@ -360,6 +364,6 @@ def _literal(pattern: str) -> str:
 
 
 def _line(text: str) -> str:
-    """Text as one short line without control characters."""
+    """Shortens a text to one line of at most 100 characters, without control characters."""
     plain = " ".join("".join(c if c.isprintable() else " " for c in text).split())
     return plain if len(plain) <= 100 else f"{plain[:97]}..."

@@ -1,4 +1,7 @@
-"""Group the output lines of a script by their form, and find out what their numbers mean."""
+"""Groups the output lines of a script by their form, and recognizes the meaning of their numbers.
+
+Lines have the same form if they differ only in their numbers.
+"""
 
 from __future__ import annotations
 
@@ -13,7 +16,7 @@ from dataclasses import dataclass, replace
 from tuner.drafting.metric_names import Field, Meaning, Split, meaning_of, split_of, words_of
 from tuner.probes.commands.progress_line import ANSI
 
-#: Signs of a progress bar.
+#: Text by which a progress bar is recognized.
 BAR = re.compile(r"\d+%\||[█▏▎▍▌▋▊▉#━=>]{3,}|\|\s*\d+/\d+\s*\[|\bit/s|s/it|/step\b")
 _MOST_LENGTH = 2_000
 #: Dates, times of day and durations, whose numbers are ignored.
@@ -27,27 +30,27 @@ _NUMBER = re.compile(
 )
 _LABEL = re.compile(r"(?:[A-Za-z_][\w@./\-]*['\"]?[ _#]*){1,4}$")
 _LONGEST_LABEL = 80
-#: Words, which a row of a table does not have.
+#: Words; a line that contains any is not a row of a table of numbers.
 _WORDS = re.compile(r"(?!nan|inf)[A-Za-z]{3,}", re.IGNORECASE)
 #: Largest number of forms; lines of further forms are ignored.
 _MOST_FORMS = 2_000
-#: Usual numbers of steps between two lines of progress.
+#: Common numbers of steps between two progress lines; a counter that rises by these counts steps.
 _USUAL_INTERVALS = {1, 2, 5, 10, 20, 25, 30, 50, 100, 200, 250, 500, 1000}
 
 
 @dataclass(frozen=True, kw_only=True)
 class Number:
-    """A number in a line: its place, its label and its meaning.
+    """A number in a line of output.
 
     Args:
-        start: Index of its first character.
-        end: Index behind its last character.
-        value: Its value.
-        label_start: Index of the first character of its label.
-        label: The words before it.
-        meaning: What it means; None if unknown.
-        total: The `b` of `a/b`; None without one.
-        is_counter: Whether it counts batches or samples within an epoch.
+        start: Index of the number's first character in the line.
+        end: Index after the number's last character.
+        value: Numeric value.
+        label_start: Index of the label's first character.
+        label: Words before the number, which describe it.
+        meaning: Metric or measure of training progress; None if unknown.
+        total: The `b` if the number is the `a` of `a/b`; otherwise None.
+        is_counter: Whether the number counts batches or samples within an epoch.
     """
 
     start: int
@@ -61,28 +64,28 @@ class Number:
 
     @property
     def field(self) -> Field | None:
-        """The position that it counts; None if it is no position."""
+        """Measure of training progress (`epoch`, `step` or `samples`); None if it is another number."""
         return None if self.meaning is None else self.meaning.field
 
     @property
     def is_score(self) -> bool:
-        """Whether it is the value of a metric."""
+        """Whether the number is the value of a metric."""
         return self.meaning is not None and self.meaning.field is None
 
 
 @dataclass(kw_only=True)
 class Form:
-    """Lines that differ only in their numbers.
+    """A group of lines that differ only in their numbers.
 
     Args:
-        lines: Line number, text and numbers of each line.
+        lines: Line number, text and numbers of each line, in the order of the output.
     """
 
     lines: list[tuple[int, str, list[Number]]] = dataclasses.field(default_factory=list)
 
     @property
     def text(self) -> str:
-        """The first line."""
+        """Text of the first line."""
         return self.lines[0][1]
 
     @property
@@ -91,16 +94,20 @@ class Form:
         return self.lines[0][2]
 
     def column(self, index: int) -> list[float]:
-        """The values of a number in all lines."""
+        """Returns the values that the number at `index` has in all lines."""
         return [numbers[index].value for _, _, numbers in self.lines]
 
     def before(self, line: int) -> list[Number] | None:
-        """The numbers of the last line of this form before a line number; None if there is none."""
+        """Returns the numbers of this form's last line before the line `line`; None if there is none."""
         place = bisect.bisect_left(self.lines, line, key=lambda one: one[0])
         return self.lines[place - 1][2] if place else None
 
     def name_samples(self, batch_size: int | None) -> None:
-        """Mark the counters that count samples instead of batches."""
+        """Sets the meaning of counters that count samples instead of batches.
+
+        Args:
+            batch_size: Global batch size of the run; None if unknown.
+        """
         for index, number in enumerate(self.numbers):
             if number.is_counter and number.meaning and _counts_samples(self.column(index), batch_size):
                 for _, _, numbers in self.lines:
@@ -108,15 +115,15 @@ class Form:
 
 
 def plain_line(line: str) -> str:
-    """A printed line without color codes, shortened if it is very long."""
+    """Returns a line of output without color codes, shortened if it is very long."""
     return ANSI.sub("", line)[:_MOST_LENGTH]
 
 
 def forms_of(lines: Sequence[str]) -> list[Form]:
-    """Group the lines that have numbers by their form, in the order of the first lines.
+    """Groups the lines that contain numbers by their form, in the order of each form's first line.
 
     Args:
-        lines: The output of the script.
+        lines: Lines of the script's output.
     """
     forms: dict[str, Form] = {}
     columns: list[str] = []
@@ -136,14 +143,14 @@ def forms_of(lines: Sequence[str]) -> list[Form]:
 
 
 def _columns(text: str) -> list[str]:
-    """The column names of a table's header; empty for a line that does not name a position and a metric."""
+    """Returns the column names in a table's header with training progress and a metric; empty otherwise."""
     words = [word for word in re.split(r"[\s|]+", text) if word]
     meanings = [one for word in words if (one := meaning_of(word)) is not None]
     return words if any(one.field for one in meanings) and any(one.metric for one in meanings) else []
 
 
 def _named_by_columns(text: str, numbers: list[Number], columns: Sequence[str]) -> list[Number]:
-    """Label the numbers of a table's row with the names of its columns; other lines stay unchanged."""
+    """Labels the numbers in a table's row with the column names; does not change those of other lines."""
     cells = list(re.finditer(r"[^\s|]+", text))
     if len(cells) != len(columns) or _WORDS.search(_hide_times(text).replace("T", "")):
         return numbers
@@ -161,14 +168,14 @@ def _hide_times(text: str) -> str:
 
 
 def _numbers(text: str) -> list[Number]:
-    """The numbers in a line, with their meanings."""
+    """Finds the numbers in a line, with their labels and meanings."""
     hidden = _hide_times(text)
     found: list[Number] = []
     context: Split | None = None
     end = 0
     for match in _NUMBER.finditer(hidden):
         gap = text[end : match.start()]
-        # Read `Epoch(val) [3]` like `Epoch val [3]`.
+        # Treat `Epoch(val) [3]` like `Epoch val [3]`.
         front = re.sub(r"[()]", " ", gap).rstrip(" \t:=[<\"'|,;")
         at = end + max(len(front) - _LONGEST_LABEL, 0)
         front = front[-_LONGEST_LABEL:]
@@ -189,7 +196,7 @@ def _numbers(text: str) -> list[Number]:
 
 
 def _in_line(number: Number, gap: str, before: Sequence[Number], text: str) -> Number:
-    """Give a meaning to a number without a label by its place, as in `[10] valid auc: 0.9`."""
+    """Sets the meaning of a number without a label by its place in the line, as in `[10] valid auc: 0.9`."""
     if number.label or not (before or number.start <= 3):
         return number
     opening = gap.strip()
@@ -202,7 +209,7 @@ def _in_line(number: Number, gap: str, before: Sequence[Number], text: str) -> N
 
 
 def _with_totals(numbers: list[Number], text: str) -> list[Number]:
-    """Pair numbers such as `a/b`: the second is the total of the first."""
+    """Combines two numbers `a/b` into one with the value `a` and the total `b`."""
     found: list[Number] = []
     i = 0
     while i < len(numbers):
@@ -226,7 +233,7 @@ def _with_totals(numbers: list[Number], text: str) -> list[Number]:
 
 
 def _counter(number: Number, before: Sequence[Number]) -> Number:
-    """Take a number `a/b` without a meaning for a counter of batches."""
+    """Marks a number `a/b` without another meaning as a counter of batches."""
     is_plain = not words_of(number.label)
     if number.meaning is not None or not (is_plain or split_of(number.label) in ("validation", "test")):
         return number
@@ -235,7 +242,10 @@ def _counter(number: Number, before: Sequence[Number]) -> Number:
 
 
 def _of_total(number: Number, others: list[Number], text: str) -> tuple[Number, list[Number]]:
-    """Read the percentage of `Accuracy: 9003/10000 (90%)`; without one, the number of correct answers."""
+    """Finds the metric in text such as `Accuracy: 9003/10000 (90%)`.
+
+    It is the percentage if there is one, otherwise the number of correct predictions.
+    """
     meaning = number.meaning
     assert meaning is not None
     if (
@@ -256,7 +266,10 @@ def _value(text: str) -> float:
 
 
 def _counts_samples(values: Sequence[float], batch_size: int | None) -> bool:
-    """Whether a counter counts samples: it rises by multiples of the batch size, not by usual intervals."""
+    """Whether a counter counts samples, because it rises by multiples of the batch size.
+
+    If it rises by a number in `_USUAL_INTERVALS`, it probably counts steps.
+    """
     jumps = {b - a for a, b in itertools.pairwise(values) if b > a}
     # The last batch of an epoch may be smaller.
     common = [jump for jump in jumps if jump % (batch_size or 1) == 0]
@@ -266,11 +279,11 @@ def _counts_samples(values: Sequence[float], batch_size: int | None) -> bool:
 
 
 def position_of(form: Form, *, wants_steps: bool = False) -> list[int]:
-    """Indices of the numbers that say how far training is.
+    """Returns the indices of the numbers that measure training progress: epoch, step or samples.
 
     Args:
-        form: The lines.
-        wants_steps: Whether an epoch should come with the step within it.
+        form: Lines of the same form.
+        wants_steps: Whether to return epoch and step within the epoch, if the lines contain both.
     """
     numbers = form.numbers
     places: dict[str, int] = {}
@@ -295,12 +308,12 @@ def position_of(form: Form, *, wants_steps: bool = False) -> list[int]:
 
 
 def rises(form: Form, index: int) -> bool:
-    """Whether a number never decreases from line to line."""
+    """Whether the number at `index` never decreases from line to line."""
     values = form.column(index)
     return all(a <= b for a, b in itertools.pairwise(values))
 
 
 def repeats(form: Form, index: int) -> bool:
-    """Whether a number is the same in all lines, as if the last batch of each epoch is printed."""
+    """Whether the number at `index` is the same in all lines, such as the last batch of each epoch."""
     values = form.column(index)
     return len(values) > 1 and len(set(values)) == 1

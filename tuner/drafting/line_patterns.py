@@ -1,4 +1,4 @@
-"""Write regular expressions for output lines of the same form."""
+"""Writes regular expressions that read numbers from output lines of the same form."""
 
 from __future__ import annotations
 
@@ -9,20 +9,20 @@ from tuner.drafting.line_forms import Form, Number, plain_line
 from tuner.drafting.metric_names import split_of
 
 _VALUE = r"[-+.\w]*\w%?"
-#: Largest context of an expression; see `_expression`.
+#: Largest value of `context` in `_expression`.
 _LONGEST_CONTEXT = 3
 
 
 def pattern_of(
     form: Form, wanted: Sequence[int], place: Sequence[int], value: int | None, lines: Sequence[str]
 ) -> str:
-    """The shortest regular expression that matches the lines of a form and no others.
+    """Returns the shortest regular expression that matches the lines of a form and, if possible, no others.
 
     Args:
-        form: The lines.
-        wanted: Indices of the numbers that it reads.
-        place: Those of them that are positions.
-        value: Index of the score; None if there is none.
+        form: Lines of the same form.
+        wanted: Indices of the numbers that the expression reads.
+        place: Indices of the numbers that measure training progress.
+        value: Index of the score; None if the expression reads no score.
         lines: All lines of the output.
     """
     meant = {i for i, _, _ in form.lines}
@@ -41,7 +41,7 @@ def pattern_of(
         if meant <= matched and not _wrong(found, form, names):
             if matched == meant:
                 return text
-            # Other lines with the same position may match too, unless they are of an evaluation.
+            # An expression for progress only may match other lines too, except those of an evaluation.
             others = [split_of(plain[i]) for i in matched - meant]
             if value is None and not {"validation", "test"} & set(others):
                 return text
@@ -49,7 +49,7 @@ def pattern_of(
 
 
 def _wrong(found: re.Pattern[str], form: Form, names: dict[int, str]) -> bool:
-    """Whether an expression reads another number of a line than the intended one."""
+    """Whether an expression matches a line not exactly once, or reads wrong numbers from it."""
     for _, text, numbers in form.lines:
         matches = list(found.finditer(text))
         if len(matches) != 1:
@@ -61,14 +61,15 @@ def _wrong(found: re.Pattern[str], form: Form, names: dict[int, str]) -> bool:
 
 
 def _expression(form: Form, wanted: Sequence[int], names: dict[int, str], context: int) -> str:
-    """A regular expression for some numbers of a form.
+    """Returns a regular expression that reads some numbers of a form.
 
     Args:
-        form: The lines.
-        wanted: Indices of the numbers, in order.
-        names: Index of a number to the name of its group.
-        context: How much of the line it matches: 0 the label of each number, 1 the words since the number
-            before, 2 everything before the last number, 3 also the words behind it.
+        form: Lines of the same form.
+        wanted: Indices of the numbers to read, in order.
+        names: Maps the index of each number to the name of its group in the expression.
+        context: Text that the expression matches in addition to the numbers: 0 for the label of each number,
+            1 for all words between the preceding number and this one, 2 for everything before the last
+            number, 3 also for the words after the last number.
     """
     text, numbers = form.text, form.numbers
     parts = []
@@ -98,7 +99,7 @@ def _expression(form: Form, wanted: Sequence[int], names: dict[int, str], contex
     if context == _LONGEST_CONTEXT:
         following = numbers[wanted[-1] + 1].start if wanted[-1] + 1 < len(numbers) else len(text)
         return expression + _literal(text[last.end : following])
-    # A position before its total, as in `3/10`, must not be read from the total.
+    # In `3/10`, the expression must read the 3, not the total.
     if names[wanted[-1]] != "value" and last.total is not None:
         expression += "/" if text[last.end :].lstrip().startswith("/") else ""
         expression = (
@@ -108,13 +109,13 @@ def _expression(form: Form, wanted: Sequence[int], names: dict[int, str], contex
 
 
 def _gap(text: str, numbers: Sequence[Number], index: int) -> str:
-    """An expression for the text between a number and the one before it."""
+    """Returns an expression for the text between a number and the preceding number."""
     between = text[numbers[index - 1].end if index else 0 : numbers[index].start]
     return r"\s+" if index and between.isspace() else _literal(between)
 
 
 def _digits(form: Form, index: int) -> str:
-    """An expression for the numbers of a position: with commas, with fractions, or plain."""
+    """Returns an expression for the digits of an epoch, step or sample count, with commas or a fraction."""
     texts = [text[numbers[index].start : numbers[index].end] for _, text, numbers in form.lines]
     # An epoch that is a whole number so far may have a fraction later.
     others = "." if form.numbers[index].field == "epoch" else ""
@@ -123,7 +124,7 @@ def _digits(form: Form, index: int) -> str:
 
 
 def _literal(text: str) -> str:
-    """An expression for text, with any amount of space at its ends and in place of several spaces."""
+    """Returns an expression for a text that allows any white space at its ends and between words."""
     words = re.split(r"(\s+)", text)
     parts = []
     for i, word in enumerate(words):

@@ -1,4 +1,4 @@
-"""What the name of a number means: an epoch, a step, a sample count, or a metric with its direction."""
+"""Recognizes the names of metrics, and of epochs, steps and sample counts, in the output of scripts."""
 
 from __future__ import annotations
 
@@ -10,7 +10,8 @@ Field = Literal["epoch", "step", "samples"]
 Split = Literal["validation", "test", "unknown", "training"]
 Direction = Literal["maximize", "minimize"]
 
-#: The preferred data split first; each later one adds this to a score's rank.
+#: Data splits on which a score may be measured, the preferred one first. The rank of a score grows by
+#: `_SPLIT_RANK` with each split.
 SPLITS: tuple[Split, ...] = ("validation", "test", "unknown", "training")
 _SPLIT_RANK = 10
 _WORDS_OF_SPLITS: dict[Split, str] = {
@@ -26,7 +27,8 @@ _WORDS_OF_FIELDS: dict[Field, str] = {
 }
 _SPLIT_WORDS = {word: split for split, words in _WORDS_OF_SPLITS.items() for word in words.split()}
 _FIELDS = {word: field for field, words in _WORDS_OF_FIELDS.items() for word in words.split()}
-#: Words of a metric: its name in the job file (None for the word itself), direction, and rank (0 is best).
+#: For each group of words: the metric's name in the job file (None for the word itself), its direction, and
+#: its rank (0 is preferred).
 _METRICS: tuple[tuple[str, str | None, Direction, int], ...] = (
     ("accuracy acc top1 prec1 acc1", "accuracy", "maximize", 0),
     ("f1 auc auroc ap map miou iou dice bleu rouge psnr ssim r2 reward return", None, "maximize", 1),
@@ -41,7 +43,7 @@ _QUANTITIES = {
     for words, name, direction, rank in _METRICS
     for word in words.split()
 }
-#: Words that may follow the word of a metric.
+#: Words that may follow the name of a metric, as in `error rate`.
 _TAILS = {
     "rate",
     "score",
@@ -56,7 +58,7 @@ _TAILS = {
     "per",
     "step",
 }
-#: A label with any of these words names no metric of the model.
+#: A label that contains any of these words is not that of a metric.
 _NO_METRIC = (
     "lr learning time eta best norm grad memory mem speed throughput top3 top5 top10 acc3 acc5 prec5 seed "
     "rank patience counter temperature min max std seconds sec runtime second ms momentum decay scale count "
@@ -67,15 +69,15 @@ _IGNORED = set(_NO_METRIC.split())
 
 @dataclass(frozen=True, kw_only=True)
 class Meaning:
-    """What a number means.
+    """The meaning of a number: a metric, or a measure of training progress.
 
     Args:
-        field: Position in the training that it counts; None for a metric.
-        metric: Name of the metric in a job file; empty for a position.
-        direction: Which values are better.
-        split: Data split of the score.
-        rank: How well the score describes a training; the smallest is preferred.
-        is_part: Whether other words qualify the metric, as in `kl_loss`.
+        field: Measure of training progress (`epoch`, `step` or `samples`); None for a metric.
+        metric: Name of the metric in a job file; empty for training progress.
+        direction: Whether larger or smaller values of the metric are better.
+        split: Data split on which the metric was measured.
+        rank: Preference among several metrics; the smallest is preferred.
+        is_part: Whether further words qualify the metric, as in `kl_loss`.
     """
 
     field: Field | None = None
@@ -86,13 +88,13 @@ class Meaning:
     is_part: bool = False
 
     def of(self, split: Split) -> Meaning:
-        """The same metric on another data split."""
+        """Returns the same metric on another data split."""
         moved = SPLITS.index(split) - SPLITS.index(self.split)
         return replace(self, split=split, rank=self.rank + _SPLIT_RANK * moved)
 
 
 def words_of(label: str) -> list[str]:
-    """The words of a label, in lower case: `val_acc@1` gives `val`, `acc1`."""
+    """Splits a label into words in lower case: `val_acc@1` gives `val`, `acc1`."""
     joined = re.sub(r"(?<=[A-Za-z])[@-](?=\d)", "", label)
     joined = re.sub(r"m(IoU|AP|Acc)(?![a-z])|IoU", lambda found: found[0].lower(), joined)
     spaced = re.sub(r"(?<=[a-z])(?=[A-Z])", " ", joined).lower()
@@ -100,17 +102,17 @@ def words_of(label: str) -> list[str]:
 
 
 def split_of(label: str) -> Split | None:
-    """The data split that a label names; the last one if it names several."""
+    """Returns the data split in a label, the last one if there are several; None if there is none."""
     found = [_SPLIT_WORDS[word] for word in words_of(label) if word in _SPLIT_WORDS]
     return found[-1] if found else None
 
 
 def meaning_of(label: str, context: Split | None = None) -> Meaning | None:
-    """What a number with this label means; None if it is neither a position nor a metric.
+    """Returns the meaning of a number with a label; None if it is neither training progress nor a metric.
 
     Args:
         label: The words before the number, or the name of its column.
-        context: Data split that earlier words of the line name.
+        context: Data split stated earlier in the line; None if there is none.
     """
     words = words_of(label)
     last = next((word for word in reversed(words) if word not in _SPLIT_WORDS and not word.isdecimal()), "")

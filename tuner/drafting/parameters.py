@@ -1,4 +1,4 @@
-"""Parameters of a training script, and which of them are the batch size, the learning rate and so on."""
+"""Parameters of a training script, and their roles, such as batch size or learning rate."""
 
 from __future__ import annotations
 
@@ -8,12 +8,14 @@ from dataclasses import dataclass
 from typing import Literal
 
 Way = Literal["option", "override", "gin", "file", "variable", "global"]
-"""How a parameter is set: `--name value`, `name=value`, a gin binding, a line of a configuration file, an
-environment variable, or `--name=value` for a global variable of the script."""
+"""How a parameter is set: `option` for `--name value`, `override` for `name=value`, `gin` for a gin binding,
+`file` for a line of a configuration file, `variable` for an environment variable, `global` for `--name=value`
+that sets a global variable of the script."""
 
 Role = Literal["batch_size", "learning_rate", "epochs", "steps", "seed", "output", "log", "save", "resume"]
 
-#: Names of each role, the likeliest first, and words that exclude a name. A dotted name counts by its end.
+#: For each role: parameter names with that role, the likeliest first, and words that a name must not contain.
+#: Dotted names are compared by their last part.
 _ROLES: dict[Role, tuple[str, str]] = {
     "batch_size": (
         "global_batch_size total_batch_size effective_batch_size train_batch_size batch_size "
@@ -63,26 +65,26 @@ _ROLES: dict[Role, tuple[str, str]] = {
         "every interval steps strategy optimizer scheduler download",
     ),
 }
-#: Files that hold the state of a training, and files that hold scores.
+#: Names of files that contain the state of a training.
 STATE_FILE = re.compile(
     r"\.(pt|pth|ckpt|npz|npy|pkl|pickle|bin|safetensors|h5|keras|tar|msgpack|joblib|txt|json|model)$", re.I
 )
 _SCORE_FILE = re.compile(r"\.(csv|tsv|jsonl?|ndjson|log|txt)$", re.I)
 _RUN_FOLDER = re.compile(r"run|log|out|result|exp|checkpoint|save", re.I)
-#: Names that are a place to write to only if the default value looks like one.
+#: Names that stand for an output path only if the default value matches the pattern.
 _DOUBTFUL: dict[str, re.Pattern[str]] = {
     **dict.fromkeys(("weights", "model", "model_path", "model_file"), STATE_FILE),
     **dict.fromkeys(("csv", "metrics", "log", "output_file", "out_file"), _SCORE_FILE),
     **dict.fromkeys(("root", "root_dir"), _RUN_FOLDER),
 }
 _INPUT = re.compile(r"pre-?trained|fine-?tun|initiali|warm start|to load|load from|read from", re.I)
-#: Words of the help text that exclude a role.
+#: Words in the help text of a parameter that exclude a role.
 _EXCLUDING_HELP: dict[Role, re.Pattern[str]] = {
     "steps": re.compile(r"roll-?out|per (policy|environment|env|update|epoch)|horizon", re.I),
     "output": _INPUT,
     "save": _INPUT,
 }
-#: Names of a place to save to that may instead be the model that a training starts from.
+#: Names of parameters that may be the path to save to, or the path of a model to start from.
 MAYBE_INPUTS = {
     "checkpoint",
     "ckpt",
@@ -95,7 +97,7 @@ MAYBE_INPUTS = {
 }
 #: Ways to set a parameter, the preferred one first.
 _WAYS: tuple[Way, ...] = ("option", "override", "gin", "variable", "file", "global")
-#: Names that also count at the end of a longer one, as in `sgd_lr` or `TRAINER_BATCH_SIZE`.
+#: Names that are recognized at the end of a longer name too, as in `sgd_lr` or `TRAINER_BATCH_SIZE`.
 _ENDINGS = ("batch_size", "learning_rate", "lr")
 _PER_RANK = re.compile(
     r"per[_ -]?(device|gpu|rank|process|worker|core|replica)|micro|(^|[_.])(local|device)_", re.I
@@ -109,14 +111,14 @@ class Parameter:
 
     Args:
         name: Name as the user writes it: `--batch-size`, `optimizer.lr`, `BATCH_SIZE`.
-        aliases: Other names, such as `-b`.
-        way: How it is set.
+        aliases: Other names of the same parameter, such as `-b`.
+        way: How the parameter is set; see `Way`.
         default: Default value as text; None if unknown.
         takes_value: Whether a value follows the name; False for a switch.
-        words: Its help text.
-        place: Where it was found, for the comments of the job file.
-        joined: Whether it is written as `--name=value`.
-        fixed: The only value that has the wanted effect, such as `resume`; None if any value has.
+        words: Help text of the parameter.
+        place: Where the parameter was found, for the comments of the job file.
+        joined: Whether name and value are written as `--name=value`.
+        fixed: The only value that makes the script resume, such as `resume`; None if the value is free.
     """
 
     name: str
@@ -131,12 +133,12 @@ class Parameter:
 
     @property
     def plain_name(self) -> str:
-        """The name in lower case with underscores, without dashes in front."""
+        """Name in lower case with underscores, without leading dashes."""
         return plain_name(self.name)
 
     @property
     def is_per_rank(self) -> bool | None:
-        """Whether a batch size is that of one rank; None if neither the name nor the help says so."""
+        """Whether a batch size is that of one rank; None if neither the name nor the help text tells."""
         if _PER_RANK.search(self.plain_name) or _PER_RANK.search(self.words):
             return True
         is_global = re.search(r"(global|total|effective)", self.plain_name) or _GLOBAL.search(self.words)
@@ -144,13 +146,13 @@ class Parameter:
 
 
 def plain_name(name: str) -> str:
-    """A name in lower case with underscores, without dashes or pluses in front."""
+    """Converts a name to lower case with underscores, without leading dashes or plus signs."""
     spaced = re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", name.lstrip("-+"))
     return spaced.replace("-", "_").lower()
 
 
 def number_of(text: str | None) -> float | None:
-    """A positive, finite number from text; None if the text is no such number."""
+    """Converts text to a positive, finite number; None if the text is not such a number."""
     if text is None:
         return None
     try:
@@ -161,13 +163,16 @@ def number_of(text: str | None) -> float | None:
 
 
 def roles_of(parameters: Iterable[Parameter], stated: Iterable[str] = ()) -> dict[Role, Parameter]:
-    """The likeliest parameter for each role.
+    """Finds the likeliest parameter for each role.
 
-    Parameters that the user's command sets come first, then those with the likeliest name.
+    Parameters that the user's command sets are preferred to others, then parameters with a likelier name.
 
     Args:
         parameters: All parameters of the script.
-        stated: Names that the user's command sets.
+        stated: Names of the parameters that the user's command sets.
+
+    Returns:
+        Maps each role to its parameter; roles without a parameter are absent.
     """
     known, given = list(parameters), set(stated)
     found: dict[Role, Parameter] = {}
@@ -179,7 +184,7 @@ def roles_of(parameters: Iterable[Parameter], stated: Iterable[str] = ()) -> dic
         ]
         if ranked:
             found[role] = known[min(ranked)[-1]]
-    # A `--checkpoint` without another place to save to is the place to save to, not to resume from.
+    # If `--checkpoint` is the only path to save to, it is not the path to resume from.
     if "resume" in found and found["resume"] in (found.get("save"), found.get("output")):
         del found["resume"]
     if "save" in found and found["save"] == found.get("output"):
@@ -188,7 +193,7 @@ def roles_of(parameters: Iterable[Parameter], stated: Iterable[str] = ()) -> dic
 
 
 def _rank(parameter: Parameter, role: Role) -> int | None:
-    """Rank of a parameter among the names of a role (0 is the likeliest); None if it cannot have the role."""
+    """Ranks a parameter for a role: 0 is the likeliest; None if the parameter cannot have the role."""
     names, excluded = (words.split() for words in _ROLES[role])
     name = parameter.plain_name
     end = name.rpartition(".")[2]

@@ -1,4 +1,4 @@
-"""Find scores and positions in the output of a script, and write patterns that read them."""
+"""Finds scores and training progress in the output of a script, and writes patterns that read them."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from tuner.drafting.readings import EpochSize, Reading
 
 @dataclass(frozen=True, kw_only=True)
 class _Candidate:
-    """A number of a form that may be the metric; a smaller rank is likelier."""
+    """A number in lines of the same form that may be the metric; a smaller rank is likelier."""
 
     form: Form
     index: int
@@ -25,11 +25,14 @@ class _Candidate:
 
 
 def read_output(lines: Sequence[str], batch_size: int | None) -> list[Reading]:
-    """A reading of the best score in the output of a script; empty if it has no score.
+    """Finds the scores in the output of a script.
 
     Args:
-        lines: The lines of the output.
+        lines: Lines of the output.
         batch_size: Global batch size of the run; None if unknown.
+
+    Returns:
+        One way to read the likeliest score; empty if the output contains no score.
     """
     if len(lines) > 2 * _MOST_LINES:
         lines = [*lines[:_MOST_LINES], *lines[-_MOST_LINES:]]
@@ -44,10 +47,10 @@ def read_output(lines: Sequence[str], batch_size: int | None) -> list[Reading]:
 
 
 def epoch_samples_in(lines: Sequence[str]) -> EpochSize | None:
-    """The size of the training set as the script prints it; None if it does not.
+    """Finds the size of the training set in the output of a script; None if the script does not print it.
 
     Args:
-        lines: The lines of the output.
+        lines: Lines of the output.
     """
     ranked: list[tuple[int, int, str]] = []
     for text in lines[:_MOST_LINES]:
@@ -70,7 +73,7 @@ def epoch_samples_in(lines: Sequence[str]) -> EpochSize | None:
 _LEAST_SIZE, _LARGEST_SIZE = 10, 10**12
 #: Number of lines at the start and at the end of the output that are searched.
 _MOST_LINES = 15_000
-#: Rank of averages within an evaluation: just before scores of the training data.
+#: Added to the rank of running averages within an evaluation: they are only preferred to training scores.
 _PARTIAL = 18
 _SIZE = r"(?P<size>\d[\d,_]*)"
 _THINGS = r"(?:samples|examples|images|instances|sequences|rows|points|records)"
@@ -86,7 +89,7 @@ _SIZES = (
 
 
 def _candidates(forms: Sequence[Form]) -> Iterator[_Candidate]:
-    """The numbers that may be the metric."""
+    """Generates the numbers that may be the metric, with their ranks."""
     evaluating = {i for form in forms if _is_evaluation_progress(form) for i, _, _ in form.lines}
     for form in forms:
         for place, number in enumerate(form.numbers):
@@ -103,18 +106,21 @@ def _candidates(forms: Sequence[Form]) -> Iterator[_Candidate]:
             if not values:
                 rank += 30
             rank += 0 if any(one.field for one in form.numbers) else 1
-            # Of scores of equal rank, prefer whole ones to parts, and the first in the line.
+            # At equal rank, prefer metrics such as `loss` to parts such as `kl_loss`, and earlier numbers.
             rank = 10 * rank + min(index, 4) + 5 * meaning.is_part
             yield _Candidate(form=form, index=index, meaning=meaning, rank=rank)
 
 
 def _with_split(meaning: Meaning, form: Form, evaluating: Collection[int]) -> Meaning:
-    """Add the data split of a score, as far as its line and the line before show it.
+    """Determines the data split of a score from its line and the preceding line.
 
     Args:
         meaning: Meaning of the score.
-        form: Its lines.
-        evaluating: Numbers of the lines that count batches of an evaluation.
+        form: Lines that contain the score.
+        evaluating: Numbers of the lines that count the batches of an evaluation.
+
+    Returns:
+        The meaning with the data split, if it can be determined; else the same meaning.
     """
     # In `train_loss ... valid_loss ... accuracy`, as fastai prints, the accuracy is of the validation data.
     others = [one.meaning for one in form.numbers if one.meaning is not None and one.is_score]
@@ -125,15 +131,15 @@ def _with_split(meaning: Meaning, form: Form, evaluating: Collection[int]) -> Me
     if meaning.split != "unknown":
         return meaning
     if any(one.is_counter and one.total for one in form.numbers):
-        # Lines that count batches of an epoch belong to the training.
+        # Lines that count the batches of an epoch show training scores.
         return meaning.of("training")
-    # A summary behind the lines of an evaluation.
+    # A line directly after the lines of an evaluation is its summary.
     follows = any(line - 1 in evaluating for line, _, _ in form.lines)
     return meaning.of("validation") if follows else meaning
 
 
 def _average_of(form: Form, index: int) -> int:
-    """Index of the average in parentheses behind a number, as in `Acc@1: 12.3 (11.2)`, or of the number."""
+    """Returns the index of the average in `Acc@1: 12.3 (11.2)`; without one, the index of the number."""
     after = form.numbers[index + 1 : index + 2]
     is_average = after and form.text[form.numbers[index].end : after[0].start].strip() == "("
     return index + 1 if is_average else index
@@ -146,7 +152,7 @@ def _has_better(form: Form, forms: Sequence[Form]) -> bool:
 
 
 def _is_evaluation_progress(form: Form) -> bool:
-    """Whether lines count the batches of an evaluation, so that their scores are averages so far."""
+    """Whether lines count the batches of an evaluation; then their scores are running averages."""
     counters = [one.start for one in form.numbers if one.is_counter and one.total]
     is_evaluation = bool(counters) and split_of(form.text[: counters[0]]) in ("validation", "test")
     return is_evaluation and not any(one.field == "epoch" and one.label for one in form.numbers)
@@ -155,7 +161,7 @@ def _is_evaluation_progress(form: Form) -> bool:
 def _reading(
     candidate: _Candidate, forms: Sequence[Form], lines: Sequence[str], batch_size: int | None
 ) -> Reading | None:
-    """The reading of a candidate; None if no line says where in the training its values belong."""
+    """Returns how to read a candidate's scores; None if no line shows the training progress for them."""
     form, index = candidate.form, candidate.index
     values = tuple(value for value in form.column(index) if math.isfinite(value))
     own = position_of(form)
@@ -175,7 +181,7 @@ def _reading(
             return None
         place_form, place = found, position_of(found, wants_steps=True)
         if _is_evaluation_progress(form):
-            # One evaluation prints many scores: the last one of each epoch counts.
+            # One evaluation prints many running averages; the last one of each epoch is the score.
             place = [i for i in place if found.numbers[i].field == "epoch"] or place
         patterns = [
             pattern_of(found, place, place, None, lines),
@@ -204,7 +210,7 @@ def _reading(
 
 
 def _counts_evaluation(form: Form, place: Sequence[int], forms: Sequence[Form]) -> bool:
-    """Whether the steps in lines with scores count batches of the evaluation, not of the training."""
+    """Whether the step numbers in lines with scores count batches of the evaluation, not of the training."""
     index = next(i for i in place if form.numbers[i].field != "epoch")
     if repeats(form, index):
         return True
@@ -226,7 +232,7 @@ def _counts_evaluation(form: Form, place: Sequence[int], forms: Sequence[Form]) 
 
 
 def _position_form(form: Form, forms: Sequence[Form]) -> Form | None:
-    """The form whose lines say where in the training the scores of another form belong."""
+    """Returns the lines that show the training progress, if lines with scores do not show it."""
     ranked = []
     for i, other in enumerate(forms):
         if other is form or _is_evaluation_progress(other):
@@ -241,7 +247,7 @@ def _position_form(form: Form, forms: Sequence[Form]) -> Form | None:
 
 
 def _progress_form(form: Form, own: Sequence[int], forms: Sequence[Form]) -> Form | None:
-    """Lines with the steps of an epoch, in addition to `form`, whose only position is the epoch."""
+    """Returns lines that show steps within an epoch, if the lines with scores show only the epoch."""
     if len(own) != 1 or form.numbers[own[0]].field != "epoch":
         return None
     for other in forms:
@@ -258,7 +264,7 @@ def _progress_form(form: Form, own: Sequence[int], forms: Sequence[Form]) -> For
 
 
 def _epoch_size(form: Form, place: Sequence[int], batch_size: int | None) -> EpochSize | None:
-    """Samples of an epoch from a counter `a/b` of its samples or batches."""
+    """Computes the samples of an epoch from the total `b` of a counter `a/b` of samples or batches."""
     for number in (form.numbers[i] for i in place):
         factor = {"samples": 1, "step": batch_size or 0}.get(number.field or "", 0)
         if number.total is not None and number.is_counter and factor:
@@ -270,12 +276,12 @@ def _epoch_size(form: Form, place: Sequence[int], batch_size: int | None) -> Epo
 def _counted_epoch(
     scored: Form, own: Sequence[int], forms: Sequence[Form], batch_size: int
 ) -> EpochSize | None:
-    """Samples of an epoch from a progress bar that counts the batches of an epoch or of the training.
+    """Computes the samples of an epoch from a progress bar that counts batches.
 
     Args:
-        scored: The lines with scores.
-        own: Indices of their positions.
-        forms: All forms.
+        scored: Lines with scores.
+        own: Indices of the numbers in these lines that measure training progress.
+        forms: All groups of lines.
         batch_size: Global batch size.
     """
     for form in forms:
@@ -292,7 +298,7 @@ def _counted_epoch(
 
 
 def _steps_of_epoch(scored: Form, own: Sequence[int], form: Form, index: int) -> float | None:
-    """Batches of an epoch, from a bar that counts through the training and lines that name the epoch."""
+    """Computes the batches per epoch from a bar that counts all batches, and from lines with epochs."""
     found = []
     for epoch in [i for i in own if scored.numbers[i].field == "epoch"][:1]:
         for line, _, numbers in scored.lines:

@@ -1,4 +1,4 @@
-"""A reading: where the scores of a script are and how to read them."""
+"""Readings: descriptions of how to read the scores (metric values) of a script from its output or files."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from tuner.drafting.metric_names import Meaning
 
 @dataclass(frozen=True, kw_only=True)
 class EpochSize:
-    """Size of the training set.
+    """Size of the training set, as found in the output of a script.
 
     Args:
-        samples: Samples of an epoch.
-        line: The line of output that shows it.
-        is_exact: Whether the script prints the number; False if it is computed from batches.
+        samples: Number of samples in an epoch.
+        line: Line of output in which the size was found.
+        is_exact: Whether the script prints the size; False if it was computed from a number of batches.
     """
 
     samples: int
@@ -25,22 +25,23 @@ class EpochSize:
 
 @dataclass(frozen=True, kw_only=True)
 class Reading:
-    """Where the scores of a script are and how to read them.
+    """A way to read the scores of a script, from its output or from a file that it writes.
 
     Args:
-        source: The value of `workload.metrics.source`.
+        source: Value of `workload.metrics.source` in the job file.
         meaning: Metric, direction and data split of the scores.
-        label: Their name in the output or file.
-        values: The scores that were seen, in order.
-        patterns: Regular expressions, for scores in the output.
-        path: Path in the job file, for scores in files.
-        columns: Keys of `[workload.metrics]` and the columns, keys or tags they name, for scores in files.
-        fields: Positions that are read: `epoch`, `step` or `samples`.
-        has_percent_sign: Whether the values have a percent sign.
-        examples: Lines that were read.
+        label: Name of the metric in the output or file.
+        values: The scores found in the short run, in order.
+        patterns: Regular expressions that find the scores; for output only.
+        path: Value of `workload.metrics.path` in the job file; for files only.
+        columns: Pairs of a key of `[workload.metrics]` and the column, JSON key or TensorBoard tag for it;
+            for files only.
+        fields: Measures of training progress that are read with each score: `epoch`, `step` or `samples`.
+        has_percent_sign: Whether the scores are printed with a percent sign.
+        examples: Examples of lines or columns with scores, for the comments of the job file.
         epoch_samples: Size of the training set; None if unknown.
-        rank: How well the scores describe the training; the smallest is preferred.
-        is_named: Whether the script names the metric; if not, its name and direction are guesses.
+        rank: Preference among several readings; the smallest is preferred.
+        is_named: Whether the script states the metric; if not, its name and direction are guesses.
     """
 
     source: Literal["output", "csv", "json", "tensorboard"]

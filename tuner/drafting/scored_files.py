@@ -1,4 +1,4 @@
-"""Find scores in the CSV, JSON and TensorBoard files that a script writes."""
+"""Finds scores (metric values) in the CSV, JSON and TensorBoard files that a script writes."""
 
 from __future__ import annotations
 
@@ -20,17 +20,20 @@ _MOST_BYTES = 2**26
 _COUNTED = re.compile(
     r"((?:version|run|exp|train|trial|lightning)[_-]?)\d+(?=/)|\d{4}-\d\d-\d\d(?=/)|\d\d-\d\d-\d\d(?=/)"
 )
-#: A folder name that no other run has: with a date, a time in seconds, or a number that is counted up.
+#: Names of folders that each run creates anew, with a date, a time in seconds, or the number of the run.
 _DATED = re.compile(r"\d{6,}|\d{4}-\d\d-\d\d|[A-Z][a-z]{2}\d\d_\d\d|(version|run|exp)_?\d+$")
-#: Row and value of each number in a column.
+#: The numbers in a column, as pairs of row index and value.
 _Column = Sequence[tuple[int, float]]
 
 
 def read_files(paths: Mapping[Path, str]) -> list[Reading]:
-    """All readings of the files that a run wrote, the best one first.
+    """Finds the scores in the files that a run wrote.
 
     Args:
-        paths: File to its path in a job file, such as `{output_folder}/log.csv`.
+        paths: Maps each file to its path for the job file, such as `{output_folder}/log.csv`.
+
+    Returns:
+        All ways to read scores from the files, the preferred one first.
     """
     found: list[Reading] = []
     event_folders: dict[str, Path] = {}
@@ -48,16 +51,19 @@ def read_files(paths: Mapping[Path, str]) -> list[Reading]:
 
 
 def read_reports(path: Path) -> list[Reading]:
-    """A reading of the scores that a script reports with `paceline_client`; empty if it reports none.
+    """Finds the scores that a script reported with `paceline_client`.
 
     Args:
-        path: The file with the reports.
+        path: File that `paceline_client` wrote, one JSON object per line.
+
+    Returns:
+        One way to read the scores; empty if the script reported none.
     """
     rows = [row for row in _json_rows(path) if "value" in row and ("step" in row or "samples" in row)]
     values = tuple(value for _, value in _columns(rows).get("value", ()))
     if not values:
         return []
-    # Reports do not name the metric: guess it from the values.
+    # Reports do not contain the name of the metric: guess it from the values.
     rises = values[-1] >= values[0]
     is_share = all(0.0 <= value <= 1.0 for value in values)
     metric = "accuracy" if rises and is_share else "score" if rises else "loss"
@@ -76,7 +82,7 @@ def read_reports(path: Path) -> list[Reading]:
 
 
 def _text(path: Path) -> str:
-    """The text of a file; empty if it is too large or cannot be read."""
+    """Reads the text of a file; empty if the file is too large or cannot be read."""
     try:
         return path.read_text("utf-8", errors="replace") if path.stat().st_size <= _MOST_BYTES else ""
     except OSError:
@@ -103,7 +109,7 @@ def _json_rows(path: Path) -> list[dict[str, Any]]:
 
 
 def _columns(rows: Sequence[Mapping[str, Any]]) -> dict[str, _Column]:
-    """The finite numbers of each column, with the indices of their rows."""
+    """Returns the finite numbers of each column, as pairs of row index and value, by column name."""
     columns: dict[str, list[tuple[int, float]]] = {}
     for i, row in enumerate(rows):
         for name, value in row.items():
@@ -134,7 +140,7 @@ def _of_columns(
             columns=tuple(pair for pair in (("value", name), (field, column)) if pair[0] != pair[1]),
             fields=frozenset({field}),
             examples=(f"column {name} with {column}",),
-            # Columns are preferred to lines of output, unless all runs write the same file.
+            # Columns of files are preferred to lines of output, unless all runs write the same file.
             rank=10 * meaning.rank - (5 if len(columns[name]) > 1 else -40) + (0 if "{" in path else 20),
         )
 
@@ -142,7 +148,11 @@ def _of_columns(
 def _place(
     meanings: Mapping[str, Meaning], columns: Mapping[str, _Column], rows: set[int]
 ) -> tuple[str, str] | None:
-    """Field and name of the column that says how far training was in some rows: it has to rise."""
+    """Finds the column that measures training progress in the given rows, where its values must rise.
+
+    Returns:
+        The measure (`samples`, `step` or `epoch`) and the name of the column; None if there is none.
+    """
     for field in ("samples", "step", "epoch"):
         column = next((name for name, meaning in meanings.items() if meaning.field == field), None)
         if column is None:
@@ -185,7 +195,7 @@ def _of_events(folder: Path, written: str) -> Iterator[Reading]:
 
 
 def _without_dates(folder: str) -> str:
-    """A folder of event files, or the one above it if each run makes a new one."""
+    """Removes folders that each run creates anew from the end of a path."""
     parts = list(Path(folder).parts)
     while len(parts) > 1 and _DATED.search(parts[-1]):
         parts.pop()

@@ -1,4 +1,4 @@
-"""Read options, defaults, environment variables and global variables from the source of a script."""
+"""Reads options, defaults, environment variables and global variables from the source code of a script."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from tuner.drafting.parameters import Parameter, plain_name
 from tuner.job.workload_code import with_imports
 
 _MOST_BYTES = 2**20
-#: Signs of a parser of options; a script without any is not asked for its help.
+#: Text by which a parser of options is recognized. A script without a parser is not run with `--help`.
 _PARSES = re.compile(
     r"^\s*(?:import|from)\s+(?:argparse|optparse|getopt|click|typer|fire|absl|hydra|jsonargparse|simple_parsing|tyro"
     r"|docopt|cyclopts|pydantic_settings|configargparse|pyrallis|draccus|plac|tap)\b"
     r"|HfArgumentParser|LightningCLI|ArgumentParser\(|parse_args\(",
     re.MULTILINE,
 )
-#: Calls by which a script may use a parser in one of its modules.
+#: Function calls by which a script may use a parser that one of its modules defines.
 _CALLS_PARSER = re.compile(r"\b(\w*parse\w*|get_\w+|\w*(args|options|opts|flags|config|cli)\w*|main)\s*\(")
 _OVERRIDES_GLOBALS = re.compile(r"exec\(open\(|globals\(\)(\[|\.update)")
 _LOADS = re.compile(
@@ -37,17 +37,17 @@ _SCHEDULES = re.compile(
 
 @dataclass(frozen=True, kw_only=True)
 class SourceCode:
-    """Facts from the source of a script and of the modules beside it.
+    """Information from the source code of a script and of the modules in its folder.
 
     Args:
-        files: The files that were read; empty if there is no Python file.
+        files: Files that were read; empty if the script is not a Python file.
         options: Options that calls such as `add_argument` define, with their defaults.
-        defaults: Defaults of the fields of classes, by plain name.
-        bindings: Parameters that gin can bind, such as `train.batch_size`.
-        variables: Environment variables that the source reads.
+        defaults: Maps the names of class fields, in lower case, to their default values.
+        bindings: Parameters that gin can set, such as `train.batch_size`.
+        variables: Environment variables that the code reads.
         constants: Global variables of the script.
-        text: The source of all files.
-        script: The source of the script.
+        text: Source code of all files.
+        script: Source code of the script.
         imports_parser: Whether the script itself imports a parser of options.
     """
 
@@ -63,7 +63,7 @@ class SourceCode:
 
     @property
     def parses_options(self) -> bool:
-        """Whether the script seems to parse a command line, so that `--help` does not start a training."""
+        """Whether the script seems to parse options, so that `--help` prints help and starts no training."""
         return self.imports_parser or bool(_CALLS_PARSER.search(self.script) and _PARSES.search(self.text))
 
     @property
@@ -78,7 +78,7 @@ class SourceCode:
 
     @property
     def resumes_by(self) -> str | None:
-        """Name of an option that resumes if its value is `resume`; None if there is none."""
+        """Name of the option that makes the script resume if its value is `resume`; None if there is none."""
         found = _RESUME_VALUE.search(self.text)
         return None if found is None else found[1]
 
@@ -88,7 +88,7 @@ class SourceCode:
         return _SCHEDULES.search(self.text) is not None
 
     def completed(self, parameters: Sequence[Parameter]) -> list[Parameter]:
-        """Add the defaults that only the source states to parameters."""
+        """Returns parameters in which unknown defaults are filled in from the source code."""
         defined = {name: one for one in self.options for name in (one.name, *one.aliases)}
         found = []
         for one in parameters:
@@ -103,10 +103,10 @@ class SourceCode:
 
 
 def read_source(script: Path | None) -> SourceCode:
-    """Read a script and the modules in its folder that it imports.
+    """Reads the source code of a script and of the modules in its folder that it imports.
 
     Args:
-        script: The file of the script; None if the command names none.
+        script: Path of the script; None if it was not found.
     """
     if script is None or script.suffix != ".py":
         return SourceCode()
@@ -129,23 +129,23 @@ def read_source(script: Path | None) -> SourceCode:
     return SourceCode(
         files=tuple(files),
         options=tuple(one for node, place in nodes for one in _defined_option(node, place)),
-        # Ignore fields that two classes define differently.
+        # Ignore fields for which two classes have different defaults.
         defaults={name: min(values) for name, values in defaults.items() if len(values) == 1},
         bindings=tuple(one for node, place in nodes for one in _bindings(node, place)),
         variables=tuple({one.name: one for one in reversed(variables)}.values()),
         constants=() if own is None else tuple(_constants_of(own, script)),
         text="\n".join(texts.values()),
         script=texts.get(script, ""),
-        # Comments do not count.
+        # `ast.unparse` removes comments, which may mention a parser.
         imports_parser=own is not None and _PARSES.search(ast.unparse(own)) is not None,
     )
 
 
 def constants_in(file: Path) -> list[Parameter]:
-    """Global variables that a Python file sets; empty if it cannot be read.
+    """Returns the global variables that a Python file sets; empty if the file cannot be read.
 
     Args:
-        file: The file, such as one of settings.
+        file: Path of the Python file, such as a file of settings.
     """
     try:
         tree = _parsed(file.read_text(encoding="utf-8", errors="ignore"))
@@ -164,7 +164,10 @@ def _parsed(text: str) -> ast.Module | None:
 
 
 def _defined_option(node: ast.AST, place: str) -> Iterator[Parameter]:
-    """The option that a call defines: `add_argument("--lr", default=0.1)`, `DEFINE_float("lr", 0.1, "")`."""
+    """Generates the option that a call defines.
+
+    Examples of calls: `add_argument("--lr", default=0.1)`, `DEFINE_float("lr", 0.1, "")`.
+    """
     if not isinstance(node, ast.Call):
         return
     function = ast.unparse(node.func).rpartition(".")[2]
@@ -189,7 +192,7 @@ def _defined_option(node: ast.AST, place: str) -> Iterator[Parameter]:
 
 
 def _variable(node: ast.AST, place: str) -> Iterator[Parameter]:
-    """The environment variable that an expression reads: `os.environ["LR"]`, `os.getenv("LR", "0.1")`."""
+    """Generates the environment variable that an expression such as `os.environ["LR"]` reads."""
     name, default = None, None
     if isinstance(node, ast.Call) and node.args:
         if ast.unparse(node.func).endswith(("environ.get", "getenv", "environ.setdefault")):
@@ -202,7 +205,7 @@ def _variable(node: ast.AST, place: str) -> Iterator[Parameter]:
 
 
 def _field_defaults(node: ast.ClassDef) -> Iterator[tuple[str, str]]:
-    """Names and defaults of fields, such as `lr: float = 0.1` and `lr: float = field(default=0.1)`."""
+    """Generates names and defaults of class fields: `lr: float = 0.1`, `lr: float = field(default=0.1)`."""
     for item in node.body:
         if isinstance(item, ast.AnnAssign) and isinstance(item.target, ast.Name):
             value = item.value
@@ -214,7 +217,7 @@ def _field_defaults(node: ast.ClassDef) -> Iterator[tuple[str, str]]:
 
 
 def _bindings(node: ast.AST, place: str) -> Iterator[Parameter]:
-    """The parameters of a function or class that gin can bind."""
+    """Generates the parameters of a function or class that gin can set."""
     if not isinstance(node, ast.FunctionDef | ast.ClassDef):
         return
     if not any("gin.configurable" in ast.unparse(one) for one in node.decorator_list):
@@ -239,7 +242,7 @@ def _bindings(node: ast.AST, place: str) -> Iterator[Parameter]:
 
 
 def _constants_of(tree: ast.Module, file: Path) -> Iterator[Parameter]:
-    """Global variables that a module sets."""
+    """Generates the global variables that a module sets to literal values."""
     for node in tree.body:
         target: Any = node.targets[0] if isinstance(node, ast.Assign) and len(node.targets) == 1 else None
         if isinstance(node, ast.AnnAssign):
@@ -251,7 +254,7 @@ def _constants_of(tree: ast.Module, file: Path) -> Iterator[Parameter]:
 
 
 def _literal(node: ast.AST | None) -> str | None:
-    """The value of a literal as text; None for other expressions and for None."""
+    """Returns the value of a literal expression as text; None for other expressions."""
     if isinstance(node, ast.Call) and ast.unparse(node.func).endswith("Path") and len(node.args) == 1:
         node = node.args[0]
     if node is None:

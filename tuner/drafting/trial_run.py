@@ -1,4 +1,4 @@
-"""Run a training command for a short time; record its output and the files that it writes."""
+"""Runs a training command for a short time, and records its output and the files that it writes."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ from tuner.probes.commands.failures import last_error
 _MOST_BYTES = 2**26
 _SAY_SECONDS, _POLL_SECONDS = 10.0, 0.1
 _ERROR_LINES, _ERROR_WIDTH = 8, 300
-#: Folders without results of a training; hidden folders are skipped too.
+#: Folders in which no results of a training are expected. Hidden folders are skipped too.
 _SKIPPED = {"venv", "node_modules", "__pycache__", "site-packages"}
-#: How deep and how many files are searched for changes.
+#: Maximum depth of folders and maximum number of files that are searched for changes.
 _MOST_DEPTH, _MOST_FILES = 5, 20_000
-#: Environment variable that marks the descendants of a run.
+#: Environment variable by which the processes that a run started are found.
 _MARKER = "PACELINE_TRIAL_RUN"
 
 
@@ -33,9 +33,9 @@ class TrialRun:
 
     Args:
         lines: Lines of stdout and stderr together; a carriage return ends a line too.
-        seconds: How long it ran.
-        exit_code: Exit code of the command; None if it was stopped.
-        files: Files that it wrote.
+        seconds: Duration of the run.
+        exit_code: Exit code of the command; None if the command was stopped.
+        files: Files that the command wrote.
     """
 
     lines: tuple[str, ...]
@@ -49,7 +49,7 @@ class TrialRun:
         return self.exit_code not in (None, 0)
 
     def error(self) -> str:
-        """Error message of the command, or its last lines."""
+        """Returns the error message of the command, or the last lines of its output if there is none."""
         usage = [i for i, line in enumerate(self.lines) if re.search(r"(^|\s)error: ", line)]
         if self.exit_code == 2 and usage:
             words = "\n".join(self.lines[usage[-1] :][:_ERROR_LINES])
@@ -69,14 +69,14 @@ def run_for(
     grace: float = 10.0,
     say: Callable[[str], object] = str,
 ) -> TrialRun:
-    """Run a command until it ends or its time is over; Ctrl-C ends the run, not the program.
+    """Runs a command until it ends or its time is over; Ctrl-C ends only the command.
 
     Args:
         command: Shell command.
         folder: Working directory.
-        seconds: Longest time; then the command gets SIGTERM.
+        seconds: Maximum duration, after which the command gets SIGTERM.
         environment: Additional environment variables.
-        watched: Folders besides `folder` that are searched for written files.
+        watched: Further folders that are searched for written files.
         grace: Seconds between SIGTERM and SIGKILL.
         say: Called with a line of progress every ten seconds.
     """
@@ -112,7 +112,7 @@ def run_for(
 
 
 def _wait(process: subprocess.Popen[bytes], output: int, until: float, say: Callable[[str], object]) -> None:
-    """Wait until a process ends, prints too much or runs out of time."""
+    """Waits until a process ends, its output is too large, or its time is over."""
     said_at = time.monotonic()
     while process.poll() is None and (now := time.monotonic()) < until:
         size = os.fstat(output).st_size
@@ -128,7 +128,7 @@ def _wait(process: subprocess.Popen[bytes], output: int, until: float, say: Call
 
 
 def _stop_group(process: subprocess.Popen[bytes], grace: float) -> None:
-    """Send SIGTERM to a process and its children, then SIGKILL after `grace` seconds."""
+    """Sends SIGTERM to the group of a process, and SIGKILL if processes are left after `grace` seconds."""
     with contextlib.suppress(ProcessLookupError, PermissionError):  # the group is gone
         for number, timeout in ((signal.SIGTERM, grace), (signal.SIGKILL, 1.0)):
             os.killpg(process.pid, number)
@@ -141,7 +141,7 @@ def _stop_group(process: subprocess.Popen[bytes], grace: float) -> None:
 
 
 def _kill_daemons(marker: bytes) -> None:
-    """Kill the processes that left the process group but have the marker in their environment (Linux)."""
+    """Kills all processes with the marker in their environment, also outside the process group (Linux)."""
     for path in Path("/proc").glob("[0-9]*/environ"):
         with contextlib.suppress(OSError):
             if marker in path.read_bytes().split(b"\0"):
@@ -149,7 +149,7 @@ def _kill_daemons(marker: bytes) -> None:
 
 
 def _files(roots: tuple[Path, ...]) -> dict[Path, tuple[int, int]]:
-    """Files below some folders, with their size and time of change."""
+    """Maps each file below some folders to its size and time of change."""
     found: dict[Path, tuple[int, int]] = {}
     for root in roots:
         most = len(found) + _MOST_FILES
