@@ -190,7 +190,7 @@ class JobDraft:
             yield "# GUESS: the script did not resume like this in a test, so each slice starts from scratch:"
             yield f"# resume = {_string(text)}"
         elif option is not None:
-            yield f"# GUESS: {option.name} resumes, but the run saved nothing; each slice starts from scratch:"
+            yield f"# GUESS: {option.name} resumes, but the run saved nothing; each slice starts anew:"
             yield f'# resume = "{option.name} {{checkpoint}}"'
         else:
             yield "# No option to resume was found: each slice (part) of a run starts from scratch."
