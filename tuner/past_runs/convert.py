@@ -240,7 +240,8 @@ def _going_back(position: str, counted: Sequence[int], values: Sequence[float], 
         )
     times = "once" if len(back) == 1 else f"{len(back)} times"
     return (
-        f"its {position} goes back {times}, as after a resume; of two scores at one place, the later counts"
+        f"its {position} decreases {times}, as after a resume; "
+        "if two scores are at the same number of samples, the later score is used"
     )
 
 

@@ -131,7 +131,10 @@ def constants_rows(constants: Constants) -> list[dict[str, Any]]:
         _row("fixed seconds of a step", constants.fixed_seconds),
         _row("seconds per sample", constants.seconds_per_sample),
         {"name": "largest error of these step times", "value": constants.step_misfit},
-        {"name": "step time with busy neighbors / alone", "value": constants.neighbour_slowdown},
+        {
+            "name": "step time of a rank: all ranks busy / only this rank busy",
+            "value": constants.neighbour_slowdown,
+        },
         _row("jitter", constants.jitter),
         {"name": "persistent share of jitter", "value": constants.persistent},
     ]

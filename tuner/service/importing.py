@@ -21,7 +21,7 @@ from tuner.service.opening import OpenedJob, checked_epoch_samples
 
 #: Status of a run that would be stored without `--dry-run`, and of a run that cannot be used.
 NOT_STORED, LEFT_OUT = "would be imported", "left out"
-_REPLACED_NOTE = "an earlier import of it, with another configuration or curve, no longer counts"
+_REPLACED_NOTE = "it replaces an earlier import of the same run with a different configuration or curve"
 #: A message lists at most this many names of columns, and this many files or runs with reasons.
 _MOST_NAMES, _MOST_REASONS = 30, 10
 
@@ -165,7 +165,7 @@ def _answered(suggested: Suggestion, ask: Ask) -> tuple[Mapping, dict[str, Any]]
     for key in suggested.missing:
         names = suggested.candidates[key]
         if key == "step":
-            column = ask("Which column says how far a run is?", names)
+            column = ask("Which column contains the samples, steps or epochs done so far?", names)
             kind = ask(
                 f"Does {column} count samples, optimizer steps or epochs?", ("samples", "step", "epoch")
             )
@@ -181,11 +181,11 @@ def _answered(suggested: Suggestion, ask: Ask) -> tuple[Mapping, dict[str, Any]]
 
 _QUESTIONS = {
     "metric": "Which column is the metric of the job?",
-    "batch_size": "Which parameter is the global batch size (of all devices together)? A number holds for "
-    "all runs; separate factors by a comma.",
-    "learning_rate": "Which parameter is the learning rate? A number holds for all runs.",
+    "batch_size": "Which parameter is the global batch size (of all devices together)? A number is used "
+    "for all runs; separate factors by a comma.",
+    "learning_rate": "Which parameter is the learning rate? A number is used for all runs.",
     "epoch_samples": "How many samples does an epoch have?",
-    "nodes": "Which parameter is the number of nodes? A number holds for all runs.",
+    "nodes": "Which parameter is the number of nodes? A number is used for all runs.",
 }
 
 

@@ -177,7 +177,7 @@ def imports_left_behind(ledger: Ledger, opened: OpenedJob) -> str | None:
         "the command or its environment" if opened.job.runs_command else "the Workload or its parameters"
     )
     return (
-        f"{changed} changed since runs were imported for {opened.job.name}, so these runs do not count. If "
+        f"{changed} changed since runs were imported for {opened.job.name}, so these runs are not used. If "
         "they still belong to this training, import them again with `paceline import-runs`"
     )
 

@@ -129,7 +129,8 @@ def _seconds_of(wait: str) -> float:
 def check(
     job: JobPath,
     resume: Annotated[
-        bool, typer.Option("--resume", help="Also save, resume and compare (jobs with a command).")
+        bool,
+        typer.Option("--resume", help="Also test that the command saves and resumes (jobs with a command)."),
     ] = False,
     wait: Annotated[
         str, typer.Option(help="Longest time until a command's first score, such as 10m.")
@@ -204,7 +205,7 @@ def calibrate(
     nodes: Annotated[
         int | None,
         typer.Option(
-            help="Number of nodes whose links are measured; by default as many as have cores.",
+            help="Number of nodes whose links are measured; by default, as many as there are cores for.",
             show_default=False,
         ),
     ] = None,
@@ -216,7 +217,7 @@ def calibrate(
         typer.Option("--output", "-o", help="Write the section to this file too.", show_default=False),
     ] = None,
 ) -> None:
-    r"""Measure steps and links here, and print \[cluster.machine] for jobs that emulate such nodes."""
+    r"""Measure step times and links, and print \[cluster.machine] for jobs that emulate such nodes."""
     from tuner.service.calibrating import (
         calibrate_job,
         check_free,

@@ -114,7 +114,7 @@ def test_of_scores_at_one_place_the_last_one_counts() -> None:
     # After a resume, and the user should know.
     run = one(found(rows_of((10, 0.2), (20, 0.1), (30, 0.2), (20, 0.3), (30, 0.4))))
     assert [point.value for point in run.measurement.curve] == [0.2, 0.3, 0.4]
-    assert "its step goes back once, as after a resume" in run.note
+    assert "its step decreases once, as after a resume" in run.note
 
 
 def test_several_runs_in_one_file_are_not_taken_for_one() -> None:

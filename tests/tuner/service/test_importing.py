@@ -175,7 +175,8 @@ def test_a_corrected_mapping_replaces_what_was_imported_from_the_same_files(desk
         read = read_past_runs(desk.opened, ImportOptions(sources=(runs,), mapping=mapping))
         rows = import_rows(desk.opened, read, desk.store.ledger)
         assert all(
-            ("no longer counts" in (row["note"] or "")) == (row["status"] == "replaced") for row in rows
+            ("replaces an earlier import" in (row["note"] or "")) == (row["status"] == "replaced")
+            for row in rows
         )
         return [row["status"] for row in rows]
 
