@@ -24,7 +24,7 @@ _LOGIN = ("refuses the login", "check user and password of the URL")
 
 #: Maps the beginning of a SQLite error name to the problem and the remedy, in words.
 _SQLITE = {
-    "SQLITE_CANTOPEN": ("cannot be opened", "check that its folder exists and may be written"),
+    "SQLITE_CANTOPEN": ("cannot be opened", "check that its folder exists and is writable"),
     "SQLITE_READONLY": _PERMISSION,
     "SQLITE_PERM": _PERMISSION,
     "SQLITE_AUTH": _PERMISSION,

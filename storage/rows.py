@@ -95,7 +95,7 @@ def probe(row: Row[Any], slices: Sequence[Measurement], now: float) -> ProbeReco
         ValueError: The slices have different configurations, so the database is damaged.
     """
     if len({measurement.configuration for measurement in slices}) > 1:
-        raise ValueError(f"slices of different configurations in probe {row.probe_id}")
+        raise ValueError(f"probe {row.probe_id} has slices of different configurations")
     state = lease_state(row)
     return ProbeRecord(
         probe_id=row.probe_id,

@@ -33,7 +33,7 @@ _NAMES: dict[Role, str] = {
     "seed": "the seed",
     "output": "the output folder",
     "log": "the file for scores",
-    "save": "the place to save to",
+    "save": "the path to save to",
     "resume": "the state to resume from",
 }
 
@@ -112,7 +112,7 @@ class JobDraft:
         else:
             end = "ended by itself" if self.trial.exit_code is not None else "was stopped"
             yield f"# The script ran for {self.trial.seconds:.0f} s and {end}."
-        yield '# "seen" was read from the script, its help or its output. "GUESS" is an assumption: check it.'
+        yield '# "seen": found in the script, its help or its output. "GUESS": an assumption; check it.'
 
     def _workload(self) -> Iterator[str]:
         draft = self.draft
@@ -131,7 +131,7 @@ class JobDraft:
             )
         if self.epoch_samples is not None:
             size = self.epoch_samples
-            label = "seen" if size.is_exact else "GUESS: batches times batch size of"
+            label = "seen" if size.is_exact else "GUESS: number of batches times batch size, from the line"
             yield f"epoch_samples = {size.samples:_}            # {label}: {_line(size.line)}"
         elif self.reading is None or "epoch" in self.reading.fields:
             yield f"epoch_samples = {_ANY_EPOCH:_}            # GUESS: set the size of the training set"
@@ -182,7 +182,7 @@ class JobDraft:
             yield (
                 "# seen: `paceline check --resume` resumed like this"
                 if self.resume_works
-                else "# GUESS: from the files that the run saved"
+                else "# GUESS: derived from the files that the run saved"
             )
             note = "            # the script resumes by itself from the files there"
             yield f"resume = {_string(text)}{'' if text else note}"
@@ -234,7 +234,7 @@ class JobDraft:
     def _goal(self) -> Iterator[str]:
         reading = self.reading
         goal = Goal() if reading is None else goal_of(reading)
-        guess, advice = "            # GUESS: no score was seen", "set what you train for"
+        guess, advice = "            # GUESS: no score was seen", "set the value that you want to reach"
         yield "[goal]"
         if reading is not None:
             values = reading.values

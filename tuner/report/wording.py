@@ -79,7 +79,7 @@ def trust_in(recommendation: Recommendation) -> Finding:
             detail=f"There is little evidence for it: {remedy} before relying on it.",
         )
     if recommendation.choice.measured_seconds is not None:
-        return Finding(headline="measured", detail="A probe of it reached the target.")
+        return Finding(headline="measured", detail="A probe of this configuration reached the target.")
     return Finding(
         headline="not verified",
         detail="It was not trained to the target; its time is a prediction from shorter probes.",
@@ -117,7 +117,7 @@ def _why_a_guess(alternative: Alternative) -> str:
     """Returns a sentence on why a prediction is very uncertain, with a leading space; empty if it is not."""
     seconds = alternative.seconds
     if not alternative.is_observed:
-        return " No run of it was measured."
+        return " No run of this configuration was measured."
     if seconds.upper > _GUESS_RATIO * seconds.lower:
         return f" The interval spans more than a factor of {_GUESS_RATIO:g}."
     return ""
@@ -137,7 +137,7 @@ def measured(recommendation: Recommendation) -> Finding:
             if recommendation.choice.is_observed:
                 known = known_words(recommendation.choice)
                 return Finding(headline="not yet", detail=f"{known} of its run were {word}.")
-            return Finding(headline=f"not {word}", detail=f"No run of it was {word}.")
+            return Finding(headline=f"not {word}", detail=f"No run of this configuration was {word}.")
         return Finding(headline=format_seconds(seconds), detail="Training seconds of its probe.")
     best = f"best value {format_value(verified.value)}"
     if verified.last_value is not None and verified.last_value != verified.value:
@@ -199,7 +199,9 @@ def comparison(recommendation: Recommendation) -> Finding:
             detail=f"The present settings are not expected to reach the target (chance {chance}).",
         )
     if not math.isfinite(ours) or ours <= 0:
-        return Finding(headline="unclear", detail="The time of the recommendation has no finite median.")
+        return Finding(
+            headline="unclear", detail="The predicted time of the recommendation has no finite median."
+        )
     prices = _prices(choice, baseline)
     if ours_measured and theirs_measured:
         return Finding(
@@ -309,7 +311,7 @@ def coverage(checked: Sequence[PredictedAgainstMeasured]) -> str:
     verdicts = [(check.share_observed, is_inside(check)) for check in checked]
     judged = [(share, inside) for share, inside in verdicts if inside is not None]
     if not judged:
-        return "No predicted run has reached the target yet, so the intervals are unchecked on this job."
+        return "No predicted run has reached the target yet, so the intervals are unchecked for this job."
     words = f"{sum(inside for _, inside in judged)} of {len(judged)} inside their 90% interval"
     early = [inside for share, inside in judged if share <= EARLY_SHARE]
     limit = format_share(EARLY_SHARE)

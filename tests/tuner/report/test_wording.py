@@ -45,7 +45,7 @@ def test_trust_distinguishes_provisional_measured_and_predicted(builder: ModuleT
     bare = replace(unverified, choice=builder.alternative(4, 256, 0.1))
     assert trust_in(bare).headline == "not verified"
     assert trust_in(replace(bare, provisional=True)).headline == "provisional"
-    assert "No run of it was measured" in measured(bare).detail
+    assert "No run of this configuration was measured" in measured(bare).detail
 
 
 def test_an_unbounded_prediction_says_so(builder: ModuleType) -> None:
@@ -113,7 +113,7 @@ def test_a_wide_interval_or_a_run_that_was_not_started_is_a_guess(builder: Modul
     assert prediction(replace(answer, choice=wide)).headline == "a guess: 9 s"
     unknown = prediction(replace(answer, choice=replace(choice, samples_observed=0)))
     assert unknown.headline == "a guess: 9.48 s"
-    assert "No run of it was measured" in unknown.detail
+    assert "No run of this configuration was measured" in unknown.detail
 
 
 def test_best_and_last_value_are_both_shown_where_they_differ(builder: ModuleType) -> None:
