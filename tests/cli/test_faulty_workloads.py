@@ -19,7 +19,7 @@ def last_line(ended: Ended) -> str:
     [
         ("raise", 5, "ArithmeticError: the workload's own words"),
         pytest.param("not a scalar", 5, "doesn't match the broadcast shape [3]", marks=pytest.mark.slow),
-        pytest.param("per cent", 5, "which accuracy cannot be: allowed is 0 to 1", marks=pytest.mark.slow),
+        pytest.param("per cent", 5, "accuracy must lie between 0 and 1", marks=pytest.mark.slow),
         pytest.param("nan", 3, "the target is out of reach", marks=pytest.mark.slow),
     ],
 )
@@ -44,7 +44,7 @@ def test_check_finds_a_score_in_another_unit_before_a_run_does(
     ended = paceline("check", "job.toml")
     assert ended.code == 5
     assert ended.stdout == ""
-    assert "accuracy cannot be: allowed is 0 to 1" in ended.stderr
+    assert "accuracy must lie between 0 and 1" in ended.stderr
 
 
 def test_check_shows_what_a_few_steps_took_and_leaves_nothing_behind(

@@ -174,7 +174,7 @@ class TestLeases:
 
     def test_a_held_probe_is_not_taken(self, ledger: Ledger, study: StudyRecord) -> None:
         lease = started(ledger, study)
-        with pytest.raises(LeaseLostError, match=r"held by worker-1 \(attempt 1\)"):
+        with pytest.raises(LeaseLostError, match=r"leased to worker-1 \(attempt 1\)"):
             ledger.take_probe(lease.probe_id, owner="worker-2", lease_seconds=60)
 
     def test_a_probe_is_taken_when_its_lease_has_run_out(
@@ -182,7 +182,7 @@ class TestLeases:
     ) -> None:
         lease = started(ledger, study)
         clock.advance(59.9)
-        with pytest.raises(LeaseLostError, match="held by worker-1"):
+        with pytest.raises(LeaseLostError, match="leased to worker-1"):
             ledger.take_probe(lease.probe_id, owner="worker-2", lease_seconds=60)
         assert ledger.probes(study.study_id)[0].expired_lease is None
         clock.advance(0.1)
@@ -199,7 +199,7 @@ class TestLeases:
         renewed = ledger.renew(lease, lease_seconds=60)
         assert renewed == replace(lease, expires_at=clock.now + 60)
         clock.advance(50)
-        with pytest.raises(LeaseLostError, match="held by worker-1"):
+        with pytest.raises(LeaseLostError, match="leased to worker-1"):
             ledger.take_probe(lease.probe_id, owner="worker-2", lease_seconds=60)
 
     def test_a_late_finisher_is_refused_and_does_no_harm(
@@ -208,7 +208,7 @@ class TestLeases:
         late = started(ledger, study)
         clock.advance(61)
         taken = ledger.take_probe(late.probe_id, owner="worker-2", lease_seconds=60)
-        with pytest.raises(LeaseLostError, match="attempt 1 of worker-1 comes too late"):
+        with pytest.raises(LeaseLostError, match="attempt 1 of worker-1 is no longer valid"):
             ledger.append_slice(late, seen(Outcome.REACHED))
         with pytest.raises(LeaseLostError, match=r"taken by worker-2 \(attempt 2\)"):
             ledger.renew(late, lease_seconds=60)
@@ -233,16 +233,16 @@ class TestLeases:
         first = started(ledger, study)
         second = ledger.take_probe(first.probe_id, owner="worker-1", lease_seconds=60)
         assert second.attempt == 2
-        with pytest.raises(LeaseLostError, match="attempt 1 of worker-1 comes too late"):
+        with pytest.raises(LeaseLostError, match="attempt 1 of worker-1 is no longer valid"):
             ledger.append_slice(first, seen())
 
     def test_a_released_probe_is_free_for_all(self, ledger: Ledger, study: StudyRecord) -> None:
         lease = started(ledger, study)
         ledger.release(lease)
         assert ledger.probes(study.study_id)[0].lease is None
-        with pytest.raises(LeaseLostError, match="given back"):
+        with pytest.raises(LeaseLostError, match="was released"):
             ledger.append_slice(lease, seen())
-        with pytest.raises(LeaseLostError, match="given back"):
+        with pytest.raises(LeaseLostError, match="was released"):
             ledger.renew(lease, lease_seconds=60)
         assert ledger.take_probe(lease.probe_id, owner="worker-2", lease_seconds=60).attempt == 2
 

@@ -39,7 +39,9 @@ def _step_lines(constants: Constants) -> list[str]:
         f"fixed_seconds + samples x seconds_per_sample{neighbors}",
         _line("jitter", f"{constants.jitter.value:.3g}", _range(constants.jitter)),
         _line(
-            "persistent", f"{constants.persistent:.2g}", "part of the jitter that outlasts a window of steps"
+            "persistent",
+            f"{constants.persistent:.2g}",
+            "share of jitter that lasts longer than a window of steps",
         ),
     ]
 
@@ -80,16 +82,16 @@ def duration(seconds: float) -> str:
     for unit, size in (("s", 1.0), ("ms", 1e-3), ("us", 1e-6)):
         if seconds >= size or unit == "us":
             return f"{_digits(seconds / size)}{unit}"
-    raise AssertionError("microseconds take all that is shorter")
+    raise AssertionError("every shorter duration is written in microseconds")
 
 
 def bandwidth(seconds_per_byte: float) -> str:
-    """A bandwidth as a job file writes it: `9.81Gbit/s`."""
+    """Formats a bandwidth as a job file writes it: `9.81Gbit/s`."""
     bits = _BITS / max(seconds_per_byte, 1e-15)
     for prefix, size in (("T", 1e12), ("G", 1e9), ("M", 1e6), ("k", 1e3), ("", 1.0)):
         if bits >= size or not prefix:
             return f"{_digits(bits / size)}{prefix}bit/s"
-    raise AssertionError("bits take all that is slower")
+    raise AssertionError("every smaller bandwidth is written in bit/s")
 
 
 def _digits(value: float) -> str:

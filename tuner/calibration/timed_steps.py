@@ -22,7 +22,7 @@ from tuner.transport.rendezvous import rank_device
 #: Number of steps at the beginning of a window that are not timed: after a change of batch size, memory is
 #: allocated anew. A window is a series of consecutive steps with one batch size.
 _FIRST_STEPS = 3
-#: Steps of each batch size before the first window.
+#: Number of steps of each batch size before the first window.
 _WARM_UP_STEPS = 5
 #: Largest number of steps of a window.
 _MOST_STEPS = 400

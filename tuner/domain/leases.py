@@ -51,7 +51,7 @@ class LeaseState:
         if holder is not None and holder.owner != owner:
             remaining = holder.expires_at - now
             return (
-                f"probe {self.probe_id} is held by {holder.owner} (attempt {holder.attempt}) "
+                f"probe {self.probe_id} is leased to {holder.owner} (attempt {holder.attempt}) "
                 f"for another {remaining:.0f} s; take another probe, or wait"
             )
         return None
@@ -66,8 +66,8 @@ class LeaseState:
         if self.attempt != lease.attempt or self.owner not in (None, lease.owner):
             return (
                 f"probe {self.probe_id} was taken by {self.owner or 'another worker'} (attempt "
-                f"{self.attempt}); attempt {lease.attempt} of {lease.owner} comes too late"
+                f"{self.attempt}); attempt {lease.attempt} of {lease.owner} is no longer valid"
             )
         if self.owner is None:
-            return f"the lease on probe {self.probe_id} was given back; take the probe again first"
+            return f"the lease on probe {self.probe_id} was released; take the probe again first"
         return None

@@ -1,4 +1,4 @@
-"""The interface of ledgers, which store studies; their records; and the rules of leases."""
+"""The interface of ledgers, which store studies, and the dataclasses of their records."""
 
 from __future__ import annotations
 

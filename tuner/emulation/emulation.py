@@ -171,7 +171,7 @@ class Emulation(ABC):
             seconds: Time of the virtual clock; None for no limit. At least one limit must be given.
         """
         if samples is None and seconds is None:
-            raise ValueError("say until when: samples, seconds or both")
+            raise ValueError("run needs a limit: samples, seconds or both")
         while (
             (samples is None or self.samples < samples)
             and (seconds is None or self.seconds < seconds)

@@ -56,7 +56,7 @@ class EventClock:
             ValueError: The time is in the past.
         """
         if seconds < self.seconds:
-            raise ValueError(f"{kind} of rank {rank} would come {self.seconds - seconds:g} s too late")
+            raise ValueError(f"event '{kind}' of rank {rank} lies {self.seconds - seconds:g} s in the past")
         heapq.heappush(self._events, Event(seconds, self._announced, kind, rank, content))
         self._announced += 1
 

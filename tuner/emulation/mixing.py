@@ -126,7 +126,7 @@ class PeerMixing(Mixing):
         mean: Tensor | None = None
         for own in self._strategies:
             vector = own.own_score_vector()
-            assert vector is not None, "every rank adds to an average"
+            assert vector is not None, "every rank has a vector to average"
             mean = vector.clone() if mean is None else mean.add_(vector)
         assert mean is not None
         return mean.div_(len(self._strategies))

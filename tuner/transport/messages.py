@@ -95,7 +95,7 @@ class Message:
 
     def received(self) -> Received:
         """Returns the received message in the form that callers of `Transport` get."""
-        assert self.vector is not None, "callers receive only messages with a vector"
+        assert self.vector is not None, "only messages with a vector are passed to callers"
         return Received(sender=self.rank, tag=self.tag, vector=self.vector)
 
 

@@ -67,8 +67,8 @@ def rank_device(local_rank: int, *, is_shared: bool = False) -> torch.device:
         local_rank %= count
     if local_rank >= count:
         raise ProbeError(
-            f"a rank needs a device of its own, and {local_rank + 1} ranks of this host are running, but "
-            f"torch sees {count} x {accelerator.type}: lower cluster.nodes or cluster.devices_per_node, or "
+            f"each rank needs its own device, and {local_rank + 1} ranks or more run on this host, but torch "
+            f"sees {count} x {accelerator.type}: lower cluster.nodes or cluster.devices_per_node, or "
             "hide the devices to train on the CPU"
         )
     torch.accelerator.set_device_index(local_rank)

@@ -215,9 +215,11 @@ class VectorForm:
 
     def __post_init__(self) -> None:
         if self.num_elements < 1:
-            raise ValueError(f"num_elements={self.num_elements}: a vector has at least 1 element")
+            raise ValueError(f"num_elements={self.num_elements}: a vector must have at least 1 element")
         if not self.dtype.is_floating_point:
-            raise ValueError(f"dtype={self.dtype}: vectors have a floating type, for instance torch.float32")
+            raise ValueError(
+                f"dtype={self.dtype}: vectors must have a floating-point dtype, such as torch.float32"
+            )
 
     @property
     def num_bytes(self) -> int:
@@ -240,10 +242,10 @@ class VectorForm:
 
     def copy(self, source: Tensor, target: Tensor) -> None:
         """Copies `source` into `target`, which is on the CPU, without recording it for autograd."""
-        assert source.dtype == target.dtype == self.dtype, "a transport's vectors are of one type"
+        assert source.dtype == target.dtype == self.dtype, "the vector's dtype differs from the transport's"
         assert source.numel() == target.numel() == self.num_elements, (
-            "a transport's vectors are of one length"
+            "the vector's length differs from the transport's"
         )
         # A copy from a device is finished when this returns, because the target is not pinned memory.
-        assert target.device.type == "cpu", "a transport's own vectors lie on the CPU"
+        assert target.device.type == "cpu", "vectors are copied to the CPU only"
         target.detach().copy_(source.detach())

@@ -165,7 +165,7 @@ class MessageTransport(Transport):
             message = self._arrivals.published(rank, channel)
         if message is None or (newer_than is not None and message.tag <= newer_than):
             return None
-        assert message.vector is not None, "a publication has a vector"
+        assert message.vector is not None, "a PUBLISHED message has a vector"
         self._form.copy(message.vector, out)
         return message.tag
 

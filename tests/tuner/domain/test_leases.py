@@ -46,14 +46,14 @@ def test_a_lease_that_ran_out_gives_a_right_until_somebody_else_takes_the_probe(
     assert state().held(1000.0) is None
     assert state().why_lost(lease()) is None
     assert state(owner="b", attempt=3).why_lost(lease()) == (
-        "probe 1 was taken by b (attempt 3); attempt 2 of a comes too late"
+        "probe 1 was taken by b (attempt 3); attempt 2 of a is no longer valid"
     )
 
 
 def test_only_its_owner_may_take_a_held_probe() -> None:
     assert state().why_not_taken("a", 0.0) is None
     assert state().why_not_taken("b", 40.0) == (
-        "probe 1 is held by a (attempt 2) for another 60 s; take another probe, or wait"
+        "probe 1 is leased to a (attempt 2) for another 60 s; take another probe, or wait"
     )
 
 
@@ -72,7 +72,7 @@ def test_an_ended_probe_is_nobodys(outcome: Outcome) -> None:
 def test_a_lease_is_lost_to_a_later_attempt_even_of_the_same_owner() -> None:
     assert state().why_lost(lease()) is None
     assert state(attempt=3).why_lost(lease()) == (
-        "probe 1 was taken by a (attempt 3); attempt 2 of a comes too late"
+        "probe 1 was taken by a (attempt 3); attempt 2 of a is no longer valid"
     )
     assert "taken by another worker" in (state(attempt=3, owner=None).why_lost(lease()) or "")
 
@@ -83,5 +83,5 @@ def test_a_lease_of_another_owner_gives_no_right() -> None:
 
 def test_a_lease_given_back_gives_no_right() -> None:
     assert state(owner=None, expires_at=None).why_lost(lease()) == (
-        "the lease on probe 1 was given back; take the probe again first"
+        "the lease on probe 1 was released; take the probe again first"
     )

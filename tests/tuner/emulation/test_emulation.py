@@ -335,7 +335,7 @@ def test_a_loss_that_is_not_finite_ends_it() -> None:
 
 
 def test_it_needs_an_end() -> None:
-    with pytest.raises(ValueError, match="say until when"):
+    with pytest.raises(ValueError, match="run needs a limit"):
         emulated("all_reduce", 2).run()
 
 

@@ -42,7 +42,7 @@ def test_a_rank_without_a_device_of_its_own_is_reported(monkeypatch: pytest.Monk
     chosen: list[int] = []
     monkeypatch.setattr(torch.accelerator, "set_device_index", chosen.append)
     assert rank_device(0) == torch.device("cuda", 0)
-    with pytest.raises(ProbeError, match=r"2 ranks of this host are running, but torch sees 1 x cuda"):
+    with pytest.raises(ProbeError, match=r"2 ranks or more run on this host, but torch sees 1 x cuda"):
         rank_device(1)
     assert rank_device(1, is_shared=True) == torch.device("cuda", 0)
     assert chosen == [0, 0]

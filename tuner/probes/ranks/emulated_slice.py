@@ -79,7 +79,7 @@ class _EmulatedSlice:
     ) -> None:
         self._plan, self._reporter = plan, reporter
         cluster = plan.job.resolved_cluster()
-        assert cluster.virtual is not None, "an emulated job describes its machines"
+        assert cluster.virtual is not None, "an emulated job has the description of a virtual cluster"
         num_ranks = cluster.num_ranks(plan.configuration.nodes)
         self._traits = traits_of(plan.configuration.strategy)
         self._checkpoints = CheckpointFolder(plan.folder / CHECKPOINTS_FOLDER)

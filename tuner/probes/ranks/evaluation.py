@@ -199,8 +199,8 @@ def _check_score(value: float, workload: Workload) -> None:
     slack = 1e-6 * max(1.0, abs(value))  # sums in single precision may end a little beyond
     if math.isfinite(value) and not metric.lower - slack <= value <= metric.upper + slack:
         raise ValueError(
-            f"score returned {value:g}, which {metric.name} cannot be: allowed is {metric.lower:g} to "
-            f"{metric.upper:g}. Return it in that unit, or give the workload a metric of its own"
+            f"score returned {value:g}, but {metric.name} must lie between {metric.lower:g} and "
+            f"{metric.upper:g}. Return it in that unit, or define another metric for the workload"
         )
 
 
