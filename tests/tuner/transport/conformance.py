@@ -134,9 +134,9 @@ class ConformanceInOneProcess:
             assert reply_of(two[0], 1).vector.unique().tolist() == [4.5]
 
     def test_a_vector_of_another_length_or_type_is_refused(self, two: list[Transport]) -> None:
-        with pytest.raises(AssertionError, match="vector.s length"):
+        with pytest.raises(AssertionError, match="the vector's length"):
             two[0].publish(0, filled(1, num_elements=999), 1)
-        with pytest.raises(AssertionError, match="vector.s dtype"):
+        with pytest.raises(AssertionError, match="the vector's dtype"):
             two[0].publish(0, filled(1, dtype=torch.float64), 1)
 
     def test_a_push_is_taken_once(self, two: list[Transport]) -> None:
