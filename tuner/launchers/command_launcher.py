@@ -449,7 +449,7 @@ def _preparing(folder: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        raise ProbeError(f"no job can be prepared in {folder}: {error}") from error
+        raise ProbeError(f"the files of a job cannot be written in {folder}: {error}") from error
 
 
 def _killed_by(view: BackendView) -> int | None:

@@ -1,17 +1,17 @@
 """The node agent: runs a job's command on one node and reports its state in files that the tuner reads.
 
-Standard library only, for Python 3.8 and newer: a copy of this file is put beside the job, and each node
-runs it with whatever Python is there. A job's folder holds
+It uses only the standard library and runs with Python 3.8 and newer: the tuner copies this file to the job's
+folder, and each node runs the copy with the Python that it has. The job's folder has these files:
 
-- `task.json`: the task, written by the tuner;
-- `main.json`: address and port at which the nodes meet, written by the first node;
-- `node-R.json`: the state of node R, rewritten when it changes and every few seconds;
-- `node-R.log` or `rank-R.log`: what the processes of the command print;
-- `node-R.log.times` or `rank-R.log.times`: the size of the log over time, a line `<seconds since the epoch>
-  <bytes>` whenever it has grown, so that a reader knows when each line was written;
-- `end`: the reason to end; once it exists, every node ends its processes;
-- `failed`: the first node whose process failed; once it exists, the other nodes end their processes;
-- `lease`: touched regularly by the tuner; a job ends when it is no longer touched.
+- `task.json`: the task, written by the tuner.
+- `main.json`: address and port of the first node for the rendezvous, written by the first node.
+- `node-R.json`: the state of node R, rewritten when it changes and every few seconds.
+- `node-R.log` or `rank-R.log`: the output of the processes of the command.
+- `node-R.log.times` or `rank-R.log.times`: the size of the log file over time, as a line `<seconds since the
+  epoch> <bytes>` whenever it has grown, so that a reader knows when each line was written.
+- `end`: the reason to end, written by the tuner. Once it exists, every node ends its processes.
+- `failed`: number of the first node whose process failed. Once it exists, the other nodes end as well.
+- `lease`: the tuner changes its time regularly. If its time no longer changes, the nodes end the job.
 """
 
 from __future__ import annotations
@@ -29,28 +29,30 @@ import time
 from pathlib import Path
 from typing import Any
 
-#: Set for all processes of a job, so that they can be found if the node agent has died.
+#: Environment variable of all processes of a job, by which they are found if the node agent was killed.
 JOB_VARIABLE = "PACELINE_JOB"
 
 _PR_SET_CHILD_SUBREAPER = 36
 _WAIT_SECONDS = 0.05
 _BEAT_SECONDS = 5.0
-#: Grace period of processes after another one has failed: they cannot save anything useful.
+#: Grace period of processes after another process has failed, seconds: they cannot save anything useful.
 _FAILED_GRACE_SECONDS = 10.0
-#: Grace period of processes that outlive the process that started them.
+#: Grace period of processes that still run after the process that started them has ended, seconds.
 _LEFT_GRACE_SECONDS = 2.0
-#: How long `end` may be empty before it counts: the tuner is still writing, or the disk is full.
+#: Seconds for which the file `end` may be empty, since the tuner is still writing it; then the disk is full,
+#: and the processes are ended without a reason.
 _EMPTY_END_SECONDS = 5.0
-#: Above this size, every second line of the older half of the notes is dropped. A log that always grows then
-#: has times within 0.05 s for the last four minutes, and less exact ones for half an hour.
+#: If a `.times` file becomes larger than this, every second line of its older half is removed. For a log file
+#: that always grows, the times of the last four minutes then are exact to 0.05 s, and those of the last half
+#: hour are less exact.
 _MOST_NOTES_BYTES = 2**18
 
 
 class LogNotes:
-    """Records the size of a log whenever it has grown.
+    """Records the size of a log file whenever it has grown, in its `.times` file.
 
     Args:
-        log: The log; need not be there yet.
+        log: The log file, which need not exist yet.
     """
 
     def __init__(self, log: Path) -> None:
@@ -83,12 +85,12 @@ class LogNotes:
 
 
 class NodeAgent:
-    """One node of a job.
+    """Runs the processes of a job on one node.
 
     Args:
-        folder: The job's folder.
-        node_rank: This node, from 0.
-        watch_input: Whether the job ends when the tuner closes this process's standard input.
+        folder: Folder of the job.
+        node_rank: Number of this node, from 0.
+        watch_input: Whether the job ends when the standard input of this process is closed.
     """
 
     def __init__(self, folder: Path, node_rank: int, *, watch_input: bool = False) -> None:
@@ -110,15 +112,16 @@ class NodeAgent:
         self._watch_input = watch_input
         self._reported_at = 0.0
         self._log_notes: list[LogNotes] = []
-        #: Seconds since the epoch at zero of the monotonic clock: times must not go back when a clock is set.
+        #: Seconds since the epoch when the monotonic clock was 0; times are computed from it, so that they do
+        #: not decrease when the clock of the host is set.
         self._epoch = time.time() - time.monotonic()
         self._lease = (time.monotonic(), -1.0)
 
     def run(self) -> int:
-        """Runs the node's processes to their end.
+        """Runs the processes of the node until they have ended.
 
         Returns:
-            The exit code for this process: that of the first process that failed, else 0.
+            The exit code for this process: the exit code of the first process that failed, else 0.
         """
         for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
             signal.signal(number, self._take_signal)
@@ -151,7 +154,7 @@ class NodeAgent:
         self._asked_to_end = self._asked_to_end or "orphaned"
 
     def _meet(self) -> dict[str, Any] | None:
-        """Address and port of the first node; None if the job ends before there is one."""
+        """Waits for the address and port of the first node; returns None if the job ends before that."""
         path = self._folder / "main.json"
         if self._node_rank == 0:
             address = self._task.get("main_address") or _own_address()
@@ -214,7 +217,7 @@ class NodeAgent:
         copy.returncode = 0
 
     def _watch(self) -> None:
-        """Waits until every process has ended, or all must end."""
+        """Waits until every process has ended or there is a reason to end all processes."""
         while True:
             self._wait_for_children()
             ended = [process for process in self._processes if process in self._exits]
@@ -254,7 +257,7 @@ class NodeAgent:
         return ("rank" if self._task["one_per"] == "rank" else "node") + f" {self._processes[process]}"
 
     def _must_end(self) -> str | None:
-        """Why the node must end; None if it may continue."""
+        """Returns the reason for which the node must end its processes; None if there is none."""
         if self._asked_to_end is not None:
             return self._asked_to_end
         end = self._why_asked_to_end()
@@ -268,7 +271,7 @@ class NodeAgent:
         return "orphaned" if self._is_orphaned() else None
 
     def _why_asked_to_end(self) -> str | None:
-        """The content of `end`; None if it does not exist, or may still be written."""
+        """Reads the reason in the file `end`; None if the file does not exist or may not be complete yet."""
         try:
             reason = (self._folder / "end").read_text().strip()
         except OSError:
@@ -281,7 +284,7 @@ class NodeAgent:
         return "cancelled" if now - self._empty_end_since >= _EMPTY_END_SECONDS else None
 
     def _is_orphaned(self) -> bool:
-        """Whether the tuner has not touched the lease for too long, by this node's clock."""
+        """Whether the tuner has not renewed the lease for too long, by the clock of this node."""
         now, (since, seen) = time.monotonic(), self._lease
         try:
             touched = (self._folder / "lease").stat().st_mtime
@@ -293,7 +296,7 @@ class NodeAgent:
         return now - since > float(self._task["orphan_seconds"])
 
     def _end_processes(self, grace: float) -> None:
-        """Sends SIGTERM to all processes, waits, and kills those that are left with all their children."""
+        """Sends SIGTERM to all processes, waits, and kills the remaining ones with all their children."""
         for process in self._processes:
             with contextlib.suppress(ProcessLookupError, PermissionError):
                 os.killpg(process, signal.SIGTERM)
@@ -354,13 +357,13 @@ class NodeAgent:
 
 
 def _adopt_orphans() -> None:
-    """Makes this process the parent of descendants whose own parent died (Linux)."""
+    """Makes this process the parent of descendants whose own parent has ended (on Linux)."""
     with contextlib.suppress(OSError, AttributeError):
         ctypes.CDLL(None).prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
 
 
 def descendants(process: int) -> list[int]:
-    """All living descendants of a process, without zombies."""
+    """Returns all running descendants of a process, without zombies."""
     children: dict[int, list[int]] = {}
     for entry in Path("/proc").iterdir():
         if not entry.name.isdigit():
@@ -380,10 +383,10 @@ def descendants(process: int) -> list[int]:
 
 
 def kill_job(identity: str) -> list[int]:
-    """Kills every process of a job on this host, whatever its parent.
+    """Kills all processes of a job on this host, even those that are not descendants of a node agent.
 
     Returns:
-        The processes killed.
+        The process numbers of the killed processes.
     """
     tag = f"{JOB_VARIABLE}={identity}".encode()
     killed = []
@@ -397,7 +400,7 @@ def kill_job(identity: str) -> list[int]:
 
 
 def _own_address() -> str:
-    """A name or address by which other nodes reach this one."""
+    """Returns a name or address by which other nodes can reach this node."""
     for name in (
         os.environ.get("PACELINE_OWN_ADDRESS"),
         os.environ.get("SLURMD_NODENAME"),

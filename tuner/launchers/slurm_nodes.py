@@ -14,32 +14,34 @@ from tuner.launchers.scheduler_backend import BackendView, NodeJob, SchedulerBac
 from tuner.launchers.slurm_queue import SlurmQueue, is_momentary
 from tuner.launchers.slurm_submission import SlurmSection, SubmissionError, missing_parts, submit
 
-#: How long a submission is tried while SLURM's controller does not answer.
+#: Seconds for which a submission is repeated while SLURM's controller does not respond.
 _SUBMIT_TIMEOUT_SECONDS = 90.0
 _AGAIN_SECONDS = 3.0
-#: How long a job whose node agents have all ended may take to end by itself, so that SLURM records the truth.
+#: Seconds that a job whose node agents have all ended may take to end by itself; then SLURM records its real
+#: end instead of a cancellation.
 _ENDS_BY_ITSELF_SECONDS = 10.0
 
 
 class SlurmNodes(SchedulerBackend):
-    """Makes SLURM start each node agent, one task per node.
+    """Starts the node agents of a job as one SLURM job with one task per node.
 
-    submitit writes the sbatch file and submits it; it runs the node agent script in the job's folder, in
-    place of the function that submitit would unpickle: nodes need neither submitit nor Paceline, only some
-    Python of 3.8 or newer, and submitit's handlers (SIGTERM ignored, USR2 for its own requeueing) are
-    not there. The node agent sees SIGTERM itself and gives its processes their grace. Before SLURM's time
-    limit the batch shell is warned (`--signal=B:USR1`) and asks the node agents to end by the job's folder.
-    SLURM itself never requeues a job: Paceline submits again, from the checkpoint.
-
-    All variables of this process, including SLURM_CONF and PATH, apply to SLURM's commands, too.
+    - submitit writes the sbatch file and submits it. The tasks run the script of the node agent in the job's
+      folder, instead of a pickled function. So nodes need only Python 3.8 or newer, without submitit and
+      Paceline.
+    - The signal handlers of submitit are not installed. The node agent handles SIGTERM, and gives its
+      processes their grace period.
+    - Before SLURM's time limit, the batch shell gets a signal (`--signal=B:USR1`) and asks the node agents to
+      end, by a file in the job's folder.
+    - SLURM never requeues a job. Paceline submits another job, which resumes from the checkpoint.
+    - The commands of SLURM run with all environment variables of this process, including SLURM_CONF and PATH.
 
     Args:
-        request: Partition, account, limits, devices and further options.
-        python: Interpreter on the nodes; this one if None.
-        queue: How SLURM is asked.
+        request: Partition, account, limits, devices and further options for sbatch.
+        python: Interpreter on the nodes; None for the interpreter of this process.
+        queue: Polls the states of jobs; None for a new `SlurmQueue`.
 
     Raises:
-        JobError: submitit or SLURM's commands are not here.
+        JobError: submitit or a command of SLURM is not installed on this host.
     """
 
     name = "slurm"
@@ -54,7 +56,7 @@ class SlurmNodes(SchedulerBackend):
         missing = missing_parts()
         if missing:
             words = "; ".join(f"{what} (remedy: {remedy})" for what, remedy in missing)
-            raise JobError(f"cluster.launcher = 'slurm' needs what is not here: {words}")
+            raise JobError(f"cluster.launcher = 'slurm' needs programs that are not here: {words}")
         self._request = request
         self._python = python or sys.executable
         self._queue = SlurmQueue() if queue is None else queue
@@ -69,7 +71,7 @@ class SlurmNodes(SchedulerBackend):
                 words = str(error)
                 if not is_momentary(words):
                     raise ProbeError(self._refused(job, words)) from error
-                # It may have been taken all the same; two of a name must not be.
+                # SLURM may have accepted the job nevertheless; two jobs must not have the same name.
                 found = self._queue.find(name)
                 if found is not None:
                     return found

@@ -1,4 +1,4 @@
-"""Polls the states of SLURM jobs by squeue in the background, so that a slow controller blocks nothing."""
+"""Polls the states of SLURM jobs by squeue in the background, so that a slow controller does not block."""
 
 from __future__ import annotations
 
@@ -15,59 +15,59 @@ from tuner.launchers.scheduler_backend import BackendView
 
 _ASK_EVERY_SECONDS = 1.5
 _CANCEL_EVERY_SECONDS = 2.0
-#: How long `close` waits until SLURM has accepted every scancel.
+#: Longest time for which `close` waits until SLURM has accepted every scancel, seconds.
 _CLOSE_SECONDS = 20.0
-#: A job that is COMPLETING for longer counts as lost.
+#: A job that is in state COMPLETING for more than these seconds counts as lost.
 _COMPLETING_SECONDS = 120.0
-#: How long a reason that keeps a job from starting must persist before the job counts as failed.
+#: A job counts as failed if a reason that prevents its start persists for these seconds.
 _NEVER_SECONDS = 3.0
-#: How long a submitted job may be missing in SLURM's list.
+#: Seconds for which a submitted job may be missing in SLURM's list of jobs.
 _UNSEEN_SECONDS = 10.0
 
 _FIELDS = "name:64,jobid:24,state:24,restartcnt:12,reason:400"
 _WIDTHS = (64, 24, 24, 12, 400)
-#: Asks for the end of one job: scontrol remembers it for some minutes, sacct if there is accounting.
+#: Shell command that reads how a job ended: scontrol knows that for some minutes; sacct needs accounting.
 _LAST_WORDS = 'scontrol show job -o "$0" || sacct -X -n -P -j "$0" -o JobIDRaw,State,ExitCode'
 
 _MEMORY_RAN_OUT = "OUT_OF_MEMORY"
-#: States of a job that has ended (man squeue, JOB STATE CODES), and what each means.
+#: Maps each final state of a SLURM job (man squeue, JOB STATE CODES) to its state here and an explanation.
 _ENDS: dict[str, tuple[JobState, str]] = {
     "COMPLETED": (JobState.SUCCEEDED, ""),
     "FAILED": (JobState.FAILED, ""),
     "CANCELLED": (JobState.LOST, "somebody else cancelled it"),
-    "TIMEOUT": (JobState.TIMED_OUT, "SLURM's time limit was used up: raise [cluster.slurm] time"),
-    "DEADLINE": (JobState.TIMED_OUT, "it could not end before its deadline"),
-    _MEMORY_RAN_OUT: (JobState.FAILED, "it ran out of memory: ask for more with [cluster.slurm] extra.mem"),
-    "NODE_FAIL": (JobState.LOST, "one of its nodes died or does not answer"),
+    "TIMEOUT": (JobState.TIMED_OUT, "the job reached SLURM's time limit: raise [cluster.slurm] time"),
+    "DEADLINE": (JobState.TIMED_OUT, "the job could not end before its deadline"),
+    _MEMORY_RAN_OUT: (JobState.FAILED, "the job ran out of memory: raise [cluster.slurm] extra.mem"),
+    "NODE_FAIL": (JobState.LOST, "a node of the job died or does not respond"),
     "BOOT_FAIL": (JobState.LOST, "a node could not be booted"),
-    "PREEMPTED": (JobState.LOST, "a job of higher priority took its nodes"),
+    "PREEMPTED": (JobState.LOST, "a job of higher priority got its nodes"),
     "REVOKED": (JobState.LOST, "another cluster took it"),
-    # For SLURM these are no ends, but what was measured would be worthless.
-    "SUSPENDED": (JobState.LOST, "SLURM suspended it, so its times mean nothing"),
-    "STOPPED": (JobState.LOST, "SLURM stopped it, so its times mean nothing"),
-    "REQUEUED": (JobState.LOST, "it was put into the queue again"),
-    "SPECIAL_EXIT": (JobState.LOST, "it was put into the queue again, held"),
-    "REQUEUE_HOLD": (JobState.LOST, "it was put into the queue again, held"),
+    # A job in one of these states may go on, but its measured times would be worthless.
+    "SUSPENDED": (JobState.LOST, "SLURM suspended the job, so its times are invalid"),
+    "STOPPED": (JobState.LOST, "SLURM stopped the job, so its times are invalid"),
+    "REQUEUED": (JobState.LOST, "the job was put into the queue again"),
+    "SPECIAL_EXIT": (JobState.LOST, "the job was put into the queue again, but is held there"),
+    "REQUEUE_HOLD": (JobState.LOST, "the job was put into the queue again, but is held there"),
 }
-#: States after which SLURM still has the job, so that it must be cancelled.
+#: Final states after which the job still exists in SLURM, so that it must be cancelled.
 _STAYS = ("SUSPENDED", "STOPPED", "REQUEUED", "SPECIAL_EXIT", "REQUEUE_HOLD")
 _WAITS = ("PENDING", "CONFIGURING", "REQUEUE_FED", "RESV_DEL_HOLD")
-#: Reasons (man squeue, JOB REASON CODES) that waiting does not change, and what to do.
+#: Maps each reason for which a job can never start (man squeue, JOB REASON CODES) to an advice.
 _NEVER: dict[str, str] = {
-    "PartitionNodeLimit": "the partition does not give so many nodes: lower [cluster] nodes",
-    "PartitionTimeLimit": "the partition does not give so much time: lower the slice or [cluster.slurm] time",
-    "PartitionConfig": "the partition's nodes do not have what is asked for",
-    "BadConstraints": "no node has what is asked for: see [cluster.slurm] gres, cpus_per_node and extra",
+    "PartitionNodeLimit": "the partition does not allow so many nodes: lower [cluster] nodes",
+    "PartitionTimeLimit": "the partition does not allow so much time: lower [cluster.slurm] time",
+    "PartitionConfig": "the partition's nodes do not have the requested resources",
+    "BadConstraints": "no node has the requested resources: see [cluster.slurm] gres, cpus_per_node, extra",
     "InvalidAccount": "see [cluster.slurm] account",
     "InvalidQOS": "see [cluster.slurm] extra.qos",
-    "AccountNotAllowed": "the partition does not take this account",
-    "QOSNotAllowed": "the partition or account does not take this quality of service",
+    "AccountNotAllowed": "the partition does not accept this account",
+    "QOSNotAllowed": "the partition or account does not accept this quality of service",
     "DependencyNeverSatisfied": "see [cluster.slurm] extra.dependency",
-    "AssocMaxNodePerJobLimit": "the account may not have so many nodes: lower [cluster] nodes",
-    "AssocMaxWallDurationPerJobLimit": "the account may not have so much time",
-    "QOSMaxNodePerJobLimit": "the quality of service does not give so many nodes: lower [cluster] nodes",
-    "QOSMaxWallDurationPerJobLimit": "the quality of service does not give so much time",
-    "MaxMemPerLimit": "so much memory a CPU or node is not allowed: see [cluster.slurm] extra",
+    "AssocMaxNodePerJobLimit": "the account may not use so many nodes: lower [cluster] nodes",
+    "AssocMaxWallDurationPerJobLimit": "the account may not use so much time: lower [cluster.slurm] time",
+    "QOSMaxNodePerJobLimit": "the quality of service does not allow so many nodes: lower [cluster] nodes",
+    "QOSMaxWallDurationPerJobLimit": "the quality of service does not allow so much time",
+    "MaxMemPerLimit": "so much memory per CPU or node is not allowed: see [cluster.slurm] extra",
 }
 #: Part of the reason if a partition does not accept an account, group or quality of service.
 _NOT_ALLOWED = "can't use this partition"
@@ -88,13 +88,17 @@ _MOMENTARY = (
 
 
 def is_momentary(words: str) -> bool:
-    """Whether an error means that SLURM cannot be reached at the moment, rather than that it refuses."""
+    """Whether an error means that SLURM's controller cannot be reached now; otherwise it refuses the job.
+
+    Args:
+        words: The error message.
+    """
     return any(known.lower() in words.lower() for known in _MOMENTARY)
 
 
 @dataclass(frozen=True, kw_only=True)
 class _Row:
-    """A line of squeue."""
+    """A line of the output of squeue."""
 
     job_id: str
     state: str
@@ -104,13 +108,13 @@ class _Row:
 
 @dataclass(kw_only=True)
 class _Watched:
-    """A job and what is known of it."""
+    """A job that is polled, with its last known state."""
 
     job_id: str
     since: float
     view: BackendView
     seen: bool = False
-    over: bool = False  # for SLURM, too
+    over: bool = False  # whether the job has also ended for SLURM
     never_since: float | None = None
     completing_since: float | None = None
     row: _Row | None = None
@@ -119,7 +123,7 @@ class _Watched:
 
 @dataclass(kw_only=True)
 class _Cancel:
-    """A job to cancel; scancel is repeated until SLURM has accepted it."""
+    """A job to cancel; the command scancel is repeated until SLURM has accepted it."""
 
     command: tuple[str, ...]
     not_before: float
@@ -127,15 +131,16 @@ class _Cancel:
 
 
 class SlurmQueue:
-    """SLURM's list of this user's jobs, by the jobs' names, which are unique.
+    """Polls the states of this user's SLURM jobs, which are identified by their names.
 
-    One squeue, at most every 1.5 s and in the background, lists all jobs of this user that the controller
-    remembers, ended ones too; it needs no accounting. For a job that has ended, one scontrol asks for the
-    reason, or sacct if scontrol has forgotten the job.
+    - The command squeue runs in the background, at most every 1.5 s. It lists all jobs of the user that the
+      controller remembers, including jobs that have ended. It does not need accounting.
+    - For a job that has ended, the command scontrol reads how it ended; if the controller no longer remembers
+      the job, the command sacct does.
 
     Args:
-        timeout_seconds: `poll` raises an error if SLURM has not answered for longer.
-        clock: Seconds, never going back.
+        timeout_seconds: Seconds without a result of squeue after which `poll` raises an error.
+        clock: Returns the seconds on a monotonic clock.
     """
 
     def __init__(
@@ -151,16 +156,24 @@ class SlurmQueue:
         self._trouble = ""
 
     def find(self, name: str) -> str | None:
-        """Asks SLURM for the number of a job and waits; None if there is no such job, or no answer."""
+        """Waits for SLURM's list of jobs, and returns the number of the job with a name.
+
+        Returns:
+            The number; None if there is no such job or SLURM does not respond.
+        """
         answer = Question(_squeue(), clock=self._clock).wait()
         found = _rows(answer.output).get(name) if answer.code == 0 else None
         return found[-1].job_id if found else None
 
     def poll(self, name: str, job_id: str) -> BackendView:
-        """How SLURM sees a job by its last answer.
+        """Returns the state of a job in SLURM's last list of jobs, without waiting.
+
+        Args:
+            name: Name of the job.
+            job_id: Number of the job; empty if unknown.
 
         Raises:
-            ProbeError: It has not answered for long.
+            ProbeError: SLURM has not responded within `timeout_seconds`.
         """
         watched = self._watch(name, job_id)
         self._advance()
@@ -176,9 +189,9 @@ class SlurmQueue:
         """Cancels a job in the background, until SLURM has accepted it; does nothing if the job has ended.
 
         Args:
-            name: The job's name.
-            job_id: Its number, or empty if unknown.
-            after_seconds: How long the job may take to end by itself.
+            name: Name of the job.
+            job_id: Number of the job; empty if unknown.
+            after_seconds: Seconds that the job may take to end by itself before it is cancelled.
         """
         if name in self._cancels or self._watch(name, job_id).over:
             return
@@ -187,7 +200,7 @@ class SlurmQueue:
         self._advance()
 
     def close(self) -> None:
-        """Waits for a while until SLURM has accepted every cancel."""
+        """Waits until SLURM has accepted every cancellation, but at most 20 seconds."""
         until = time.monotonic() + _CLOSE_SECONDS
         while self._cancels and time.monotonic() < until:
             self._advance()
@@ -216,7 +229,7 @@ class SlurmQueue:
         return self._watched[name]
 
     def _advance(self) -> None:
-        """Takes the results of commands that have ended, and starts new ones; does not wait."""
+        """Reads the results of commands that have ended and starts new commands, without waiting."""
         now = self._clock()
         if self._question is not None:
             answer = self._question.answer()
@@ -371,7 +384,7 @@ def _rows(output: str) -> dict[str, list[_Row]]:
 
 
 def _said(output: str) -> dict[str, str]:
-    """The fields of `scontrol show job -o`, or of a line of sacct."""
+    """Parses the fields of the output of `scontrol show job -o`, or of a line of sacct."""
     if "JobState=" in output:
         pairs = (word.partition("=") for word in output.split())
         return {key: value for key, _, value in pairs}

@@ -29,15 +29,15 @@ _OURS: Mapping[str, str] = {
     "ntasks": "nodes, one task each",
     "ntasks-per-node": "nodes, one task each",
     "job-name": "the job is found by its name",
-    "output": "what is printed goes to the job's folder",
-    "error": "what is printed goes to the job's folder",
+    "output": "output is written to the job's folder",
+    "error": "output is written to the job's folder",
     "chdir": "the command's working folder is [probe.command]'s",
     "signal": "the grace before the time limit",
-    "requeue": "a job that was taken away is submitted again from its checkpoint",
-    "no-requeue": "a job that was taken away is submitted again from its checkpoint",
-    "array": "one job a slice",
-    "wrap": "what runs is Paceline's node agent",
-    "parsable": "the answer is read by submitit",
+    "requeue": "Paceline submits a preempted job again, from its checkpoint",
+    "no-requeue": "Paceline submits a preempted job again, from its checkpoint",
+    "array": "each slice is one job",
+    "wrap": "the job runs Paceline's node agent",
+    "parsable": "submitit reads the output of sbatch",
     "wait": "Paceline polls the job instead",
     "partition": "[cluster.slurm] partition",
     "account": "[cluster.slurm] account",
@@ -47,14 +47,15 @@ _OURS: Mapping[str, str] = {
 }
 _OPTION = re.compile(r"[a-z][a-z0-9-]*")
 _SUBMIT_SECONDS = 60
-#: Added to a job's own limit and grace: SLURM counts from the allocation, and may warn up to 60 s early.
+#: Seconds that are added to a job's time limit and grace period, since SLURM counts from the allocation of
+#: nodes and may send its signal up to 60 s early.
 _MARGIN_SECONDS = 120.0
-#: SLURM warns this long before its limit, in addition to the grace period.
+#: SLURM sends its signal this many seconds and the grace period before the time limit.
 _WARN_SECONDS = 10.0
 
 
 class SlurmSection(LauncherSection):
-    """`[cluster.slurm]`: resources to request from SLURM besides nodes."""
+    """Keys of `[cluster.slurm]`: resources to request from SLURM, except the number of nodes."""
 
     partition: str | None = Field(default=None, description="partition; SLURM's default if absent")
     account: str | None = Field(default=None, description="account that is charged")
@@ -76,17 +77,17 @@ class SlurmSection(LauncherSection):
             option = name.replace("_", "-")
             if not _OPTION.fullmatch(option):
                 raise ValueError(
-                    f"{name!r} is no option of sbatch; write its long name without dashes, such as "
+                    f"{name!r} is not an option of sbatch; write its long name without dashes, such as "
                     "constraint = 'a100'"
                 )
             if option in _OURS:
                 raise ValueError(f"{name!r} cannot be set there ({_OURS[option]}); remove it")
             if "\n" in str(value):
-                raise ValueError(f"{name!r} holds a line break; sbatch takes one line")
+                raise ValueError(f"the value of {name!r} has a line break; write it in one line")
         return extra
 
     def options(self) -> dict[str, Any]:
-        """The options as submitit takes them, without those that are None or False."""
+        """Returns the options of sbatch for submitit, without options that are None or False."""
         stated: dict[str, Any] = {
             "partition": self.partition,
             "account": self.account,
@@ -97,15 +98,16 @@ class SlurmSection(LauncherSection):
         return {name: value for name, value in stated.items() if value is not None and value is not False}
 
     def limit_minutes(self, job: NodeJob) -> int | None:
-        """The time limit for SLURM, in whole minutes; None for the partition's default."""
+        """Returns the time limit for SLURM in whole minutes; None for the default of the partition."""
         if job.time_limit_seconds is not None:
             return ceil((job.time_limit_seconds + job.grace_seconds + _MARGIN_SECONDS) / 60)
         return None if self.time is None else ceil(self.time / 60)
 
     def warning_seconds(self, job: NodeJob) -> int:
-        """How long before the time limit SLURM sends its warning.
+        """Returns the seconds between SLURM's signal and its time limit.
 
-        SLURM rounds to a minute, so a warning too long before a short limit would come at the start.
+        SLURM rounds times to minutes. If the time limit is short, the signal is sent later, since it would
+        otherwise come at the start of the job.
         """
         minutes = self.limit_minutes(job)
         wanted = job.grace_seconds + _WARN_SECONDS
@@ -113,7 +115,7 @@ class SlurmSection(LauncherSection):
 
 
 def missing_parts() -> list[tuple[str, str]]:
-    """What is missing on this host for SLURM, as (what, remedy)."""
+    """Returns the packages and commands that are missing on this host for SLURM, as (name, remedy)."""
     missing = []
     if importlib.util.find_spec("submitit") is None:
         missing.append(("submitit", "pip install 'paceline[slurm]'"))
@@ -126,13 +128,19 @@ def missing_parts() -> list[tuple[str, str]]:
 
 
 def submit(job: NodeJob, name: str, request: SlurmSection, python: str) -> str:
-    """Lets submitit write the sbatch file into the job's folder and submit it.
+    """Makes submitit write the sbatch file into the job's folder and submit it.
+
+    Args:
+        job: The job.
+        name: Unique name of the job in SLURM.
+        request: Resources to request.
+        python: Interpreter on the nodes.
 
     Returns:
-        SLURM's number of the job.
+        The number of the job in SLURM.
 
     Raises:
-        SubmissionError: sbatch refuses, or does not answer; the message is what it printed.
+        SubmissionError: sbatch refuses the job or does not respond; the message is the output of sbatch.
     """
     from submitit.core.utils import FailedJobError, FailedSubmissionError
 
@@ -171,18 +179,18 @@ def submit(job: NodeJob, name: str, request: SlurmSection, python: str) -> str:
 
 
 class SubmissionError(Exception):
-    """sbatch did not accept a job; the message is what it printed."""
+    """The command sbatch did not accept a job; the message is the output of sbatch."""
 
 
 def _executor(job: NodeJob, python: str) -> SlurmExecutor:
-    """submitit's executor, made to run the node agent instead of an unpickled function.
+    """Creates an executor of submitit that runs the node agent instead of a pickled function.
 
-    Imported here: submitit is an optional extra.
+    submitit is imported in this function, since it is an optional dependency.
     """
     from submitit.slurm.slurm import SlurmExecutor
 
     class AgentExecutor(SlurmExecutor):
-        """Runs the node agent script on each node: no pickle, no submitit and no Paceline is needed there."""
+        """Executor whose jobs run the script of the node agent, so that nodes need not have submitit."""
 
         @property
         def _submitit_command_str(self) -> str:
@@ -210,12 +218,12 @@ def _own_job_variables() -> list[str]:
 
 
 def _pattern(folder: Path) -> str:
-    """A folder as part of a file name pattern of SLURM, with % escaped."""
+    """Converts a folder to a part of a file name pattern of SLURM, with % escaped."""
     return str(folder).replace("%", "%%")
 
 
 def _before(folder: Path) -> list[str]:
-    """Lines of the batch script before the node agents start."""
+    """Returns the lines of the batch script before the start of the node agents."""
     end = shlex.quote(str(folder / "end"))
     return [
         "# A second run of the same job would take the first one's files for its own.",
@@ -238,7 +246,7 @@ def _before(folder: Path) -> list[str]:
 
 
 def _after(folder: Path) -> list[str]:
-    """Lines of the batch script after the node agents have started."""
+    """Returns the lines of the batch script after the start of the node agents."""
     return [
         "step=$!",
         "while :; do",
