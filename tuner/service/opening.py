@@ -187,9 +187,11 @@ def checked_workload(opened: OpenedJob) -> tuple[Workload, int]:
     except DataNotFoundError:
         raise
     except Exception as error:
+        missing = error.name if isinstance(error, ModuleNotFoundError) else None
+        remedy = f"; install the package that provides {missing}" if missing else ""
         raise JobError(
             f"{opened.path}: workload.path: {opened.job.trained.path} cannot load its data: "
-            f"{type(error).__name__}: {error}"
+            f"{type(error).__name__}: {error}{remedy}"
         ) from error
     if size < 1:
         raise JobError(f"{opened.path}: workload.path: the training data are empty")

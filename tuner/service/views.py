@@ -164,7 +164,7 @@ def require_study(ledger: Ledger, opened: OpenedJob) -> StudyRecord:
         )
     raise JobError(
         f"{opened.path}: there is no study of this job here yet; `paceline run {opened.path}` starts "
-        "one. If it is in another database, name that with --storage"
+        "one. If the study is in another database, give its URL with --storage"
     )
 
 

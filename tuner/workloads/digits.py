@@ -10,7 +10,6 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import Dataset
 
-from tuner.domain.errors import DataNotFoundError
 from tuner.domain.workload import Workload
 from tuner.workloads.images import LabelledImages, accuracy, image_loss
 
@@ -91,13 +90,8 @@ def _mlp(num_hidden: int) -> list[nn.Module]:
 
 @lru_cache(maxsize=1)
 def _split() -> tuple[LabelledImages, LabelledImages]:
-    try:
-        from sklearn.datasets import load_digits
-    except ImportError as error:
-        raise DataNotFoundError(
-            "the digits are part of scikit-learn, which is not installed; install it with: "
-            "pip install scikit-learn"
-        ) from error
+    from sklearn.datasets import load_digits
+
     bunch = load_digits()
     order = np.random.default_rng(_SPLIT_SEED).permutation(len(bunch.target))
     images = torch.from_numpy(bunch.images[order].astype(np.uint8)).unsqueeze(1)

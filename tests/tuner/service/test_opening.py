@@ -9,6 +9,8 @@ import pytest
 from benchmarks.memory_ledger import MemoryLedger
 from search_spaces import Configuration
 from tests.tuner.service.desk import small_job
+from tests.tuner.service.sized import Sized
+from tuner.domain.errors import JobError
 from tuner.domain.measurement import CurvePoint, Measurement, Outcome, Purpose
 from tuner.search.events import SearchEvent
 from tuner.service import opening
@@ -99,3 +101,19 @@ def test_a_study_that_another_tuner_works_on_is_left_alone_after_a_change(tmp_pa
         first.study_id, HERE, Purpose.STATISTICS, trial_number=0, owner="other", lease_seconds=60.0
     )
     assert open_study(ledger, as_opened(tmp_path, "after"), tmp_path).name == f"{first.name}-2"
+
+
+def test_data_that_need_a_missing_package_name_it_with_the_remedy(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def load(_self: Sized) -> None:
+        raise ModuleNotFoundError("No module named 'sklearn'", name="sklearn")
+
+    monkeypatch.setattr(Sized, "training_data", load)
+    path = tmp_path / "job.toml"
+    path.write_text(
+        '[workload]\npath = "tests.tuner.service.sized:Sized"\n[goal]\nmetric = "accuracy"\ntarget = 0.9\n'
+        "[space]\nbatch_size = [32]\nlearning_rate = [0.1]\n[cluster]\nnodes = [1]\n"
+    )
+    with pytest.raises(JobError, match="'sklearn'; install the package that provides sklearn"):
+        opening.checked_workload(opening.open_job(path))
