@@ -1,4 +1,4 @@
-"""Calls Ray's Jobs API in background threads, since a dashboard may hang."""
+"""Calls the Jobs API of a Ray dashboard in background threads, since the dashboard may not answer."""
 
 from __future__ import annotations
 
@@ -15,22 +15,24 @@ from tuner.domain.errors import ProbeError
 _POLL_EVERY_SECONDS = 1.0
 _SUBMIT_SECONDS = 60.0
 _STOP_SECONDS = 10.0
-#: How long to repeat a submission that the dashboard cannot take yet, as after its own start.
+#: A submission that the dashboard cannot accept yet, such as just after its own start, is repeated for this
+#: long, seconds.
 _RETRY_SECONDS = 30.0
-#: Parts of messages of Ray's client: the job is unknown, the dashboard cannot answer now, the job exists
-#: already.
+#: Texts by which error messages of Ray's client are recognized: the job is unknown, the dashboard cannot
+#: answer now, the job already exists.
 _UNKNOWN, _BUSY, _KNOWN = "status code 404", "status code 5", "already exists"
 
 
 @dataclass(frozen=True, kw_only=True)
 class RayJob:
-    """The state of a job as the dashboard reports it.
+    """State of a Ray job as the dashboard reports it.
 
     Args:
-        status: PENDING, RUNNING, STOPPED, SUCCEEDED or FAILED, as in Ray; UNKNOWN if Ray does not know the
-            job.
-        message: Ray's message.
-        exit_code: Exit code of the job's driver; None if it still runs, or Ray does not know.
+        status: Ray's status of the job: PENDING, RUNNING, STOPPED, SUCCEEDED or FAILED. UNKNOWN if Ray does
+            not know the job.
+        message: Ray's message about the status, for the user.
+        exit_code: Exit code of the job's driver; None if the driver still runs or Ray does not report the
+            code.
     """
 
     status: str
@@ -40,7 +42,7 @@ class RayJob:
 
 @dataclass(kw_only=True)
 class _Watched:
-    """A job whose state is polled."""
+    """A Ray job whose state is requested repeatedly, with the last answer."""
 
     job: RayJob | None = None
     asked_at: float | None = None
@@ -48,15 +50,16 @@ class _Watched:
 
 
 class RayDashboard:
-    """A client of the Jobs API of a Ray cluster's dashboard.
+    """Client of the Jobs API of a Ray dashboard.
 
-    Ray's client has no timeouts, so each call runs in its own thread, and no method waits long.
+    Ray's own client has no timeouts, so each of its calls runs in a thread. `submit` waits at most one
+    minute for the answer, and `close` at most ten seconds; the other methods do not wait.
 
     Args:
-        address: Address of the dashboard; `RAY_ADDRESS` in the environment overrides it, as in Ray's own
-            tools.
-        timeout_seconds: `poll` raises an error if the dashboard has not answered for longer.
-        clock: Seconds, never going back.
+        address: Address of the dashboard. As in Ray's own tools, the environment variable `RAY_ADDRESS`
+            overrides it.
+        timeout_seconds: If the dashboard has not answered for this long, `poll` raises an error.
+        clock: Returns the seconds on a monotonic clock.
 
     Raises:
         ProbeError: Ray is not installed.
@@ -86,12 +89,12 @@ class RayDashboard:
         """Submits a command as a Ray job.
 
         Args:
-            identity: The job's submission id.
-            entrypoint: Shell command for the head node.
-            environment: Environment variables of the job.
+            identity: Submission id of the job in Ray.
+            entrypoint: Shell command that Ray runs on the head node.
+            environment: Environment variables of the command, by name.
 
         Raises:
-            ProbeError: The dashboard does not answer, or refuses the job.
+            ProbeError: The dashboard does not answer, or rejects the job.
         """
         failure: list[Exception] = []
         until = time.monotonic() + _RETRY_SECONDS
@@ -123,10 +126,15 @@ class RayDashboard:
             raise self._unreachable(_one_line(failure[0])) from failure[0]
 
     def poll(self, identity: str) -> RayJob | None:
-        """The last known state of a job; requests a new one in the background, at most once a second.
+        """Returns the last known state of a job without waiting.
+
+        Also requests the present state in the background, at most once per second.
+
+        Args:
+            identity: Submission id of the job in Ray.
 
         Returns:
-            None if the dashboard has not answered yet.
+            The last known state; None if the dashboard has not answered yet.
 
         Raises:
             ProbeError: The dashboard has not answered within `timeout_seconds`.
@@ -150,15 +158,15 @@ class RayDashboard:
         return watched.job
 
     def forget(self, identity: str) -> None:
-        """Drops what is stored of a job that is polled no more."""
+        """Removes the stored state of a job that will not be polled again."""
         with self._lock:
             self._watched.pop(identity, None)
 
     def stop(self, identity: str) -> None:
-        """Stops a job in the background; does nothing if it has ended or is unknown."""
+        """Stops a job in the background; does nothing if the job has ended or Ray does not know it."""
 
         def stop() -> None:
-            # If the dashboard cannot be reached, the job ends by the files in its folder.
+            # If the dashboard cannot be reached, a file in the job's folder still tells the driver to end.
             try:
                 self._connected().stop_job(identity)
             except Exception as error:
@@ -170,7 +178,7 @@ class RayDashboard:
         self._stops.append(thread)
 
     def close(self) -> None:
-        """Waits for a while until the jobs that `stop` was called for have been stopped."""
+        """Waits up to ten seconds until the dashboard has answered all requests to stop jobs."""
         until = time.monotonic() + _STOP_SECONDS
         for thread in self._stops:
             thread.join(max(0.0, until - time.monotonic()))
@@ -199,7 +207,7 @@ class RayDashboard:
                 self._silence = silence
 
     def _connected(self) -> Any:
-        """Ray's client, created at the first call, since importing Ray takes seconds."""
+        """Returns Ray's client; creates it at the first call, since importing Ray takes seconds."""
         if self._client is None:
             from ray.job_submission import JobSubmissionClient
 
@@ -214,7 +222,7 @@ class RayDashboard:
 
 
 def ray_version() -> str | None:
-    """The version of Ray that is installed; None where there is none. Does not import it."""
+    """Returns the installed version of Ray without importing it; None if Ray is not installed."""
     try:
         return importlib.metadata.version("ray")
     except importlib.metadata.PackageNotFoundError:

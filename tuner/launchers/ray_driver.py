@@ -1,10 +1,12 @@
-"""The driver that Ray's Jobs API runs on the head node: runs a job's node agents on a Ray cluster.
+"""Driver of a Ray job: a script that runs on the head node and starts a node agent on each node of a job.
 
-Needs Ray, with whatever Python the cluster runs it, and nothing of Paceline: a copy of this file is put
-beside the job. A job's folder holds, besides what `node_agent.py` lists,
+The script is copied into the job's folder. It needs only Ray and the Python of the cluster; Paceline need not
+be installed there.
 
-- `ray_task.json`: the resources of a node, written by the tuner;
-- `ray.json`: the job's state in Ray, rewritten by this script when it changes.
+The job's folder contains these files in addition to those that `node_agent.py` lists:
+
+- `ray_task.json`: Resources of each node; written by the tuner.
+- `ray.json`: State of the job in Ray; written by this script whenever the state changes.
 """
 
 from __future__ import annotations
@@ -28,17 +30,18 @@ from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 
 _WAIT_SECONDS = 0.25
 _COUNT_EVERY_SECONDS = 2.0
-#: How long node agents may take to end, beyond their own grace.
+#: Seconds, in addition to their grace period, in which node agents have to end; later they are killed.
 _LATE_SECONDS = 15.0
 _KILLED_SECONDS = 5.0
-#: How long Ray may take to find whether a worker that does not answer is dead: if its node agent has ended,
-#: for then the tuner waits for Ray's answer, and if nothing is known.
+#: A worker that does not answer is given up after these seconds. The first number is used if its node agent
+#: has reported its end, since the tuner is then waiting for the end of the job; the second one otherwise.
 _UNANSWERED_SECONDS = (2.0, 60.0)
-#: Ray sets these in its workers; what a job runs shall find what the node was started with.
+#: Environment variables that Ray sets in its workers. They are removed from the environment of a node agent
+#: unless the node was started with them; those of Ray itself (`RAY_`) are always removed.
 _SET_BY_RAY = ("OMP_NUM_THREADS", "PYTHONBREAKPOINT", "RAY_JOB_STOP_WAIT_TIME_S")
-#: A worker that ends kills its children. A node agent needs time, so it must not be a child: the process
-#: between ends at once. It prints the agent's process number first; the end of the pipe shows that the agent
-#: has ended.
+#: Program that starts a node agent as a daemon. When a Ray worker ends, it kills its child processes, but a
+#: node agent needs time to end its own processes. So the worker starts this program, which starts the agent,
+#: prints the agent's process id and exits. When the agent ends, its output pipe is closed.
 _DETACHED = (
     "import os, sys\n"
     "process = os.fork()\n"
@@ -47,17 +50,19 @@ _DETACHED = (
     "    os._exit(0)\n"
     "os.execvp(sys.argv[1], sys.argv[1:])\n"
 )
-#: What Ray says of an actor besides why it ended.
+#: Matches lines of Ray's error messages that describe the actor; other lines say why it ended.
 _ACTOR_LINES = re.compile(r"^\s*(class_name|actor_id|pid|namespace|ip|name): ")
 
 
 class NodeKeeper:
-    """Runs one node agent, as an actor on that node; when the actor is gone, the agent ends what it runs.
+    """Ray actor that runs the node agent of one node.
+
+    If the actor ends first, the agent notices this and ends the processes of the job on its node.
 
     Args:
-        folder: The job's folder.
-        node_rank: The node, from 0.
-        python: Interpreter for the node agent; this one if None.
+        folder: Path of the job's folder.
+        node_rank: Index of the node in the job, from 0.
+        python: Path of the interpreter that runs the node agent; None for the interpreter of the actor.
     """
 
     def __init__(self, folder: str, node_rank: int, python: str | None) -> None:
@@ -69,10 +74,10 @@ class NodeKeeper:
         self._has_ended = threading.Event()
 
     def run(self) -> bool:
-        """Runs the node agent to its end, and makes sure that nothing of it is left.
+        """Runs the node agent until it ends, and kills its remaining processes if it ended without a report.
 
         Returns:
-            Whether the node agent reported its end; else it was killed, or could not be started.
+            Whether the node agent reported its end. False means that it was killed or could not be started.
         """
         try:
             self._has_reported = self._run()
@@ -81,7 +86,10 @@ class NodeKeeper:
         return self._has_reported
 
     def rejoin(self) -> bool:
-        """What `run` returned, or will return: for a driver that lost the connection meanwhile."""
+        """Waits until `run` has ended, and returns its result.
+
+        The driver calls this if it lost the connection to the actor during the call of `run`.
+        """
         self._has_ended.wait()
         return self._has_reported
 
@@ -113,7 +121,11 @@ class NodeKeeper:
         return False
 
     def end(self, by: signal.Signals) -> None:
-        """Sends the node agent a signal, at once or as soon as it is there."""
+        """Sends a signal to the node agent, as soon as the agent has been started.
+
+        Args:
+            by: The signal.
+        """
         self._asked = by
         if self._process is not None:
             with contextlib.suppress(ProcessLookupError):
@@ -121,10 +133,10 @@ class NodeKeeper:
 
 
 class Driver:
-    """One job: asks for nodes, has a keeper on each run its node agent, and reports its state.
+    """Runs one job: requests nodes, starts an actor (`NodeKeeper`) on each node, and reports the job's state.
 
     Args:
-        folder: The job's folder.
+        folder: Path of the job's folder.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -142,18 +154,20 @@ class Driver:
             "memory_ran_out": False,
         }
         self._stopped = False
-        #: Nodes whose worker did not answer: since when, and Ray's words.
+        #: Maps each node whose actor does not answer to the time of the first failed call, seconds on a
+        #: monotonic clock, and Ray's message.
         self._unanswered: dict[int, tuple[float, str]] = {}
         self._lease = (time.monotonic(), -1.0)
 
     def run(self) -> int:
-        """Runs the job to its end.
+        """Runs the job until it ends.
 
         Returns:
-            The exit code for this process: 0 unless nodes could not be had, or were lost.
+            Exit code of the driver: 1 if the nodes were not available, a node failed or a node was lost;
+            otherwise 0.
         """
         ray.init(address=os.environ["RAY_ADDRESS"], log_to_driver=False, logging_level="ERROR")
-        # After Ray has set its own, which exits at once.
+        # Replace the signal handlers that `ray.init` has set, which exit at once.
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, self._take_signal)
         group = placement_group([self._bundle] * self._num_nodes, strategy="STRICT_SPREAD")
@@ -171,7 +185,15 @@ class Driver:
         self._stopped = True
 
     def _await_nodes(self, group: Any) -> bool:
-        """Waits until the placement group is ready; false if it will not be, or nobody wants it any more."""
+        """Waits until Ray has reserved the nodes.
+
+        Args:
+            group: The placement group that was requested.
+
+        Returns:
+            Whether the nodes are reserved. False if the job was asked to end or its tuner is gone, or if the
+            cluster had too few suitable nodes for too long.
+        """
         lacking_since: float | None = None
         counted_at = -_COUNT_EVERY_SECONDS
         self._report("waiting", _demand(self._num_nodes, self._bundle))
@@ -191,7 +213,12 @@ class Driver:
         return True
 
     def _supply(self) -> tuple[str, bool]:
-        """What is demanded and what is there, and whether the cluster lacks such nodes altogether."""
+        """Compares the requested resources with those of the cluster.
+
+        Returns:
+            A description for the user, and whether the cluster has too few nodes of this size even if all of
+            its nodes were free.
+        """
         nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
         able = sum(all(node.get(name, 0) >= want for name, want in self._bundle.items()) for node in nodes)
         demand = _demand(self._num_nodes, self._bundle)
@@ -204,7 +231,11 @@ class Driver:
         return f"{demand}; {there}, and {left} free in all", False
 
     def _is_orphaned(self) -> bool:
-        """Whether nobody has touched the lease for too long, by this node's own clock."""
+        """Whether the tuner that started the job is gone.
+
+        A running tuner updates the time of the file `lease` in the job's folder. The tuner is gone if this
+        time has not changed for `orphan_seconds`, measured with the clock of this node.
+        """
         now, (since, seen) = time.monotonic(), self._lease
         try:
             touched = (self._folder / "lease").stat().st_mtime
@@ -216,7 +247,11 @@ class Driver:
         return now - since > float(self._task["orphan_seconds"])
 
     def _keep(self, group: Any) -> None:
-        """Has every node run its node agent, until all have ended or are given up."""
+        """Runs the node agents on all nodes, until each has ended or its node is given up.
+
+        Args:
+            group: The placement group, whose nodes are reserved.
+        """
         keepers = [self._keeper(group, node) for node in range(self._num_nodes)]
         left = {keeper.run.remote(): node for node, keeper in enumerate(keepers)}
         deadline: float | None = None
@@ -239,7 +274,7 @@ class Driver:
                 _end(keepers, left, asked)
             if deadline is not None and now > deadline:
                 if asked is signal.SIGKILL:
-                    return  # and the keepers go with the placement group
+                    return  # removing the placement group ends the actors
                 asked, deadline = signal.SIGKILL, now + _KILLED_SECONDS
                 _end(keepers, left, asked)
 
@@ -261,7 +296,15 @@ class Driver:
         )
 
     def _takes_end(self, ended: Any, node: int) -> bool:
-        """Notes a node that did not end by itself, in Ray's words; false if it may continue all the same."""
+        """Handles the result of a call of an actor, and reports a node that failed or was lost.
+
+        Args:
+            ended: Ray's reference to the result of `NodeKeeper.run` or `NodeKeeper.rejoin`.
+            node: Index of the node.
+
+        Returns:
+            Whether the node agent has ended. False if the actor did not answer but may still run.
+        """
         try:
             if not ray.get(ended):
                 self._lose("failed", node, "its node agent ended without a report")
@@ -287,12 +330,20 @@ class Driver:
         return now - self._unanswered[node][0] > limit
 
     def _lose(self, state: str, node: int, words: str) -> None:
-        """The first report counts: what others say after it is a consequence."""
+        """Reports that a node failed or was lost.
+
+        Only the first such report is stored, since failures of other nodes are its consequences.
+
+        Args:
+            state: `failed` or `lost`.
+            node: Index of the node.
+            words: Reason, for the user.
+        """
         if self._note["state"] == "placed":
             self._report(state, f"node {node}: {words}")
 
     def _is_unwanted(self) -> bool:
-        """Whether the tuner, or somebody through Ray, has asked for the job's end."""
+        """Whether the job was asked to end, by the tuner or by a user of Ray."""
         if (self._folder / "end").exists():
             return True
         if self._stopped and self._note["state"] in ("waiting", "placed"):
@@ -300,7 +351,7 @@ class Driver:
         return self._stopped
 
     def _is_ending(self) -> bool:
-        """Whether node agents are ending, so that one that does not answer is frozen."""
+        """Whether the job has failed, so all node agents have to end; agents that do not end are killed."""
         return self._note["state"] in ("failed", "lost") or (self._folder / "failed").exists()
 
     def _report(self, state: str, detail: str | None = None, *, ended: bool = False) -> None:
@@ -321,7 +372,11 @@ def _end(keepers: list[Any], left: dict[Any, int], by: signal.Signals) -> None:
 
 
 def _environment() -> dict[str, str]:
-    """That of the node, by which address others reach it, and what Ray says of devices."""
+    """Returns the environment variables for a node agent, by name.
+
+    These are the variables with which the node was started, those that Ray has set for the devices, and the
+    address by which other nodes reach this node.
+    """
     began = Path("/proc/self/environ").read_bytes().split(b"\0")
     own = {entry.split(b"=", 1)[0].decode(errors="replace") for entry in began}
     environment = {**os.environ, "PACELINE_OWN_ADDRESS": ray.util.get_node_ip_address()}

@@ -1,4 +1,8 @@
-"""The scheduler backend for Ray: a job of its Jobs API holds a placement group, one node per bundle."""
+"""Scheduler backend for Ray: runs each job as a Ray job that reserves nodes with a placement group.
+
+A placement group is Ray's reservation of several bundles, which are sets of resources. Here each bundle is on
+a different node.
+"""
 
 from __future__ import annotations
 
@@ -24,12 +28,14 @@ from tuner.launchers.registry import ClusterSettings, LauncherEntry, LauncherSec
 from tuner.launchers.scheduler_backend import BackendView, NodeJob, SchedulerBackend
 
 _DRIVER = Path(__file__).with_name("ray_driver.py")
-#: Ray kills a stopped job after 3 s by default; the driver needs this long beyond the grace of node agents.
+#: Ray kills a stopped job after 3 s by default. It is told to wait for the grace period of the node agents
+#: plus these seconds, which the driver needs to end.
 _STOP_LATE_SECONDS = 30.0
-#: How long a driver whose node agents have all ended may take to exit.
+#: When all node agents have ended, the driver has to exit within these seconds.
 _LEAVE_SECONDS = 10.0
-#: Finds the cluster's Python, which may not be on the PATH: Ray runs the entrypoint as a child of a process
-#: that has loaded Ray's library, whose path contains that of the interpreter. Falls back to `python`.
+#: Shell command that finds the Python interpreter of the Ray cluster, which may not be on the PATH. The
+#: parent process of the entrypoint has loaded Ray's library, and the path of the library contains that of
+#: the interpreter. If it is not found, `python` is used.
 _CLUSTER_PYTHON = (
     r"p=$(sed -n 's|^[^/]*\(/.*\)/lib[^/]*/python[^/]*/[a-z]*-packages/ray/_raylet[.]so.*|\1/bin/python|p' "
     r'/proc/$PPID/maps | head -n 1); [ -x "$p" ] || p=python'
@@ -37,7 +43,7 @@ _CLUSTER_PYTHON = (
 
 
 class RaySection(LauncherSection):
-    """`[cluster.ray]`: the Ray cluster, and the resources of a node."""
+    """Section `[cluster.ray]` of a job file: address of the Ray cluster and resources of each node."""
 
     address: str = Field(
         default="http://127.0.0.1:8265", description="address of the Ray dashboard, which takes jobs"
@@ -57,21 +63,26 @@ class RaySection(LauncherSection):
 
 
 class RayNodes(SchedulerBackend):
-    """Nodes of a Ray cluster, each a bundle of a strictly spread placement group.
+    """Scheduler backend that runs jobs on the nodes of a Ray cluster.
 
-    Each job is one Ray job. Its driver (`ray_driver.py`), on the head node, requests the nodes, starts an
-    actor on each that runs the node agent, and writes the job's state to `ray.json` in the job's folder. The
-    head node must see that folder under the same path as the nodes. The dashboard shows whether the driver
-    has started and ended.
+    Each job is one Ray job. Ray runs the driver of the job (`ray_driver.py`) on the head node:
+
+    - The driver requests a placement group with one bundle per node, each on a different node.
+    - It starts an actor on each node. The actor runs the node agent, which starts the processes of the job.
+    - It writes the state of the job to `ray.json` in the job's folder. The head node and all nodes must see
+      this folder under the same path.
+
+    The dashboard shows whether the driver has started or ended.
 
     Args:
-        address: Address of the cluster's dashboard.
-        cpus_per_node: CPUs of a bundle; None for one per device.
-        gpus_per_node: GPUs of a bundle.
-        resources: Custom resources of a bundle.
-        python: Interpreter for the node agents; None for the cluster's own.
-        timeout_seconds: How long to wait for nodes that the cluster does not have yet, since it may grow.
-        dashboard: Client of the dashboard; None for a new one.
+        address: Address of the dashboard of the cluster.
+        cpus_per_node: Number of CPUs to reserve on each node; None for one CPU per device.
+        gpus_per_node: Number of GPUs to reserve on each node.
+        resources: Maps each custom resource in Ray to the amount to reserve on each node.
+        python: Path of the interpreter that runs the node agents; None for the interpreter of the cluster.
+        timeout_seconds: If the cluster has too few suitable nodes, a job waits for this long, since the
+            cluster may grow. Then the job fails.
+        dashboard: Client of the dashboard; None to create one for `address`.
 
     Raises:
         ProbeError: Ray is not installed.
@@ -112,7 +123,7 @@ class RayNodes(SchedulerBackend):
         try:
             self._dashboard.submit(backend_id, command, {"RAY_JOB_STOP_WAIT_TIME_S": str(stop_seconds)})
         except ProbeError:
-            # If Ray received the job all the same, its driver reads this and ends.
+            # If Ray has received the job in spite of the error, its driver reads this file and ends.
             JobFolder(job.folder).ask_to_end("never begun")
             raise
         return backend_id
@@ -127,7 +138,7 @@ class RayNodes(SchedulerBackend):
             )
         seen = self._dashboard.poll(backend_id or _submission_id(job))
         if seen is not None and seen.status in _RAY_ENDS:
-            # The driver may have written its report since the first reading.
+            # The driver may have written its final report after the report was read above.
             note = _note(job) or {"state": "", "detail": "", "ended": False}
             if note["ended"]:
                 return self.poll(job, backend_id)
@@ -168,16 +179,21 @@ class RayNodes(SchedulerBackend):
         return {**bundle, **self._resources}
 
 
-#: Final states of a driver that failed; any other means success.
+#: Maps the final state that a driver reports for a failure to the state of the job; any other final state
+#: of a driver means success.
 _ENDS = {"lost": JobState.LOST, "failed": JobState.FAILED}
 _RAY_ENDS = ("SUCCEEDED", "FAILED", "STOPPED", "UNKNOWN")
 
 
 def _end_state(seen: RayJob) -> JobState:
-    """How a job ended whose driver has written no final report."""
+    """Returns the final state of a job whose driver ended without a final report.
+
+    Args:
+        seen: State of the Ray job, which has ended.
+    """
     if seen.status == "SUCCEEDED":
         return JobState.SUCCEEDED
-    # A driver with an exit code failed; one without was stopped, or its node was lost.
+    # With an exit code, the driver failed; without one, the driver was stopped or its node was lost.
     return JobState.LOST if seen.exit_code is None else JobState.FAILED
 
 
@@ -188,7 +204,7 @@ def _end_words(seen: RayJob) -> str:
 
 
 def _note(job: NodeJob) -> dict[str, Any] | None:
-    """The driver's last report."""
+    """Returns the last report of the job's driver from `ray.json`; None if there is no valid report."""
     try:
         found = json.loads((job.folder / "ray.json").read_text())
     except (OSError, ValueError):
@@ -202,7 +218,10 @@ def _has_left(job: NodeJob) -> bool:
 
 
 def _submission_id(job: NodeJob) -> str:
-    """Ray's name of the job; follows from the identity, so that a later tuner can stop the job."""
+    """Returns the submission id of a job in Ray.
+
+    It is computed from the identity of the job, so a tuner that is started later can stop the job.
+    """
     return f"paceline-{job.identity}"
 
 
