@@ -1,7 +1,7 @@
-"""Computes the position of each line of a script: the steps and samples of the run up to that line.
+"""Computes the position of each line of a script: the number of steps and samples since the run began.
 
-Scripts count in different ways: from 0 or from 1, over the whole run or within an epoch. The first lines of a
-script show how it counts; the facts found are stored in `ScriptHabits`.
+A line is one report of the script. Scripts count in different ways: from 0 or from 1, over the whole run or
+within an epoch. The first lines show how a script counts; these facts are stored in `ScriptHabits`.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from tuner.probes.commands.script_clock import ScriptClock
 from tuner.probes.commands.script_habits import ScriptHabits
 from tuner.probes.commands.script_values import ScriptValues
 
-#: If the positions of this many lines in a row are lower than before, the script counts from the start again.
+#: If the positions of this many lines in a row are lower than before, the script has restarted its count.
 _MOST_STRAY = 3
 _TWO_VALUES = "the script reported several values for one position"
 _BEGAN_ANEW = (
@@ -31,7 +31,7 @@ _BEGAN_ANEW = (
 
 @dataclass(kw_only=True)
 class Ignored:
-    """Number of lines that were ignored for the same reason, and the text of the first of these lines."""
+    """Lines that were ignored for the same reason: their number, and the text of the first such line."""
 
     count: int = 0
     example: str = ""
@@ -39,14 +39,14 @@ class Ignored:
 
 @dataclass(kw_only=True)
 class _Counter:
-    """Positions of the lines that one process has reported, in samples.
+    """Positions of the lines that one process of the script has reported, as numbers of samples processed.
 
     Args:
-        first: The first position; None if no line was read.
-        frontier: The highest position.
-        has_bare_lines: Whether lines without a value were read.
-        scored: Maps a position to the value that was reported there.
-        last_interval: Number of samples between the last two positions.
+        first: Position of the first line; None if no line was read.
+        frontier: Highest position of any line.
+        has_bare_lines: Whether lines without a score were read.
+        scored: Maps each position with a score to the score.
+        last_interval: Number of samples between the last two different positions.
     """
 
     first: int | None = None
@@ -57,25 +57,25 @@ class _Counter:
 
 
 class Positions:
-    """Computes the positions of the lines of one job of a slice, in the order in which they were written.
+    """Computes the positions of the lines of one job of a slice (part of a training run), in their order.
 
     Facts about how the script counts are added to `habits`. If a new fact changes how lines are read,
-    `has_changed` becomes true: then the caller has to pass all lines of the job to a new instance.
+    `has_changed` becomes True: then the caller has to pass all lines of the job to a new instance.
 
     Args:
         habits: Facts found in all runs about how the script reports.
-        goal: The job's goal.
+        goal: Metric and target of the job, which determine the unit and valid range of scores.
         batch_size: Number of samples per step, over all ranks.
-        epoch_samples: Number of samples per epoch; None if the job file does not state it.
+        epoch_samples: Number of samples per epoch; None if the job file does not set it.
         known: Training progress of the run before this job.
         earlier: Scores of the earlier slices of the run, in order.
-        started_at: The prober's clock when the script was started, seconds.
+        started_at: Time on the prober's clock when the script was started, seconds.
         resumes: Whether the script was asked to resume.
         may_restart: Whether a program such as torchrun may restart the script from its checkpoint.
 
     Attributes:
-        ignored: Maps a reason to the lines that were ignored for it.
-        refusal: The reason for which no positions can be computed; None if they can be.
+        ignored: Maps each reason for ignoring lines to the number of these lines and an example.
+        refusal: Why positions cannot be computed, for the user; None if they can be computed.
     """
 
     def __init__(
@@ -101,8 +101,8 @@ class Positions:
         self._counter = _Counter()
         self._process = ""
         self._offset = 0
-        #: Number of samples that the run had processed when a resumed script started to count from 0; 0 if
-        #: the script continues its count after a resume.
+        #: If the script counts from 0 after a resume, the number of samples that the run had processed
+        #: before the resume, which is added to each position; otherwise 0.
         self._resumed_at = 0
         self._has_bare_steps = False
         self._score_step: tuple[float, int] | None = None
@@ -123,20 +123,20 @@ class Positions:
 
     @property
     def is_settled(self) -> bool:
-        """Whether so much is known of the script that no later line can change earlier positions."""
+        """Whether no later line can change the positions of earlier lines."""
         counts_otherwise = self._score_step is not None and self._habits.scores_count_otherwise is None
         readers = (self._epochs, self._order, self._epoch_scores)
         return not counts_otherwise and all(reader.is_settled for reader in readers)
 
     def place(self, lines: Iterable[ScriptLine]) -> list[ProgressLine]:
-        """Computes the positions of new lines; a line without a position is counted in `ignored`.
+        """Computes the positions of new lines; a line whose position is unknown is counted in `ignored`.
 
         Args:
             lines: The new lines, in order.
 
         Returns:
-            The lines whose positions are known now. A line may be returned by a later call, once another line
-            shows its position.
+            The lines whose positions are known now, maybe with lines of earlier calls. If the next line is
+            needed to compute the position of a line, a later call returns this line.
         """
         found: list[ProgressLine] = []
         for line in lines:
@@ -153,7 +153,7 @@ class Positions:
         return found
 
     def finish(self) -> list[ProgressLine]:
-        """Returns the lines that were still waiting for later lines when the script ended by itself."""
+        """Returns the last lines of a script that has ended, unless `place` has returned them already."""
         size = self._epoch_samples or 0
         return [
             self._line(line, int(epochs * size) + self._resumed_at, time_of=time_of)
@@ -161,10 +161,10 @@ class Positions:
         ]
 
     def begin_process(self, process: str = "") -> None:
-        """Prepares for the lines of another process, which may start to count at its checkpoint.
+        """Prepares for the lines of another process, which may resume from a checkpoint.
 
         Args:
-            process: Name of the process; empty if unknown.
+            process: Name of the process that the next lines contain; empty if unknown.
         """
         if self._counter.first is not None:
             self._counter, self._offset, self._back = _Counter(), 0, []
@@ -173,11 +173,11 @@ class Positions:
         self._process = process
 
     def ignore(self, reason: str, text: str) -> None:
-        """Counts a line that is ignored.
+        """Counts an ignored line under its reason.
 
         Args:
-            reason: The reason, the same for all similar lines.
-            text: The line.
+            reason: The reason, which must be the same text for all lines of the same kind.
+            text: Text of the line, for the example.
         """
         entry = self.ignored.setdefault(reason, Ignored(example=text.strip()))
         entry.count += 1
@@ -214,13 +214,11 @@ class Positions:
             return [self._scored(line, end + self._resumed_at)]
         return [self._scored(line, self._last_samples)]
 
-    # Steps and samples.
-
     def _counts_otherwise(self, line: ScriptLine) -> bool:
-        """Whether the step on lines with scores is a number of epochs or evaluations, as in MMEngine.
+        """Whether the step on lines with scores is a number of epochs or evaluations, not of optimizer steps.
 
-        Then the first two lines with scores have the steps 1 and 2, or 0 and 1, while the steps of the other
-        lines are much larger and advance between these two lines.
+        In MMEngine, for example, the first two lines with scores have the steps 1 and 2 (or 0 and 1). The
+        steps of the lines without scores are much larger, and rise between these two lines.
         """
         habits, step = self._habits, line.step
         if line.value is None or line.samples is not None or line.epoch is not None:
@@ -243,11 +241,9 @@ class Positions:
         return bool(habits.scores_count_otherwise)
 
     def _from_steps(self, line: ScriptLine, step: float) -> int:
-        """Returns the position in samples of a line that reports steps.
+        """Converts the steps of a line to the number of samples since the run began.
 
-        Args:
-            line: The line; its epoch shows whether the script counts steps in the run or in the epoch.
-            step: The number of steps that it reports.
+        The epoch on the line, if any, shows whether the script counts steps over the run or within the epoch.
         """
         habits, epoch = self._habits, line.epoch
         samples = round(step * self._batch_size)
@@ -283,12 +279,7 @@ class Positions:
         return int((epoch - base) * size + (min(samples, size) if size else samples))
 
     def _fine(self, line: ScriptLine, samples: int) -> list[ProgressLine]:
-        """Returns a line that reports steps, samples or a fraction of an epoch, with its position.
-
-        Args:
-            line: The line.
-            samples: The number of samples that it reports.
-        """
+        """Returns a line that reports `samples`, directly or as steps or a fraction of an epoch."""
         if self._resumed is not None:
             self._resumed.append((line, samples))
             return self._after_resume()
@@ -326,10 +317,10 @@ class Positions:
         self._back = []
 
     def _count_anew(self) -> list[ProgressLine]:
-        """Handles lines whose positions are lower than before.
+        """Computes the positions of lines that report fewer samples than earlier lines.
 
-        The script may count from 0 in each epoch, or may have restarted from its checkpoint. If neither is
-        possible, `refusal` is set.
+        The script may count from 0 in each epoch, or may have restarted from its checkpoint. If neither can
+        be the reason, `refusal` is set.
         """
         counter, (line, samples) = self._counter, self._back[0]
         size = self._epoch_samples
@@ -367,7 +358,7 @@ class Positions:
         return []
 
     def _after_resume(self) -> list[ProgressLine]:
-        """Decides whether a resumed script continues its count, counts from 0 or has started from scratch."""
+        """Finds out whether a resumed script continues its count, counts from 0, or did not resume at all."""
         assert self._resumed is not None
         lines = self._resumed
         line, samples = lines[-1]
@@ -387,12 +378,7 @@ class Positions:
         return [positioned for again, before in lines for positioned in self._fine(again, before)]
 
     def _goes_on_from_last(self, line: ScriptLine, samples: int) -> bool:
-        """Whether a value is closer to the last score of the run than to its score at that position.
-
-        Args:
-            line: A line with a value.
-            samples: The position that the line reports, in samples.
-        """
+        """Whether the score on a line is nearer to the last score of the run than to that at `samples`."""
         assert line.value is not None
         if not self._earlier:
             return False
@@ -400,15 +386,8 @@ class Positions:
         same = min(self._earlier, key=lambda point: abs(point.samples - samples))
         return abs(value - self._earlier[-1].value) < abs(value - same.value)
 
-    # Epochs.
-
     def _coarse(self, line: ScriptLine, epoch: float) -> list[ProgressLine]:
-        """Returns a line that reports a whole epoch, or a value within an epoch, with its position.
-
-        Args:
-            line: The line.
-            epoch: The epoch that this line or the last line with an epoch reports.
-        """
+        """Returns the lines whose positions are known after a line in the whole epoch `epoch`."""
         size, counter = self._epoch_samples, self._counter
         assert size is not None
         if self._resumed is not None:
@@ -446,8 +425,6 @@ class Positions:
         elif 2 * first <= known:
             self._habits.say(_BEGAN_ANEW)
         self._resumed = None
-
-    # Both.
 
     def _scored(
         self,
@@ -500,7 +477,7 @@ class Positions:
         )
 
     def _is_recounted(self, line: ScriptLine) -> bool:
-        """Whether the steps on a line count from a later time than the beginning of the run."""
+        """Whether the script counts the steps on a line from 0 again in each epoch or after a resume."""
         within = bool(self._habits.step_is_within_epoch) and line.epoch is not None
         return within or self._resumed_at > 0 or (self._offset > 0 and line.samples is None)
 

@@ -1,7 +1,8 @@
-"""Training clock of a script: seconds of training, computed from its lines across resumes and restarts.
+"""Training clock of a run: the seconds that a script has spent on training, computed from its lines.
 
-The clock counts training only: it leaves out start-up, scoring, and training that is repeated after a
-restart.
+A line is one report of the script, with the number of samples processed and maybe a score (a metric value). A
+run may be trained by several processes, one after the other, since the script may be resumed or restarted.
+The clock leaves out start-up, evaluation, and training that a process repeats after a restart.
 """
 
 from __future__ import annotations
@@ -20,30 +21,32 @@ from tuner.domain.cluster import Cluster
 from tuner.domain.measurement import RankTiming, Spread
 from tuner.probes.commands.progress_line import ProgressLine
 
-#: If there are more intervals between lines than this, the first one counts as warm-up and is left out of the
-#: step time.
+#: The step time is computed from the intervals between successive lines. If there are more intervals than
+#: this number, the first one is taken as warm-up and left out.
 _ENOUGH_INTERVALS = 3
-#: The seconds per sample before the first line are estimated from this many lines after it; from more lines
-#: if these are less than the second number of seconds apart and do not report when they were written.
+#: The seconds per sample before the first line are estimated from the first `_EARLY` lines. More lines are
+#: used if these cover less than `_READ_INTERVAL_SECONDS` and do not report when they were written.
 _EARLY, _READ_INTERVAL_SECONDS = 4, 1.0
-#: Once `_WARM_UP_PLACES` lines were read, the first interval between lines counts as warm-up if it took this
-#: factor longer than the median of the later intervals, these differ by less than the factor, and at least
-#: this many seconds were lost.
+#: When `_WARM_UP_PLACES` lines were read, the first interval between lines is taken as warm-up if all of
+#: these are true: its seconds per sample are more than `_WARM_UP_FACTOR` times the median of the later
+#: intervals, the later intervals differ by less than this factor, and the first interval took
+#: `_LEAST_WARM_UP_SECONDS` longer than the median would have.
 _WARM_UP_FACTOR, _LEAST_WARM_UP_SECONDS, _WARM_UP_PLACES = 1.5, 0.1, 6
-#: Upper limit of the weight of one interval in the spread of step times, in steps.
+#: In the percentiles of step times, each interval counts as its number of steps, but at most as this many.
 _MOST_STEPS_OF_INTERVAL = 200
 
 
 @dataclass(frozen=True, kw_only=True)
 class ReadPoint:
-    """Training progress of a run at one of its lines, with the training clock.
+    """Training progress of a run at one of its lines.
 
     Args:
-        step: Number of optimizer steps done.
-        samples: Number of samples processed.
-        seconds: Training clock of the run, seconds.
-        seconds_per_sample: Training time per sample up to this line, seconds; 0 if unknown.
-        value: Value of the metric; None if the line has no score.
+        step: Number of optimizer steps since the run began.
+        samples: Number of samples processed since the run began.
+        seconds: Training time since the run began, seconds.
+        seconds_per_sample: Mean training time per sample in the process that reported the line, seconds; 0 if
+            unknown.
+        value: Value of the metric that the line reports; None if the line has no score.
     """
 
     step: int = 0
@@ -55,7 +58,10 @@ class ReadPoint:
 
 @dataclass(frozen=True, kw_only=True)
 class _Place:
-    """A line with its time on the clock of its process, from which the time of scoring was subtracted."""
+    """A line of a process: its number of steps and samples, its score, and its time in seconds.
+
+    The time spent on evaluation before the line is subtracted from its time.
+    """
 
     time: float
     step: int
@@ -66,13 +72,13 @@ class _Place:
 class Attempt:
     """Training clock of one process of the script, from its first line to its last line.
 
-    If the script reports times, these are used, else the times at which its lines were read. The time between
-    two lines with the same number of samples is scoring, which the clock leaves out.
+    If the script reports times, these are used; otherwise the times at which its lines were read. The time
+    between two lines with the same number of samples was spent on evaluation, and is left out.
 
     Args:
         known: Training progress of the run before this process.
-        started_at: The prober's clock when the script was started, seconds. It is the start of training if
-            there is only one line, so that the time per sample is unknown. None if unknown.
+        started_at: Time on the prober's clock when the script was started, seconds; None if unknown. If there
+            is only one line, the time per sample is unknown, so training is assumed to begin at this time.
     """
 
     def __init__(self, known: ReadPoint, started_at: float | None = None) -> None:
@@ -83,12 +89,13 @@ class Attempt:
         self._process = ""
         self._begin: ProgressLine | None = None
         self._places: list[_Place] = []
-        #: Smallest difference between the prober's clock and the clock of the lines.
+        #: Smallest difference between the prober's clock and the clock of the lines, seconds. It converts
+        #: times of lines to the prober's clock.
         self._least_lag = math.inf
         self._has_own_times: bool | None = None
         self._has_own_start = False
         self._last_time = 0.0
-        #: Number of places that `new_points` has returned, and the time that counted as 0 for them.
+        #: Number of lines in the last result of `new_points`, and the time at which its clock was `known`.
         self._num_returned = 0
         self._returned_origin: float | None = None
 
@@ -98,10 +105,13 @@ class Attempt:
         return not self._places
 
     def reports_steps(self, few: int) -> bool:
-        """Whether the process reports progress between scores, or scores at least every `few` steps.
+        """Whether step times can be computed from the lines of this process.
+
+        This is so if lines without a score come between the scores, or if two scores are at most `few` steps
+        apart.
 
         Args:
-            few: A number of steps.
+            few: Largest number of steps between two scores.
         """
         if any(place.value is None and place.samples > 0 for place in self._places[:-1]):
             return True
@@ -110,13 +120,14 @@ class Attempt:
 
     @property
     def samples(self) -> int:
-        """Number of samples processed at the last line; 0 if there is none."""
+        """Number of samples processed at the last line; 0 if there is no line."""
         return self._places[-1].samples if self._places else 0
 
     def continues_with(self, line: ProgressLine) -> bool:
-        """Whether a line may belong to this process.
+        """Whether a line may have been reported by this process.
 
-        It may not if it names another process, or if its number of samples is lower than at the last line.
+        The result is False if the line contains the name of another process, or if its number of samples is
+        lower than at the last line.
         """
         if self.is_empty:
             return True
@@ -138,7 +149,7 @@ class Attempt:
             return
         time = self._time_of(line)
         if self.is_empty and line.seconds is not None and line.samples > 0:
-            # The clock that the script reports was 0 at the beginning of the run.
+            # The clock that the script reports was 0 when the run began.
             self._has_own_start = True
             if self.known.samples == 0:
                 self._places.append(_Place(time=0.0, step=0, samples=0))
@@ -168,9 +179,9 @@ class Attempt:
         """Returns the first report of training, and the speed of training after it.
 
         Returns:
-            The number of samples at the first report, the prober's clock at that report, the number of
-            reports, the seconds per sample between the first and the last report, and the seconds between
-            these two. None if there is no report.
+            The number of samples at the first report, the time of that report on the prober's clock in
+            seconds, the number of reports, the seconds per sample between the first and the last report, and
+            the seconds between the first and the last report. None if there is no report.
         """
         if self.is_empty or math.isinf(self._least_lag):
             return None
@@ -183,19 +194,20 @@ class Attempt:
         return first.samples, first.time + self._least_lag, len(places), pace, span
 
     def points(self) -> list[ReadPoint]:
-        """Returns the lines with training that is new for the run, with the training clock of the run.
+        """Returns the training progress at each line that shows new training, in order.
 
-        The clock of the run continues from the moment at which this process had processed as many samples as
-        the run had before (`known`). That moment is interpolated between two lines. If it was before the
-        first line, it is extrapolated by the time per sample of the next lines.
+        A line shows new training if it reports more samples than the run had processed before this process
+        (`known`). The training clock continues at the time when this process reached that number of samples.
+        This time is interpolated between two lines; if it was before the first line, it is extrapolated from
+        the time per sample of the first lines.
         """
         return self._points_from(0, self._passed_at(self.known.samples)) if self._places else []
 
     def new_points(self) -> list[ReadPoint]:
-        """Returns the points that are new or may have changed since the last call, in order.
+        """Returns those results of `points` that are new or may have changed since the last call, in order.
 
-        All points have changed if a new line has shown another start of training. Otherwise the last point of
-        the last call is returned again, since its value may have come in a later line.
+        If a new line has changed the estimate of when training began, all results have changed. Otherwise the
+        last result of the last call is returned again, since a later line may have reported its score.
         """
         if not self._places:
             return []
@@ -219,9 +231,9 @@ class Attempt:
         ]
 
     def whole_pass(self) -> list[ReadPoint]:
-        """Returns all lines with the training clock of this process alone, in order.
+        """Returns the training progress at all lines, with a clock that counts only the time of this process.
 
-        This is the clock of a complete training run only if the process started the run over.
+        If the process started the run over, the result describes one uninterrupted training run.
         """
         alone = copy.copy(self)
         alone.known = ReadPoint()
@@ -230,14 +242,17 @@ class Attempt:
         return alone.points()
 
     def repeated_seconds(self) -> float:
-        """Returns the seconds in which this process repeated training that the run had done before."""
+        """Returns the seconds that this process spent on training that earlier processes had already done."""
         if self.is_empty or self._places[0].samples >= self.known.samples:
             return 0.0
         passed = min(self._passed_at(self.known.samples), self._places[-1].time)
         return max(passed - self._places[0].time, 0.0)
 
     def began_at(self) -> float | None:
-        """Returns the prober's clock when training started or resumed, seconds; None if it has not."""
+        """Returns the time on the prober's clock when this process began to train, seconds.
+
+        None if the process has not reported any progress.
+        """
         if self.is_empty:
             return None
         first = self._places[0]
@@ -253,17 +268,17 @@ class Attempt:
         return first.samples > self.known.samples and last.time <= first.time
 
     def pace(self) -> float:
-        """Returns the seconds per sample between the first and the last line; 0 if there is only one line."""
+        """Returns the seconds per sample between the first and the last line; 0 for fewer than two lines."""
         if len(self._places) < 2:
             return 0.0
         first, last = self._places[0], self._places[-1]
         return max(last.time - first.time, 0.0) / (last.samples - first.samples)
 
     def intervals(self) -> list[tuple[float, int]]:
-        """Returns the seconds per step and the number of steps of each interval between two lines.
+        """Returns the seconds per step and the number of steps of each interval between two successive lines.
 
-        An interval that ends with a score includes the time of the evaluation. Such intervals are returned
-        only if there are fewer than two others.
+        If the time of evaluation is unknown, an interval that ends with a score includes that time. Such
+        intervals are returned only if there are fewer than two other intervals.
         """
         if self.is_empty:
             return []
@@ -290,7 +305,7 @@ class Attempt:
         return len(self._places) > 1 and self._places[-1].step > self._places[0].step
 
     def _add_late(self, line: ProgressLine) -> None:
-        """Adds a line with the value of an earlier position, which was reported while training went on."""
+        """Adds a line whose score was reported after training had continued beyond its number of samples."""
         index = bisect.bisect_left(self._places, line.samples, key=_samples_of)
         if index < len(self._places) and self._places[index].samples == line.samples:
             if line.value is not None:
@@ -303,10 +318,10 @@ class Attempt:
         self._returned_origin = None
 
     def _leave_warm_up_out(self) -> None:
-        """Counts the warm-up in the first interval as start-up if the later intervals are clearly shorter.
+        """Moves the start of training to a later time if the first interval clearly includes a warm-up.
 
         This is needed only if a line reports the start of training. Otherwise the first interval begins after
-        the warm-up, and the time before the first line is estimated from the next lines.
+        the warm-up, and the time before the first line is estimated from the lines after it.
         """
         paces = [(b.time - a.time) / (b.samples - a.samples) for a, b in itertools.pairwise(self._places)]
         later = sorted(paces[1:])
@@ -318,7 +333,10 @@ class Attempt:
             self._returned_origin = None
 
     def _rescore(self, line: ProgressLine, time: float) -> None:
-        """Adds a line with the same number of samples as the last line; the time between them is scoring."""
+        """Adds a line with the same number of samples as the last line.
+
+        The time between the two lines was spent on evaluation.
+        """
         last = self._places[-1]
         self.scoring_seconds += max(time - self._last_time, 0.0)
         self._places[-1] = _Place(
@@ -339,7 +357,10 @@ class Attempt:
         return time
 
     def _passed_at(self, samples: int) -> float:
-        """Returns the time at which training had processed a number of samples, on the clock of the lines."""
+        """Returns the time, on the clock of the lines, at which training had processed `samples` samples.
+
+        For a number of samples below that of the first line, the time is extrapolated.
+        """
         first = self._places[0]
         if first.samples <= samples:
             return self._time_at(samples)
@@ -349,7 +370,10 @@ class Attempt:
         return first.time - pace * (first.samples - samples)
 
     def _time_at(self, samples: int) -> float:
-        """Returns the time at a number of samples, interpolated between two lines; at most the last time."""
+        """Returns the time at a number of samples, interpolated between two lines.
+
+        For a number of samples above that of the last line, the time of the last line is returned.
+        """
         index = bisect.bisect_left(self._places, samples, key=_samples_of)
         if index == len(self._places):
             return self._places[-1].time
@@ -363,7 +387,7 @@ class Attempt:
     def _early_pace(self) -> float:
         """Returns the seconds per sample between the first lines; 0 if there is only one line.
 
-        Compilation and warm-up come before the first line, so that they are not included.
+        Compilation and warm-up come before the first line, so they are not included.
         """
         first, last = self._places[0], self._places[-1]
         for place in self._places[_EARLY - 1 :]:
@@ -376,9 +400,10 @@ class Attempt:
 
     @property
     def _least_span(self) -> float:
-        """Seconds between two lines from which a time per sample may be computed.
+        """Seconds that two lines must be apart so that the time per sample between them is reliable.
 
-        This is 0 if lines report when they were written; other lines are read in batches.
+        0 if lines report when they were written. Other lines have the times at which they were read, and
+        several lines may be read at once.
         """
         return 0.0 if self._has_own_times else _READ_INTERVAL_SECONDS
 
@@ -388,12 +413,16 @@ def _samples_of(place: _Place) -> int:
 
 
 def step_spread(intervals: Sequence[tuple[float, int]]) -> Spread | None:
-    """Computes the spread of step times from the intervals between lines; None if there are no intervals.
+    """Computes mean, percentiles and standard deviation of the step time from the intervals between lines.
 
-    The standard deviation of the mean time of k steps is 1 / sqrt(k) of that of single steps.
+    The mean time of k independent steps has 1 / sqrt(k) of the standard deviation of a single step. So the
+    standard deviation between intervals is multiplied by the square root of their mean number of steps.
 
     Args:
         intervals: Seconds per step and number of steps of each interval between two lines, in order.
+
+    Returns:
+        The step time, seconds; None if there are no intervals.
     """
     selected = list(intervals)
     if len(selected) > _ENOUGH_INTERVALS:
@@ -414,14 +443,14 @@ def step_spread(intervals: Sequence[tuple[float, int]]) -> Spread | None:
 
 
 def timing_of_all(step: Spread, configuration: Configuration, cluster: Cluster) -> RankTiming:
-    """Returns the step time of a script as the computing time of all its ranks.
+    """Returns one timing for all ranks of a script, in which the whole step is computing time.
 
-    The times of the parts of a step are unknown, since a script does not report them.
+    The parts of a step, such as synchronization, are 0, since a script does not report their times.
 
     Args:
-        step: Spread of the step times, seconds.
+        step: Mean, percentiles and standard deviation of the step time, seconds.
         configuration: The configuration that the script trained.
-        cluster: The cluster on which it ran.
+        cluster: The cluster on which the script ran.
     """
     devices = cluster.devices_per_node
     nothing = Spread(median=0.0, p10=0.0, p90=0.0, mean=0.0, std=0.0, count=0)
