@@ -21,8 +21,8 @@ from tuner.search.state import SearchState
 
 #: Maximum number of warnings in the error message. The report shows all warnings.
 _MOST_REMARKS = 5
-#: If some runs turned back, the target counts as out of reach if the other runs miss the target too with more
-#: than this probability.
+#: If the scores of some runs got worse or levelled off, the target counts as out of reach if the probability
+#: that the other runs miss it is larger than this.
 _SURELY_TURNED_BACK = 0.9
 
 
@@ -31,10 +31,10 @@ class NoAnswer:
     """A search that ended without a recommendation.
 
     Args:
-        reason: The cause of the missing recommendation, as one clause.
-        changes: Changes that may help, as one clause each, such as `widen [space]`.
+        reason: The reason why there is no recommendation, as one clause.
+        changes: Changes of the job or script that may help, as one clause each, such as `widen [space]`.
         warnings: Warnings about the user's script, one sentence each.
-        probes_failed: Whether failed probes are the cause.
+        probes_failed: Whether failed probes (short trainings) are the reason.
     """
 
     reason: str
@@ -43,7 +43,7 @@ class NoAnswer:
     probes_failed: bool
 
     def error(self, report: Path | None = None) -> ProbeError | InfeasibleError:
-        """Returns the error that ends the command. Its message has the reason, the changes and the warnings.
+        """Returns the error that ends the command; its message lists reason, changes and warnings.
 
         Args:
             report: Path of the report, which is added to the message; None if there is no report.
@@ -59,7 +59,7 @@ class NoAnswer:
 
 
 def has_score(state: SearchState) -> bool:
-    """Whether any slice of the study has a finite score of a model after training."""
+    """Whether the study has any finite score of a model that was trained for at least one step."""
     return any(
         point.samples > 0 and math.isfinite(point.value)
         for measurement in state.slices
@@ -68,7 +68,7 @@ def has_score(state: SearchState) -> bool:
 
 
 def shows_no_gain(state: SearchState) -> bool:
-    """Whether no run has clearly improved on its first score, although all have `FEWEST_SCORES` scores."""
+    """Whether no run has improved clearly since its first score, although each has `FEWEST_SCORES` scores."""
     scored = [run for run in state.runs.values() if run.measurement.trained_curve]
     return bool(scored) and not any(
         run.arrived or run.rise_samples is not None or len(run.measurement.trained_curve) < FEWEST_SCORES
@@ -77,13 +77,15 @@ def shows_no_gain(state: SearchState) -> bool:
 
 
 def has_turned_back(state: SearchState) -> bool:
-    """Whether the target is out of reach because runs turned back or levelled off before they reached it.
+    """Whether the target is out of reach because runs stopped improving before they reached it.
 
-    This holds in two cases:
+    A run has turned back if its scores have become worse or have levelled off (`Run.turned_back`).
 
-    - All runs with a score turned back.
-    - Some runs turned back, it is very probable that the other runs miss the target too, and none of the
-      other runs has come clearly closer to the target.
+    The target is out of reach in two cases:
+
+    - All runs with a score have turned back.
+    - Some runs have turned back. The other runs very probably miss the target too, and none of them has come
+      clearly closer to the target than the runs that have turned back.
 
     Args:
         state: State of the search.
@@ -100,7 +102,8 @@ def has_turned_back(state: SearchState) -> bool:
 def _whole_runs(state: SearchState) -> list[Run]:
     """Returns the runs with a score that neither diverged nor failed.
 
-    Runs that turned back and lost most of their best progress are left out, unless there are no other runs.
+    If there are other runs, the result does not contain runs that have turned back and lost most of their
+    progress to the target.
     """
     broken = (Outcome.DIVERGED, Outcome.FAILED, Outcome.TIMED_OUT)
     evidence, known = state.evidence()
@@ -118,14 +121,14 @@ def _whole_runs(state: SearchState) -> list[Run]:
 
 
 def _turned_and_others(state: SearchState) -> tuple[list[Run], list[Run]]:
-    """Splits the runs with a score into runs that turned back or levelled off, and runs that did not."""
+    """Returns two lists of runs with a score: those that turned back or levelled off, and the others."""
     scored = _whole_runs(state)
     turned = [run for run in scored if run.turned_back is not None]
     return turned, [run for run in scored if run.turned_back is None]
 
 
 def _came_furthest(state: SearchState) -> bool:
-    """Whether no other run has come clearly closer to the target than the runs that turned back."""
+    """Whether the runs that turned back came about as close to the target as any other run, or closer."""
     turned, others = _turned_and_others(state)
     sign = state.job.goal.sign
 
@@ -222,7 +225,7 @@ def _unreachable(state: SearchState, stop: Stop) -> tuple[str, tuple[str, ...]]:
 
 
 def _best_value(state: SearchState) -> float:
-    """Returns the best score of all runs, without scores of untrained models."""
+    """Returns the best score of all runs; scores of untrained models do not count."""
     values = [point.value for run in state.runs.values() for point in run.measurement.finite_curve]
     return (max if state.job.goal.maximize else min)(values, default=math.nan)
 
@@ -258,7 +261,7 @@ def _turned_back_words(state: SearchState, runs: list[Run]) -> str:
 
 
 def _ended_words(state: SearchState, runs: list[Run]) -> tuple[str, tuple[str, ...]]:
-    """Returns the reason and the changes if scripts or schedules ended before the target was reached."""
+    """Returns reason and changes if scripts or learning-rate schedules ended before the target."""
     longest = max(runs, key=lambda run: run.measurement.samples)
     best = format_value(_best_value(state))
     samples = format_count(longest.measurement.samples)

@@ -40,12 +40,12 @@ from tuner.search.state import SearchState, run_of
 
 #: Two costs count as equal if their ratio is below this value.
 _EQUAL_RATIO = 1.05
-#: Two measured times to target count as equal if their ratio is at most this value. Another order of the
-#: training data changes the time by as much.
+#: Two measured times to target count as equal if their ratio is at most this value, because repeated
+#: trainings with other orders of the data differ by as much.
 _SAME_TIME = 1.2
 #: A configuration is recommended only if it reaches the target with at least this probability.
 _LIKELY = 0.5
-#: If the step time varies over time by at least this relative standard deviation, the user is warned.
+#: The user is warned if the step time varies over time by at least this relative standard deviation.
 _UNEVEN_SD = 0.25
 
 
@@ -61,7 +61,7 @@ class Ending:
         study_name: Name of the study.
         job_path: Path of the job file.
         created_at: Time of the recommendation, in seconds since the epoch.
-        imported: Summary of the runs that the user imported for the job; None if there are none.
+        imported: Summary of the runs that the user imported for the job; None without imported runs.
     """
 
     state: SearchState
@@ -127,7 +127,7 @@ def recommend(ending: Ending) -> Recommendation | None:
 
 
 def _uneven(ending: Ending) -> tuple[str, ...]:
-    """Returns a warning if the speed of the machine changes over time, so that times are hard to compare."""
+    """Returns a warning if the speed of the machine changes over time, which makes times hard to compare."""
     sd = ending.beliefs.predictor.seconds.between_moments_sd
     if sd < _UNEVEN_SD or not ending.state.terms.times_alone:
         return ()
@@ -138,7 +138,7 @@ def _uneven(ending: Ending) -> tuple[str, ...]:
 
 
 def _trains_here(state: SearchState, choice: Configuration) -> bool:
-    """Whether the recommendation can be trained here: its ranks are real, and no recording is replayed."""
+    """Whether the recommendation can be trained: its ranks are real, and no recording is replayed."""
     return state.job.recording() is None and not state.cluster.emulates(choice)
 
 
@@ -149,7 +149,7 @@ def _own_command(ending: Ending, choice: Configuration, num_samples: int | None)
 
 
 def _training_samples(ending: Ending, choice: Configuration) -> int | None:
-    """Returns a number of samples after which the user's script has reached the target with 95% probability.
+    """Returns the number of samples after which the target is reached with 95% probability.
 
     Args:
         ending: The results of the search.
@@ -168,7 +168,7 @@ def _training_samples(ending: Ending, choice: Configuration) -> int | None:
 
 
 def goal_words(state: SearchState) -> str:
-    """Describes the goal, such as `accuracy >= 0.9, soonest`."""
+    """Returns the goal in words, such as `accuracy >= 0.9, soonest`."""
     goal = state.job.goal
     sign = ">=" if goal.maximize else "<="
     wish = "soonest" if goal.minimize == "seconds" else "cheapest"
@@ -237,7 +237,7 @@ def tuning_cost(state: SearchState) -> TuningCost:
 def landscape(ending: Ending) -> list[Alternative]:
     """Returns one forecast for each combination of number of nodes, batch size and strategy.
 
-    Of all candidates with the same combination, it is that of the candidate with the smallest expected cost.
+    It is the forecast of the best candidate (smallest expected cost) with the combination.
 
     Args:
         ending: The results of the search.
@@ -253,9 +253,7 @@ def landscape(ending: Ending) -> list[Alternative]:
 
 
 def checked_predictions(ending: Ending) -> list[PredictedAgainstMeasured]:
-    """Compares predictions with the measured times to target.
-
-    Predictions are included if they were made before their run reached the target.
+    """Compares predictions that were made before their run reached the target with the measured times.
 
     Args:
         ending: The results of the search.
@@ -280,8 +278,8 @@ def checked_predictions(ending: Ending) -> list[PredictedAgainstMeasured]:
 def _choice(ending: Ending) -> Configuration | None:
     """Returns the configuration to recommend; None if no configuration is expected to reach the target.
 
-    If a run reached the target and thereby ended the search, the configurations of such runs are considered.
-    Otherwise, the choice of the forecasts (`Beliefs.recommended`) is used.
+    If the search ended because a run reached the target, only configurations of runs that reached the target
+    are considered. Otherwise, the result is the choice of the forecasts (`Beliefs.recommended`).
     """
     expected = ending.beliefs.expected
     configurations = ending.beliefs.configurations
@@ -302,12 +300,12 @@ def _choice(ending: Ending) -> Configuration | None:
 
 
 def _measured_first(ending: Ending, chosen: int, expected: npt.NDArray[np.float64]) -> int:
-    """Replaces the chosen configuration if a measured configuration, or the present settings, may be as good.
+    """Replaces the choice by a measured configuration or the present settings if these may be as good.
 
-    - If the chosen configuration has no score, and the upper end of its 90% interval does not cost less than
-      the best configuration with a score, then the latter is chosen.
-    - If the chosen configuration differs from the user's present settings only in axes without effect, the
-      present settings are chosen, unless the run of the chosen configuration was clearly faster.
+    - If the chosen configuration has no score, it is replaced by the best configuration with a score, unless
+      it costs less even at the upper end of its 90% interval.
+    - If the chosen configuration differs from the user's present settings only in axes without effect, it is
+      replaced by the present settings, unless its run was clearly faster.
 
     Args:
         ending: The results of the search.
@@ -347,7 +345,7 @@ def _is_ahead(run: Run, present: Run | None) -> bool:
 
 
 def _is_scored(state: SearchState, configuration: Configuration) -> bool:
-    """Whether a run with the same learning curve as a configuration has a score (`run_key`)."""
+    """Whether there is a score of a run with the learning curve of this configuration (`run_key`)."""
     run = run_of(state, configuration)
     return run is not None and bool(run.measurement.trained_curve)
 
@@ -380,11 +378,11 @@ def _alternative(ending: Ending, configuration: Configuration) -> Alternative:
 
 
 def _repeat(seconds: float, beliefs: Beliefs) -> Estimate:
-    """Predicts the time to target of a measured run if it is trained again with another order of the data.
+    """Predicts the time to target if a measured run is repeated with another order of the data.
 
     Args:
         seconds: Measured training seconds to target.
-        beliefs: The forecasts, with the variation of step times over time.
+        beliefs: The forecasts, which contain the variation of step times over time.
     """
     spread = NINETY_PERCENT * math.hypot(SEED_SD, beliefs.predictor.seconds.between_moments_sd)
     return Estimate(lower=seconds * math.exp(-spread), median=seconds, upper=seconds * math.exp(spread))
@@ -490,7 +488,7 @@ def _counted(count: int, noun: str) -> str:
 
 
 def _regret_words(ending: Ending) -> str:
-    """Says how much faster or cheaper another configuration may be, with 90% probability."""
+    """Returns a sentence with the largest saving that another configuration offers with 90% probability."""
     bound = ending.beliefs.regret_bound
     if not math.isfinite(bound):
         return "It is not known yet how much better another configuration may be."

@@ -12,19 +12,24 @@ from tuner.search.state import SearchState
 
 #: Two scores count as equal if they agree in this number of significant digits.
 _DIGITS = 6
-#: Two runs count as the same if they have at least this number of distinct scores in common. A score with
-#: fewer than `_MANY_DIGITS` digits, such as an accuracy on a hundred samples, counts half.
+#: Two runs count as equal if at least this number of different scores occur in both at the same step (or
+#: number of samples). A score with fewer than `_MANY_DIGITS` digits, such as an accuracy on a hundred
+#: samples, counts half.
 _FEWEST_VALUES, _MANY_DIGITS = 2, 4
-#: Two runs are compared only if at least this share of their scores, up to the end of the shorter run, are at
-#: the same number of steps (or of samples) in both runs.
+#: Two runs are compared only if at least this share of the scores, up to the end of the shorter run, were
+#: measured in both runs at the same step (or number of samples).
 _SHARED = 0.9
-#: Runs with a smaller share of the progress from the first score to the target may not have learned anything
-#: yet.
+#: A run whose best score has gained less than this share of the distance from the first score to the target
+#: may not have learned anything yet.
 _FEWEST_PROGRESS = 0.3
 
 
 def script_warnings(state: SearchState) -> tuple[str, ...]:
-    """Returns warnings about axes without effect, about a doubtful target, and remarks of the slices.
+    """Returns warnings about the user's script: axes without effect, a doubtful target, and remarks.
+
+    An axis (such as the batch size) without effect is probably not read by the script. Remarks were made by
+    the
+    program that read the output of the script.
 
     Args:
         state: State of the search.
@@ -39,12 +44,12 @@ def script_warnings(state: SearchState) -> tuple[str, ...]:
 
 
 def remarks_of(state: SearchState) -> tuple[str, ...]:
-    """Returns the remarks that the slices of the study reported, without duplicates."""
+    """Returns the remarks in the measurements of the study (`Measurement.remarks`), without duplicates."""
     return tuple(dict.fromkeys(remark for measurement in state.slices for remark in measurement.remarks))
 
 
 def axes_without_effect(state: SearchState) -> frozenset[str]:
-    """Returns axes that seem to have no effect: runs with different values of the axis have equal scores."""
+    """Returns the axes that seem to have no effect, because runs with different values have equal scores."""
     if not state.job.runs_command:
         return frozenset()
     pairs = _same_runs(_learning_runs(state))
@@ -52,7 +57,7 @@ def axes_without_effect(state: SearchState) -> frozenset[str]:
 
 
 def _learning_runs(state: SearchState) -> list[Run]:
-    """Returns the runs that have improved clearly. Before this, runs with all settings may score the same."""
+    """Returns the runs that have improved clearly; before that, all settings may have equal scores."""
     found = []
     for run in state.runs.values():
         values = [point.value for point in run.measurement.trained_curve]
@@ -72,7 +77,7 @@ def differing_axes(one: Configuration, other: Configuration) -> frozenset[str]:
 
 def _no_effect(runs: Sequence[Run]) -> Iterable[str]:
     said: set[tuple[str, ...]] = set()
-    # Runs that differ in a single axis are the clearest evidence, so they come first.
+    # Pairs of runs that differ in a single axis are the clearest evidence, so they come first.
     for one, other in sorted(_same_runs(runs), key=lambda pair: len(_differing(*pair))):
         axes = _differing(one, other)
         if any(set(earlier) <= set(axes) for earlier in said):
@@ -88,10 +93,13 @@ def _no_effect(runs: Sequence[Run]) -> Iterable[str]:
 
 
 def _same_runs(runs: Sequence[Run]) -> list[tuple[Run, Run]]:
-    """Returns pairs of runs that have different configurations but equal scores at all common positions.
+    """Returns pairs of runs with different configurations whose common scores are equal.
 
-    Two different configurations may have equal scores by chance. So a pair is left out if it differs in an
-    axis that has an effect in another pair, which differs only in this axis.
+    Common scores are those that both runs have at the same number of steps (or of samples).
+
+    A pair may have equal scores by chance. For example, it differs in learning rate and strategy, but another
+    pair that differs only in the learning rate has different scores: so the learning rate has an effect, and
+    the first pair is left out.
     """
     pairs = [pair for pair in itertools.combinations(runs, 2) if _differing(*pair) and _shared(*pair)]
     same = [pair for pair in pairs if any(_are_same(*pair, position) for position in _positions(*pair))]
@@ -101,7 +109,7 @@ def _same_runs(runs: Sequence[Run]) -> list[tuple[Run, Run]]:
 
 
 def _positions(one: Run, other: Run) -> tuple[str, ...]:
-    """Returns the units, `step` or `samples`, in which the scores of two runs are matched.
+    """Returns the units, `step` or `samples`, by which scores of two runs are compared.
 
     Runs with different batch sizes may rightly have equal scores after the same number of samples. For them,
     only equal scores after the same number of steps show that the batch size has no effect.
@@ -124,13 +132,13 @@ def _are_same(one: Run, other: Run, position: str) -> bool:
         for run in (one, other)
     )
     shared = ours.keys() & theirs.keys()
-    # Two runs are not the same if most of their scores are at different positions, for example because their
-    # episodes have different lengths.
+    # Two runs are not equal if most of their scores are at different numbers of steps or samples, for example
+    # because their episodes have different lengths.
     common = min(max(ours), max(theirs))
     num_common = sum(at <= common for at in {*ours, *theirs})
     if len(shared) < _SHARED * num_common:
         return False
-    # Count distinct scores, because runs whose score never changes are the same by chance.
+    # Count different scores, because runs whose score never changes are equal by chance.
     different = {ours[at] for at in shared}
     weight = sum(
         1.0 if len(value.strip("-0.").replace(".", "")) >= _MANY_DIGITS else 0.5 for value in different

@@ -1,7 +1,8 @@
-"""Sensitivity analysis of a recommendation for a cluster that the job describes.
+"""Sensitivity analysis of a recommendation for a cluster that exists only as a description.
 
-It finds out by which factor a property of the cluster, such as its bandwidth, must differ from the
-description before another strategy or number of nodes is better.
+The description is the section [cluster.machine] of the job file, and the nodes are emulated. The analysis
+finds the factor by which a property of the cluster, such as its bandwidth, must differ from the description
+before another strategy or another number of nodes is better.
 """
 
 from __future__ import annotations
@@ -26,11 +27,12 @@ _AHEAD = 0.95
 
 @dataclass(frozen=True, kw_only=True)
 class _Quantity:
-    """A property of the cluster that may differ from its description.
+    """A property of the described cluster, such as the bandwidth, whose real value may differ.
 
     Args:
         words: Name of the property in sentences.
-        unknowns: Names of the parameters of the step-time model that depend on the property.
+        unknowns: Names of the parameters of the step-time model that the analysis shifts to change the
+            property.
         more: Adjective for a larger value of the property, such as `higher`.
         less: Adjective for a smaller value of the property, such as `lower`.
     """
@@ -58,7 +60,7 @@ def sensitivity(state: SearchState, beliefs: Beliefs, choice: Configuration) -> 
     """Finds changes of the cluster that would change the best strategy or the best number of nodes.
 
     Bandwidth, latency, jitter and compute time are changed one at a time, up to ten times larger or smaller.
-    Samples to target stay the same.
+    The number of samples to target stays the same.
 
     Args:
         state: State of the search.
@@ -66,8 +68,8 @@ def sensitivity(state: SearchState, beliefs: Beliefs, choice: Configuration) -> 
         choice: The recommended configuration.
 
     Returns:
-        One sentence per change, and one on the properties without such a change. Empty if the job trains on a
-        real cluster instead of describing one.
+        One sentence for each change, and one sentence that lists the properties without such a change. Empty
+            if the job trains on a real cluster.
     """
     if state.terms.is_training or choice not in beliefs.configurations:
         return ()
@@ -100,11 +102,11 @@ def _turn(quantity: _Quantity, sign: float, expected: Array, beliefs: Beliefs, p
         place: Index of the recommended configuration.
 
     Returns:
-        A sentence on this change; None if there is none.
+        A sentence on this change; None if no change up to ten times makes another configuration better.
     """
     choice = beliefs.configurations[place]
-    # Skip candidates that already have a smaller expected cost. They were not chosen for other reasons, which
-    # do not depend on the cluster.
+    # Skip candidates whose expected cost is smaller than that of the recommendation even without a change:
+    # they were rejected for reasons that do not depend on the cluster.
     behind = expected >= expected[place]
     for factor in _FACTORS:
         log_ratio = _log_ratio(quantity, sign * math.log(factor), beliefs)
@@ -127,7 +129,7 @@ def _turn(quantity: _Quantity, sign: float, expected: Array, beliefs: Beliefs, p
 
 
 def _log_ratio(quantity: _Quantity, log_factor: float, beliefs: Beliefs) -> Array:
-    """Computes how the logarithm of seconds per sample changes with a property of the cluster, `(num,)`.
+    """Computes the change of the logarithm of seconds per sample if a property changes, `(num,)`.
 
     Args:
         quantity: The property.

@@ -24,7 +24,7 @@ def strategy_outlooks(
     choice: Configuration,
     alternative: Callable[[Configuration], Alternative],
 ) -> tuple[StrategyOutlook, ...]:
-    """Computes an outlook for each strategy: what its best configuration is expected to need.
+    """Computes the predicted time and samples to target of each strategy at its best configuration.
 
     Args:
         state: State of the search.
@@ -81,14 +81,14 @@ def _outlook(state: SearchState, beliefs: Beliefs, alternative: Alternative) -> 
 
 
 def _worded(outlooks: Sequence[StrategyOutlook], cluster: Cluster) -> tuple[StrategyOutlook, ...]:
-    """Adds a sentence to each outlook that compares its strategy with another one.
+    """Adds a sentence to each outlook, which compares the strategy of the outlook with another strategy.
 
     The recommended strategy is compared with all-reduce, which users know best. If all-reduce is recommended,
     or is not in the space, the second best strategy is used instead. All other strategies are compared with
     the recommended one.
 
     Args:
-        outlooks: The outlooks, first that of the recommended strategy; at least two.
+        outlooks: The predictions for each strategy, first those for the recommended strategy; at least two.
         cluster: The cluster.
     """
     first = outlooks[0]

@@ -13,9 +13,9 @@ from tuner.domain.cluster import Cluster
 from tuner.domain.format import format_count, format_seconds
 from tuner.domain.recommendation import StrategyOutlook
 
-#: Two quantities count as equal if their ratio is between the reciprocal of this value and this value.
+#: Two quantities count as equal if the larger one is less than this multiple of the smaller one.
 _EQUAL_RATIO = 1.05
-#: If two strategies have different batch sizes, they are compared by the time for this number of samples.
+#: The times of two strategies with different batch sizes are stated for this number of samples.
 _SAMPLES_NAMED = 1000
 
 
@@ -25,7 +25,7 @@ def contrast(one: StrategyOutlook, other: StrategyOutlook, cluster: Cluster, *, 
     Args:
         one: The strategy that is the subject of the sentence.
         other: The strategy that `one` is compared with.
-        cluster: The cluster. A difference may be caused by ranks with artificial delays.
+        cluster: The cluster; its artificially delayed ranks may be a reason for the difference.
         chosen: Whether `one` is the recommended strategy. If not, the sentence says "would need" instead of
             "needs".
     """
@@ -82,7 +82,7 @@ def _seconds_words(one: StrategyOutlook, other: StrategyOutlook, take: str, slow
 
 
 def _reason(one: StrategyOutlook, other: StrategyOutlook, slower: float, cluster: Cluster) -> str:
-    """Writes a clause on delayed ranks if only one of two strategies waits for them; else it is empty."""
+    """Writes a clause on delayed ranks; empty unless exactly one of the two strategies waits for them."""
     if slower < 1 / _EQUAL_RATIO and other.waits_for_slowest and not one.waits_for_slowest:
         late = _delayed_words(cluster, other)
         return f", because no rank waits for {late}" if late else ""

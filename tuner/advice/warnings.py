@@ -13,7 +13,7 @@ from tuner.search.state import SearchState
 def cautions(state: SearchState, stop: Stop, choice: Configuration) -> list[str]:
     """Returns warnings about reasons why a recommendation may be wrong.
 
-    Examples are shared cores, artificial delays, failed probes, the end of the budget, and times that are
+    Examples of reasons are shared cores, artificial delays, failed probes, the end of the budget, and times
     from a single run.
 
     Args:
@@ -93,7 +93,7 @@ def cautions(state: SearchState, stop: Stop, choice: Configuration) -> list[str]
 
 
 def _given_up(state: SearchState) -> str:
-    """Writes a sentence on configurations that failed and are not tried again, with the last error."""
+    """Writes a sentence on configurations that failed and are not tried again; it contains the last error."""
     given_up = state.given_up
     if not given_up:
         return ""

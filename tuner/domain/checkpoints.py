@@ -26,9 +26,10 @@ class Checkpoint:
     """One undamaged checkpoint.
 
     Args:
-        path: Path of the content file.
+        path: Path of the content file, from which training resumes.
         number: Serial number in the folder; the newest checkpoint has the largest.
-        note: Plain data that were saved with the checkpoint.
+        note: Data (strings, numbers, lists and dictionaries) that were saved in the manifest of the
+            checkpoint.
     """
 
     path: Path
@@ -46,8 +47,8 @@ class CheckpointFolder:
 
     Args:
         folder: The folder; created when the first checkpoint is saved.
-        keep: Number of the newest checkpoints to keep, at least 1. With 2, one is left if the disk damages
-            the newest.
+        keep: Maximum number of checkpoints in the folder, at least 1; when it is exceeded, the oldest are
+            removed. With 2, an undamaged checkpoint is left if the disk damages the newest one.
     """
 
     def __init__(self, folder: Path, *, keep: int = 2) -> None:
@@ -61,7 +62,7 @@ class CheckpointFolder:
 
         Args:
             write: Function that writes the content to the binary file that it is called with.
-            note: Plain data for JSON to save with the checkpoint.
+            note: Data to save in the manifest of the checkpoint; it must be convertible to JSON.
 
         Raises:
             StorageError: The folder cannot be written, or the disk is full.

@@ -48,7 +48,7 @@ class Machine:
 
 @dataclass(frozen=True, kw_only=True)
 class VirtualCluster:
-    """Description of machines and links, from which step times are computed instead of measured.
+    """Description of emulated machines and network links, from which step times are computed, not measured.
 
     Symbols: b is the number of samples per step of one rank; c(b) = a0 + a1 b is the mean time of its step
     without communication, in seconds.
@@ -56,20 +56,22 @@ class VirtualCluster:
     Args:
         fixed_seconds: a0, the part of a step's time that does not depend on b, in seconds.
         seconds_per_sample: a1, seconds per sample.
-        jitter: k, coefficient of variation of a rank's step time around c(b).
-        persistent: Share of the jitter's variance that is constant for each rank; the rest varies by step.
-        latency: A, one-way latency of a link in collectives, in seconds per hop.
-        bytes_per_second: w, bandwidth of a link in collectives.
+        jitter: k, the standard deviation of the step time of a rank, divided by its mean c(b).
+        persistent: Share of the variance of the step time that comes from constant differences between ranks;
+            the rest of the variance is between steps.
+        latency: A, latency of a link in collective operations: seconds in which a message passes from one
+            rank to the next.
+        bytes_per_second: w, bandwidth of a link in collective operations, in bytes per second.
         message_latency: One-way latency of messages between two ranks (gossip, parameter servers), in
             seconds; None if it equals `latency`.
-        message_bytes_per_second: Bandwidth for messages between two ranks; None if it equals
-            `bytes_per_second`.
+        message_bytes_per_second: Bandwidth of a link for messages between two ranks, in bytes per second;
+            None if it equals `bytes_per_second`.
         overlap: g, at least 1: how well an all-reduce of gradients overlaps with compute. A step with compute
             time c and all-reduce time s takes (c^g + s^g)^(1/g).
-        delays: Artificial delays of some ranks.
-        seconds_between_failures: Mean seconds of compute of a rank between two failures; None for no
-            failures.
-        restart_seconds: Seconds that a rank loses by each failure.
+        delays: Artificial delays of some ranks, which are added to their step times.
+        seconds_between_failures: Mean compute time of a rank between two failures of this rank, in seconds;
+            None for no failures.
+        restart_seconds: Seconds that a rank loses when it fails, until it computes again.
     """
 
     fixed_seconds: float
@@ -115,14 +117,17 @@ class Cluster:
         nodes_share_host: Whether all nodes are processes of one host (the `local` launcher), so that they
             compete for its cores.
         delays: Artificial delays added to the steps of every probe.
-        machines: Types of machine by name, if configurations choose one; empty if all nodes have one type.
-        extra_nodes: Number of machines charged in addition to the nodes, such as that of a parameter server.
-        virtual: Description of machines and links from which the times of emulated ranks are computed; None
-            if no rank is emulated.
-        at_hand: The part of a described cluster that exists. Configurations that fit on it are really
-            trained, larger ones are emulated. None if all configurations are emulated, or none is.
-        capacity: Number of nodes available at the same time, extra nodes included; None if it is the number
-            of nodes of the largest configuration.
+        machines: Maps the name of each type of machine to the type, if a configuration specifies the type of
+            its nodes; empty if all nodes have the same type.
+        extra_nodes: Number of machines that are charged in addition to the nodes of the configuration, such
+            as the machine of a parameter server.
+        virtual: Description of emulated nodes ([cluster.machine] of the job file), from which the times of
+            emulated ranks are computed; None if no rank is emulated.
+        at_hand: The real nodes, if the job has real and emulated nodes. Configurations with at most this
+            number of nodes are trained on the real nodes, and larger configurations are emulated. None if the
+            job has only real nodes or only emulated nodes.
+        capacity: Number of nodes, with the extra nodes, that can be used at the same time; None if it equals
+            the number of nodes of the largest configuration that runs on real nodes, plus the extra nodes.
     """
 
     node_counts: tuple[int, ...]
@@ -140,25 +145,29 @@ class Cluster:
     capacity: int | None = None
 
     def nodes_held(self, configuration: Configuration) -> int:
-        """Returns how many nodes a configuration occupies, extra nodes included; 0 if it is emulated."""
+        """Returns the number of nodes that a configuration uses, with extra nodes; 0 if it is emulated."""
         return 0 if self.emulates(configuration) else configuration.nodes + self.extra_nodes
 
     @property
     def nodes_at_once(self) -> int:
-        """Number of nodes that all running configurations together may occupy at the same time."""
+        """Number of nodes that all running configurations together may use at the same time."""
         if self.capacity is not None:
             return self.capacity
         there = self if self.at_hand is None else self.at_hand
         return there.node_counts[-1] + self.extra_nodes
 
     def emulates(self, configuration: Configuration) -> bool:
-        """Whether the ranks of a configuration are emulated in one process."""
+        """Whether one process on this host emulates the ranks of a configuration under a virtual clock."""
         if self.virtual is None:
             return False
         return self.at_hand is None or configuration.nodes > self.at_hand.node_counts[-1]
 
     def carrier_of(self, configuration: Configuration) -> Cluster:
-        """Returns the cluster that runs a configuration: `at_hand` if it is set and the ranks are real."""
+        """Returns the cluster that trains a configuration.
+
+        It is `at_hand` (the real nodes) if the job has real and emulated nodes and the configuration is not
+        emulated, else this cluster.
+        """
         return self if self.at_hand is None or self.emulates(configuration) else self.at_hand
 
     @property
@@ -167,7 +176,7 @@ class Cluster:
         return self.dollars_per_node_hour > 0 or any(m.dollars_per_hour > 0 for m in self.machines.values())
 
     def machine_of(self, configuration: Configuration) -> Machine | None:
-        """Returns the type of machine of a configuration's nodes; None if it is not stated."""
+        """Returns the type of the machines that a configuration uses; None if the job specifies no types."""
         name = configuration.get("machine")
         if name is None and len(self.machines) == 1:
             return next(iter(self.machines.values()))
@@ -184,10 +193,10 @@ class Cluster:
         return num_nodes * self.devices_per_node
 
     def load(self, configurations: Sequence[Configuration]) -> float:
-        """Returns the CPU threads of configurations that run at the same time, divided by the host's cores.
+        """Returns the number of CPU threads of concurrent configurations, divided by the host's cores.
 
-        An emulated configuration counts as one rank. The result is 0 if every node is a host of its own, or
-        if the number of cores is unknown.
+        An emulated configuration counts as one rank. The result is 0 if every node is a separate host, or if
+        the number of cores is unknown.
         """
         there = self if self.at_hand is None else self.at_hand
         if not there.nodes_share_host or there.cores_per_host is None:
@@ -224,7 +233,7 @@ def charge(seconds: float, configuration: Configuration, cluster: Cluster) -> Ch
 
     Args:
         seconds: Wall-clock seconds.
-        configuration: Determines the number and type of nodes.
-        cluster: Has the prices.
+        configuration: The configuration, whose number and type of nodes determine the price.
+        cluster: The cluster, which defines the prices.
     """
     return Charge(seconds=seconds, dollars=seconds * cluster.dollars_per_second(configuration))

@@ -1,4 +1,4 @@
-"""Confirmation of a recommendation: compares repeated trainings of it and of the present settings."""
+"""Confirmation: repeated trainings of the recommendation and of the user's present settings, compared."""
 
 from __future__ import annotations
 
@@ -15,14 +15,15 @@ ReadConfiguration = Annotated[Configuration, PlainValidator(Configuration)]
 
 @dataclass(frozen=True, kw_only=True)
 class ConfirmedTraining:
-    """One training from scratch to the target.
+    """One training from new initial parameters until the target, or until its earlier end.
 
     Args:
         seed: Random seed of the training.
         reached: Whether the training reached the target.
         outcome: Final state: `reached`, `stopped` (at a limit, or the script ended), `diverged` or
             `out_of_memory`.
-        training_seconds: Training time to the target, in seconds; to the end if the target was not reached.
+        training_seconds: Training time to the target, in seconds; training time to the end if the target was
+            not reached.
     """
 
     seed: int

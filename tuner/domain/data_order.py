@@ -22,7 +22,8 @@ class SampleStream:
 
     Args:
         num_samples: Number of samples of the data set, at least 1.
-        seed: Seed of the permutations, combined with the number of the epoch.
+        seed: Seed of the permutations. The permutation of an epoch depends on this seed and on the number of
+            the epoch.
     """
 
     def __init__(self, num_samples: int, seed: int) -> None:
@@ -33,7 +34,12 @@ class SampleStream:
         self._epochs: dict[int, NDArray[np.int64]] = {}
 
     def indices(self, start: int, count: int) -> NDArray[np.int64]:
-        """Returns the data-set indices of `count` samples of the stream, from position `start` on."""
+        """Returns the data-set indices of `count` consecutive samples of the stream.
+
+        Args:
+            start: Number of samples of the stream that come before the first returned one.
+            count: Number of samples.
+        """
         parts = []
         while count > 0:
             epoch, offset = divmod(start, self._num_samples)
@@ -53,10 +59,12 @@ class SampleStream:
 
 
 def shard(batch_size: int, rank: int, num_ranks: int) -> tuple[int, int]:
-    """Returns the contiguous part of a global batch that a rank processes. Sizes differ by at most one.
+    """Returns the contiguous part of a global batch that one rank processes.
+
+    The sizes of the parts of two ranks differ by at most one sample.
 
     Args:
-        batch_size: Samples of the global batch.
+        batch_size: Number of samples of the global batch.
         rank: Index of the rank.
         num_ranks: Number of ranks.
 

@@ -13,9 +13,9 @@ class TunerError(Exception):
 
 
 class JobError(TunerError):
-    """The job file, or a file or module that it refers to, is wrong.
+    """The job file, or a file or module that it refers to, is missing or invalid.
 
-    The message says the file, the key, the allowed values and what to do.
+    The message contains the file, the key, the allowed values and advice.
     """
 
     exit_code = 2
@@ -32,7 +32,7 @@ class InfeasibleError(TunerError):
 
 
 class ProbeError(TunerError):
-    """Too many probes failed for an honest recommendation."""
+    """Too many probes (short trainings) failed, so there are not enough measurements for a recommendation."""
 
     exit_code = 5
 
@@ -44,16 +44,21 @@ class StorageError(TunerError):
 
 
 class LeaseLostError(StorageError):
-    """The lease of a probe is no longer valid, so that the results of this worker are not stored."""
+    """The lease of a probe is no longer valid, so the results of this worker are not stored.
+
+    A lease is the time-limited right of one worker (a process) to work on a probe.
+    """
 
 
 def did_you_mean(given: str, known: Iterable[str], form: str = "'{}'") -> str:
-    """Returns the end of a message about an unknown name: `; did you mean 'x'?`, or `.` if none is similar.
+    """Returns the end of a message about an unknown name, such as `; did you mean 'x'?`.
+
+    The end is `.` if no known name is similar to the unknown name.
 
     Args:
         given: The unknown name.
         known: The names that exist.
-        form: Format string for the suggested name.
+        form: Format string with one pair of braces, into which the suggested name is inserted.
     """
     near = difflib.get_close_matches(given, list(known), n=1)
     return f"; did you mean {form.format(near[0])}?" if near else "."

@@ -16,7 +16,7 @@ UNKNOWN = "unknown"
 UNREACHABLE = "out of reach"
 ABSENT = "–"
 
-#: Names in tables of the axes that `format_configuration` does not write as `name=value`.
+#: Maps each axis of the search space that has a title of its own in tables to this title.
 _AXIS_TITLES = {
     "nodes": "nodes",
     "machine": "machine",
@@ -27,7 +27,7 @@ _AXIS_TITLES = {
 
 
 def format_number(value: float, digits: int = 3) -> str:
-    """Formats a number to some significant digits: 0.0512, 12.3, 1,230, 4.2e-05."""
+    """Formats a number with a given number of significant digits: 0.0512, 12.3, 1,230, 4.2e-05."""
     if math.isnan(value):
         return UNKNOWN
     if math.isinf(value):
@@ -66,7 +66,7 @@ def format_seconds(seconds: float) -> str:
 
 
 def format_duration_tick(seconds: float) -> str:
-    """Formats a duration for an axis of a chart, without parts that are zero: 20 s, 5m, 1m 30s, 2h, 3d."""
+    """Formats a duration for a tick of a chart, without units whose number is zero: 20 s, 5m, 1m 30s, 3d."""
     words = format_seconds(seconds)
     parts = [part for part in words.split(" ") if part not in ("00s", "00m", "0h")]
     if len(parts) == 1 and parts[0].endswith("h") and seconds % 86400 == 0:
@@ -90,7 +90,7 @@ def format_dollars(dollars: float | None) -> str:
 
 
 def format_share(share: float) -> str:
-    """Formats a share in [0, 1] as a percentage; shares between 0 and 1% as `<1%`, above 99% as `>99%`."""
+    """Formats a share in [0, 1] as a percentage: 37%, `<1%` for 0.004, `>99%` for 0.996."""
     if math.isnan(share):
         return UNKNOWN
     if 0 < share < 0.01:
@@ -101,7 +101,7 @@ def format_share(share: float) -> str:
 
 
 def format_chance(chance: float) -> str:
-    """Formats a predicted probability in [0, 1]; at most 5% as `below 5%`, at least 95% as `above 95%`."""
+    """Formats a predicted probability in [0, 1]: 40%, `below 5%` up to 0.05, `above 95%` from 0.95 on."""
     if math.isnan(chance):
         return UNKNOWN
     if chance <= 0.05:
@@ -135,7 +135,10 @@ def format_value(value: float) -> str:
 
 
 def sentence(words: str) -> str:
-    """Adds a full stop, and a capital unless the first word is a name like gossip_pull."""
+    """Makes a sentence from a text: adds a full stop, and capitalizes the first letter.
+
+    A first word that is a name, such as gossip_pull, is not capitalized.
+    """
     stripped = words.strip()
     if not stripped:
         return ""
@@ -144,19 +147,19 @@ def sentence(words: str) -> str:
 
 
 def format_moment(seconds_since_epoch: float) -> str:
-    """Formats a time in seconds since the epoch: 2025-03-01 14:05 UTC."""
+    """Formats a time, given in seconds since the Unix epoch: 2025-03-01 14:05 UTC."""
     return datetime.fromtimestamp(seconds_since_epoch, UTC).strftime("%Y-%m-%d %H:%M UTC")
 
 
 def format_axis(value: AxisValue) -> str:
-    """Formats the value of an axis; floating-point numbers to three significant digits."""
+    """Formats the value of an axis of the search space; floating-point numbers have three digits."""
     if isinstance(value, bool | str):
         return str(value)
     return format_count(value) if isinstance(value, int) else format_number(value)
 
 
 def axis_title(axis: str) -> str:
-    """Returns the name of an axis as tables show it."""
+    """Returns the title of an axis of the search space in tables."""
     return axis.replace("_", " ") if axis in KNOBS else _AXIS_TITLES.get(axis, axis)
 
 

@@ -1,4 +1,8 @@
-"""Lease rules: who may take a probe, which lease is valid, and messages that say why not."""
+"""Rules of leases: who may take a probe, which lease is valid, and messages for refused requests.
+
+A lease is the time-limited right of one worker (a process of Paceline) to work on a probe. To take a probe is
+to get its next lease.
+"""
 
 from __future__ import annotations
 
@@ -14,10 +18,10 @@ class LeaseState:
 
     Args:
         probe_id: Number of the probe.
-        outcome: State of the probe.
+        outcome: State of the probe; an ended probe cannot be taken.
         owner: Name of the worker that has the newest lease; None if it was released or the probe has ended.
         attempt: Number of leases that the probe has had so far.
-        expires_at: Expiry of the newest lease, seconds since the epoch; None without an owner.
+        expires_at: Time at which the newest lease expires, in seconds since the epoch; None without an owner.
     """
 
     probe_id: int
@@ -44,7 +48,7 @@ class LeaseState:
         )
 
     def why_not_taken(self, owner: str, now: float) -> str | None:
-        """Returns a message that says why the worker `owner` may not take the probe; None if it may."""
+        """Returns the reason why the worker `owner` may not take the probe; None if it may take the probe."""
         if not self.outcome.can_continue:
             return f"probe {self.probe_id} has ended ({self.outcome}) and cannot be taken"
         holder = self.held(now)
@@ -57,7 +61,7 @@ class LeaseState:
         return None
 
     def why_lost(self, lease: Lease) -> str | None:
-        """Returns a message that says why a lease is no longer valid; None if it is valid.
+        """Returns the reason why a lease is no longer valid; None if it is valid.
 
         An expired lease stays valid until another worker takes the probe.
         """

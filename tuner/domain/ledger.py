@@ -1,4 +1,8 @@
-"""The interface of ledgers, which store studies, and the dataclasses of their records."""
+"""The interface of a ledger, the database of Paceline's studies, and the dataclasses of its records.
+
+A study is the search for the best configuration of one job. Optuna's study of the same search, which stores
+probes as trials, is called the Optuna study.
+"""
 
 from __future__ import annotations
 
@@ -9,7 +13,8 @@ from typing import Any, Protocol
 from search_spaces import Configuration
 from tuner.domain.measurement import Measurement, Outcome, Purpose, merged
 
-#: A prediction counts as early if at most this share of the predicted training was measured when it was made.
+#: A prediction of a training time counts as early if at most this share of the training was measured when the
+#: prediction was made.
 EARLY_SHARE = 0.25
 
 
@@ -19,12 +24,12 @@ class StudyRecord:
 
     Args:
         study_id: Number of the study, unique in the ledger.
-        name: Name of the study and of its Optuna study: the job's name, with a number from the second study
-            of the job on.
+        name: Name of the study, and of the Optuna study that belongs to it: the name of the job for its first
+            study, then `name-2`, `name-3`, ...
         job_name: Name of the job.
-        fingerprint: Digest of everything that the job's learning curves depend on (`Job.fingerprint`).
-        job: Content of the job file as plain data.
-        created_at: Seconds since the epoch.
+        fingerprint: Digest of everything that the job's learning curves depend on (`Job.fingerprint`). job:
+            Content of the job file as plain data. created_at: Time when the study was created, in seconds
+            since the epoch.
     """
 
     study_id: int
@@ -37,13 +42,13 @@ class StudyRecord:
 
 @dataclass(frozen=True, kw_only=True)
 class Lease:
-    """The exclusive right of one worker to run slices of one probe until a given time.
+    """A lease: the exclusive right of one worker (a process) to run slices of one probe until a given time.
 
     Args:
         probe_id: Number of the probe.
-        owner: Name of the worker: host, process and a random part.
+        owner: Name of the worker that has the lease: host, process and a random part.
         attempt: Number of this lease among all leases of the probe, from 1. Only the newest lease is valid.
-        expires_at: Time of expiry, seconds since the epoch.
+        expires_at: Time at which the lease expires, in seconds since the epoch.
     """
 
     probe_id: int
@@ -56,19 +61,22 @@ class Lease:
 class ProbeRecord:
     """One probe (a short or complete training of one configuration), with its finished slices.
 
+    A slice is a part of the probe that runs without interruption; the probe is paused between its slices.
+
     Args:
         probe_id: Number of the probe, unique in the ledger.
         study_id: Number of the study that the probe belongs to.
         configuration: The configuration that the probe trains.
-        purpose: Purpose of the probe.
-        trial_number: Number of the probe's Optuna trial; None if it has none.
+        purpose: Purpose of the probe, such as to time steps.
+        trial_number: Number of the Optuna trial that stores the probe; None if no trial stores it.
         slices: Measurement of each finished slice, in order of time.
-        outcome: PAUSED before the first slice and while the probe can resume; its final state otherwise.
+        outcome: State of the probe: PAUSED before the first slice and while the probe can resume; its final
+            state otherwise.
         reason: Sentence that says why the probe ended; empty if unknown.
         lease: The valid lease; None if there is none.
         created_at: Time when the probe was recorded, seconds since the epoch.
-        expired_lease: The newest lease if it expired without being released, for instance because its worker
-            was killed; None otherwise.
+        expired_lease: The newest lease if it expired and its worker did not release it, for instance because
+            the worker was killed; None otherwise.
     """
 
     probe_id: int
@@ -85,19 +93,19 @@ class ProbeRecord:
 
     @property
     def was_tried(self) -> bool:
-        """Whether a slice ended without an error, or processed at least one sample, or ended the probe."""
+        """Whether any slice ended without an error, processed at least one sample, or ended the probe."""
         nothing = (Outcome.PAUSED, 0)
         return any(m.error is None or (m.outcome, m.samples) != nothing for m in self.slices)
 
     @property
     def measurement(self) -> Measurement | None:
-        """All finished slices merged into one measurement; None before the first one."""
+        """The merged measurements of all finished slices; None before the first slice has finished."""
         return merged(self.slices) if self.slices else None
 
 
 @dataclass(frozen=True, kw_only=True)
 class PredictionRecord:
-    """A prediction of the time and price to reach the target. It is never changed after it was stored.
+    """A prediction of the time and price to reach the target. The ledger never changes it.
 
     Args:
         study_id: Number of the study.
@@ -123,10 +131,10 @@ class PredictionRecord:
 
 @dataclass(frozen=True, kw_only=True)
 class PredictedAgainstMeasured:
-    """A prediction, and the training time that was measured later.
+    """A prediction of the time to target, and the training time to target that was measured later.
 
     Args:
-        prediction: The prediction.
+        prediction: The prediction, as it was stored.
         measured_seconds: Measured training seconds to target of the predicted configuration.
         share_observed: Share of `measured_seconds` that was already measured when the prediction was made.
     """
@@ -176,7 +184,7 @@ class RecommendationRecord:
 
 
 def free_name(job_name: str, taken: set[str]) -> str:
-    """Returns a name for a new study: the job's name, or the first free of `name-2`, `name-3`, ...
+    """Returns a name for a new study: the job's name, or the first unused of `name-2`, `name-3`, ...
 
     Args:
         job_name: Name of the job.
@@ -212,7 +220,7 @@ class Ledger(Protocol):
             job_name: Name of the job; a new study has this name, or `name-2`, `name-3`, ... if it is taken.
             fingerprint: Digest of everything that the job's learning curves depend on (`Job.fingerprint`).
             job: Content of the job file as plain data.
-            fresh: Whether to start a new study even if one is found.
+            fresh: Whether to start a new study even if there is a study with this job name and fingerprint.
         """
 
     def change_fingerprint(self, study_id: int, fingerprint: str) -> None:
@@ -237,19 +245,19 @@ class Ledger(Protocol):
             study_id: Number of the study.
             configuration: The configuration to train.
             purpose: Purpose of the probe.
-            trial_number: Number of its Optuna trial; None if it has none.
+            trial_number: Number of the Optuna trial that stores the probe; None for no trial.
             owner: Name of the worker.
             lease_seconds: Seconds until the lease expires.
         """
 
     def take_probe(self, probe_id: int, *, owner: str, lease_seconds: float) -> Lease:
-        """Leases a probe to a worker, with the next attempt number.
+        """Leases an existing probe to a worker. The new lease has the next attempt number.
 
         The probe must be able to resume, and must not be leased to another worker.
 
         Args:
             probe_id: Number of the probe.
-            owner: Name of the worker.
+            owner: Name of the worker that gets the lease.
             lease_seconds: Seconds until the lease expires.
 
         Raises:
@@ -257,7 +265,7 @@ class Ledger(Protocol):
         """
 
     def renew(self, lease: Lease, *, lease_seconds: float) -> Lease:
-        """Extends a lease: it then expires `lease_seconds` from now. Returns the extended lease.
+        """Extends a lease, so it expires `lease_seconds` from now. Returns the extended lease.
 
         Raises:
             LeaseLostError: The probe was taken by another attempt, released, or has ended.
@@ -273,7 +281,7 @@ class Ledger(Protocol):
         """
 
     def release(self, lease: Lease) -> None:
-        """Releases a lease, so that another worker may take the probe; ignores an invalid lease."""
+        """Releases a lease; then another worker may take the probe. Does nothing if the lease is invalid."""
 
     def end_probe(self, probe_id: int, outcome: Outcome, reason: str) -> None:
         """Ends a probe, even if a worker has a lease on it. Does nothing if the probe has ended already.
@@ -281,16 +289,15 @@ class Ledger(Protocol):
         Args:
             probe_id: Number of the probe.
             outcome: The final state of the probe.
-            reason: Sentence that says why it ended.
-        """
+            reason: Sentence that says why the probe ended."""
 
     def probes(self, study_id: int, known: Sequence[ProbeRecord] = ()) -> list[ProbeRecord]:
         """Returns all probes of a study with their slices, oldest first.
 
         Args:
             study_id: Number of the study.
-            known: Result of an earlier call; the slices in it are not read again, because slices never
-                change.
+            known: Result of an earlier call. Slices in this result are not read from the store again, because
+                stored slices never change.
         """
 
     def add_predictions(self, predictions: Sequence[PredictionRecord]) -> None:

@@ -19,36 +19,36 @@ class Purpose(StrEnum):
     """The purpose of a probe. Costs are summed for each purpose."""
 
     TIMING = "timing"
-    """Some tens of steps, to measure seconds per step with this number of nodes and samples per rank."""
+    """Some tens of steps, to measure seconds per step with the configuration's nodes and batch size."""
     STATISTICS = "statistics"
-    """A short training, to measure metric and gradient noise by the number of samples processed."""
+    """A short training, to measure metric and gradient noise as functions of the samples processed."""
     TRAINING = "training"
     """Training to the target, to get the user's model or to verify a recommendation."""
 
 
 class Outcome(StrEnum):
-    """The state of a probe. No state is reported by an exception, not even a failure."""
+    """The state of a probe. A failure of a probe is a state, too, and raises no exception."""
 
     RUNNING = "running"
-    """A slice is in flight."""
+    """A slice of the probe is running."""
     PAUSED = "paused"
-    """The slice is done and the probe can resume from its checkpoint."""
+    """The last slice has ended, and the probe can resume from its checkpoint."""
     REACHED = "reached"
     """The metric crossed the target."""
     STOPPED = "stopped"
-    """The search ended the probe on purpose, or it has processed all its samples."""
+    """The search ended the probe on purpose, or its script, schedule or recording ended."""
     DIVERGED = "diverged"
-    """The loss or the parameters stopped being finite."""
+    """The loss or a parameter of the model became infinite or NaN."""
     OUT_OF_MEMORY = "out_of_memory"
-    """A rank could not allocate what it needed."""
+    """A rank could not allocate memory."""
     TIMED_OUT = "timed_out"
-    """No progress within the time limit: a rank hung."""
+    """The probe made no progress within a time limit, because a rank hung."""
     FAILED = "failed"
-    """A rank raised an exception or died; `Measurement.error` has every rank's message."""
+    """A rank raised an exception or died; `Measurement.error` contains the message of every rank."""
 
     @property
     def can_continue(self) -> bool:
-        """Whether another slice may follow."""
+        """Whether another slice of the probe may follow."""
         return self in (Outcome.RUNNING, Outcome.PAUSED)
 
     @property
@@ -62,8 +62,8 @@ class CurvePoint:
     """One evaluation of the model on the validation data.
 
     Args:
-        training_seconds: Training time since the run began, in seconds, as if it was never interrupted:
-            evaluation, start-up and the slow steps after a pause are left out.
+        training_seconds: Training time since the training began, in seconds, without evaluation, start-up and
+            the slow steps after a pause, so it is the time of an uninterrupted training.
         step: Number of optimizer steps done.
         samples: Number of training samples processed by all ranks in total.
         value: The metric on the validation data.
@@ -80,12 +80,12 @@ class Spread:
     """Distribution of a time over the steps of one slice, without its slow first steps.
 
     Args:
-        median: Median, seconds.
-        p10: Tenth percentile, seconds.
-        p90: Ninetieth percentile, seconds.
-        mean: Mean, seconds.
-        std: Standard deviation, seconds.
-        count: Number of steps.
+        median: Median, in seconds.
+        p10: Tenth percentile, in seconds.
+        p90: Ninetieth percentile, in seconds.
+        mean: Mean, in seconds.
+        std: Standard deviation, in seconds.
+        count: Number of steps that were timed.
     """
 
     median: float
@@ -97,7 +97,11 @@ class Spread:
 
     @classmethod
     def of(cls, seconds: Sequence[float]) -> Spread:
-        """Returns the distribution of some values, in seconds; there must be at least one."""
+        """Returns the distribution of measured times.
+
+        Args:
+            seconds: The time of each step, in seconds; at least one.
+        """
         values = np.asarray(seconds, dtype=float)
         p10, median, p90 = (float(q) for q in np.quantile(values, [0.1, 0.5, 0.9]))
         return cls(
@@ -112,16 +116,17 @@ class Spread:
 
 @dataclass(frozen=True, kw_only=True)
 class RankTiming:
-    """Step time of one rank and its parts. In each single step, the parts add up to the whole step.
+    """Time of the steps of one rank, and of the parts of a step. In each step, the parts add up to the step.
 
     Args:
         rank: Index of the rank.
         batch_size: Samples per step of this rank.
         compute: Time of forward pass, backward pass and optimizer.
-        sync: Time of waiting for other ranks, as far as it does not overlap with compute.
-        input: Time of waiting for data.
+        sync: Time in which the rank waits for other ranks and does not compute.
+        input: Time in which the rank waits for training data.
         step: Time of the whole step.
-        count: Number of similar ranks that this entry stands for, this rank included.
+        count: Number of ranks that this object represents: this rank, and other ranks with similar times,
+            which are not stored.
     """
 
     rank: int
@@ -145,9 +150,12 @@ class NoiseStatistic:
 
     Args:
         samples: Number of samples processed when the noise was measured.
-        noise: Unbiased estimate of S, the trace of the covariance of one sample's gradient.
-        squared_gradient: Unbiased estimate of |G|^2; may be negative, so average before dividing.
-        num_estimates: Number of gradient pairs that the estimates average.
+        noise: Unbiased estimate of S, the trace of the covariance matrix of the gradient of a single sample.
+        squared_gradient: Unbiased estimate of |G|^2, the squared norm of the mean gradient. It may be
+            negative, so the gradient noise scale S / |G|^2 must be computed from averages of several
+            estimates.
+        num_estimates: Number of estimates, each from the gradients of two batch sizes, whose means `noise`
+            and `squared_gradient` are.
     """
 
     samples: int
@@ -158,12 +166,13 @@ class NoiseStatistic:
 
 @dataclass(frozen=True, kw_only=True)
 class Measurement:
-    """Everything that a probe, or one slice of it, measured.
+    """Everything that one slice of a probe, or all its slices together, measured.
 
-    A probe runs in slices; each slice continues the training from the checkpoint of the slice before it.
+    A probe runs in slices, between which it is paused. Each slice continues the training from the checkpoint
+    of the previous slice.
 
     - Curve points, `step`, `samples` and `training_seconds` count from the beginning of the probe's training.
-    - All other seconds and charges are those of the slice. `merged` adds them up.
+    - All other seconds, and the charges, are those of one slice. `merged` adds the values of all slices.
 
     Args:
         configuration: The configuration that was trained.
@@ -175,45 +184,50 @@ class Measurement:
         step: Number of optimizer steps done since the training began.
         samples: Number of samples processed since the training began.
         training_seconds: Training time since the training began, in seconds.
-        scoring_seconds: Seconds of evaluations; charged, but no training time.
-        startup_seconds: Seconds from submission to the first step; charged, but no training time.
-        repeated_seconds: Seconds in which the slice repeated training of earlier slices, because the script
-            cannot resume; charged, but no training time.
-        restart_seconds: Only if the slice started the training over: its training time when it passed the
-            last point of the earlier slices. Its curve, training time and samples then count from the new
-            start, and replace those of the earlier slices. None if the slice continued the training.
+        scoring_seconds: Seconds of evaluations. They are charged, but are not part of the training time.
+        startup_seconds: Seconds from the submission of the slice to its first step. They are charged, but are
+            not part of the training time.
+        repeated_seconds: Seconds in which the slice repeated the training of earlier slices, because the
+            script cannot resume. They are charged, but are not part of the training time.
+        restart_seconds: None if the slice continued the training. If the slice started the training again
+            from the beginning: the training time at which it had repeated the earlier slices. In this case,
+            the curve, training time and samples of the slice count from the new beginning, and replace those
+            of the earlier slices.
         charged_seconds: Wall-clock seconds in which the nodes were in use.
         charged_dollars: Price of the nodes for `charged_seconds`.
-        peak_bytes: Largest memory of any rank, in bytes; 0 if unknown.
+        peak_bytes: Largest amount of memory that a rank used, in bytes; 0 if unknown.
         parameter_bytes: Size of the model's parameters, in bytes; 0 if unknown.
-        oversubscribed: Whether ranks had to share CPU cores.
+        oversubscribed: Whether ranks had to share CPU cores, which makes their step times longer.
         error: Error message with every rank's own message. None if nothing failed; a slice that was
             interrupted from outside has a message, too.
-        checkpoint: Path of the newest checkpoint, from which the probe can resume.
+        checkpoint: Path of the newest checkpoint, from which the next slice resumes.
         lost_ranks: Ranks that died or stopped responding while the other ranks continued, which happens only
             with strategies without a barrier.
-        staleness_steps: Mean age of the parameters that a rank mixed into its own, in steps: how many steps
-            the rank had made since they were published. With a server: how many exchanges other ranks made
-            between two exchanges of one rank. None if no parameters were mixed in.
-        bytes_per_step: Bytes of gradients or parameters that a rank sends or fetches per step, on average
-            over ranks and steps; None if no step was made.
+        staleness_steps: Mean age, in steps, of the parameters of another rank when a rank averages them with
+            its own parameters: the number of steps that the rank has made since the other rank published
+            them. With a parameter server: the number of exchanges of other ranks with the server between two
+            exchanges of one rank. None if no parameters were averaged.
+        bytes_per_step: Mean number of bytes of gradients or parameters that a rank sends or fetches per step;
+            None if no step was made.
         emulated: Whether one process trained for all ranks under a virtual clock, which then gives the
             training seconds.
-        waiting: Reason why a RUNNING slice has not started yet, as the scheduler states it; empty once the
-            slice runs.
-        shared_seconds: Part of `charged_seconds` in which another slice ran at the same time and counts as
-            elapsed time. Elapsed time is the sum of `charged_seconds` less `shared_seconds`.
-        remarks: Sentences about the user's script, such as what was recognised in its output, what was
-            ignored and why, and what contradicts the job. They are shown with the recommendation.
-        reports_steps: Whether the script reports progress between evaluations, so that steps can be timed
-            without an evaluation.
-        resume_refused: Whether the script was asked to resume and started its training over instead. Further
-            slices of the job then start over as well.
-        infrastructure_fault: Whether nodes or ports caused the fault, not the configuration, so that another
-            attempt may succeed.
-        job_fault: Whether the fault makes every probe of the job worthless, such as files that runs share.
-        counts_startup: Whether training seconds include start-up, because the script's only report does not
-            separate the two.
+        waiting: Reason why a slice with the outcome RUNNING waits for nodes, in the words of the scheduler;
+            empty once the slice runs.
+        shared_seconds: Part of `charged_seconds` in which another slice ran too. This time is counted for the
+            other slice, so the elapsed time of a search is the sum of `charged_seconds` minus
+            `shared_seconds` over all slices.
+        remarks: Sentences about the user's script, which are shown with the recommendation: parts of its
+            output that were read or ignored, and contradictions between the script and the job file.
+        reports_steps: Whether the script reports its step between evaluations. If so, a probe can time steps
+            without waiting for an evaluation.
+        resume_refused: Whether the script was told to resume, but started its training from the beginning. If
+            so, further slices of the job start from the beginning too.
+        infrastructure_fault: Whether nodes or ports, not the configuration, caused the failure. If so,
+            another attempt may succeed.
+        job_fault: Whether the failure affects every probe of the job, for example because all runs write to
+            the same files.
+        counts_startup: Whether training seconds include start-up. This is so if the script reported only
+            once, because the end of its start-up is then unknown.
     """
 
     configuration: Configuration
@@ -266,23 +280,23 @@ class Measurement:
 
     @cached_property
     def trained_curve(self) -> tuple[CurvePoint, ...]:
-        """The curve without the evaluation of the untrained model."""
+        """The learning curve (`curve`) without the evaluation of the untrained model."""
         return tuple(point for point in self.curve if point.samples > 0)
 
     @cached_property
     def finite_curve(self) -> tuple[CurvePoint, ...]:
-        """`trained_curve` up to the first value that is not finite."""
+        """The points of `trained_curve` before the first value that is infinite or NaN."""
         return tuple(itertools.takewhile(lambda point: math.isfinite(point.value), self.trained_curve))
 
     @cached_property
     def step_seconds(self) -> Spread | None:
-        """Step time of the rank with the largest median, or None if no step was timed."""
+        """Distribution of the step time of the rank with the largest median; None if no step was timed."""
         if not self.ranks:
             return None
         return max((rank.step for rank in self.ranks), key=lambda spread: spread.median)
 
     def to_dict(self) -> dict[str, Any]:
-        """Returns plain data for JSON; `from_dict` restores the measurement from them."""
+        """Returns the measurement as a dictionary for JSON; `from_dict` restores it."""
         return {
             **asdict(replace(self, configuration=Configuration())),
             "configuration": self.configuration.as_dict(),
@@ -309,13 +323,15 @@ class Measurement:
 def merged(slices: Sequence[Measurement]) -> Measurement:
     """Merges the slices of one probe into one measurement.
 
-    - Curve: the points of all slices, from the newest slice that started the training over
-      (`restart_seconds`). Of two points with the same number of samples, the later slice's counts.
-    - Gradient noise, remarks and lost ranks: those of all slices.
-    - Seconds of evaluation, start-up and repeated training, charges and shared seconds: the sums.
-    - Memory: the largest.
-    - Step times, staleness and bytes per step: those of the slice that timed most steps.
-    - Everything else: that of the last slice.
+    - Curve: the points of the newest slice that started the training from the beginning (`restart_seconds`),
+      and of all later slices. If two slices have a point at the same number of samples, that of the later
+      slice is used.
+    - Gradient noise, remarks and lost ranks: the values of all slices together.
+    - Seconds of evaluation, start-up and repeated training, charges and shared seconds: the sum over the
+      slices.
+    - Memory: the largest value of a slice.
+    - Step times, staleness and bytes per step: the values of the slice that timed the most steps.
+    - Everything else: the value of the last slice.
 
     Args:
         slices: Measurement of each slice, in order of time.
@@ -359,12 +375,12 @@ def merged(slices: Sequence[Measurement]) -> Measurement:
 
 
 class TargetCount:
-    """Decides when the target is reached: several evaluations in a row have to be at or past it.
+    """Decides when a training has reached the target: when enough consecutive evaluations are at or past it.
 
     Args:
         target: Target value of the metric.
         maximize: Whether larger values are better.
-        consecutive: How many evaluations in a row must be at or past the target, at least 1.
+        consecutive: Number of consecutive evaluations that must be at or past the target, at least 1.
     """
 
     def __init__(self, target: float, *, maximize: bool, consecutive: int = 1) -> None:
@@ -376,7 +392,7 @@ class TargetCount:
         return math.isfinite(value) and self._sign * (value - self._target) >= 0
 
     def is_reached(self, value: float) -> bool:
-        """Adds the metric of the next evaluation; returns whether the target is reached now."""
+        """Counts the metric value of the next evaluation. Returns whether the target is reached now."""
         self._in_a_row = self._in_a_row + 1 if self.is_past(value) else 0
         return self._in_a_row >= self._consecutive
 
@@ -390,13 +406,14 @@ def crossing(
         curve: Evaluations in order of samples processed.
         target: Target value of the metric.
         maximize: Whether larger values are better.
-        consecutive: How many evaluations in a row must be at or past the target; the crossing is at the
-            first.
+        consecutive: Number of consecutive evaluations that must be at or past the target. The target counts
+            as reached at the first of these evaluations.
 
     Returns:
-        Samples processed and training seconds at the crossing, interpolated linearly between the evaluation
-        at which the target is reached and the evaluation before it. If the first evaluation of the curve is
-        at the target, its own numbers. None if the curve does not reach the target.
+        Two numbers: samples processed and training seconds at which the curve reaches the target. They are
+            interpolated linearly between the evaluation at which the target is reached and the evaluation
+            before it. If the first evaluation of the curve is already at or past the target, they are those
+            of this evaluation. None if the curve does not reach the target.
     """
     count = TargetCount(target, maximize=maximize, consecutive=consecutive)
     arrived = next((i for i, point in enumerate(curve) if count.is_reached(point.value)), None)

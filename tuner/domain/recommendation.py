@@ -19,7 +19,7 @@ from tuner.domain.confirmation import Confirmation, ReadConfiguration
 #: format would fail.
 SCHEMA_VERSION = "2.0"
 
-#: Maps each key of version 1 to its name since version 2.
+#: Maps each key of version 1 of the format that was renamed in version 2 to its new name.
 _RENAMED = {
     "difference_shown": "is_significant",
     "made_at": "created_at",
@@ -34,7 +34,8 @@ _RENAMED = {
     "turning_points": "sensitivity",
     "words": "comparison",
 }
-#: Keys of objects whose own keys are not renamed: users chose them, or they are no part of the schema.
+#: Keys whose values are objects with keys that must not be renamed, because users chose these keys, or
+#: because they are not part of the schema.
 _FREE_KEYS = ("configuration", "weights", "seconds_by_purpose", "seconds_by_part")
 
 _NullAsInfinity = Annotated[float, BeforeValidator(lambda value: math.inf if value is None else value)]
@@ -62,14 +63,17 @@ class Alternative:
     Args:
         configuration: The configuration.
         seconds: Predicted training seconds to target.
-        dollars: Predicted dollars to target; None where nodes have no price.
-        probability_of_reaching: Predicted probability that the target is reached at all. Without a
-            measurement it lies between 0.05 and 0.95, because the models are no surer than that.
-        measured_seconds: Measured training seconds to target; None if no run of it has reached the target.
+        dollars: Predicted dollars to target; None if nodes have no price.
+        probability_of_reaching: Predicted probability that the target is reached at all. If no training of
+            the configuration was measured, it is between 0.05 and 0.95, because the models cannot be more
+            certain.
+        measured_seconds: Measured training seconds to target; None if no training of this configuration has
+            reached the target.
         share_observed: Share of the predicted training to the target that was measured, in [0, 1].
         samples_observed: Number of samples processed in the measured training of this configuration.
         seconds_observed: Training seconds of the measured training of this configuration.
-        emulated: Whether its training is emulated: run in one process under a virtual clock.
+        emulated: Whether the training of this configuration is emulated: one process trains for all ranks
+            under a virtual clock.
     """
 
     configuration: ReadConfiguration
@@ -90,19 +94,19 @@ class Alternative:
 
 @dataclass(frozen=True, kw_only=True)
 class StrategyOutlook:
-    """Predictions for one strategy at its best configuration, compared with another strategy.
+    """Predictions for the best configuration of one communication strategy, compared with another strategy.
 
     Args:
-        configuration: The strategy's configuration with the smallest expected cost. For the chosen strategy:
-            the recommended configuration.
+        configuration: The configuration with the smallest expected cost of all that use the strategy; for the
+            recommended strategy, the recommended configuration.
         batch_seconds: Predicted seconds in which all ranks together process one global batch.
         samples: Predicted number of samples processed until the target is reached.
         seconds: Predicted training seconds to target.
         share_observed: Share of the predicted training to the target that was measured, in [0, 1].
         waits_for_slowest: Whether all ranks wait for the slowest rank.
-        comparison: A sentence that compares this strategy with the chosen one. For the chosen strategy: one
-            that compares it with all-reduce, or with the next best strategy if it is all-reduce itself or
-            all-reduce was not considered.
+        comparison: A sentence that compares this strategy with the recommended one. The recommended strategy
+            is compared with all-reduce. If all-reduce is recommended, or is not in the search space, the
+            recommended strategy is compared with the next best one.
     """
 
     configuration: ReadConfiguration
@@ -120,15 +124,17 @@ class Verification:
 
     Args:
         reached: Whether the training reached the target.
-        training_seconds: Training time to the target, in seconds; to the end if the target was not reached.
+        training_seconds: Training time to the target, in seconds; training time to the end if the target was
+            not reached.
         dollars: Price of `training_seconds`.
         value: Best value of the metric.
         last_value: Last value of the metric; worse than `value` if the model overfits.
-        predicted: Prediction of the training seconds to target that was made when only `share_observed` of
-            the training was known; None if there is none.
+        predicted: Prediction of the training seconds to target, made when only the share `share_observed` of
+            the training was known; None if no prediction was made.
         share_observed: Share of this training that was known when `predicted` was made.
-        first_score_seconds: Training time at the first evaluation past the target, in seconds. The crossing,
-            `training_seconds`, is interpolated between the evaluation before it and this one.
+        first_score_seconds: Training time at the first evaluation past the target, in seconds. It is not
+            earlier than `training_seconds`, which is interpolated between this evaluation and the previous
+            one.
     """
 
     reached: bool
@@ -143,15 +149,15 @@ class Verification:
 
 @dataclass(frozen=True, kw_only=True)
 class ImportedEvidence:
-    """Earlier runs that were imported for the job. They are a prior, not measurements of this job.
+    """Earlier trainings that were imported for the job. They are a prior, not measurements of this job.
 
     Args:
         num_runs: Number of imported runs.
-        num_same_hardware: Number of imported runs on the same hardware as the job's, so that their step times
-            are used.
+        num_same_hardware: Number of imported runs on the same hardware as the job. Only the step times of
+            these runs are used.
         sources: Files and folders that the runs were read from, with their format.
-        weights: Maps each model (such as the one of step time) to the weight of the imported runs in it now,
-            in [0, 1]. A model that the runs give no information about is absent.
+        weights: Maps each model (such as that of step time) to the weight of the imported runs in its present
+            parameters, in [0, 1]. Models to which the imported runs add no information are left out.
     """
 
     num_runs: int
@@ -170,8 +176,8 @@ class TuningCost:
         num_probes: Number of probes started.
         seconds_by_purpose: Maps each purpose of a probe to the seconds charged for it.
         seconds_by_part: Maps each part (training, scoring, start-up, other) to the seconds charged for it.
-        elapsed_seconds: Elapsed time of all probes in seconds; None if no two probes ran at the same time, so
-            that it equals `seconds`.
+        elapsed_seconds: Elapsed time of all probes, in seconds; time of concurrent probes counts once. None
+            if no two probes ran at the same time, because it then equals `seconds`.
     """
 
     seconds: float
@@ -188,19 +194,19 @@ class Recommendation:
 
     Args:
         job_name: Name of the job.
-        study_name: Name of the study whose measurements it is based on.
+        study_name: Name of the study whose measurements the recommendation is based on.
         created_at: Seconds since the epoch.
         goal: The goal in words, such as `accuracy >= 0.85, soonest`.
         choice: The recommended configuration.
         runner_up: The next best configuration; None if there is none.
-        baseline: The configuration that the job states as the user's present settings; None if it states
-            none.
+        baseline: The user's present settings, from [baseline] in the job file; None if the job has no
+            [baseline].
         verified: Result of training the recommended configuration to the target; None if it was not trained
             that far.
         provisional: Whether the evidence is weak: no training of the recommended configuration was measured,
             or the budget ended the search early.
-        evidence: Sentences that state the evidence for the recommendation.
-        warnings: Sentences that state why the recommendation may be wrong.
+        evidence: Sentences with the evidence for the recommendation, one fact each.
+        warnings: Sentences with reasons why the recommendation may be wrong.
         stop_reason: Why the search ended.
         tuning: Time and money that the search spent.
         checkpoint: Path of the trained model (its state dictionary) if a training of the recommended
@@ -208,20 +214,23 @@ class Recommendation:
         command: A command line that trains the recommended configuration.
         user_command: The user's own command with the recommended values, which runs without Paceline; empty
             if the job has no command.
-        training_samples: Number of samples to process so that the target is reached with 95% probability, as
-            a limit for the user's script; None if unknown, or if the job runs no script.
-        training_epochs: `training_samples` in epochs; None if the job does not state the size of an epoch.
-        strategies: Each strategy at its best configuration, the chosen strategy first; empty if only one
-            strategy was considered.
-        sensitivity: Sentences that say which changes of the described cluster would change the
-            recommendation; empty if no cluster was described.
-        ended_by_budget: Whether the budget ended the search.
-        axes_without_effect: Names of the axes that made no difference to the scores.
+        training_samples: Number of samples after which the target is reached with 95% probability, as a limit
+            for the user's script; None if unknown, or if the job runs no script.
+        training_epochs: `training_samples` in epochs; None if the job file does not set the number of samples
+            per epoch.
+        strategies: Predictions for the best configuration of each strategy, first for the recommended
+            strategy; empty if the search space has only one strategy.
+        sensitivity: Sentences with changes of the emulated nodes ([cluster.machine]) that would change the
+            recommendation; empty if the job emulates no nodes.
+        ended_by_budget: Whether the search ended because the budget of time, dollars, node hours or probes
+            was used up.
+        axes_without_effect: Names of the axes of the search space whose value did not change the scores,
+            probably because the script does not use it.
         startup_seconds: Seconds from the start of the user's script to its first training step, which every
-            training takes in addition; None if no script was run.
-        confirmation: Repeated trainings of the recommended configuration and of the present settings; None if
-            there are none.
-        imported: Earlier runs that were imported for the job as a prior; None if there are none.
+            training takes in addition to the predicted seconds; None if the job runs no script.
+        confirmation: Repeated trainings of the recommended configuration and of the present settings
+            (`paceline run --confirm`); None without such trainings.
+        imported: Earlier runs that were imported for the job as a prior; None if no runs were imported.
     """
 
     job_name: str
@@ -263,7 +272,7 @@ class Recommendation:
         A null in an estimate means infinity.
 
         Raises:
-            ValueError: The data have an unknown major version of the schema.
+            ValueError: The first number of the schema version is neither 1 nor 2.
         """
         return _reader().validate_python(upgraded(data))
 
@@ -277,7 +286,7 @@ def upgraded(data: Mapping[str, Any]) -> dict[str, Any]:
     """Converts the content of a `recommendation.json` to the keys of the present schema version.
 
     Args:
-        data: Content of schema version 1 or 2.
+        data: Content of `recommendation.json`, of schema version 1 or 2.
 
     Raises:
         ValueError: The schema version is neither 1 nor 2.

@@ -1,4 +1,4 @@
-"""Base class of the tables of a job file, and the types of durations in them."""
+"""Base class of the tables of a job file, and the type of the durations in these tables."""
 
 from __future__ import annotations
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-#: Names of the variables: that of OpenMP, which torch also reads, and those of single libraries.
+#: Names of the variables: that of OpenMP, which torch reads too, and those of other libraries.
 THREAD_VARIABLES = (
     "OMP_NUM_THREADS",
     "MKL_NUM_THREADS",
@@ -13,5 +13,5 @@ THREAD_VARIABLES = (
 
 
 def thread_variables(threads: int) -> dict[str, str]:
-    """Maps each variable to its value for a process with `threads` CPU threads."""
+    """Returns a map from the name of each variable to its value for a process with `threads` CPU threads."""
     return dict.fromkeys(THREAD_VARIABLES, str(threads))

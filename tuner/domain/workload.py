@@ -80,9 +80,9 @@ class ConstantSchedule(_Settings):
 
 
 class StepSchedule(_Settings):
-    """Learning-rate decay by a constant factor at given numbers of samples processed (milestones).
+    """A learning rate that is multiplied by a constant factor at given numbers of samples (milestones).
 
-    Jin et al. 2016 divide the learning rate by 10, twice.
+    For example, Jin et al. 2016 divide the learning rate by 10 at two milestones.
     """
 
     name: Literal["step"] = Field(default="step", description="the schedule")
@@ -103,8 +103,8 @@ class StepSchedule(_Settings):
 class CosineSchedule(_Settings):
     """A half cosine from the peak learning rate to zero (Loshchilov and Hutter 2017).
 
-    The number of samples over which the rate falls is part of the job, because the time to target depends on
-    it.
+    The number of samples until the learning rate is zero is set in the job file, because the time to target
+    depends on it.
     """
 
     name: Literal["cosine"] = Field(default="cosine", description="the schedule")
@@ -147,12 +147,12 @@ METRICS: dict[str, Metric] = {
 
 
 class Workload(ABC):
-    """Interface of a training task. Paceline chooses its batch size, learning rate, nodes and strategy.
+    """Interface of a training task, for which Paceline chooses batch size, learning rate, nodes and strategy.
 
     - Every rank creates the workload from the parameters in the job file. Equal parameters must give equal
       models (torch is seeded before `model` is called) and equal data.
-    - A batch is the result of `torch.utils.data.default_collate` for some items of the dataset, on the rank's
-      device.
+    - A batch is the result of `torch.utils.data.default_collate` for several items of the dataset, on the
+      device of the rank.
     - For speed, a dataset may have a method `__getitems__(indices)`, which returns a collated batch.
 
     Attributes:
@@ -187,7 +187,10 @@ class Workload(ABC):
 
     @abstractmethod
     def score(self, model: nn.Module, data: Dataset[Any]) -> float:
-        """Returns the metric of a model, which is in evaluation mode, on data; gradients are disabled."""
+        """Returns the metric of a model on data.
+
+        The caller has put the model into evaluation mode and disabled gradients.
+        """
 
     def optimizer(self, parameters: Iterable[nn.Parameter], learning_rate: float) -> optim.Optimizer:
         """Returns the optimizer. The default is that of `[workload.optimizer]`, or SGD with momentum 0.9.
@@ -218,6 +221,6 @@ class Workload(ABC):
         """Returns the factor that multiplies the peak learning rate.
 
         Args:
-            samples_seen: Number of samples that all ranks have processed in total.
+            samples_seen: Number of samples that all ranks together have processed so far.
         """
         return self.schedule_settings.factor(samples_seen)
