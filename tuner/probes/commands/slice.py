@@ -1,4 +1,4 @@
-"""State of a running slice of the user's script: its jobs, the lines that were read, and its measurement."""
+"""State of a slice (part of a run) of the user's script: its jobs, the lines read, and its measurement."""
 
 from __future__ import annotations
 
@@ -34,11 +34,11 @@ from tuner.probes.slice_plan import SlicePlan
 #: Number of lines that are stored, to compute their positions again if a later line shows how the script
 #: counts steps or epochs.
 _MOST_STORED = 20_000
-#: How long a slice that has reached its limit waits for another line if only that line can show how the
-#: earlier lines have to be read: at least these seconds, and this share of the time since the script started.
+#: If only another line can show how the earlier lines have to be read, a slice that has reached its limit
+#: waits for that line: at least these seconds, and at least this share of the time since the script started.
 _SETTLE_SECONDS, _SETTLE_SHARE = 2.0, 0.5
-#: The share if only the next line can show how fast a run trains whose first line reports suspiciously many
-#: samples.
+#: Replaces `_SETTLE_SHARE` if the first line of a run reports suspiciously many samples, and only the next
+#: line can show how fast the run trains.
 _PACE_SHARE = 1.5
 
 
@@ -46,10 +46,10 @@ class CommandSlice:
     """Reads the lines of a script and builds the measurement of a slice from them.
 
     Args:
-        plan: Plan of the slice.
+        plan: Configuration, limits and folders of the slice.
         folder: Folder of the probe, to which scores are written.
-        cluster: The cluster on which the script runs.
-        started: The prober's clock when the slice was requested, seconds.
+        cluster: The cluster on which the script runs; determines the cost of the slice.
+        started: Time on the prober's clock when the slice was requested, seconds.
         habits: Facts found in earlier slices about how the script reports; None if there are none.
     """
 
@@ -64,7 +64,7 @@ class CommandSlice:
     ) -> None:
         self.plan, self.folder, self.started = plan, folder, started
         self.habits = habits or ScriptHabits()
-        #: Number of remarks in `habits` that earlier slices have added.
+        #: Number of remarks (sentences for the user) in `habits` that earlier slices have added.
         self._num_said = len(self.habits.remarks)
         self._positions: Positions | None = None
         self._stored_lines: list[ScriptLine] | None = []
@@ -106,13 +106,14 @@ class CommandSlice:
         sources: tuple[MetricSource, JsonSource | None],
         now: float,
     ) -> None:
-        """Registers a job that was submitted for the slice, or for its remainder after an earlier job.
+        """Stores a job that was submitted for the slice, or for the rest of the slice after an earlier job.
 
         Args:
-            job: Handle of the job.
+            job: Handle of the job, by which the launcher identifies it.
             attempt: Command and folders of the job.
-            sources: The source of progress lines, and the source of other events; None if both are the same.
-            now: The prober's clock, seconds.
+            sources: The source of progress lines, and the source of other events (None if the first source
+                reads them too).
+            now: Present time on the prober's clock, seconds.
         """
         self.job, self.attempt = job, attempt
         self.source, self.events = sources
@@ -131,8 +132,8 @@ class CommandSlice:
         """Reads the lines that the script has reported since the last call.
 
         Args:
-            status: Status of the job now.
-            now: The prober's clock, seconds.
+            status: Present status of the job.
+            now: Present time on the prober's clock, seconds.
 
         Raises:
             StorageError: The curve cannot be written to the folder of the probe.
@@ -150,7 +151,7 @@ class CommandSlice:
         lines = self.source.read(now, has_ended=has_ended)
         if self.events is not None:
             heard = self.events.read(now, has_ended=has_ended)
-            # The write times of the two sources are by different clocks, so only the read times are used.
+            # The two sources use different clocks for the write times, so only the read times are used.
             lines = [replace(line, time=None) for line in heard if line.event != "progress"] + list(lines)
         if any(line.event == "progress" for line in lines):
             self.heard_at = now
@@ -167,12 +168,15 @@ class CommandSlice:
             self._take_all(self._positions.finish())
 
     def _read(self, lines: Sequence[ScriptLine], since: float, now: float) -> None:
-        """Computes the positions of new lines; if they show how the script counts, of all lines again.
+        """Computes the training progress at new lines.
+
+        If the new lines show how the script counts steps or epochs, the progress at all lines of the job is
+        computed again.
 
         Args:
             lines: The new lines, in order.
-            since: Earliest time at which they were written, by the prober's clock, seconds.
-            now: The prober's clock, seconds.
+            since: Earliest time at which the lines may have been written, on the prober's clock, seconds.
+            now: Present time on the prober's clock, seconds.
         """
         assert self._positions is not None
         assert self.attempt is not None
@@ -209,8 +213,8 @@ class CommandSlice:
         """Counts a fault of the nodes or network that ended the job, and prepares for another job.
 
         Args:
-            now: The prober's clock, seconds.
-            waiting: The reason for which the slice is submitted again, for the user.
+            now: Present time on the prober's clock, seconds.
+            waiting: Why the slice is submitted again, for the user.
         """
         progress = self.curve.position.samples
         self.lost_in_a_row = 1 if progress > self._samples_at_loss else self.lost_in_a_row + 1
@@ -218,11 +222,11 @@ class CommandSlice:
         self.will_repeat(now, waiting)
 
     def will_repeat(self, now: float, waiting: str) -> None:
-        """Prepares for another job that runs the remainder of the slice.
+        """Prepares for another job that runs the rest of the slice.
 
         Args:
-            now: The prober's clock, seconds.
-            waiting: The reason for which the slice is submitted again, for the user.
+            now: Present time on the prober's clock, seconds.
+            waiting: Why the slice is submitted again, for the user.
         """
         self._held_before += self._held(now)
         self._pending_before += self._pending
@@ -232,10 +236,7 @@ class CommandSlice:
 
     @property
     def may_end(self) -> bool:
-        """Whether the slice may end now.
-
-        It may not while it waits for a line that can still change how the earlier lines are read.
-        """
+        """Whether the slice may end now: False while the next line may change how earlier lines are read."""
         awaits_pace = self.checks.awaits_pace or self._first_block.awaits_pace
         if self._positions is None or (self._positions.is_settled and not awaits_pace):
             return True
@@ -245,7 +246,7 @@ class CommandSlice:
 
     @property
     def refusal(self) -> str | None:
-        """The reason for which the script cannot be measured; None if it can be measured."""
+        """Why the script cannot be measured, for the user; None if it can be measured."""
         return self.checks.refusal or (self._positions.refusal if self._positions else None)
 
     def remark(self, words: str) -> None:
@@ -284,7 +285,7 @@ class CommandSlice:
 
         Args:
             outcome: Outcome of the slice; RUNNING if it has not ended.
-            now: The prober's clock, seconds.
+            now: Present time on the prober's clock, seconds; determines the cost of the slice.
             error: Description of the failure; None if there is no failure.
         """
         plan, position = self.plan, self.curve.position
@@ -331,10 +332,10 @@ class CommandSlice:
         return () if spread is None else (timing_of_all(spread, self.plan.configuration, self._cluster),)
 
     def _startup_seconds(self, held: float) -> float:
-        """Returns the seconds from the time when nodes were available until training started.
+        """Returns the seconds between the time when nodes were available and the start of training.
 
         Args:
-            held: Seconds for which the slice has occupied its nodes so far; the result is not larger.
+            held: Seconds for which the slice has occupied its nodes so far; upper limit of the result.
         """
         began = next((a.began_at() for a in self.curve.attempts if a.began_at() is not None), None)
         if began is None:

@@ -1,4 +1,4 @@
-"""Checks that a script trains with the given batch size, and starts from scratch if it has to."""
+"""Checks that a script trains with the given batch size, and starts from scratch if it was told to."""
 
 from __future__ import annotations
 
@@ -10,20 +10,23 @@ from tuner.probes.commands.run_clock import Attempt
 from tuner.probes.commands.script_habits import ScriptHabits
 from tuner.probes.slice_plan import SlicePlan
 
-#: A run that had to start from scratch has resumed from elsewhere if its first report came after less than
-#: this share of the time that so many samples take at its later speed, and this many seconds too early.
+#: A run that had to start from scratch is taken to have resumed from other files if its first report came too
+#: early: before `_LEAST_TIME_SHARE` of the time that this number of samples takes at the later speed of the
+#: run, and more than `_LEAST_MISSING_SECONDS` seconds before all of that time had passed.
 _LEAST_TIME_SHARE, _LEAST_MISSING_SECONDS = 0.5, 1.0
-#: The share and the seconds if the first report has this many times the samples of that of other runs.
+#: If the first report has more than `_FAR_FACTOR` times the samples of the first report of other runs, these
+#: share and seconds are used instead.
 _FAR_FACTOR, _FAR_TIME_SHARE, _FAR_MISSING_SECONDS = 2.5, 0.8, 0.2
-#: The speed of training is computed from at least this many reports, with this many seconds between the first
-#: and the last of them.
+#: The speed of training is computed from at least this number of reports, and only if at least this number of
+#: seconds passed between the first and the last report.
 _FEWEST_REPORTS, _LEAST_PACE_SECONDS = 3, 0.3
-#: Number of reports, and share of time, that suffice if the first report has far more samples than usual.
+#: If the first report has far more samples than usual, the speed is computed from this number of reports, and
+#: this share of the time is used as long as there are fewer than `_FEWEST_REPORTS`.
 _FEWEST_FAR_REPORTS, _TWO_REPORTS_TIME_SHARE = 2, 0.6
-#: The reported samples per step equal the batch size if they differ by at most this relative difference.
+#: The reported samples per step may differ from the batch size by at most this relative difference.
 _EQUAL_BATCH = 0.02
-#: Shares of the distance from the usual first score to the target. A first score is far from the usual one if
-#: it is better by the first share; two scores are the same if they differ by less than the second share.
+#: Shares of the distance from the usual first score to the target. A first score is far from the usual first
+#: score if it is better by `_FAR_SCORE`; two scores are the same if they differ by at most `_SAME_SCORE`.
 _FAR_SCORE, _SAME_SCORE = 0.5, 0.05
 _SHARES = (
     "The script seems to resume by itself from a folder that all runs share: let it save to {checkpoint} or "
@@ -32,20 +35,20 @@ _SHARES = (
 
 
 class SliceChecks:
-    """Finds reports which show that the script does not train as the slice asks.
+    """Finds reports which show that the script uses another batch size, or resumed when it should not.
 
     Args:
-        plan: Plan of the slice.
-        habits: Facts found in all runs about how the script reports; the position of a run's first report is
-            added to them.
+        plan: Configuration, limits and folders of the slice.
+        habits: Facts found in all runs about how the script reports; the number of samples at the first
+            report of a run is added to them.
         is_new: Whether the run has to start from scratch.
 
     Attributes:
-        remarks: Sentences for the user, as keys.
-        refusal: The reason for which the slice cannot be used; None if it can be used.
-        resume_words: The output line in which the script says that it resumes; None if there is none.
-        awaits_pace: Whether the first report has suspiciously many samples, so that the next report has to
-            show how fast the run trains.
+        remarks: Sentences for the user, as the keys of a dictionary without values.
+        refusal: Why the slice cannot be used, for the user; None if it can be used.
+        resume_words: The output line in which the script says that it resumes; None if there is no such line.
+        awaits_pace: Whether the first report has suspiciously many samples, so the next report is needed to
+            know how fast the run trains.
     """
 
     def __init__(self, *, plan: SlicePlan, habits: ScriptHabits, is_new: bool) -> None:
@@ -64,7 +67,11 @@ class SliceChecks:
             ] = None
 
     def read(self, lines: Sequence[ScriptLine]) -> None:
-        """Checks the batch size that new lines show, and the position at which a new run starts."""
+        """Checks the batch size that new lines show, and that a new run starts at 0 samples.
+
+        Args:
+            lines: The new lines of the script, in order.
+        """
         for line in lines:
             if line.event == "begin" and self._is_new and not self._has_progress and line.samples:
                 self._refuse_start(int(line.samples))
@@ -91,7 +98,7 @@ class SliceChecks:
                 ] = None
 
     def resumed(self) -> None:
-        """Registers that the script was asked to resume, so that it need not start from scratch."""
+        """Stores that the script was asked to resume, so its start from scratch is not checked."""
         self._is_new = False
 
     def follow(self, attempt: Attempt, since: float | None) -> None:
@@ -99,7 +106,8 @@ class SliceChecks:
 
         Args:
             attempt: Training clock of the script's process, with its lines so far.
-            since: The prober's clock when the script started to run, seconds; None if it does not run.
+            since: Time on the prober's clock when the script started to run, seconds; None if it is not
+                running.
         """
         if self._has_checked_start or since is None or not self._is_new:
             return
@@ -126,7 +134,9 @@ class SliceChecks:
             self._refuse_start(samples)
 
     def first_score(self, point: CurvePoint) -> None:
-        """Checks that a run which had to start from scratch does not begin where another run has ended.
+        """Checks that the first score of a new run is not close to the last score of the run before it.
+
+        Such a score shows that the script has resumed the other run instead of starting from scratch.
 
         Args:
             point: The first score of the run.

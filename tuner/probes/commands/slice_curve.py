@@ -1,4 +1,4 @@
-"""Learning curve and training clock of a running slice of the user's script."""
+"""Learning curve and training time of a running slice (part of a run) of the user's script."""
 
 from __future__ import annotations
 
@@ -23,17 +23,22 @@ from tuner.probes.probe_folder import ProbeFolder
 from tuner.probes.slice_plan import CHECKPOINTS_FOLDER, SlicePlan
 
 _PROGRESS_FILE = "progress.json"
-#: A score is stored if the number of samples processed is this many times that at the last stored score.
+#: A score is stored if the number of samples processed is at least this many times that at the last stored
+#: score.
 _STORED_INTERVAL = 1.05
-#: If there is no score for this many times the longest distance between two scores, the slice assumes that
-#: the script will not score again.
+#: If the script has reported no score for this many times the longest distance between two scores, in
+#: samples, it is assumed not to report any further score.
 _LATE_SCORE = 2.5
-#: A slice ends at a limit only if its last score is at most this share of that distance ago.
+#: A slice ends at a limit only if at most this share of the longest distance between two scores, in samples,
+#: was processed since its last score.
 _NEAR_SCORE = 0.25
 
 
 def known_point(probe_folder: Path) -> ReadPoint:
-    """Reads the training progress at the end of a probe's last slice; the beginning if no slice has ended."""
+    """Reads the training progress at the end of a probe's last slice.
+
+    If no slice of the probe has ended, the progress is that at the beginning of the run: 0 samples.
+    """
     path = probe_folder / CHECKPOINTS_FOLDER / _PROGRESS_FILE
     try:
         return ReadPoint(**json.loads(path.read_text()))
@@ -57,22 +62,24 @@ _CHANGED_BY_LINES = (
 
 
 class SliceCurve:
-    """Adds the lines of a slice to the training clock of the run, and its scores to the probe's folder.
+    """Computes the learning curve and training time of a slice from its lines.
+
+    New scores are also written to the folder of the probe.
 
     Args:
-        plan: Plan of the slice.
+        plan: Configuration, limits and folders of the slice.
         folder: Folder of the probe, to which scores are written.
         known: Training progress of the run before the slice.
-        checks: Checks the first score of the slice.
+        checks: Checks that the first score of a run is not close to the last score of another run.
 
     Attributes:
         attempts: One training clock for each process that trained the slice, in order. A job has several such
             processes if the script was restarted.
-        noise: Gradient noise that the script reported in this slice.
+        noise: Estimates of gradient noise that the script reported in this slice, in order.
         num_lines: Number of progress lines read.
-        is_diverged: Whether the script reported a value that is not finite.
-        restart_seconds: Training time that a slice that started the run over needed to process as many
-            samples as the run had processed before, seconds; None if the slice did not start the run over.
+        is_diverged: Whether the script reported a score that is NaN or infinite.
+        restart_seconds: If the slice started the run over, the training time, in seconds, that it needed to
+            process as many samples as the run had processed before; otherwise None.
     """
 
     def __init__(
@@ -95,7 +102,7 @@ class SliceCurve:
         self._snapshot: dict[str, Any] = {}
 
     def begin_job(self, *, resumes: bool) -> None:
-        """Prepares for the lines of another job.
+        """Prepares for the lines of another job of the slice.
 
         Args:
             resumes: Whether the job resumes from a checkpoint.
@@ -104,7 +111,7 @@ class SliceCurve:
         self._snapshot = {name: copy.copy(getattr(self, name)) for name in _CHANGED_BY_LINES}
 
     def go_back(self) -> None:
-        """Removes the points and scores that the lines of the current job have added."""
+        """Removes the training progress and scores that the lines of the current job have added."""
         for name, before in self._snapshot.items():
             setattr(self, name, copy.copy(before))
         self._is_new_job = True
@@ -113,11 +120,12 @@ class SliceCurve:
             self._folder.add_point(self._points[samples])
 
     def take(self, lines: Sequence[ProgressLine], running_since: float | None) -> None:
-        """Adds lines with known positions.
+        """Adds lines whose numbers of steps and samples are known.
 
         Args:
             lines: The new lines, in order.
-            running_since: The prober's clock when the job started to run, seconds; None if it does not run.
+            running_since: Time on the prober's clock when the job started to run, seconds; None if the job is
+                not running.
 
         Raises:
             StorageError: The curve cannot be written to the folder of the probe.
@@ -134,22 +142,22 @@ class SliceCurve:
 
     @property
     def first_samples(self) -> int | None:
-        """Number of samples at the first line of the newest process; None if it has reported no line."""
+        """Number of samples processed at the first line of the newest process; None if there is no line."""
         return self.attempts[-1].first_samples if self.attempts else None
 
     @property
     def has_interval(self) -> bool:
-        """Whether some process has reported two lines with different steps, which show the step time."""
+        """Whether the step time can be computed: a process has reported two lines with different steps."""
         return any(a.has_interval() for a in self.attempts)
 
     @property
     def num_scores(self) -> int:
-        """Number of stored new scores; all of the first `until.scores` are stored, but not all later ones."""
+        """Number of new scores that are stored: the first `until.scores` scores, and some later ones."""
         return sum(samples > self._base.samples for samples in self._points)
 
     @property
     def is_at_score(self) -> bool:
-        """Whether the last score is recent, or so old that the script probably will not score again."""
+        """Whether the slice may end at a limit: its last score is recent, or no further score is expected."""
         scored = sorted(samples for samples in self._points if samples > 0)
         if not scored or self._last_score is None:
             return True
@@ -164,7 +172,7 @@ class SliceCurve:
         return math.nan if self.known.value is None else self.known.value
 
     def seconds_now(self, silent_seconds: float) -> float:
-        """Estimates the current training clock of the run, seconds.
+        """Estimates the present training time of the run in seconds, from that at the last line.
 
         Args:
             silent_seconds: Seconds since the last line.
@@ -181,11 +189,11 @@ class SliceCurve:
         return not self._plan.is_timing and self._plan.job.goal.crossing(trained) is not None
 
     def take_whole_pass(self) -> None:
-        """Replaces the curve and clock of the run if this slice repeated all of its training.
+        """Replaces the learning curve and training time of the run by those of this slice if it is complete.
 
-        This is so if the slice started the run over and trained at least as far as the earlier slices. Then
-        the curve and clock of this slice alone are used: they are those of one uninterrupted training run,
-        while a curve joined from slices of different speed is not.
+        The slice is complete if it started the run over and trained at least as far as the earlier slices.
+        Then its curve is that of one uninterrupted training run, while a curve joined from several slices
+        may mix different training speeds.
 
         Raises:
             StorageError: The curve cannot be written to the folder of the probe.
@@ -213,9 +221,9 @@ class SliceCurve:
                 self._folder.add_point(point)
 
     def _whole_pass(self) -> list[ReadPoint]:
-        """Returns the points of the last process if it repeated all training of the earlier slices.
+        """Returns the training progress at each line of the last process if it repeated all earlier training.
 
-        The list is empty if the process did not start the run over or did not train as far.
+        The list is empty if the process did not start the run over, or trained less than the earlier slices.
         """
         if self._plan.is_timing or self._resumes or not self.attempts:
             return []
@@ -231,7 +239,7 @@ class SliceCurve:
         """Writes the training progress to a file for the next slice, and stores the first and last score.
 
         Args:
-            habits: Facts about the script; the scores are added to them.
+            habits: Facts found in all runs about the script, to which the two scores are added.
 
         Raises:
             OSError: The file cannot be written.
@@ -256,7 +264,8 @@ class SliceCurve:
             return
         if line.event == "progress":
             if self.num_lines == 0 and not self._plan.is_timing:
-                # Scores of a slice whose tuner was killed count up to the position where this slice resumes.
+                # If the tuner was killed during a slice, the scores of that slice are used up to the number
+                # of samples at which this slice resumes.
                 self._base = self._with_lost_points(line.samples)
                 if self.attempts:
                     self.attempts[-1].known = self._base
@@ -266,7 +275,7 @@ class SliceCurve:
         self.attempts[-1].add(line)
 
     def _with_lost_points(self, before_samples: int) -> ReadPoint:
-        # If the tuner was killed as a slice ended, the checkpoint may be later than the last known score.
+        # If the tuner was killed when a slice ended, the checkpoint may be newer than the last known score.
         reported = max(self._folder.reported_samples, default=-1)
         lost = [point for point in self._folder.lost_points(before_samples - 1) if point.samples > reported]
         for point in lost:
@@ -281,7 +290,7 @@ class SliceCurve:
         )
 
     def _begin_attempt(self, running_since: float | None) -> None:
-        """Starts the training clock of another process, from which the next lines come."""
+        """Starts the training clock of another process, which has written the next lines."""
         if self.attempts and self.attempts[-1].is_empty:
             self.attempts.pop()
         self._place()
@@ -320,7 +329,7 @@ class SliceCurve:
             self._folder.add_point(point)
 
     def _is_stored(self, point: CurvePoint) -> bool:
-        """Whether a score is stored; not all are, since a script may score thousands of times."""
+        """Whether a score has to be stored; many are not, since a script may report thousands of scores."""
         goal = self._plan.job.goal
         passes = goal.target_count().is_past(point.value)
         was_past, self._was_past = self._was_past, passes
@@ -336,10 +345,10 @@ class SliceCurve:
         return tuple(self._points[samples] for samples in sorted(self._points))
 
     def intervals(self) -> Sequence[tuple[float, int]]:
-        """Returns the intervals between lines of the process that has the most of them.
+        """Returns the intervals between successive lines of the process that has the most intervals.
 
         Returns:
-            Seconds per step and number of steps of each interval.
+            Seconds per step and number of steps of each interval, in order.
         """
         found = max((attempt.intervals() for attempt in self.attempts), key=len, default=())
         if found or self._position is None or self._plan.is_timing:
