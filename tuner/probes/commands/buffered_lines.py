@@ -1,4 +1,7 @@
-"""Estimates when the script produced lines that a buffered writer wrote as one block, as to a CSV file."""
+"""Estimates when a script produced lines that were written together as one block.
+
+For example, a script that writes a CSV file may buffer its rows and write many of them at once.
+"""
 
 from __future__ import annotations
 
@@ -10,25 +13,30 @@ from tuner.probes.commands.progress_line import ScriptLine
 
 #: Lines whose times differ by less than this were read at once, seconds.
 _SAME_SECONDS = 0.004
-#: Longest time over which the lines of any block but the first of a read are spread, seconds.
+#: If one read returns several blocks, the lines of each block after the first are spread over at most this
+#: time, seconds.
 _LONGEST_BLOCK = 0.1
-#: If the first block has this many positions, the writer is assumed to be buffered.
+#: If the lines of the first block report at least this many different numbers of samples, the writer is
+#: assumed to be buffered.
 _FEWEST_POSITIONS = 3
-#: A start-up is recognized only if it is longer than this share of the time until the first block, and longer
-#: than these seconds.
+#: The time before training began is corrected only if it is at least this share of the time until the first
+#: block, and at least this many seconds.
 _LEAST_SHARE, _LEAST_SECONDS = 0.05, 0.1
 
 
 def spread_block(lines: Sequence[ScriptLine], since: float) -> list[ScriptLine]:
-    """Estimates when each of the lines that were read at once was written.
+    """Estimates the time at which each line was written, for lines that were read at once.
 
-    Lines that report when they were written are not changed. Other lines were written since the last read. If
-    they have several positions, their times are spread over the time since the last read, in proportion to
-    the positions.
+    Lines that report when they were written are not changed. Other lines were written after the last read. If
+    they report several positions (numbers of samples, steps or epochs), their times are spread over the time
+    since the last read, in proportion to the positions.
 
     Args:
         lines: The lines, in order.
-        since: The prober's clock at the last read, seconds.
+        since: Time of the last read on the prober's clock, seconds.
+
+    Returns:
+        The lines with the estimated times in `seen_at`, in the same order.
     """
     spread: list[ScriptLine] = []
     for _, group in itertools.groupby(lines, key=lambda line: round(line.seen_at / _SAME_SECONDS)):
@@ -63,13 +71,13 @@ class _Block:
 
 
 class FirstBlock:
-    """Finds when training began before the first block of lines, by the training speed after that block.
+    """Estimates when training began, from the training speed between the first two blocks of lines.
 
-    Until the second block comes, the lines of the first block are spread over the whole time since the start
-    of the script, which includes the start-up.
+    Until the second block is read, the lines of the first block are spread over the whole time since the
+    start of the script, which includes the start-up. Then their times are corrected.
 
     Args:
-        is_fresh: Whether the script starts the run, instead of resuming it, so that positions count from 0.
+        is_fresh: Whether the script starts the run instead of resuming it; only then are times corrected.
     """
 
     def __init__(self, *, is_fresh: bool) -> None:
@@ -78,7 +86,7 @@ class FirstBlock:
 
     @property
     def awaits_pace(self) -> bool:
-        """Whether the next block is needed to know how fast the script trains."""
+        """Whether the second block is needed to know how fast the script trains."""
         return self._first is not None and not self._is_over
 
     def retimed(
@@ -87,13 +95,13 @@ class FirstBlock:
         """Corrects the times of the first block once the second block shows how long the start-up took.
 
         Args:
-            stored: All lines of the slice, including the new ones.
-            new: The lines that were read now.
-            begin: The prober's clock at the previous read, or at the start of the script, seconds.
-            end: The prober's clock now, seconds.
+            stored: All lines of the job so far, including the new lines, in order.
+            new: The lines that were read now, in order.
+            begin: Time of the previous read, or of the start of the script, on the prober's clock, seconds.
+            end: Present time on the prober's clock, seconds.
 
         Returns:
-            All lines of the slice with corrected times; None if no time changes.
+            All lines of the job with corrected times; None if no time changes.
         """
         positions = [position for line in new if (position := _position(line)) is not None]
         if self._is_over or not positions:
@@ -119,11 +127,14 @@ class FirstBlock:
 
 
 def _position(line: ScriptLine, *, or_epoch: bool = False) -> float | None:
-    """Returns the samples, or else the steps, or else the epoch that a line reports; None if it has none.
+    """Returns the number of samples of a line; if there is none, its number of steps.
 
     Args:
         line: The line.
-        or_epoch: Whether the epoch may be returned.
+        or_epoch: Whether to return the epoch if the line has neither samples nor steps.
+
+    Returns:
+        The number; None if the line does not report training progress.
     """
     if line.event != "progress":
         return None

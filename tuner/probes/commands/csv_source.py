@@ -1,4 +1,4 @@
-"""Metric source that reads rows of CSV files, even if the names of the files change from run to run."""
+"""Metric source that reads rows of CSV files, also if each run writes a file with another name."""
 
 from __future__ import annotations
 
@@ -23,13 +23,13 @@ class CsvSource(MetricSource):
 
     - Rows that existed before the slice belong to another run or an earlier slice, and are skipped.
     - A path may be a pattern, such as `version_*/metrics.csv`.
-    - If the file at a path does not change, but a file whose path differs only in a number does (`version_1`
-      instead of `version_0`), that other file is read.
+    - For example, if `version_0/metrics.csv` is configured and does not change, but `version_1/metrics.csv`
+      does, the latter is read. Such a file, whose path differs only in a number, is called a sibling.
 
     Args:
-        form: Names of the columns.
-        paths: Files or patterns of files; the files need not exist yet.
-        siblings: Patterns of files whose paths differ from `paths` only in numbers.
+        form: Names of the columns with the score and the training progress.
+        paths: Paths of the files, or patterns of such paths; the files need not exist yet.
+        siblings: Patterns of the paths of siblings.
     """
 
     is_buffered = True
@@ -70,7 +70,10 @@ class CsvSource(MetricSource):
         return found
 
     def _find_siblings(self) -> None:
-        """Adds files that have changed and whose paths differ from the stated paths only in a number."""
+        """Adds siblings that have changed to the files to read.
+
+        A sibling is a file whose path differs from a configured path only in a number.
+        """
         for path in _matching(self._sibling_patterns):
             if path in self._files or _stat_of(path) == self._siblings.get(path):
                 continue
@@ -82,7 +85,7 @@ class CsvSource(MetricSource):
 
 
 class _CsvFile:
-    """A CSV file and the rows that were read from it so far."""
+    """Reads the new rows of one CSV file, which the script appends to or rewrites."""
 
     def __init__(self, path: Path, warn: Callable[[str], None], *, skip: bool) -> None:
         self.path, self._warn = path, warn
@@ -157,7 +160,10 @@ def _filled(row: dict[str, Any]) -> dict[str, Any]:
 
 
 def _matching(patterns: Sequence[str]) -> list[Path]:
-    """Returns the files that match any of the patterns, each file once; a plain path is always returned."""
+    """Returns the files that match at least one pattern, without duplicates.
+
+    A pattern without wildcards is returned as a path even if the file does not exist.
+    """
     found: dict[Path, None] = {}
     for pattern in patterns:
         names = glob.glob(pattern, recursive=True) if glob.has_magic(pattern) else [pattern]  # noqa: PTH207

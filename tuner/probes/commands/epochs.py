@@ -1,6 +1,6 @@
-"""Computes the number of epochs done at a line that reports an epoch but no step.
+"""Computes how many epochs a script had completed when it reported an epoch but no step.
 
-Scripts count epochs from 0 or from 1, and print an epoch when it begins or when it ends.
+Scripts count epochs from 0 or from 1, and print the number of an epoch when it begins or when it ends.
 """
 
 from __future__ import annotations
@@ -11,33 +11,33 @@ from dataclasses import replace
 from tuner.probes.commands.progress_line import ScriptLine
 from tuner.probes.commands.script_habits import ScriptHabits
 
-#: A first report of epoch 0 is of the untrained model if it came after less than this share of the time
-#: between the first and the second report.
+#: If the first score is in epoch 0, it is that of the untrained model if it came within this share of the
+#: time between the first score and the next epoch.
 _UNTRAINED_SHARE = 0.8
-#: Several values of an epoch belong to one report if the time between them is less than these seconds, or
-#: less than this share of the time since the start of the script.
+#: Several scores in an epoch belong to one report if the time between them is at most these seconds, or at
+#: most this share of the time since the start of the script.
 _ONE_REPORT_SECONDS, _ONE_REPORT_SHARE = 0.05, 0.02
 
-#: A line, the number of epochs done at this line, and the line whose time is used for it.
+#: A line, the number of epochs completed at this line, and a line with the time at which that was.
 AtEpoch = tuple[ScriptLine, float, ScriptLine]
 
 
 class EpochLines:
-    """Computes the number of epochs done at each line.
+    """Computes the number of completed epochs at each line of a script that reports whole epochs.
 
     A script may count from 0 or from 1, print an epoch when it begins or when it ends, and print scores once
     per epoch or many times. The first lines are read in the most common way. If later lines show another way,
-    the first lines are read again.
+    the caller has to read all lines again.
 
     Args:
         habits: Facts about how the script reports; the facts found are added to them.
-        started_at: The prober's clock when the script was started, seconds.
-        is_fresh: Whether the script starts the run, instead of resuming it.
+        started_at: Time on the prober's clock when the script was started, seconds.
+        is_fresh: Whether the script starts the run instead of resuming it.
     """
 
     def __init__(self, habits: ScriptHabits, *, started_at: float, is_fresh: bool) -> None:
         self._habits, self._started_at, self._is_fresh = habits, started_at, is_fresh
-        #: The last epoch that a line reported; None if there is none yet, or if epochs are fractions.
+        #: The last epoch that a line reported; None if no line has reported one, or if epochs are fractions.
         self.current: float | None = None
         self._base: int | None = habits.first_epoch
         self._announced: ScriptLine | None = None
@@ -54,7 +54,7 @@ class EpochLines:
         return habits.many_lines_an_epoch is not None and self._base is not None
 
     def is_fraction(self, line: ScriptLine) -> bool:
-        """Whether the script reports fractions of epochs, according to this line or an earlier line."""
+        """Whether this line or an earlier line reports a fraction of an epoch, such as epoch 0.25."""
         assert line.epoch is not None
         habits = self._habits
         if line.epoch != math.floor(line.epoch) and not habits.epochs_are_fractions:
@@ -63,26 +63,27 @@ class EpochLines:
         return bool(habits.epochs_are_fractions)
 
     def begin_process(self) -> None:
-        """Prepares for the lines of another process."""
+        """Prepares for the lines of another process of the script."""
         self.current, self._announced, self._values = None, None, []
         self._num_epochs = self._num_announced = 0
 
     def done(self, epoch: float) -> float:
-        """Returns the number of epochs done at the end of an epoch.
+        """Returns how many epochs have been completed at the end of an epoch.
 
         Args:
-            epoch: The epoch, as the script counts.
+            epoch: Number of the epoch as the script counts, from 0 or from 1.
         """
         return epoch - (1 if self._base is None else self._base) + 1
 
     def add(self, line: ScriptLine, epoch: float) -> list[AtEpoch]:
-        """Adds a line; returns the lines for which the number of epochs done is known now.
+        """Adds a line, and returns the lines for which the number of completed epochs is known now.
 
-        The new line may be returned by a later call, once the next line shows whether its epoch has ended.
+        If the next line has to show whether the epoch of the new line has ended, a later call returns the new
+        line.
 
         Args:
             line: The line.
-            epoch: The epoch that the line, or the last line with an epoch, reports.
+            epoch: The epoch that the line reports; if it reports none, that of the last line with an epoch.
         """
         found: list[AtEpoch] = []
         if self.current is None or epoch > self.current:
@@ -99,9 +100,9 @@ class EpochLines:
         return found + self._score(line, epoch)
 
     def close(self) -> list[AtEpoch]:
-        """Returns the lines of the last epoch that were not returned, after the script has ended by itself.
+        """Returns the last line with a score if no call of `add` has returned it.
 
-        The last epoch of such a script is complete.
+        To be called after the script has ended by itself, so its last epoch is complete.
         """
         if not self._habits.many_lines_an_epoch or not self._values or self.current is None:
             return []
@@ -126,13 +127,13 @@ class EpochLines:
         self._habits.say("the script counts epochs from 0: its first epoch is epoch 0")
 
     def _next_epoch(self, line: ScriptLine, epoch: float) -> list[AtEpoch]:
-        """Returns the last line of the current epoch, now that a line reports the next epoch.
+        """Returns the last line of the current epoch when a line reports the next epoch.
 
-        The list is empty if that line was already returned.
+        The list is empty if the last line of the current epoch was returned before.
 
         Args:
             line: The line that reports the next epoch.
-            epoch: The next epoch.
+            epoch: Number of the next epoch as the script counts.
         """
         habits, found = self._habits, list[AtEpoch]()
         values = self._values

@@ -13,11 +13,13 @@ from tuner.probes.commands.progress_line import LineForm, ScriptLine
 class EventFileSource(MetricSource):
     """Reads scalars from the event files in a folder and its subfolders.
 
-    The step of a scalar is read as the optimizer step, and its wall time as the time of the report.
+    The step of a scalar is taken as the number of optimizer steps, and its wall time as the time of the
+    report.
 
     Args:
-        form: Tags of the scalars: the metric, and samples and seconds if the script logs them.
-        folder: The folder, which need not exist yet.
+        form: Tags of the scalars with the metric, the number of samples and the script's clock; a script need
+            not log the last two.
+        folder: Path of the folder, which need not exist yet.
         read_every: Shortest time between two reads, seconds.
     """
 

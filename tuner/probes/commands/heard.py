@@ -11,7 +11,8 @@ from tuner.probes.commands.positions import Ignored
 from tuner.probes.commands.progress_line import ScriptLine
 from tuner.probes.commands.script_habits import ScriptHabits
 
-#: Number of example lines with a value, and of those without a value; largest length of an example.
+#: Largest number of example lines with a score, and of those without a score; largest length of an example in
+#: characters.
 _MOST_EXAMPLES, _LONGEST_EXAMPLE = 2, 160
 #: Number of the last printed lines that are shown if no line was read.
 _MOST_PRINTED = 5
@@ -24,20 +25,20 @@ _FIRST_SCORE_EPOCHS = 1.1
 
 @dataclass(kw_only=True)
 class Heard:
-    """Examples and counts of the lines that a slice has read so far.
+    """Examples and counts of the script's lines that a slice (part of a run) has read so far.
 
     Args:
-        matched: Maps each of the first lines that were read to the numbers that were read from it.
+        matched: Maps the text of each example line to a text with the numbers that were read from it.
         unmatched: Lines that look like scores but do not match the job file.
         printed: If no line was read, the last lines that the script printed. Of several lines that differ
             only in their numbers, only the newest is included.
         num_lines: Number of progress lines read.
-        num_scores: Number of progress lines with a value.
+        num_scores: Number of progress lines with a score.
         has_steps: Whether any line has steps, samples or a fraction of an epoch.
-        unread_clock: A line whose clock cannot be parsed; empty if there is none.
-        first_output_at: The prober's clock when the script first printed or reported anything, seconds; None
-            if it has not.
-        first_samples: Number of samples at the first progress line; None if there is none.
+        unread_clock: Text of the first line whose clock cannot be parsed; empty if there is no such line.
+        first_output_at: Time on the prober's clock when the script first printed or reported anything,
+            seconds; None if it has not.
+        first_samples: Number of samples at the first progress line; None if there is no such line.
     """
 
     matched: dict[str, str] = field(default_factory=dict)
@@ -54,8 +55,8 @@ class Heard:
         """Counts new lines and stores the first ones as examples.
 
         Args:
-            lines: The new lines.
-            habits: Facts about the script; stores that a line or a score was read.
+            lines: The new lines, in order.
+            habits: Facts about how the script reports; stores whether any line and any score was read.
         """
         for line in lines:
             if line.event != "progress":
@@ -116,8 +117,8 @@ def unmatched_warning(
     Args:
         source: Metric source of the slice; None if no job was started.
         habits: Facts about the script; the warning is stored there.
-        samples: Number of samples that the run has processed; 0 if no position was read.
-        epoch_samples: Number of samples per epoch; None if the job file does not state it.
+        samples: Number of samples that the run has processed; 0 if no training progress was read.
+        epoch_samples: Number of samples per epoch; None if the job file does not set it.
 
     Returns:
         A sentence for the user; empty if there is no reason for a warning.
@@ -140,7 +141,7 @@ def ignored_remarks(ignored: Mapping[str, Ignored]) -> Iterator[str]:
     """Yields one sentence with an example for each reason for which lines were ignored.
 
     Args:
-        ignored: Maps a reason to the lines that were ignored for it.
+        ignored: Maps each reason for ignoring lines to the number of these lines and an example.
     """
     for reason, entry in ignored.items():
         example = f", such as {entry.example[:_LONGEST_EXAMPLE]!r}" if entry.example else ""

@@ -17,9 +17,9 @@ class JsonSource(MetricSource):
     """Reads lines of JSON from a file to which the script appends.
 
     Args:
-        form: Names of the fields.
-        path: The file, which need not exist yet.
-        skip: Whether to skip the existing content of the file, because another run wrote it.
+        form: Names of the JSON fields with the score and the training progress.
+        path: Path of the file, which need not exist yet.
+        skip: Whether to skip the existing content of the file, because another run may have written it.
     """
 
     def __init__(self, form: LineForm, path: Path, *, skip: bool = False) -> None:
@@ -83,7 +83,7 @@ class GrowingText:
     """Reads new lines from a file to which another process appends.
 
     Args:
-        path: The file, which need not exist yet.
+        path: Path of the file, which need not exist yet.
         skip: Whether to skip the existing content of the file.
     """
 

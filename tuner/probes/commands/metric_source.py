@@ -32,7 +32,7 @@ DISAGREE = "ranks disagree"
 
 @dataclass(frozen=True, kw_only=True)
 class SourceContext:
-    """Places where a metric source may find the reports of a script.
+    """Files and settings that a metric source needs to find the reports of a script.
 
     Args:
         metrics: The section `[workload.metrics]` of the job.
@@ -48,7 +48,7 @@ class SourceContext:
 
     @property
     def paths(self) -> list[Path]:
-        """The absolute paths of `workload.metrics.path`; empty if the job states none."""
+        """The absolute paths of `workload.metrics.path`; empty if the job file does not set it."""
         return [self.path_of(text) for text in self.metrics.paths]
 
 
@@ -58,16 +58,16 @@ class MetricSource(ABC):
     A report that cannot be parsed is skipped with a warning: it must not end a training run.
 
     Args:
-        form: Names of the fields of a report, from the job file.
+        form: Names of the fields with the score and the training progress, from the job file.
 
     Attributes:
         warnings: One sentence for each report that was skipped.
-        unmatched: Maps a kind of output that looks like a score, but does not match the job file, to an
-            example of it.
+        unmatched: Examples of output that looks like a score but does not match the job file. Maps each kind
+            of such output to one example.
         num_unmatched: Number of times that such output was found.
-        remarks: Sentences for the user about files or ranks, as keys.
-        resume_words: The output line in which the script says that it resumes; None if there is none.
-        disagreements: Sentences for the user about ranks that report different values.
+        remarks: Sentences for the user about files or ranks, as the keys of a dictionary without values.
+        resume_words: The output line in which the script says that it resumes; None if there is no such line.
+        disagreements: Sentences for the user about ranks that report different scores at the same step.
     """
 
     #: Whether the writer may buffer lines and write many at once.
@@ -89,10 +89,12 @@ class MetricSource(ABC):
 
     @abstractmethod
     def read(self, seen_at: float, *, has_ended: bool) -> list[ScriptLine]:
-        """Returns the reports since the last call, in the order in which they were written, without waiting.
+        """Returns the new reports since the last call, in the order in which they were written.
+
+        Does not wait for reports.
 
         Args:
-            seen_at: The prober's clock now, seconds.
+            seen_at: Present time on the prober's clock, seconds.
             has_ended: Whether the job has ended, so that the last line is complete even without a newline.
         """
 
@@ -113,9 +115,9 @@ class MetricSource(ABC):
         """Parses one report.
 
         Args:
-            fields: Maps the names that the script uses to texts or numbers.
-            seen_at: The prober's clock now, seconds.
-            where: Kind and place of the report, such as "the row ... of FILE", for the warning.
+            fields: Maps the field names that the script uses to texts or numbers.
+            seen_at: Present time on the prober's clock, seconds; stored in the result.
+            where: Description of the report, such as "the row ... of FILE", for the warning.
             text: The text of the report, for messages.
             time: When the report was written, seconds on a steady clock; None if unknown.
 
@@ -170,7 +172,7 @@ def open_source(context: SourceContext) -> MetricSource:
 
 
 def shown(text: str) -> str:
-    """A line in quotes for a message, shortened if it is long."""
+    """Returns a line in quotes for a message, shortened if it is long."""
     text = text.strip()
     return repr(text if len(text) <= _LONGEST_SHOWN else text[: _LONGEST_SHOWN - 3] + "...")
 

@@ -49,7 +49,8 @@ Key = tuple[float | None, float | None, float | None]
 class OutputSource(MetricSource):
     """Reads the matches of regular expressions in the output of the script.
 
-    - All matches in a line are read. If one match has the position and another the value, both are joined.
+    - All matches in a line are read. If one match has the training progress (such as the epoch) and another
+      the score, both become one report.
     - Terminal colors are removed first.
     - Only the output of the selected rank is used. The values of other ranks are compared with it, to warn
       if they differ.
@@ -57,8 +58,9 @@ class OutputSource(MetricSource):
       `[rank1]:`.
 
     Args:
-        form: Names of the fields, which are the names of the groups in the regular expressions.
-        patterns: The regular expressions.
+        form: Names of the fields with the score and the training progress, which are the names of the groups
+            in the regular expressions.
+        patterns: The regular expressions; a line may match several.
         log_files: Returns the log file of each process that the launcher started, by node or rank.
         rank: The selected rank, or the selected node if the launcher starts one process per node.
         read_every: Shortest time between two reads, seconds.
@@ -81,7 +83,7 @@ class OutputSource(MetricSource):
         self._least_lag = math.inf
         self._values: dict[Key, float] = {}
         self._num_matches: dict[int, int] = {}
-        #: Whether there is a single log file, and whether its lines start with their rank.
+        #: Whether there is a single log file, and whether its lines start with the rank that printed them.
         self._is_one_stream = self._names_ranks = False
 
     @classmethod
@@ -107,8 +109,8 @@ class OutputSource(MetricSource):
             lines = reader.read(limit, has_ended=has_ended)
             while has_ended and reader.num_unread:
                 lines += reader.read(limit, has_ended=True)
-            # Write times are by the clock of the node. Its difference to the prober's clock is estimated by
-            # the shortest delay of any line.
+            # Write times are read from the clock of the node. Its difference to the prober's clock is
+            # estimated as the shortest time between writing and reading of any line.
             for _, text, written_at in lines:
                 self._least_lag = min(self._least_lag, seen_at - written_at)
                 found += self._of_line(copy, text, written_at + self._least_lag)
@@ -175,11 +177,11 @@ class OutputSource(MetricSource):
             del self._values[next(iter(self._values))]
 
     def _compare(self, copy: int, lines: Sequence[ScriptLine]) -> None:
-        """Compares the values of another rank with those of the selected rank at the same positions.
+        """Compares the scores of another rank with those of the selected rank at the same epoch and step.
 
         Args:
-            copy: The other rank.
-            lines: Lines of that rank.
+            copy: Index of the other rank.
+            lines: New lines of the other rank.
         """
         for line in lines:
             own = self._values.get(_key(line))
@@ -202,7 +204,7 @@ def _joined(found: Sequence[Mapping[str, str | None]]) -> list[dict[str, str | N
     """Joins the matches in one line: adjacent matches with different fields become one report.
 
     Args:
-        found: The groups of each match, by name, in order.
+        found: For each match, in order: maps the name of each group to its text, or None without a match.
     """
     reports: list[dict[str, str | None]] = []
     for groups in found:
