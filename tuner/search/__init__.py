@@ -4,7 +4,10 @@ The terms of this package:
 
 - configuration: values of all axes of the search space, such as the number of nodes, the batch size, the
   learning rate and the communication strategy. A candidate is a configuration that may be recommended.
-- probe: an attempt to train or time one configuration. The ledger (the database of the study) stores it.
+- study: the search for the best configuration of one job, stored in the ledger (the database of Paceline).
+  The study of Optuna that stores the same search as trials is called the Optuna study.
+- probe: an attempt to train or time one configuration.
+- lease: the time-limited right of one process of Paceline to work on a probe.
 - slice: a part of a probe that runs without interruption. A probe is paused between its slices, and every
   slice is charged to the budget.
 - run: the training of a probe, with the measurements of all its slices.
@@ -16,6 +19,8 @@ The terms of this package:
   measurements. The code calls it a law.
 - slope model: a linear regression of log step time, or of log samples to target, on the log values of the
   axes.
-- emulated ranks: ranks whose gradients are computed on this machine, while their seconds are computed by the
-  step-time model of a described cluster.
+- emulated ranks: ranks of a cluster that exists only as a description ([cluster.machine] of the job file).
+  Their gradients are computed on this machine, and their seconds are computed from the description.
+- key of a run (`run_key`): a value that is equal for all configurations with the same learning curve.
+- key of a step time (`timing_key`): a value that is equal for all configurations with the same step time.
 """

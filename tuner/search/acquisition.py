@@ -1,5 +1,8 @@
 """Evaluate the next slice of every candidate: its expected saving, its cost and its length.
 
+A slice is a part of a training that runs without interruption. The incumbent is the candidate with the
+smallest expected cost.
+
 `Acquisition` combines the acquisition function (`tuner.search.improvement`) with the costs of slices and the
 limits of the budget, and turns the best slice into an action of the policy.
 """
@@ -28,17 +31,17 @@ from tuner.search.timings import timing_key
 
 Array = npt.NDArray[np.float64]
 
-#: Slice length of a new probe, as a share of the predicted training time to target, and slice length of a
-#: started run, as a share of the training time that the run already has.
+#: Length of a slice: for a new probe, this share of the predicted training time to target; for a started run,
+#: this share of the training time that the run already has.
 _NEW_SHARE, _MORE_SHARE = 0.04, 0.3
-#: If every slice is charged a start-up, a slice of the incumbent lasts this share of the incumbent's
+#: If a start-up is charged for every slice, a slice of the incumbent lasts this share of the incumbent's
 #: predicted training time to target.
 _TRAINING_SHARE = 0.2
-#: For the length of a slice, a candidate's predicted training time is capped at this multiple of the
-#: incumbent's.
+#: When the length of a slice is computed, a candidate's predicted training time is limited to this multiple
+#: of the incumbent's predicted training time.
 _LENGTHS = 2.0
-#: Maximum cost of a slice, as a share of the cost of all slices so far. So slices become more expensive only
-#: gradually.
+#: Maximum cost of a slice, as a share of the cost of all slices so far, which makes slices more expensive
+#: only gradually.
 _SHARE_OF_SPENT = 0.15
 #: Minimum length of the first slice of a probe: this share of the start-up time, and this number of steps.
 _STARTUP_SHARE, _FEWEST_STEPS = 0.5, 4
@@ -47,20 +50,21 @@ _WHOLE_STEP = 1.1
 #: A probe must be expected to save at least this share of the cost of a training with the incumbent, even if
 #: the probe costs nothing.
 _LEAST_GAIN = 1e-2
-#: Maximum length of a timing probe in training seconds. It applies even if fewer steps than planned are done.
+#: Maximum length of a timing probe in training seconds. The probe then ends even if it has made fewer steps
+#: than planned.
 _TIMING_SECONDS = 1.5
 #: A candidate's steps are timed before the candidate is trained if the uncertainty of step time causes more
 #: than this share of the variance of log seconds to target.
 _TIMING_SHARE = 0.5
 #: The target counts as out of reach if the probability that any candidate reaches it is at most this value.
 _LEAST_CHANCE = 0.1
-#: Two probabilities, used by `Acquisition.before_the_budget_ends`. A run trains to the target if it reaches
-#: the target within the budget with at least probability `_MAY_ARRIVE`. A later start is too late if it
-#: lowers this probability, and the lowered probability is below `_SURE_TO_ARRIVE`.
+#: Two probabilities, used by `Acquisition.before_the_budget_ends`. A run is trained to the target now if two
+#: conditions hold: it reaches the target within the budget with at least probability `_MAY_ARRIVE`, and
+#: another slice before it would lower this probability to a value below `_SURE_TO_ARRIVE`.
 _SURE_TO_ARRIVE, _MAY_ARRIVE = 0.75, 0.5
 #: A slice from `Acquisition.before_the_budget_ends` is long enough to reach the target with this probability.
 _NEARLY_SURE = 0.9
-#: A slice that waits for a score ends without the score after this multiple of its expected seconds.
+#: A slice that should last until the next score ends without it after this multiple of its expected seconds.
 _OVERRUN_FACTOR = 4.0
 
 
@@ -71,9 +75,9 @@ class Option:
     Args:
         index: Index of the slice's candidate in `Prospects.configurations`.
         is_timing: Whether the slice only times steps, instead of training.
-        charged_seconds: Expected seconds that the slice is charged.
-        share_of_cost: Opportunity cost of the slice, divided by the price of its charged seconds; 0 if the
-            nodes would be idle without the slice.
+        charged_seconds: Expected seconds that are charged for the slice.
+        share_of_cost: Opportunity cost of the slice (`OpportunityCost`), divided by the price of its charged
+            seconds. It is 0 if the nodes would be idle without the slice.
     """
 
     index: int
@@ -104,8 +108,9 @@ class Acquisition:
         # A candidate becomes the incumbent only if its run has reached the target or can be trained further.
         usable = [(run is not None and run.arrived) or self._may_go_on(i) for i, run in enumerate(self._runs)]
         self._any_arrived = any(run.arrived for run in state.runs.values())
-        #: Number of trainings that benefit from a better configuration, and the share of a started run's
-        #: training time that each of these trainings saves, because the run continues to the target.
+        #: Number of trainings that benefit from a better configuration, and a share of the time that a
+        #: started run has trained. Each of these trainings saves this share, because the run continues to the
+        #: target.
         self._trainings, credit = state.further_trainings, 0.0
         if not self._any_arrived and state.terms.is_training:
             self._trainings += 1
@@ -137,7 +142,7 @@ class Acquisition:
 
     @property
     def can_go_on(self) -> bool:
-        """Whether the incumbent can train further: as a new run, its own run, or from a checkpoint."""
+        """Whether the incumbent can train further, in its own run, in a new run or from a checkpoint."""
         return self._may_go_on(self.incumbent)
 
     def _may_go_on(self, index: int) -> bool:
@@ -164,13 +169,13 @@ class Acquisition:
         return bool(np.any((keeps > LEAST_PROBABILITY) & ~self._prospects.status.ended))
 
     def best_option(self, opportunity: OpportunityCost) -> Option | None:
-        """Returns the slice with the highest score (`Weights.score`) that pays for itself and can run now.
+        """Returns the best slice (by `Weights.score`) of those that pay for themselves and can run now.
 
         Args:
             opportunity: Opportunity cost of each slice that could run.
 
         Returns:
-            The slice; None if no slice pays for itself, or if none of those that do can run now.
+            The slice; None if no slice that pays for itself can run now.
         """
         weights = self.weights
         least = _LEAST_GAIN * math.exp(min(weights.log_incumbent, NEVER))
@@ -264,12 +269,12 @@ class Acquisition:
     def _to_a_score(self, seconds: Array) -> Array:
         """Extends slices up to the next score of their run.
 
-        - If every slice is charged a start-up, every slice is extended at least to the next score.
-        - Otherwise, the slice of a started run without a score is extended to the first score, because it
-          would show nothing before.
-        - A new run shows its step time first. This is enough if the goal is to minimize seconds. If the goal
-          is to minimize dollars, a new run is extended to its first score too, because probes of equal length
-          may differ in cost by a factor of a hundred.
+        - If a start-up is charged for every slice, every slice is extended at least to the next score.
+        - Otherwise, the slice of a started run without a score is extended to the run's first score, because
+          a shorter slice would show nothing new.
+        - If the goal is to minimize dollars, the slice of a new run is extended to the first score too,
+          because probes of equal length may differ in cost by a factor of a hundred. If the goal is to
+          minimize seconds, it is not extended, because the step time that it measures is enough at first.
 
         Args:
             seconds: Planned training seconds of each candidate's slice, `(num,)`.
@@ -290,8 +295,8 @@ class Acquisition:
 
         Args:
             index: Index of the candidate.
-            seconds: Planned training seconds of the slice. The slice may be longer, so that it ends at a
-                score.
+            seconds: Planned training seconds of the slice. The slice may be longer, because it is extended to
+                a score.
         """
         state, seen = self._state, self._seen[index]
         configuration = self._prospects.configurations[index]
@@ -371,9 +376,9 @@ class Acquisition:
         )
 
     def _until_arrival(self, index: int) -> Until:
-        """Returns limits of a slice so long that its run very probably reaches the target.
+        """Returns the limits of a slice in which a candidate's run very probably reaches the target.
 
-        The limits also include the end of the budget, which may come first.
+        The slice ends earlier if the budget ends earlier.
 
         Args:
             index: Index of the candidate.
@@ -402,8 +407,8 @@ class Acquisition:
         if run is not None and run.is_open and run.configuration == configuration:
             return Continue(probe_id=run.probe.probe_id, purpose=purpose, until=until, reason=reason)
         if run is not None and not self._can_transfer(run, configuration):
-            # The run cannot move, but its learning curve is the same on any number of nodes. So the run
-            # continues on its own nodes.
+            # The run cannot be transferred to the incumbent's nodes, but its learning curve is the same on
+            # any number of nodes. So the run continues on its own nodes.
             samples = until.samples or int(run.measurement.samples + 1)
             until = Until(samples=samples)
             return Continue(probe_id=run.probe.probe_id, purpose=purpose, until=until, reason=reason)
@@ -438,7 +443,7 @@ class Acquisition:
         if purpose is Purpose.STATISTICS:
             left = min(left, _OVERRUN_FACTOR * seconds)
         else:
-            # Each slice is charged a start-up, so a longer slice is cheaper per training second. But the
+            # A start-up is charged for each slice, so a longer slice is cheaper per training second. But the
             # prediction for a run that has trained little may be wrong, so at most double its training time.
             length = math.exp(min(float(self._prospects.mean_log[index]), NEVER))
             seconds = max(seconds, min(_TRAINING_SHARE * length, done))
@@ -455,9 +460,10 @@ class Acquisition:
         return max(left, 1e-3)
 
     def _can_transfer(self, run: Run, configuration: Configuration) -> bool:
-        """Whether a run's checkpoint can resume with the nodes of another configuration.
+        """Whether a run can resume from its checkpoint on the nodes of another configuration.
 
-        A run on real ranks cannot resume on emulated ranks, or the reverse.
+        A run on real ranks cannot resume on emulated ranks, and a run on emulated ranks cannot resume on real
+        ranks.
 
         Args:
             run: The run with the checkpoint.

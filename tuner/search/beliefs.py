@@ -30,13 +30,14 @@ from tuner.search.state import SearchState, run_of
 
 Array = npt.NDArray[np.float64]
 
-#: Prior standard deviation of the logarithm of the best learning rate: around the learning rate of the user's
-#: present settings, and, without present settings, around the middle of the space.
+#: Prior standard deviations of the logarithm of the best learning rate. The first is used if the user has
+#: present settings, whose learning rate is the prior mean. The second is used if not; the prior mean is then
+#: the middle of the space.
 _RATE_SD_WITH_BASELINE, _RATE_SD_WITHOUT = 1.6, 2.0
-#: A configuration counts as unable to reach the target if it does so within the goal's deadline and dollars
-#: with at most this probability.
+#: A configuration counts as unable to reach the target if its probability of reaching it within the goal's
+#: deadline and dollars is at most this value.
 LEAST_PROBABILITY = 0.02
-#: If the space has more feasible levels than this, the candidates are a random subset of this size.
+#: If the space has more feasible configurations than this, the candidates are a random subset of this size.
 _MOST_LEVELS = 800
 #: All runs are expected to end at the same length if at least `_ENDS_ALIKE` runs ended by themselves, and the
 #: logarithms of their lengths differ by at most `_ALIKE` from that of the longest of them.
@@ -50,13 +51,15 @@ class Beliefs:
     Args:
         predictor: The fitted models.
         forecast: Posterior samples of time and samples to target, drawn jointly for all candidates.
-        prospects: Distribution of the time to target of every candidate, in the form that policies use.
+        prospects: Distribution of the time to target of every candidate, and the progress of its run, for use
+            by policies.
         price: Cost of one training second of each candidate, in the goal's unit (seconds or dollars),
             `(num,)`.
         expected: Expected cost of one training of each candidate from the start to the target, in the goal's
             unit, `(num,)`. It is infinite if the candidate is not expected to reach the target within the
             goal's limits.
-        recommended: The candidate to recommend; None if its run ended before the target.
+        recommended: The candidate with the smallest expected cost; None if its run ended before it reached
+            the target.
         regret_bound: Upper bound on the cost of the recommended candidate, divided by the smallest cost of
             all candidates. The bound holds with 90% probability.
     """
@@ -102,11 +105,11 @@ def candidates(state: SearchState, rng: np.random.Generator) -> list[Configurati
     """Lists the candidate configurations of a search.
 
     - If the job replays a recording, the candidates are the recorded configurations and the started runs.
-    - Otherwise, they are the feasible levels of the space (a random subset if there are too many), the
-      present settings of the user, and the started runs, also on other numbers of nodes if their learning
-      curve does not depend on nodes.
-    - Configurations that failed by their own fault are left out. Present settings that would run out of
-      memory are left out too.
+    - Otherwise, they are the feasible configurations of the space (a random subset if there are too many),
+      the present settings of the user, and the configurations of the started runs. A started run whose
+      learning curve does not depend on the number of nodes is a candidate on every number of nodes.
+    - Configurations whose last probe failed because of the configuration are left out. Present settings that
+      would run out of memory are left out too.
 
     Args:
         state: State of the search.
@@ -136,7 +139,8 @@ def weighed_levels(space: SearchSpace, cluster: Cluster, rng: np.random.Generato
 
     Args:
         space: The search space.
-        cluster: The cluster; its number of ranks tells which configurations are the same training.
+        cluster: The cluster. On a single rank, configurations with different strategies may be the same
+            training.
         rng: Random generator of the subset.
     """
     levels = distinct(space.candidates(), cluster)
@@ -146,9 +150,10 @@ def weighed_levels(space: SearchSpace, cluster: Cluster, rng: np.random.Generato
 def distinct(levels: Sequence[Configuration], cluster: Cluster) -> list[Configuration]:
     """Removes configurations that describe the same training as another configuration.
 
-    On a single rank, every strategy without an outer step is plain SGD, with any values of its knobs. One of
-    these configurations stays: one whose learning curve does not depend on the number of nodes, such as
-    all-reduce, if there is one; otherwise the first one.
+    On a single rank, no parameters are exchanged. So every strategy without an outer step (a second optimizer
+    step on exchanged parameters) trains the same, whatever the values of its knobs (parameters such as
+    `tau`). Of such configurations, the result contains only one: the first one whose learning curve does not
+    depend on the number of nodes, such as all-reduce, if there is one; otherwise the first one.
 
     Args:
         levels: The configurations.
@@ -170,8 +175,8 @@ def distinct(levels: Sequence[Configuration], cluster: Cluster) -> list[Configur
 def _thinned(levels: Sequence[Configuration], rng: np.random.Generator) -> list[Configuration]:
     """Draws a random subset of `_MOST_LEVELS` configurations.
 
-    With several strategies, every pair of a strategy and a number of nodes gets an equal share, as far as it
-    has enough configurations.
+    With several strategies, the result contains equally many configurations for every pair of a strategy and
+    a number of nodes, or all configurations of a pair that has fewer.
     """
     groups: dict[tuple[str, int], list[int]] = {}
     for i, level in enumerate(levels):
@@ -208,7 +213,8 @@ def believe(
         configurations: The candidates.
         rng: Random generator of the posterior samples.
         past: Priors of the parameters of the cost models, from past studies.
-        slopes: Slope models of the candidates; if None, new ones with the textbook prior.
+        slopes: Slope models of the candidates from an earlier call, which saves time; if None, new ones with
+            the textbook prior.
         calibration: Correction of the widths of the forecast intervals.
     """
     kinds = [run_key(state.job, configuration) for configuration in configurations]
@@ -276,7 +282,10 @@ def _predictor(
 
 
 def _laws_know(configurations: Sequence[Configuration]) -> bool:
-    """Whether all configurations have a batch size, a learning rate, and a strategy with a cost model."""
+    """Whether the cost models cover all configurations.
+
+    They do if each configuration has a batch size, a learning rate, and a strategy with a cost model.
+    """
     return all(
         "batch_size" in c and "learning_rate" in c and c.strategy in STRATEGIES for c in configurations
     )
@@ -285,7 +294,7 @@ def _laws_know(configurations: Sequence[Configuration]) -> bool:
 def _status(
     state: SearchState, predictor: Predictor, forecast: Forecast, kinds: Sequence[Configuration]
 ) -> RunStatus:
-    """Computes the progress of the candidates' runs, in training seconds on each candidate's own nodes.
+    """Computes the progress of the candidates' runs. Training seconds are those of the candidate's nodes.
 
     Args:
         state: State of the search.
@@ -352,8 +361,9 @@ def log_longest(state: SearchState, prospects: Prospects) -> Array:
     """Computes the logarithm of the longest possible training of each candidate, in seconds.
 
     The length of a training is limited by the goal's deadline, by the goal's dollars, and by the end of the
-    user's script. All scripts are expected to end after a number of samples or seconds if at least two runs
-    ended by themselves after that number, and no run has trained longer.
+    user's script. For example, if two runs ended by themselves after 10 epochs, and no run has trained
+    longer, all runs are expected to end after this number of samples. If there is no common number of
+    samples, a common number of seconds is used.
 
     Args:
         state: State of the search.
@@ -387,7 +397,10 @@ def log_longest(state: SearchState, prospects: Prospects) -> Array:
 
 
 def _up_to_the_script_s_end(state: SearchState, forecast: Forecast) -> Forecast:
-    """Sets `Forecast.never` in posterior samples that need more training samples than the script has."""
+    """Marks posterior samples as never reaching the target if the user's script ends before.
+
+    The script ends before if the posterior sample needs more training samples than the script processes.
+    """
     ends = np.array(state.script_ends(forecast.configurations))
     if not np.isfinite(ends).any():
         return forecast
@@ -397,8 +410,8 @@ def _up_to_the_script_s_end(state: SearchState, forecast: Forecast) -> Forecast:
 def prices(state: SearchState, configurations: Sequence[Configuration]) -> Array:
     """Returns the cost of one second on each configuration's nodes, `(num,)`.
 
-    The unit is that of the goal: dollars if the goal minimizes dollars, else seconds, so that all costs are
-    1.
+    If the goal is to minimize dollars, the costs are in dollars. If the goal is to minimize seconds, they are
+    in seconds, so all costs are 1.
 
     Args:
         state: State of the search.

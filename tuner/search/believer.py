@@ -1,4 +1,4 @@
-"""Compute the forecasts of a study from its state, with the same result in a search and in later reports."""
+"""Compute the forecasts of a study from its state. A search and a later report get the same forecasts."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ class Believer:
         self._prior = prior
         self._past = past
         self._slopes: SlopeModels | None = None
-        #: Key of the measurements that the last forecasts are based on, and these forecasts.
+        #: A value that identifies the measurements of the last forecasts, and the last forecasts.
         self._believed: tuple[tuple[object, ...], Beliefs] | None = None
 
     def believe(self, state: SearchState) -> Beliefs | None:
@@ -65,7 +65,7 @@ class Believer:
         return self._past.rise_samples
 
     def knows_laws(self, state: SearchState) -> bool:
-        """Whether the cost models cover all axes of the space: always, unless the job replays a recording."""
+        """Whether the cost models cover all axes of the space. They do unless the job replays a recording."""
         return state.job.probe.recording is None
 
     def prospects(self, state: SearchState, beliefs: Beliefs, incumbent: Configuration) -> Prospects:
@@ -78,7 +78,7 @@ class Believer:
         Args:
             state: State of the search.
             beliefs: The present forecasts.
-            incumbent: The candidate that others are compared with. A running slice of the incumbent is
+            incumbent: The candidate with the smallest expected cost. A running slice of this candidate is
                 ignored.
         """
         in_flight = {a.configuration for a in state.capacity.under_way if a.purpose is not Purpose.TIMING}

@@ -27,7 +27,7 @@ from tuner.domain.ledger import EARLY_SHARE, FitRecord, PredictedAgainstMeasured
 from tuner.job import Job
 from tuner.search.state import SearchState
 
-#: Model name of the record in the ledger, and name of the parameter in this record.
+#: Name in the ledger under which the errors are stored (as those of a model), and the name of their value.
 MODEL, _SQUARED_ERROR = "calibration", "mean squared error"
 #: Weight w of the prior assumption, as a number of runs.
 _PRIOR_RUNS = 6.0
@@ -40,7 +40,7 @@ class Calibration:
     """Errors of forecasts in earlier studies, and the resulting factor on the widths of new forecasts.
 
     Args:
-        num_runs: Number of runs that reached the target in earlier studies of this kind.
+        num_runs: Number n of runs that reached the target in earlier studies of this kind of job.
         sum_squared: Sum of the squared errors z^2 of these runs.
     """
 

@@ -30,7 +30,7 @@ class UnderWay:
     expected_seconds: float = 0.0
 
     def held_seconds(self, *, to_end: bool) -> float:
-        """Returns for how many seconds the slice uses its nodes.
+        """Returns the number of seconds for which the slice uses its nodes.
 
         Args:
             to_end: Whether to count up to the expected end of the slice, rather than up to now.
@@ -51,8 +51,8 @@ class Capacity:
         num_slots: Maximum number of concurrent slices.
         num_nodes: Maximum number of nodes that all slices may use together; None for no limit.
         under_way: The running slices, in the order in which they started.
-        elapsed_seconds: Seconds during which a slice was running, without time that is counted with slices
-            that have ended.
+        elapsed_seconds: Seconds since the start of the first running slice, without the time that is already
+            counted for slices that have ended.
     """
 
     num_slots: int = 1
@@ -73,7 +73,7 @@ class Capacity:
     def fits(self, num_nodes: int, *, reserved: int = 0, num_others: int = 0) -> bool:
         """Whether a new slice can start now.
 
-        If no slice is running and none is to start besides the new one, the limit on nodes is ignored.
+        If no other slice is running or about to start, the limit on nodes is ignored.
 
         Args:
             num_nodes: Number of nodes that the new slice needs.

@@ -1,8 +1,9 @@
 """Continue a run on another number of nodes, from a checkpoint that is copied to a new probe.
 
-Training seconds depend on the number of nodes. So the seconds trained so far are converted to the seconds
-that the new nodes would have needed. The prober knows only the seconds on the old nodes, from the checkpoint.
-The difference between both is stored in the folder of the new probe as an offset.
+For example, a run has trained for 100 s on two nodes, and four nodes would have needed 60 s. After its
+transfer to four nodes, its training time counts from 60 s. The prober (the object that trains) continues from
+the 100 s in the checkpoint. So the offset of -40 s is stored in the folder of the new probe, and is added to
+the training seconds of the prober.
 """
 
 from __future__ import annotations
@@ -22,9 +23,9 @@ _CHECKPOINTS = "checkpoints"
 
 
 def moved_clock(measurement: Measurement, offset_seconds: float) -> Measurement:
-    """Converts the training seconds of a slice from those of the prober to those of the whole run.
+    """Adds an offset to the training seconds of a slice, so they become those of the whole run.
 
-    A slice that trained its run again from the start needs no conversion and is returned unchanged.
+    A slice that trained its run again from the beginning is returned unchanged.
 
     Args:
         measurement: Measurement with the training seconds of the prober.
@@ -57,7 +58,7 @@ def resume_on_other_nodes(
         StorageError: The folder cannot be written.
     """
     seconds = source.training_seconds * ratio
-    # The checkpoint stores the training seconds of the prober. They lack the offset of earlier transfers.
+    # The checkpoint stores the training seconds of the prober, without the offset of earlier transfers.
     checkpoint_seconds = source.training_seconds - transferred(source_folder)
     try:
         shutil.copytree(source_folder / _CHECKPOINTS, folder / _CHECKPOINTS, dirs_exist_ok=True)

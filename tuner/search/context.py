@@ -16,18 +16,20 @@ from tuner.search.optuna_trials import StudyTrials
 
 @dataclass(frozen=True, kw_only=True)
 class SearchContext:
-    """The parts that a search uses.
+    """The objects and settings that all parts of a search share.
 
     Args:
         job: The job.
         cluster: The cluster on which the job trains.
-        study: Record of the study, the search for this job in the ledger.
+        study: Record of the Paceline study, under which the ledger stores this search.
         ledger: The database that stores the probes, predictions and fitted models of the study.
-        trials: The Optuna study, which stores each probe as a trial.
-        folder: The output folder. The folders of probes are in its subfolder `probes`.
+        trials: Gives access to the Optuna study, which stores each probe as a trial.
+        folder: The output folder; its subfolder `probes` contains a folder for the files of each probe.
         epoch_samples: Number of samples of the training set.
-        owner: Name of this process, with which it takes the leases of probes.
-        parallel: Maximum number of concurrent slices. The nodes of the cluster are a second limit.
+        owner: Name of this process as the owner of leases (time-limited rights of one process to work on a
+            probe).
+        parallel: Maximum number of concurrent slices. The number of nodes of the cluster may limit it
+            further.
         clock: Function that returns the present time, in seconds since the epoch.
         sleep: Function that waits for the given number of seconds.
         listen: Function that receives the events of the search.

@@ -1,4 +1,4 @@
-"""Events of a search, which are sent to a listener function that shows them to the user."""
+"""Events of a search. The search calls a function, the listener, with each event to show it to the user."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ class SearchEvent:
 
 
 def clock_words(measurement: Measurement, training_seconds: float) -> str:
-    """Formats training seconds as words, which say whether the seconds include start-up.
+    """Formats training seconds as text, such as `training 1m 05s`, with a note if they include start-up.
 
     Args:
         measurement: Measurement of a slice; it tells whether start-up is included.
@@ -47,5 +47,5 @@ Listener = Callable[[SearchEvent], None]
 
 
 def ignore(event: SearchEvent) -> None:
-    """Does nothing; a listener that ignores all events."""
+    """A listener that ignores all events."""
     del event

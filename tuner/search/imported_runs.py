@@ -1,4 +1,4 @@
-"""Priors of the parameters of the cost models, from runs that the user imported.
+"""Computes priors of the parameters of the cost models from past runs that the user imported.
 
 Imported runs are used only for these priors. They are never results of the job.
 """
@@ -25,8 +25,8 @@ from tuner.search.law_priors import NO_PAST, PastLaws
 from tuner.search.runs import RunCache
 from tuner.search.state import SearchState, read_state
 
-#: Maximum number of imported runs to which the models are fitted. Those that came closest to the target are
-#: used.
+#: Maximum number of imported runs to which the models are fitted. The runs that came closest to the target
+#: are used.
 MOST_FITTED = 120
 #: Relative standard deviation of the seconds per sample of an imported run. It is large because the training
 #: seconds of an imported run include evaluation.
@@ -52,8 +52,8 @@ def laws_of_imports(job: Job, cluster: Cluster, imported: ImportedRuns, epoch_sa
 
     - The cost models are fitted to the imported runs alone.
     - Parameters whose posterior equals their neutral prior are left out.
-    - The parameter for the difficulty of the target is included. It is left out for past studies, which may
-      have had another target, but the user imports runs for this metric and target.
+    - The parameter for the difficulty of the target is included, because the imported runs have the metric
+      and target of the job. (It is left out for past studies, which may have had other targets.)
     - Runs that did not reach the target count as unfinished.
 
     Args:
@@ -84,7 +84,9 @@ def _seconds_law(cluster: Cluster, imported: ImportedRuns) -> PastLaw:
 
 
 def _rise_samples(empty: SearchState, probes: Sequence[ProbeRecord]) -> float:
-    """Computes after how many samples, as a median, runs that reached the target had first improved clearly.
+    """Computes the median number of samples processed when runs first improved clearly.
+
+    Only imported runs that later reached the target count.
 
     Args:
         empty: State of the job without probes.
@@ -148,7 +150,7 @@ def _findings(posterior: MixedPosterior) -> PastLaw:
 
 
 def _timed(probe: ProbeRecord, cluster: Cluster) -> Measurement | None:
-    """Adds a step time to the measurement of an imported run: its training seconds divided by its steps.
+    """Returns an imported run's measurement with a step time: its training seconds divided by its steps.
 
     Args:
         probe: Probe of the imported run.
@@ -184,8 +186,8 @@ def merged_pasts(first: PastLaws, second: PastLaws) -> PastLaws:
 
     Args:
         first: Priors from past studies.
-        second: Priors from imported runs. Only their shapes of learning curves and their `rise_samples` are
-            used.
+        second: Priors from imported runs. The shapes of learning curves and `rise_samples` of the result are
+            taken from these priors.
 
     Returns:
         The priors; each parameter of a cost model has the values of both.

@@ -3,8 +3,10 @@
 The incumbent is the candidate with the smallest expected cost. A slice is a part of a candidate's training
 that runs without interruption.
 
-Let T be a candidate's time to target, I the incumbent's time to target, and e the seconds that the
-candidate's run has trained so far. The score of the candidate is
+Let T be a candidate's time to target, I the incumbent's time to target, and e the time that the candidate's
+run has trained so far, all in seconds. Let `price` be the cost of one second and `start-up` the cost of a
+start-up, E[x | c] the mean of x under condition c, and x+ the larger of x and 0. The score of the candidate
+is
 
     E[(log I - log T)+ | T > e]  /  (E[min(T, I) - e | T > e] x price + start-up)
 
@@ -16,10 +18,11 @@ A slice pays for itself if
 
     n E[(I - m)+]  >  cost of the slice
 
-where n is the number of trainings that will use the recommendation, and m is the cost of a training with the
-candidate as it will be predicted after the slice (knowledge gradient; Frazier et al. 2008). A single slice
-may reduce the uncertainty too little, although several slices would pay for themselves. So the saving is
-divided by the cost for several numbers of slices, and the largest ratio is used.
+where n is the number of trainings that will use the recommendation, I is the expected cost of a training with
+the incumbent, and m is the cost of a training with the candidate that will be predicted after the slice
+(knowledge gradient; Frazier et al. 2008). A single slice may reduce the uncertainty too little, although
+several slices would pay for themselves. So the saving is divided by the cost for several numbers of slices,
+and the largest ratio is used.
 """
 
 from __future__ import annotations
@@ -37,21 +40,23 @@ from tuner.search.prospects import NEVER, Prospects
 
 Array = npt.NDArray[np.float64]
 
-#: Maximum variance of log cost that is used. The recommended candidate minimizes the mean of log cost plus
-#: half of the variance of log cost, which is the logarithm of the mean of a lognormal cost.
+#: Larger variances of the logarithm of the cost are replaced by this value. The recommended candidate
+#: minimizes the mean of the logarithm plus half of its variance, which is the logarithm of the mean of a
+#: lognormal cost.
 _MOST_VARIANCE = 4.0
 #: A configuration counts as keeping the goal's deadline and dollars if it does so with more than this
 #: probability.
 _KEEPS_DEADLINE = 0.5
-#: If no candidate keeps the goal's limits, this is added to the log cost of a candidate that surely exceeds
-#: them.
+#: If no candidate keeps the goal's limits, this penalty is added to the logarithm of the cost of a candidate
+#: that certainly exceeds the limits.
 _FAR_BEYOND = 10.0
-#: A candidate is preferred to a run that reached the target only if it is cheaper with 90% probability: its
-#: predicted log cost plus this number of standard deviations is below the log cost of the run.
+#: A candidate is preferred to a run that reached the target only if it is cheaper with 90% probability: the
+#: logarithm of its predicted cost, plus this number of standard deviations, is below the logarithm of the
+#: cost of the run.
 _SURELY_CHEAPER = 1.28
 #: Numbers of slices for which the ratio of saving to cost is computed; the largest ratio is used.
 _AHEAD = (1.0, 4.0, 16.0, 64.0, 256.0)
-#: Gains in log cost below this value are rounding errors.
+#: Smaller decreases of the logarithm of the cost are rounding errors.
 _ROUNDING = 1e-9
 #: A run that has not reached the target counts as trained for at most this share of its predicted length.
 _LARGEST_SHARE = 0.98
@@ -64,9 +69,10 @@ class Costs:
     Args:
         price: Cost of one second of training, `(num,)`.
         probing: Cost of one training second in a probe, including evaluation and checkpoints, `(num,)`.
-        fixed: Fixed cost of the next slice for start-up and repeated training, `(num,)`.
-        credit: Share of a started run's training time that each later training of the recommendation saves,
-            because the run can continue to the target.
+        fixed: Cost of the next slice that does not depend on its length, for start-up and repeated training,
+            `(num,)`.
+        credit: Share of the time that a started run has trained, which each later training with its
+            configuration saves, because the run can continue to the target.
         log_longest: Logarithm of the longest allowed training in seconds, `(num,)`.
     """
 
@@ -81,8 +87,8 @@ class Costs:
 class Weights:
     """Values of the acquisition function for every candidate.
 
-    Savings are per training that uses the recommendation, and the maximum over the numbers of slices in
-    `_AHEAD`.
+    The saving of a candidate is computed for several numbers of further slices (`_AHEAD`), and the largest
+    value is used. It is the saving of one training that uses the recommendation.
 
     Args:
         incumbent: Index of the candidate with the smallest expected cost.
@@ -140,7 +146,8 @@ def proven(prospects: Prospects, price: Array, log_longest: Array, choice: int) 
 def keeps_within(prospects: Prospects, log_longest: Array) -> Array:
     """Computes the probability that each candidate reaches the target within its longest training, `(num,)`.
 
-    The probability of never reaching the target that all candidates have in common is left out.
+    It does not contain the risk of never reaching the target that all candidates have in common
+    (`RunStatus.likely`).
 
     Args:
         prospects: Distribution of the time to target of every candidate.
@@ -224,9 +231,11 @@ def weigh(prospects: Prospects, costs: Costs, slice_seconds: Callable[[float], A
 
 
 def _risks_within(prospects: Prospects, price: Array, keeps: Array) -> Array:
-    """Computes the logarithm of the expected costs, infinite for candidates that exceed the limits, `(num,)`.
+    """Computes the logarithms of the expected costs within the goal's limits, `(num,)`.
 
-    If no candidate keeps the goal's limits, each logarithm gets a finite penalty instead.
+    They are infinite for candidates that exceed the limits.
+
+    If no candidate keeps the limits, a finite penalty is added to each logarithm instead.
 
     Args:
         prospects: Distribution of the time to target of every candidate.
@@ -239,11 +248,11 @@ def _risks_within(prospects: Prospects, price: Array, keeps: Array) -> Array:
 
 
 def _resolved_sd(prospects: Prospects, seconds: Array) -> Array:
-    """Computes by how much a slice is expected to change the predicted mean of log seconds to target.
+    """Computes how much a slice will probably change the predicted mean of log seconds to target.
 
-    A run that was trained for a share s of its time to target measures its log time to target with variance
-    r(s) (`curve_template.variance_after`). A slice that extends the share to s' increases the precision, the
-    reciprocal of the variance, by 1 / r(s') - 1 / r(s).
+    If a run has trained for the share s of its time to target, the logarithm of its time to target is known
+    with variance r(s) (`curve_template.variance_after`). A slice that extends the share to s' increases the
+    precision, the reciprocal of the variance, by 1 / r(s') - 1 / r(s).
 
     Args:
         prospects: Distribution of the time to target of every candidate.

@@ -1,5 +1,7 @@
 """Start the slices of a search, poll them while they run, and renew the leases of their probes.
 
+A lease is the time-limited right of this process to work on a probe.
+
 Time in which several slices run is counted once (`Measurement.shared_seconds`).
 """
 
@@ -34,9 +36,9 @@ class Slice:
     Args:
         lease: Lease of the slice's probe.
         under_way: Description of the slice at its start, as it appears in the state of the search.
-        handle: Handle from the prober.
+        handle: Object of the prober with which the running slice is polled and stopped.
         clock_offset: Seconds to add to the prober's training seconds to get those of the whole run, from
-            `transferred`. It is 0 unless the run was moved here from other nodes.
+            `transferred`. It is 0 unless the run was transferred to this probe from other nodes.
         started_at: Time at which the slice started, in seconds of the prober's clock (`Prober.now`).
         renew_at: Time at which to renew the lease, in seconds since the epoch.
         pending_seconds: Seconds during which the slice waited for nodes. No budget is charged for them.
@@ -64,7 +66,7 @@ class SlicesUnderWay:
     """Manages the running slices of a search.
 
     Args:
-        context: Cluster, ledger and other parts that the search uses.
+        context: Job, cluster, ledger and other objects of the search.
         prober: Runs the slices.
     """
 
@@ -74,7 +76,7 @@ class SlicesUnderWay:
         self._slices: list[Slice] = []
         #: Remarks on the user's script that were already sent to the listener.
         self._shown_remarks: set[str] = set()
-        #: Time spans of ended slices that overlap with a running slice.
+        #: Time spans of ended slices, as far as a running slice overlaps with them.
         self._ended: list[Span] = []
 
     def capacity(self) -> Capacity:
@@ -102,7 +104,8 @@ class SlicesUnderWay:
             until: Limits of the slice, in training seconds of the whole run.
             folder: Folder of the probe.
             stored_samples: Numbers of samples at which the ledger has scores of the probe. Scores in the
-                folder at other numbers of samples were not stored, because Paceline was killed.
+                folder at other numbers of samples are new: an earlier process measured them and was killed
+                before it stored them.
         """
         take_back_ends(folder, stored_samples)
         offset = transferred(folder)
@@ -127,8 +130,9 @@ class SlicesUnderWay:
     def next_ended(self) -> tuple[Slice, Measurement] | None:
         """Removes one slice that has ended and returns it with its measurement; None if no slice has ended.
 
-        The caller must start the slice that replaces it before the next call. Otherwise a prober with a
-        simulated clock lets the remaining slices run ahead of the new one.
+        The caller must start the slice that replaces the ended one before the next call. Otherwise, a prober
+        with a simulated clock would continue the other slices to a later time than the start of the new
+        slice.
 
         Raises:
             LeaseLostError: Another Paceline process has taken over the probe of a slice. This slice is
@@ -148,7 +152,8 @@ class SlicesUnderWay:
     def end_all(self, slack_seconds: float) -> list[tuple[Slice, Measurement]]:
         """Asks all slices to save a checkpoint and end, and waits until they have ended.
 
-        It waits at most for the longest grace period of a slice and `slack_seconds`.
+        It waits at most for the longest grace period of a slice plus `slack_seconds`. The grace period is the
+        time that the slice may take to save a checkpoint.
 
         Args:
             slack_seconds: Seconds to wait after the longest grace period.
@@ -222,7 +227,7 @@ class SlicesUnderWay:
         self._context.say(SearchEvent(kind="progress", measurement=measurement, probe_id=probe_id))
 
     def _taken_out(self, active: Slice, measurement: Measurement) -> Measurement:
-        """Removes a slice from the running ones and completes its measurement for the ledger.
+        """Removes an ended slice from the running slices, and completes its measurement for the ledger.
 
         Args:
             active: The slice, which has ended.

@@ -1,4 +1,4 @@
-"""Priors of the parameters of the cost models, from past studies in the database.
+"""Computes priors of the parameters of the cost models from past studies in the database.
 
 The cost models are those of step time and of samples to target (`tuner.analytic`). The code calls them laws.
 """
@@ -45,8 +45,8 @@ NO_PAST = PastLaws()
 def laws_of_fits(fits: Sequence[FitRecord], fingerprint: str) -> PastLaws:
     """Collects the values of the parameters of the cost models from the stored fits of past studies.
 
-    A parameter is left out for a study in which its posterior equals its prior. Fits to recorded runs
-    may be among `fits`. Their values have no effect, because they are regression slopes with other names.
+    If the posterior of a parameter equals its prior in a study, the parameter is left out for this study.
+    `fits` may contain fits to recorded runs; they have no effect, because their parameters have other names.
 
     Args:
         fits: Records from `Ledger.past_fits`, without those of the present study.
