@@ -1,8 +1,8 @@
-"""Cost model of all-reduce: seconds of a ring over ranks that are placed on any nodes.
+"""Cost model of all-reduce: seconds of a ring of ranks, for any distribution of the ranks over nodes.
 
-The model assumes one ring through all ranks. Fitted to Pollux's throughput table, it has a mean error of
-6.7-7.0% of the step time on at most 4 nodes. A hierarchy (rings within the nodes, then a ring over the nodes)
-has an error of 7.1-7.8%.
+The model assumes one ring through all ranks. Fitted to the throughput table of Pollux (Qiao
+et al. 2021), it has a mean error of 6.7-7.0% of the step time on at most 4 nodes. A model with a hierarchy of
+rings (one ring within each node, then one ring over the nodes) has an error of 7.1-7.8%.
 """
 
 from __future__ import annotations
@@ -24,8 +24,8 @@ def ring_all_reduce_seconds(
     Args:
         num_ranks: p, number of ranks in each case, `(num,)`.
         num_bytes: n, bytes to reduce.
-        latency: A, seconds per hop of the collective (longer than a ping).
-        bytes_per_second: w, bandwidth.
+        latency: A, seconds per hop of the collective (longer than the latency of a ping).
+        bytes_per_second: w, bandwidth of the slowest link of the ring.
     """
     p = np.asarray(num_ranks, dtype=float)
     seconds = 2 * (p - 1) * latency + 2 * (p - 1) / p * num_bytes / bytes_per_second
@@ -34,7 +34,7 @@ def ring_all_reduce_seconds(
 
 @dataclass(frozen=True, kw_only=True)
 class Placements:
-    """The placement of ranks on nodes, for each of `num` steps.
+    """Which ranks are on the same node, for each of `num` steps.
 
     Args:
         num_nodes: Number of nodes with at least one rank, `(num,)`.
@@ -49,7 +49,7 @@ class Placements:
 
 @dataclass(frozen=True, kw_only=True)
 class Link:
-    """The link between two neighbors of the ring.
+    """The network or bus between two ranks that are neighbors in the ring.
 
     Args:
         latency_seconds: A, seconds per hop, at least 0.
@@ -62,15 +62,17 @@ class Link:
 
 @dataclass(frozen=True, kw_only=True)
 class Sharing:
-    """Differences between the links between nodes and uniform links.
+    """How the links between nodes differ from links that are all equally fast and used by one rank each.
 
     Args:
-        device_exponent: Exponent of the bandwidth k^-exponent, where k devices share the network adapter of a
-            node.
-        peer_gain: Logarithm of the bandwidth to several other nodes divided by that to a single one. It is
-            above 0 if the rate of one flow between two hosts is limited (AWS: 5 Gbit/s outside of a cluster
-            placement group), since rings in several orders then use several flows.
-        variation: Coefficient of variation of the links' speeds; the ring is as fast as its slowest link.
+        device_exponent: x: if k devices share the network adapter of a node, the bandwidth is multiplied by
+            k^-x. 0 means that sharing the adapter costs nothing.
+        peer_gain: Logarithm of (bandwidth of one node to several other nodes divided by its bandwidth to a
+            single other node). On AWS, for example, one connection between two hosts outside of a cluster
+            placement group is limited to 5 Gbit/s. Rings that visit the nodes in different orders use several
+            connections at once, so the peer gain is above 0.
+        variation: v, coefficient of variation of the speeds of links; the ring is as fast as its slowest
+            link.
     """
 
     device_exponent: Values = 0.0
@@ -81,26 +83,29 @@ class Sharing:
 def topology_ring_seconds(
     placements: Placements, num_bytes: Values, *, within: Link, between: Link, sharing: Sharing
 ) -> Array:
-    """Returns the seconds of a ring all-reduce over ranks on any nodes, `(num,)`.
+    """Returns the seconds of a ring all-reduce for any distribution of the ranks over nodes, `(num,)`.
 
-    With p ranks on N nodes, and at most k ranks on one node:
+    The p ranks are on N nodes, with at most k ranks on one node. A_between and w_between are latency (seconds
+    per hop) and bandwidth (bytes per second) between nodes, A_within and w_within those within a node:
 
         (2 (N - 1) A_between + 2 (p - N) A_within + 2 ((p - 1) / p) n / w) (1 + v m_N)
 
-    - On one node, w is w_within.
-    - On several nodes, w is the smaller of w_within and w_between k^-exponent. If N > 2, the latter is
-      multiplied by e^(peer gain).
-    - m_N is Blom's expected maximum (`expected_maximum`), v the variation of links.
+    - n: bytes to reduce.
+    - w: bandwidth of the ring. On one node, w is w_within. On two nodes, w is the smaller of w_within and
+      w_between k^-x. On more nodes, it is the smaller of w_within and w_between k^-x e^h.
+    - x, h and v: device exponent, peer gain and variation of links (see `Sharing`).
+    - m_N: expected maximum of N standard normals (`expected_maximum`).
 
-    The ring is that of Patarasuk and Yuan 2009. Limits: latencies add up per hop only if all ranks are
-    equally fast; all nodes must be of one kind; libraries that use trees for small messages are faster.
+    The ring algorithm is that of Patarasuk and Yuan 2009. Limits of the formula:
+    - It assumes that all ranks are equally fast, and that all nodes are of one kind.
+    - Libraries that use trees for small messages are faster than the formula.
 
     Args:
-        placements: The placement of the ranks.
+        placements: N, p and k of each step.
         num_bytes: n, bytes to reduce.
-        within: The link between neighbors of the ring on one node.
-        between: The link between neighbors of the ring on two nodes.
-        sharing: Differences between the links between nodes and uniform links.
+        within: The link between two neighbors of the ring that are on the same node.
+        between: The link between two neighbors of the ring that are on different nodes.
+        sharing: x, h and v, which describe the links between nodes.
     """
     p, nodes = placements.num_ranks, placements.num_nodes
     outside = between.bytes_per_second * placements.most_on_a_node**-sharing.device_exponent

@@ -1,29 +1,30 @@
-"""Learning-curve template: the shape of the curve that all runs of a workload share.
+"""Learning-curve template: the shape of the learning curve that all runs of a workload have in common.
 
-Training progress is y = (value - start) / (target - start) of the metric. It starts near 0, and the target is
-1, whether the metric rises or falls. Factors of the number of samples are counted in e-folds (factors of e),
-that is, as differences of the logarithm of samples.
+Training progress is y = (value - start) / (target - start), where value is the metric's present value and
+start its first value. Progress starts near 0 and is 1 at the target, whether the metric rises or falls. An
+e-fold is a factor of e in the number of samples processed: a difference of 1 in its logarithm.
 
 Assumption: within one phase of the learning-rate schedule, all configurations of a workload need the same
-number of e-folds to get from one level of progress to the next. A level is passed when the progress first
-reaches it; so is the target.
+number of e-folds to get from one level of progress to the next. A run passes a level (or the target) when its
+progress first reaches it.
 
-- If runs have passed two neighboring levels, the template averages their increments of log samples between
-  these levels. Unfinished runs contribute too.
-- For levels that no run has passed, the template uses a grid of shapes. The weight of a shape depends on how
-  well it predicts the known increments. Differences between the shapes are an error that all runs have in
-  common.
+- If runs have passed two neighboring levels, the template averages the e-folds that these runs needed from
+  the lower to the higher level. Unfinished runs contribute too.
+- For levels that no run has passed, the template averages over a grid of shapes. The weight of a shape
+  depends on how well it predicts the e-folds between the levels that runs have passed. Where the shapes
+  differ, the prediction is uncertain, by the same error for all runs.
 
 A shape is a power law:
 
     y(s) = h (1 - (1 + k s^u)^(-q))
 
 - s: number of samples processed.
-- h: height that the curve approaches.
-- u and q: form of the rise and of the tail.
-- k: speed of the run.
+- h: progress that the curve approaches at the end.
+- u: exponent of the early rise.
+- q: exponent of the approach to h; the smaller q, the longer the tail.
+- k: speed of the run; only k differs between the runs of a workload.
 
-Solved for the number of samples at a level v of progress below h,
+Solved for the number of samples at which the progress is v < h,
 
     log s(v) = (log K(v) - log k) / u,    K(v) = (1 - v / h)^(-1 / q) - 1
 
@@ -46,8 +47,8 @@ import numpy as np
 
 from tuner.analytic.laws import Array
 
-#: Grid of shapes (h, u, q): heights from just above the target to twice the target, early to late rises, and
-#: long to short tails.
+#: Grid of the shape parameters h, u and q of the module docstring. h ranges from just above the target to
+#: twice the target.
 _HEIGHTS = 1.0 + np.exp(np.linspace(np.log(0.004), 0.0, 8))
 _RISES = np.exp(np.linspace(np.log(0.6), np.log(2.8), 6))
 _TAILS = np.exp(np.linspace(np.log(0.3), np.log(6.0), 6))
@@ -70,13 +71,13 @@ SHAPES, PRIOR = _grid()
 
 
 def increments_of_shapes(levels: Array) -> Array:
-    """Returns the e-folds of samples between neighboring levels of progress, for every shape.
+    """Returns the e-folds of samples from each level of progress to the next one, for every shape.
 
     Args:
         levels: Levels of progress, ascending, in (0, 1], `(num_levels,)`.
 
     Returns:
-        The increments of log samples, `(num_shapes, num_levels - 1)`.
+        Differences of the logarithm of samples, `(num_shapes, num_levels - 1)`.
     """
     height, rise, tail = SHAPES.T[:, :, None]
     log_samples = np.log((1.0 - levels / height) ** (-1.0 / tail) - 1.0) / rise
@@ -87,9 +88,11 @@ LEVELS = np.array(
     [0.05, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.76, 0.81, 0.85, 0.89, 0.92, 0.945, 0.965, 0.985, 1.0]
 )
 _INCREMENTS = increments_of_shapes(LEVELS)
-#: Weight of a shape's increment in an average with the increments of runs; each run has weight 1.
+#: Weight of the e-folds that a shape predicts, in the average with the e-folds that runs needed; each run has
+#: weight 1.
 _SHAPE_RUNS = 0.3
-#: Standard deviation of an increment that no shape of the grid explains, however many runs are averaged.
+#: Standard deviation, in e-folds between two levels, of the error of every shape of the grid. It does not
+#: become smaller if more runs are averaged.
 _MISFIT_SD = 0.16
 #: Standard deviation of the difference between a run and the template, in the logarithm of samples to target,
 #: per square root of the remaining e-folds.
@@ -97,11 +100,11 @@ _OWN_SD = 0.33
 #: Standard deviation of the logarithm of samples to target that remains even just before the target is
 #: reached.
 FORM_SD = 0.05
-#: Standard deviation of the furthest progress, caused by the noise of an evaluation.
+#: Standard deviation of a run's best progress so far, caused by the noise of an evaluation.
 NOISE = 0.015
-#: Additional e-folds for a run whose score has not clearly improved since its start, compared with a run
-#: whose score just has. The standard deviation is large: the score may improve soon, late or never. Other
-#: runs are not expected to be equally late.
+#: E-folds that a run without progress needs in addition to those of a run that has just reached the first
+#: level (`LEVELS[0]`), and their standard deviation. It is large, since the score may start to improve soon,
+#: late or never. This error is assumed to be independent between runs.
 _STUCK_FOLDS, _STUCK_SD = 0.5, 1.3
 #: Largest standard deviation of the logarithm of samples to target that the noise of one evaluation may add.
 _MOST_PLACE_SD = 0.8
@@ -113,10 +116,11 @@ class Passage:
     """The number of samples at which a run first passed each level of progress.
 
     Args:
-        log_samples: Log number of samples when the run first passed each of `LEVELS`, `(num_levels,)`. NaN if
-            the run has not passed the level, or had passed it at its first evaluation.
-        log_seen: Log number of samples at the last evaluation.
-        progress: The furthest progress of the run.
+        log_samples: Logarithm of the number of samples processed when the run first passed each of `LEVELS`,
+            `(num_levels,)`. It is NaN for a level that the run has not passed, and for a level that it had
+            already passed at its first evaluation.
+        log_seen: Logarithm of the number of samples processed at the last evaluation.
+        progress: The best training progress of all evaluations.
     """
 
     log_samples: Array
@@ -148,25 +152,26 @@ def passage_of(samples: Array, progress: Array) -> Passage:
 
 @dataclass(frozen=True, kw_only=True)
 class Template:
-    """The e-folds of samples from each level of progress to the next, for a workload.
+    """The e-folds of samples that runs of one workload need from each level of progress to the next one.
 
     Args:
-        folds: The e-folds under each shape, averaged with the increments of runs, `(num_shapes, num_levels -
-            1)`.
-        weights: Probability of each shape, `(num_shapes,)`.
+        folds: For each shape, the average of the e-folds that the shape predicts and the e-folds that runs
+            needed, `(num_shapes, num_levels - 1)`.
+        weights: Posterior probability of each shape, `(num_shapes,)`.
     """
 
     folds: Array
     weights: Array
 
     def ahead(self, progress: float) -> tuple[float, float]:
-        """Returns the e-folds of samples that remain until the target, and their spread over the shapes.
+        """Returns the e-folds of samples from a level of progress to the target, and their uncertainty.
 
         Args:
             progress: Present progress of the run.
 
         Returns:
-            The geometric mean over the shapes, and the root mean square distance from it.
+            The geometric mean over the shapes, and the root mean square difference of the shapes from that
+            mean.
         """
         if progress >= 1.0:
             return 0.0, 0.0
@@ -177,7 +182,7 @@ class Template:
         return middle, math.sqrt(float(self.weights @ (found - middle) ** 2))
 
     def steepness(self, progress: float) -> float:
-        """Returns the e-folds of samples per unit of progress, at a level of progress."""
+        """Returns by how many e-folds the number of samples grows per unit of progress, at this progress."""
         place = int(np.searchsorted(LEVELS, progress, side="right")) - 1
         place = min(max(place, 0), self.folds.shape[1] - 1)
         return float(self.weights @ self.folds[:, place] / (LEVELS[place + 1] - LEVELS[place]))
@@ -186,11 +191,12 @@ class Template:
 def template_of(passages: Sequence[Passage], prior: Array = PRIOR) -> Template:
     """Returns the template that fits the runs of one workload.
 
-    The increments between levels that runs have passed determine the probability of each shape. The shapes
-    predict the other increments.
+    The e-folds between levels that runs have passed determine the probability of each shape. The shapes
+    predict the e-folds between the other levels.
 
     Args:
-        passages: The passage of every run with an evaluation; may be empty.
+        passages: Where each run passed the levels of progress, for every run with an evaluation; may be
+            empty.
         prior: Prior probability of each shape, `(num_shapes,)`.
     """
     if not passages:
@@ -209,19 +215,19 @@ def template_of(passages: Sequence[Passage], prior: Array = PRIOR) -> Template:
 
 
 def informed_shapes(passages: Sequence[Passage]) -> Array:
-    """Returns the probability of each shape, given runs of a possibly similar workload, `(num_shapes,)`.
+    """Returns the probability of each shape, given runs that may be of another workload.
 
-    The result is the average of `PRIOR` and the shape weights of the runs, so that runs of a dissimilar
-    workload do little harm.
+    The result, `(num_shapes,)`, is the average of `PRIOR` and of the shapes' probability given those runs. If
+    the workloads are dissimilar, the runs therefore do little harm.
 
     Args:
-        passages: The passage of each run; may be empty.
+        passages: Where each of those runs passed the levels of progress; may be empty.
     """
     return np.asarray(0.5 * (PRIOR + template_of(passages).weights), dtype=float)
 
 
 def variance_after(share: Array) -> Array:
-    """Returns the variance of the extrapolated logarithm of samples to target, `(num,)`.
+    """Returns the variance of the extrapolation error of the logarithm of samples to target, `(num,)`.
 
     Args:
         share: Samples processed divided by samples to target, in (0, 1), `(num,)`.
@@ -231,13 +237,14 @@ def variance_after(share: Array) -> Array:
 
 @dataclass(frozen=True, kw_only=True)
 class Ahead:
-    """The e-folds of samples that a run needs until its target, with standard deviations by cause.
+    """The e-folds of samples that a run needs until its target, and the standard deviations of its errors.
 
     Args:
         folds: Expected e-folds of samples until the target.
-        form_sd: Standard deviation because no run follows the template exactly.
-        place_sd: Standard deviation because the last evaluation is noisy.
-        common_sd: Standard deviation because the template is uncertain; all runs have this error in common.
+        form_sd: Standard deviation of the error that arises because no run follows the template exactly.
+        place_sd: Standard deviation of the error that arises because the last evaluation is noisy.
+        common_sd: Standard deviation of the error that arises because the template is uncertain. This error
+            is the same for all runs.
     """
 
     folds: float
@@ -247,14 +254,15 @@ class Ahead:
 
 
 def ahead_of(passage: Passage, template: Template) -> Ahead:
-    """Returns the e-folds of samples that a run needs until its target.
+    """Returns the e-folds of samples that a run needs from its last evaluation until its target.
 
-    If the score of a run has not clearly improved since its start, the template says little: the run needs at
-    least as long as a run that has just started to improve. Otherwise the noise of an evaluation limits how
-    precisely the progress is known.
+    - If the run has not reached the first level (`LEVELS[0]`), the template says little. The result is the
+      e-folds from that level, plus `_STUCK_FOLDS`.
+    - Otherwise the result is the e-folds from the present progress, which is known only up to the noise of an
+      evaluation.
 
     Args:
-        passage: The number of samples at which the run passed each level.
+        passage: Where the run passed the levels of progress.
         template: The template of the run's workload.
     """
     folds, common_sd = template.ahead(passage.progress)

@@ -1,8 +1,8 @@
-"""Features of configurations for the slope models, for a search space with any axes.
+"""Computes the columns of the slope models from configurations, for a search space with any axes.
 
-A slope model (`tuner.analytic.slopes`) is a regression of a logarithm, such as the logarithm of seconds per
-sample, over columns such as the logarithm of the number of nodes. "Apart" in the name of a column marks
-configurations whose ranks are asynchronous.
+A slope model (`tuner.analytic.slopes`) is a linear regression. It predicts a logarithm, such as the logarithm
+of seconds per sample, from columns, such as the logarithm of the number of nodes. The column "apart" is 1 for
+configurations whose ranks are asynchronous (without a barrier) and 0 for the others.
 """
 
 from __future__ import annotations
@@ -18,14 +18,16 @@ from tuner.analytic.regression import IntArray
 from tuner.analytic.slopes import Design, Observations, SlopePrior
 from tuner.analytic.strategy_encoding import STRATEGY_LENGTH
 
-#: Length scale of the residual over an ordered axis: this share of the axis's range, but at least a minimum
-#: (in e-folds, factors of e).
+#: Length scale of the residual over an ordered axis: this share of the axis's range, but at least this
+#: minimum. The unit of both is that of the column, usually e-folds (factors of e).
 _LENGTH_SHARE, _LEAST_LENGTH = 0.4, 0.8
 
 
 @dataclass(frozen=True, kw_only=True)
 class Slope:
-    """Two priors of a regression slope: the change of the predicted logarithm per unit of a column.
+    """Two priors of one regression slope: by how much the predicted logarithm changes per unit of a column.
+
+    The textbook prior expresses published knowledge; the neutral prior assumes no direction.
 
     Args:
         mean: Mean of the textbook prior.
@@ -69,13 +71,14 @@ SAMPLES_SLOPES = {
 
 @dataclass(frozen=True, kw_only=True)
 class Quantity:
-    """A quantity that the slope model predicts; all standard deviations are those of its logarithm.
+    """A quantity whose logarithm a slope model predicts; all standard deviations are those of the logarithm.
 
     Args:
         name: Name of the quantity in messages.
         slopes: Maps the name of a column to the priors of its slope.
-        residual_sds: Standard deviations of the residual; each is a component of the mixture.
-        own_sd: Standard deviation of each configuration's independent deviation.
+        residual_sds: Standard deviations of the residual to try; the model is a mixture over them, weighted
+            by how well they explain the observations.
+        own_sd: Standard deviation of the deviation of a single configuration, independent of all others.
         noise_sd: Standard deviation of an observation's noise.
     """
 
@@ -96,8 +99,8 @@ class Quantity:
         return Observations(rows=rows, values=values, noise_sd=noise, common_sd=np.zeros(len(rows)))
 
 
-#: The standard deviations assume that repeated step times differ by a few percent, and samples to target by
-#: about 10% between seeds.
+#: These standard deviations assume that step times differ by a few percent if they are measured again, and
+#: that samples to target differ by about 10% between seeds.
 SECONDS = Quantity(
     name="seconds per sample",
     slopes=SECONDS_SLOPES,
@@ -111,7 +114,8 @@ SAMPLES = Quantity(
 
 _OTHER = Slope(mean=0.0, sd=0.5, neutral_sd=0.5)
 _INTERCEPT_SD = 5.0
-#: A column of `positions` is left out if the neutral prior of the slope over its axis is narrower than this.
+#: If the neutral prior of an axis's slope has a smaller standard deviation than this, the residual does not
+#: depend on the axis.
 _NEARLY_NOTHING = 0.1
 
 
@@ -123,10 +127,11 @@ class Features:
         names: Names of the columns; the first one is `intercept`.
         columns: Design matrix, `(num_configurations, num_columns)`. Ordered axes are logarithms, shifted so
             that the middle of their range is 0.
-        positions: Input points of the residual, `(num_configurations, num_axes)`: ordered axes as in
-            `columns`, and an indicator for each value of an unordered axis.
-        lengths: Length scale of each column of `positions`, `(num_axes,)`.
-        axes: Name of each column of `positions`: that of an ordered column, or `axis=value`.
+        positions: Inputs of the residual's Gaussian process, `(num_configurations, num_axes)`: ordered axes
+            as in `columns`, and an indicator for each value of an unordered axis.
+        lengths: Length scale of the Gaussian process in each column of `positions`, `(num_axes,)`.
+        axes: Name of each column of `positions`, such as `log nodes` for an ordered axis, and
+            `strategy=all_reduce` for a value of an unordered axis.
     """
 
     names: tuple[str, ...]
@@ -136,7 +141,7 @@ class Features:
     axes: tuple[str, ...]
 
     def design(self, slopes: Mapping[str, Slope]) -> Design:
-        """Returns the design of a model with these slopes, without columns and positions that cannot matter.
+        """Returns the inputs of a slope model, without columns that cannot affect its quantity.
 
         Args:
             slopes: Maps the name of a column to the priors of its slope.
@@ -166,12 +171,12 @@ def _cannot_matter(axis: str, slopes: Mapping[str, Slope]) -> bool:
 def prior_of(
     name: str, names: Sequence[str], slopes: Mapping[str, Slope], *, level: float, sign: float = 1.0
 ) -> SlopePrior:
-    """Returns a prior of the slopes of a design's columns.
+    """Returns a prior of the regression slopes of a design matrix, one slope for each column.
 
     Args:
         name: Name of the prior; `neutral` uses the neutral priors of the slopes, any other name the textbook
             priors.
-        names: Names of the design's columns.
+        names: Names of the columns of the design matrix, in order.
         slopes: Maps the name of a column to the priors of its slope. Other columns have a wide prior around
             0.
         level: Prior mean of the intercept.
@@ -191,9 +196,9 @@ def features_of(
     """Returns the features of the configurations of a search space.
 
     Args:
-        configurations: All configurations that will be predicted.
+        configurations: All configurations that will be predicted, in the order of the result's rows.
         cores: Maps the name of each machine type to its number of cores.
-        devices_per_node: Ranks on one node.
+        devices_per_node: Ranks on one node; it converts nodes to ranks.
     """
     axes = {axis: None for c in configurations for axis in c}
     nodes = [float(c.nodes * devices_per_node) for c in configurations]

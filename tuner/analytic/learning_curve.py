@@ -1,4 +1,8 @@
-"""Learning-curve extrapolation: posterior samples of the number of samples to target, for every run."""
+"""Extrapolates the learning curve of every run to the target: posterior samples of samples to target.
+
+A run has turned back if its metric has become clearly worse than its best value (`RunEvidence.turned_back`).
+A run has collapsed if it lost most of its progress (`RunEvidence.has_collapsed`).
+"""
 
 from __future__ import annotations
 
@@ -21,32 +25,35 @@ from tuner.analytic.quasi_random import NUM_DRAWS, spread_normals
 from tuner.analytic.rate_edge import RunEvidence
 
 #: Share of the variance of extrapolation errors that all runs of a workload have in common, because the
-#: template is wrong for all of them. On real curves, truncated at random, with up to eight runs per workload,
-#: the standard deviation was 0.54 early in a run. The part specific to each run was 0.30.
+#: template of learning curves has the same error for all of them. On real curves that were truncated at
+#: random, with up to eight runs per workload, the standard deviation of the errors was 0.54 early in a run,
+#: and that of the part that differed between runs was 0.30.
 _COMMON_SHARE = 0.7
-#: A run has come clearly further than a run that turned back if it also covered this share of the distance
-#: that the other run lacked to the target.
+#: A run has come clearly further than a run that turned back if its progress is above the other run's by this
+#: share of the distance that the other run still had to the target.
 FURTHER_SHARE = 0.2
-#: Probability that another run reaches the target although one run turned back. If n runs turned back, the
-#: probability is this number to the power n.
+#: Lower limit of the probability that a run reaches the target if one other run turned back. If n other runs
+#: turned back, the limit is this number to the power n.
 _REACHES_ALL_THE_SAME = 0.4
-#: Expected standard deviation between the levels of progress at which runs turn back.
+#: Prior standard deviation of the level of progress at which a run turns back, between runs.
 _LEVEL_SD = 0.03
 
 
 @dataclass(frozen=True, kw_only=True)
 class Arrivals:
-    """The expected number of samples to target of all runs, with joint posterior samples of its error.
+    """For all runs, the number of samples at which a run will reach the target, with posterior samples.
 
-    `median`, `own` and `common` refer to the logarithm of the number of samples. The error that all runs have
-    in common is separate, since it does not affect the choice between runs.
+    `median`, `own` and `common` refer to the logarithm of the number of samples; a posterior sample of it is
+    median + own + common. The error `common` is stored separately, since it is the same for all runs and does
+    not affect the choice between them.
 
     Args:
         median: Median for each run, `(num_runs,)`; infinite for a run without an evaluation.
-        own: Error of each run without the common error, `(NUM_DRAWS, num_runs)`.
-        common: Error that all runs have in common, `(NUM_DRAWS,)`.
-        unreachable: Probability that a run never reaches the target, `(num_runs,)`.
-        unreachable_elsewhere: This probability for a run that was not started or has no score.
+        own: Posterior samples of each run's error without the common error, `(NUM_DRAWS, num_runs)`.
+        common: Posterior samples of the error that all runs have in common, `(NUM_DRAWS,)`.
+        unreachable: Probability that the run never reaches the target, `(num_runs,)`.
+        unreachable_elsewhere: The same probability for a configuration that was not started, and for a run
+            without a score.
     """
 
     median: Array
@@ -57,11 +64,11 @@ class Arrivals:
 
 
 def extrapolate(runs: Sequence[RunEvidence], shapes: Array = PRIOR) -> Arrivals:
-    """Extrapolates the learning curve of every run to the target, along the template of the workload.
+    """Extrapolates the learning curve of every run to the target (see `curve_template`).
 
     Args:
-        runs: The runs. Diverged runs and runs without an evaluation are not extrapolated.
-        shapes: Prior probability of each shape of a curve, `(num_shapes,)`.
+        runs: The runs of one workload. Diverged runs and runs without an evaluation are not extrapolated.
+        shapes: Prior probability of each learning-curve shape in `curve_template.SHAPES`, `(num_shapes,)`.
     """
     num = len(runs)
     passages = {
@@ -121,15 +128,15 @@ def extrapolate(runs: Sequence[RunEvidence], shapes: Array = PRIOR) -> Arrivals:
 
 
 def others_never(levels: Sequence[float]) -> float:
-    """Returns the probability that a run ends below the target, as other runs did that turned back.
+    """Returns the probability that a run never reaches the target, given other runs that turned back.
 
-    The probability applies to a run that has not come clearly further than those runs. It grows with their
-    number and falls with the spread of the levels at which they turned back. Levels are modeled as normal,
-    with `_LEVEL_SD` as one additional observation of their spread (Student's t). It is 0 if no run turned
-    back.
+    The probability applies to a run that has not come clearly further than the other runs (`FURTHER_SHARE`).
+    It grows with the number of other runs, and falls with the spread of the levels at which they turned back.
+    It is 0 if there are none. The levels are modeled as normally distributed with unknown mean and variance
+    (Student's t); `_LEVEL_SD` counts as one additional observation of the standard deviation.
 
     Args:
-        levels: Progress at which each run turned back or leveled off.
+        levels: Best training progress of each other run that turned back.
     """
     from scipy.special import stdtr  # takes a while to import; only models need it
 

@@ -2,12 +2,13 @@
 
 A law (analytic model; see `tuner.analytic.regression`) has up to three priors of its parameters:
 
-- the neutral prior, which stays in the mixture so that misleading past studies do little harm;
-- a prior from past studies in the database;
+- the neutral prior, which always has a part of the weight, so misleading past studies do little harm;
+- a prior from past studies (earlier tunings by Paceline) in the database;
 - a prior from runs that the user imported for this job.
 
-Priors from past studies treat each study's value of a parameter as one more observation of it. The variance
-of this observation is the study's own variance plus the variance between jobs.
+A prior from past studies treats the value of a parameter in each study as one observation of the parameter.
+The variance of this observation is the posterior variance in that study plus an assumed variance between
+jobs.
 """
 
 from __future__ import annotations
@@ -21,14 +22,15 @@ import numpy as np
 from tuner.analytic.laws import Array
 from tuner.analytic.regression import IntArray, Kernel, Law, Parameter, Posterior, Slopes, fit
 
-#: Prior probability of the prior from past studies, if one of them has the same workload, data and hardware,
-#: and if none has. With 0.5 for the second case, searches of 71 synthetic scripts cost 5% more after five
-#: studies of dissimilar jobs, and 4% less after five studies of similar jobs (standard error 2%). With 0.1,
-#: they cost 1% less and 2% less.
+#: Probability of the prior from past studies before the first observation. The first value applies if one of
+#: the studies has the same workload, data and hardware as the job, the second value if none has. The second
+#: value was chosen by searches of 71 synthetic scripts, in cost relative to searches without past studies
+#: (standard error 2%). With 0.5, the cost was 5% higher after five studies of dissimilar jobs, and 4% lower
+#: after five studies of similar jobs. With 0.1, it was 1% lower and 2% lower.
 _BEFORE_ALIKE, _BEFORE_OTHERS = 0.5, 0.1
-#: Prior probability of the prior from imported runs. With values from 0.3 to 0.85, and standard deviations
-#: between jobs of 0.15 to 0.5, the cost of searches of 120 synthetic scripts differs by 2 to 3%, both with
-#: runs of similar scripts and with runs of other scripts.
+#: Probability of the prior from imported runs before the first observation. The value matters little: from
+#: 0.3 to 0.85, and with `_BETWEEN_IMPORTED` from 0.15 to 0.5, the cost of searches of 120 synthetic scripts
+#: differs by 2 to 3%, both with imported runs of similar scripts and with those of other scripts.
 _BEFORE_IMPORTED = 0.5
 #: Names of the priors.
 NEUTRAL, PAST_STUDIES, IMPORTED_RUNS = "neutral", "past studies", "imported runs"
@@ -42,7 +44,7 @@ class MixedPosterior:
     Predictions have the mean and covariance of the mixture, and are treated as normal.
 
     Args:
-        parts: One posterior for each prior; the first one is that of the neutral prior.
+        parts: One posterior for each prior; the first one has the neutral prior.
         names: Name of the prior of each part.
         before: Probability of each prior before the first observation; sums to 1.
     """
@@ -96,20 +98,23 @@ class MixedPosterior:
 
         Args:
             unknowns: Names of the parameters to change.
-            change: Number that is added to each of them, on the scale of the law (often a logarithm).
+            change: Number to add to each of these parameters, on the scale on which the law uses them (often
+                a
+            logarithm).
         """
         added = change * np.array([parameter.name in unknowns for parameter in self.parameters])
         return replace(self, parts=tuple(replace(part, theta=part.theta + added) for part in self.parts))
 
     def parameter_values(self) -> dict[str, tuple[float, float]]:
-        """Returns the posterior: maps the name of each parameter to its mean and standard deviation."""
+        """Returns a mapping from the name of each parameter to its posterior mean and standard deviation."""
         values = zip(self.parameters, self.theta, self.theta_sd, strict=True)
         return {parameter.name: (float(value), float(sd)) for parameter, value, sd in values}
 
     def findings(self) -> dict[str, object]:
-        """Returns facts that a study stores: convergence, error of the fit, and the weights of the priors.
+        """Returns facts about the fit that Paceline stores with a study.
 
-        The weights are included only if there are several priors.
+        They are: whether the fit converged, its root mean square error, the parameters that the observations
+        do not determine, and, if there are several priors, the weights of the priors.
         """
         found = {
             "converged": all(part.converged for part in self.parts),
@@ -123,7 +128,7 @@ class MixedPosterior:
         return dict(zip(self.names, self.weights.tolist(), strict=True))
 
     def sentences(self) -> list[str]:
-        """Returns sentences for the user: the weights of the priors, and parameters not yet determined."""
+        """Returns sentences for the user about the weights of the priors and undetermined parameters."""
         weights = [
             f"The prior from {_FOUND[name]} has a weight of {weight:.0%}, {_REMAINDER[len(self.parts) > 2]}. "
             f"Before the first run its weight was {before:.0%}; this job's runs changed the weight by how "
@@ -133,12 +138,13 @@ class MixedPosterior:
         return weights + unknown_sentences([name.removeprefix("log ") for name in self.at_prior()])
 
     def at_prior(self) -> list[str]:
-        """Returns the names of the parameters that the observations do not determine, under any prior."""
+        """Returns the names of the parameters that the observations determine under none of the priors."""
         found = [set(part.at_prior()) for part in self.parts]
         return [p.name for p in self.parameters if all(p.name in names for names in found)]
 
 
-#: Words for messages: the source of a prior, and the remaining weight with two priors and with more priors.
+#: Words for messages: where a prior comes from; and who has the remaining weight, with two priors and with
+#: more.
 _FOUND = {
     PAST_STUDIES: "past studies in this database",
     IMPORTED_RUNS: "the imported runs",
@@ -167,7 +173,7 @@ def unknown_sentences(names: Sequence[str]) -> list[str]:
 
 
 def shown_name(name: str) -> str:
-    """Returns the name of a parameter for messages; some parameters are stored under an older name."""
+    """Returns the name of a parameter as messages show it; fits store some parameters under an older name."""
     return name.replace("ranks apart", "asynchronous ranks").replace("apart", "asynchronous")
 
 
@@ -189,8 +195,8 @@ def fit_mixed(
     Args:
         law: The law.
         parameters: The parameters with their neutral priors, `(num_parameters,)`.
-        past: Values of the parameters in past studies and imported runs.
-        residual: Kernel of the residual.
+        past: Values of the parameters in past studies and imported runs, from which the other priors follow.
+        residual: Covariance function of the residual.
         inputs: Inputs of the observations, `(num_points, num_features)`; may be empty.
         observations: Observed values, `(num_points,)`.
         noise_sd: Standard deviation of the noise of each observation, above 0, `(num_points,)`.
@@ -222,10 +228,11 @@ def fit_mixed(
     return MixedPosterior(parts=tuple(parts), names=tuple(names), before=tuple(before))
 
 
-#: Standard deviation of a parameter between studies, as a multiple of the neutral prior's standard deviation:
-#: for studies of the same workload, data and hardware, and for other studies. Both are assumptions.
+#: Standard deviation of the difference between a parameter's value in a past study and in this job, as a
+#: multiple of the neutral prior's standard deviation. The first value is for studies of the same workload,
+#: data and hardware, the second for other studies. Both are assumptions.
 _BETWEEN_ALIKE, _BETWEEN_JOBS = 0.1, 0.5
-#: Standard deviation of a parameter between imported runs and this job, as such a multiple.
+#: The same standard deviation between imported runs and this job.
 _BETWEEN_IMPORTED = 0.5
 
 
@@ -247,18 +254,21 @@ class PastValue:
 
     @property
     def between(self) -> float:
-        """Standard deviation between that study and this job, as a multiple of the neutral prior's."""
+        """Assumed standard deviation of the difference between that study's value and this job's value.
+
+        It is a multiple of the neutral prior's standard deviation.
+        """
         if self.is_imported:
             return _BETWEEN_IMPORTED
         return _BETWEEN_ALIKE if self.is_alike else _BETWEEN_JOBS
 
 
 PastLaw = Mapping[str, Sequence[PastValue]]
-"""Maps the name of each parameter to its values in past studies."""
+"""Maps the name of each parameter to its values in past studies and imported runs."""
 
 
 def informed(parameters: Sequence[Parameter], past: PastLaw) -> tuple[Parameter, ...] | None:
-    """Returns the parameters with priors from past studies; None if no study has a value of any of them.
+    """Returns the parameters with priors from past studies; None if no study has a value of a parameter.
 
     Args:
         parameters: The parameters with their neutral priors.
@@ -272,8 +282,8 @@ def informed(parameters: Sequence[Parameter], past: PastLaw) -> tuple[Parameter,
 def _informed(parameter: Parameter, stated: Sequence[PastValue]) -> Parameter:
     """Returns a parameter whose prior combines the neutral prior and the values in past studies.
 
-    The prior mean is the precision-weighted mean of the neutral prior and the values. The prior is at least
-    as wide as jobs differ.
+    The prior mean is the mean of the neutral prior and of the values, weighted by their precisions (inverse
+    variances). The prior's standard deviation is at least the assumed standard deviation between jobs.
     """
     if not stated:
         return parameter

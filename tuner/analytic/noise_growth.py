@@ -1,34 +1,37 @@
-"""Growth of the gradient noise scale during a run, and the noise scale of the whole run.
+"""Relates the gradient noise scale that a run measures to the number of samples to target.
+
+The noise scale grows during a run. A run with batch size B needs samples(B) samples to its target:
 
     samples(B) = s integral_0^1 (1 + B / N(u)) du = s (1 + B / N),   N(u) = N u^g / (1 - g)
 
-- B: batch size that determines the gradient noise (`samples_model.counted_batch`).
+- B: batch size over which gradients are averaged, samples (`samples_model.counted_batch`).
 - s: number of samples to target of a very small batch.
-- u: training progress, the share of s that a very small batch has processed.
+- u: training progress in (0, 1]: a run with a very small batch has progress u after u s samples.
 - N(u): noise scale at progress u, samples.
 - N: noise scale of the whole run, the harmonic mean of N(u), samples.
 - g: growth, 0 <= g < 1. With g = 0 the noise scale is constant (McCandlish et al. 2018, equation 2.7).
 
-A run with batch size B has progress u when it has processed x of its X samples to target, with
+A run with batch size B has progress u when it has processed x of its X = samples(B) samples, where
 
     x / X = (u + r u^(1 - g)) / (1 + r),   r = B / N
 
-At this progress it measures the noise scale
+At this progress the run measures the noise scale N_measured, where
 
     1 / N_measured = e^d / N(u) + k / B
 
-- d: logarithm of the effective noise scale divided by the measured one.
-- k: share of the run's own gradient noise in its squared gradient. This noise has the variance S / B (S:
-  numerator of the noise scale) and moves the parameters of the model, so it is a part of the gradients that
-  the run measures.
+- d: logarithm of (effective noise scale / noise scale measured with a very large batch). The effective noise
+  scale N(u) is the one that determines the number of samples.
+- k: influence of the run's own gradient noise. This noise has the variance S / B (S: total variance of the
+  gradient of a single sample). It moves the parameters of the model, and that adds k S / B to the squared
+  gradient that the run measures.
 
-A power law does not describe schedules that drop the learning rate, since N(u) then jumps.
+Limit: if the schedule drops the learning rate at milestones, N(u) jumps, which a power law does not describe.
 
-Priors: growth of 0.5 +- 0.25 is a factor of ten per hundredfold of samples (McCandlish et al. 2018 find one
-to two factors of ten during a training). The effective noise scale is expected to be twice the measured one,
-within a factor e, since measurements ignore the curvature of the loss (the same paper, section 2.2). The
-factor of two was chosen on Pollux's three networks (`benchmarks.noise_growth` prints how well they are
-predicted).
+Priors: g is 0.5 +- 0.25; with 0.5, N(u) grows by a factor of ten while the number of samples grows by a
+factor of a hundred (McCandlish et al. 2018 find a growth by a factor of 10 to 100 during a training). The
+effective noise scale is expected to be twice the measured one, within a factor e, since measurements ignore
+the curvature of the loss (the same paper, section 2.2). The factor of two was chosen on three networks that
+were measured for Pollux (`benchmarks.noise_growth` prints how well they are predicted).
 """
 
 from __future__ import annotations
@@ -43,7 +46,7 @@ from tuner.analytic.laws import Array
 from tuner.analytic.regression import Parameter
 from tuner.domain.measurement import NoiseStatistic
 
-#: The parameters besides N: g, log k and d.
+#: The parameters g, log k and d of the module docstring; the parameter N belongs to the samples model.
 GROWTH = Parameter(name="growth of the noise scale", mean=0.5, sd=0.25)
 OWN_NOISE = Parameter(name="log share of a run's own noise in its gradient", mean=math.log(0.15), sd=1.0)
 COUNTED = Parameter(name="log noise scale that counts over the measured", mean=math.log(2.0), sd=1.0)
@@ -51,8 +54,8 @@ UNKNOWNS = (GROWTH, OWN_NOISE, COUNTED)
 
 #: Largest growth. With more growth, the integral mainly depends on the first samples of a run.
 _MOST_GROWTH = 0.95
-#: Length of the sections of a run over which gradient statistics are averaged, in e-folds (factors of e) of
-#: samples; and the largest number of sections in a run.
+#: A run is divided into sections, and gradient statistics are averaged within each. First value: length of a
+#: section, in e-folds (factors of e) of samples. Second value: largest number of sections of a run.
 _FOLDS_COMBINED, _MOST_PLACES = 1.0, 4
 #: Standard deviation of the logarithm of a section's noise scale around the power law.
 _PLACE_SD = 0.5
@@ -78,13 +81,16 @@ class NoisePlace:
 
 
 def noise_places(statistics: Sequence[NoiseStatistic]) -> list[NoisePlace]:
-    """Returns the noise scales along one run; S and |G|^2 are averaged separately in each section.
+    """Returns the measured noise scale S / |G|^2 of each section of a run.
+
+    S is the total variance of the gradient of a single sample, and G the gradient without noise. Each of S
+    and |G|^2 is averaged over the section before the division.
 
     Args:
         statistics: Gradient statistics of the run, in order of training.
 
     Returns:
-        One entry per section. Sections whose mean squared gradient is not above the noise are left out.
+        One entry per section. A section is left out if the average of S or of |G|^2 is not above zero.
     """
     seen = [s for s in statistics if s.samples > 0 and s.num_estimates > 0]
     logs = np.log([s.samples for s in seen])
@@ -104,12 +110,12 @@ def noise_places(statistics: Sequence[NoiseStatistic]) -> list[NoisePlace]:
 
 
 def progress_of_share(share: Array, relative_batch: Array, growth: float) -> Array:
-    """Returns the training progress u of runs, in the shape of `share`.
+    """Returns the training progress u of runs (see the module docstring), in the shape of `share`.
 
     Args:
         share: x / X, share of its samples to target that a run has processed, in (0, 1].
-        relative_batch: r = B / N, at least 0.
-        growth: g, in [0, 1).
+        relative_batch: r = B / N, batch size divided by the noise scale of the whole run, at least 0.
+        growth: g, growth of the noise scale, in [0, 1).
     """
     share, relative = np.broadcast_arrays(np.asarray(share, dtype=float), relative_batch)
     found, log_share = np.empty(share.shape), np.log(share)
@@ -129,8 +135,8 @@ def log_measured_scale(
     Args:
         log_batch: Logarithm of the batch size B, `(num,)`.
         share: Share of its samples to target that the run has processed, in (0, 1], `(num,)`.
-        log_noise_scale: log N.
-        unknowns: Values of the parameters `UNKNOWNS`, `(3,)`.
+        log_noise_scale: Logarithm of N, the noise scale of the whole run, samples.
+        unknowns: g, log k and d: values of the parameters `UNKNOWNS`, `(3,)`.
     """
     growth = float(np.clip(unknowns[0], 0.0, _MOST_GROWTH))
     batch = np.exp(log_batch)
@@ -141,7 +147,9 @@ def log_measured_scale(
 
 
 def whole_run_scale(share: Array, log_scale: Array) -> float:
-    """Returns an estimate of log N from measured noise scales, with the prior means of the parameters.
+    """Returns an estimate of log N, the logarithm of the noise scale of the whole run, from measurements.
+
+    It uses the prior means of g and d, and ignores the run's own gradient noise (k).
 
     Args:
         share: Share of its samples to target that the run had processed at each measurement, `(num,)`.
@@ -152,13 +160,14 @@ def whole_run_scale(share: Array, log_scale: Array) -> float:
 
 
 def noise_scale(statistics: Sequence[NoiseStatistic]) -> float | None:
-    """Returns the noise scale S / |G|^2 in samples; numerator and denominator are averaged separately.
+    """Returns the noise scale S / |G|^2 in samples, where S and |G|^2 are averages over the statistics.
 
     Args:
-        statistics: Unbiased estimates of S and |G|^2 from one section of a run.
+        statistics: Unbiased estimates of S (total variance of the gradient of a single sample) and of |G|^2
+            (squared norm of the gradient without noise), from one section of a run.
 
     Returns:
-        The noise scale; None if one of the averages is not above zero, as happens if noise dominates.
+        The noise scale; None if one of the two averages is not above zero, as happens if noise dominates.
     """
     noise = sum(s.noise * s.num_estimates for s in statistics)
     squared = sum(s.squared_gradient * s.num_estimates for s in statistics)

@@ -1,22 +1,22 @@
-"""Plateaus: probability that a run never reaches its target, from the slope of its latest scores.
+"""Estimates the probability that a run never reaches its target, from the slope of its latest scores.
 
-Training progress is 0 at the start and 1 at the target. At the present slope of progress over log samples, a
-run needs
+Training progress is 0 at the first score of the metric and 1 at the target. The slope is the gain of progress
+per e-fold (factor of e) of samples processed. At its present slope, a run needs
 
-    f = (1 - progress) / slope    e-folds (factors of e) of samples
+    f = (1 - progress) / slope    e-folds of samples
 
-to reach the target. The slope is the upper end of its confidence interval, so that noise alone does not make
-a run look stuck. The log odds of never reaching the target are linear in log f and in the progress. Their
-coefficients differ between two kinds of run:
+to reach the target. The slope in this formula is the estimate plus its standard error, so noise alone does
+not make a run look stuck. The log odds of never reaching the target are linear in log f and in the progress.
+The coefficients differ between two kinds of run:
 
-- A recorded run ends when its recording ends, so a run with little progress is unlikely to reach the target.
-  The coefficients are from a logistic regression over curves of recorded workloads, truncated at random. Here
-  "never" means not within the recording, which is at least twice as long as the truncated curve (`python -m
-  benchmarks.plateaus` repeats the fit).
-- A run that trains can continue, so a run with much progress that slows down has probably leveled off. The
-  coefficients were chosen on synthetic scripts, some of which level off or turn back below the target. The
-  constant term is lower than fitted, since users choose targets for scripts that they know (`python -m
-  benchmarks.made_scripts --fit` repeats the fit).
+- Recorded runs: a learning curve that was recorded before and cannot be continued. Such a run with little
+  progress is unlikely to reach the target before the recording ends. The coefficients are from a logistic
+  regression over recorded curves that were truncated at random. "Never" means not within the recording, which
+  is at least twice as long as the truncated curve (`python -m benchmarks.plateaus` repeats the fit).
+- Runs that train now and can continue: such a run with much progress that slows down has probably leveled
+  off. The coefficients were chosen on synthetic scripts, some of which level off or turn back below the
+  target. The constant term is lower than fitted, since users choose targets for scripts that they know
+  (`python -m benchmarks.made_scripts --fit` repeats the fit).
 """
 
 from __future__ import annotations
@@ -51,9 +51,10 @@ RECORDED = NeverOdds(constant=3.7, of_log_folds=0.75, of_progress=-4.2, unknown=
 TRAINED = NeverOdds(constant=-3.2, of_log_folds=0.75, of_progress=2.9, unknown=0.2)
 #: Smallest number of scores from which a slope is estimated.
 FEWEST_SCORES = 3
-#: Limits to which the features are clipped: f from below and above, and the progress from below.
+#: f is clamped to [`_LEAST_FOLDS`, `_MOST_FOLDS`], and the progress to at least `_LEAST_PROGRESS`.
 _LEAST_FOLDS, _MOST_FOLDS, _LEAST_PROGRESS = 0.05, 50.0, -0.2
-#: Median absolute second difference of independent normal noise, divided by the noise's standard deviation.
+#: For independent normal noise: the median of |x_i - 2 x_(i+1) + x_(i+2)|, divided by the standard deviation
+#: of x_i. It converts the median to an estimate of the standard deviation.
 SECOND_DIFFERENCE = 0.6745 * 6.0**0.5
 
 
@@ -73,7 +74,7 @@ def chance_of_never(samples: Array, progress: Array, odds: NeverOdds) -> float:
 
 
 def plateau_features(samples: Array, progress: Array) -> tuple[float, float]:
-    """Returns the features of the log odds: log f and the best progress, both clipped.
+    """Returns log f and the best progress, both clamped; the log odds are a linear function of them.
 
     Args:
         samples: Number of samples processed at each score, as for `chance_of_never`; at least `FEWEST_SCORES`
@@ -85,11 +86,12 @@ def plateau_features(samples: Array, progress: Array) -> tuple[float, float]:
 
 
 def needed_folds(samples: Array, progress: Array) -> float:
-    """Returns f: e-folds of samples to the target, at the upper end of the present slope, above 0.
+    """Returns f, the e-folds of samples that the run needs to the target at its present slope, above 0.
 
-    The slope is fitted to the scores of the second half of the samples, but at least to the last
-    `FEWEST_SCORES` scores. Its standard error combines the scatter around the line and the noise of single
-    scores (estimated from second differences).
+    The slope is that of a line through the scores of the second half of the samples, or through the last
+    `FEWEST_SCORES` scores if the half has fewer. Its standard error is added to it. The error combines the
+    scatter around the line with the noise of single scores, which is estimated from the second differences of
+    the progress.
 
     Args:
         samples: Number of samples processed at each score, as for `chance_of_never`; at least `FEWEST_SCORES`

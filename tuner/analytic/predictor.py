@@ -1,6 +1,7 @@
 """Predicts the time to target: posterior samples of seconds per sample times number of samples to target.
 
-The posterior samples (draws) of all configurations are joint, so correlated errors cancel in comparisons.
+The posterior samples (draws) are joint: row i of all configurations belongs to the same values of the models'
+parameters. Errors that two configurations have in common therefore cancel when the two are compared.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ _COPRIME, _OTHER_COPRIME = 61, 97
 
 @dataclass(frozen=True, kw_only=True)
 class RunState:
-    """A run that was started; a search may resume it.
+    """The state of a run that was started; the search may resume the run.
 
     Args:
         configuration: The configuration of the run.
@@ -36,7 +37,7 @@ class RunState:
         samples_to_target: Number of samples processed when the run reached the target; None if it has not.
         seconds_to_target: Training seconds when the run reached the target; None if it has not.
         ended: Whether the run failed and cannot be resumed.
-        is_timed: Whether `training_seconds` were measured on the cluster to predict.
+        is_timed: Whether `training_seconds` were measured on the cluster whose times are predicted.
     """
 
     configuration: Configuration
@@ -62,7 +63,8 @@ class Forecast:
         log_samples: Logarithm of the number of samples from start to target, if the target is reached.
         never: Whether the run never reaches the target.
         seconds_per_sample: Median seconds per sample, `(num_configurations,)`.
-        log_seconds_sd: Standard deviation of the logarithm of seconds per sample, `(num_configurations,)`.
+        log_seconds_sd: Standard deviation of the logarithm of seconds per sample (not of `log_seconds`),
+            `(num_configurations,)`.
     """
 
     configurations: tuple[Configuration, ...]
@@ -83,10 +85,10 @@ class Forecast:
         return np.where(self.never, np.inf, np.exp(np.minimum(self.log_samples, 600.0)))
 
     def quantile(self, level: float) -> Array:
-        """Returns a quantile of the training seconds to target, `(num_configurations,)`.
+        """Returns a quantile of the training seconds from start to target, `(num_configurations,)`.
 
-        Posterior samples in which the run never reaches the target are left out. If none reaches the target,
-        the quantile is infinite.
+        Posterior samples in which the run never reaches the target are left out. The quantile is infinite for
+        a configuration that reaches the target in no posterior sample.
 
         Args:
             level: Level of the quantile, in [0, 1).
@@ -105,9 +107,11 @@ class Chances:
     """Probabilities that a run never reaches the target.
 
     Args:
-        of_runs: Maps the `run_key` of each started run to its probability of never reaching the target.
-        of_others: The probability for every configuration that was not started.
-        edge: The learning rate above which configurations that were not started break down; None if unknown.
+        of_runs: Maps the `run_key` of each started run to its probability of never reaching the target. The
+            key is the part of the configuration that affects the number of samples to target.
+        of_others: This probability for every configuration that was not started.
+        edge: The posterior of the edge, the learning rate above which training breaks down. It applies to
+            configurations that were not started; None if unknown.
     """
 
     of_runs: Mapping[Configuration, float]
@@ -123,10 +127,11 @@ class Predictor:
         seconds: The model of seconds per sample.
         samples: The main model of samples to target; reports and studies use this one.
         chances: Probabilities of never reaching the target.
-        runs: Maps the `run_key` of each started run to its state.
-        other: A second model of samples to target, mixed with `samples`; None to use `samples` only.
-        weight_of_other: Share of posterior samples that come from `other`, in [0, 1].
-        devices_per_node: Ranks on one node.
+        runs: Maps the `run_key` of each started run (see `Chances`) to the run's state.
+        other: A second model of samples to target; None to use `samples` only.
+        weight_of_other: Share of the posterior samples that are taken from `other` instead of `samples`, in
+            [0, 1].
+        devices_per_node: Ranks on one node; it converts nodes to ranks.
     """
 
     seconds: SecondsModel | SlopeFit
@@ -184,7 +189,7 @@ class Predictor:
         )
 
     def _log_samples(self, kinds: Sequence[Configuration], rng: np.random.Generator) -> Array:
-        """Returns joint posterior samples of the logarithm of samples to target, if the target is reached.
+        """Returns joint posterior samples of the logarithm of samples to target, assuming it is reached.
 
         The shape is `(NUM_DRAWS, num_kinds)`.
         """
@@ -205,10 +210,10 @@ class Predictor:
     def _never(self, kinds: Sequence[Configuration]) -> npt.NDArray[np.bool_]:
         """Returns whether a run never reaches the target, per posterior sample, `(NUM_DRAWS, num_kinds)`.
 
-        The runs are independent of one another.
+        Whether one run reaches the target is independent of whether another run does, except for the edge.
         """
         chances = self.chances_of(kinds)
-        # Permuted, so that never reaching the target is independent of the number of samples to target.
+        # Each column is permuted, so whether a run never reaches the target is independent of its samples.
         starts = np.arange(len(kinds)) * _OTHER_COPRIME * 31
         order = (np.arange(NUM_DRAWS)[:, None] * _COPRIME + starts[None, :]) % NUM_DRAWS
         never = (order + 0.5) / NUM_DRAWS < chances
@@ -224,7 +229,7 @@ class Predictor:
     def chances_of(self, kinds: Sequence[Configuration]) -> Array:
         """Returns the probability of never reaching the target, `(num_kinds,)`.
 
-        Break-downs at large learning rates (`Chances.edge`) are not included.
+        The result does not include that training breaks down at large learning rates (`Chances.edge`).
 
         Args:
             kinds: The `run_key` of each run to predict, `(num_kinds,)`.
@@ -239,7 +244,7 @@ class Predictor:
 
 
 def _later(draws: Array, least: float) -> Array:
-    """Returns the posterior samples, raised to at least the number of samples already processed.
+    """Raises each posterior sample to at least the number of samples that the run has processed.
 
     The run has not reached its target yet, so it needs more samples than it has processed.
 

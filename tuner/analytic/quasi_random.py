@@ -1,7 +1,8 @@
 """Quasi-random numbers: deterministic, evenly spread points that represent a distribution.
 
-The models use them as posterior samples. SciPy's sequences are not used: `scipy.stats.qmc` takes 1.2 s to
-import, and its points would change every seeded search.
+The models compute their posterior samples from these points. SciPy's sequences are not used:
+`scipy.stats.qmc` takes 1.2 s to import, and with other points, searches with a given seed would have other
+results than before.
 """
 
 from __future__ import annotations
@@ -19,8 +20,8 @@ NUM_DRAWS = 256
 def spread_uniforms(num_draws: int, num_dimensions: int) -> Array:
     """Returns evenly spread points of the unit cube, `(num_draws, num_dimensions)`.
 
-    The points are an additive recurrence with the generalized golden ratio (Roberts 2018), which suits few
-    dimensions.
+    The points are an additive recurrence with the generalized golden ratio (Roberts 2018). They are spread
+    evenly only if `num_dimensions` is small.
 
     Args:
         num_draws: Number of points.
@@ -47,10 +48,10 @@ def spread_normals(num_draws: int, num_dimensions: int) -> Array:
 def shuffled_normals(rng: np.random.Generator, num: int) -> Array:
     """Returns evenly spread standard normals, `(NUM_DRAWS, num)`.
 
-    Every column has the same values, shuffled separately.
+    Every column consists of the same values, in its own random order.
 
     Args:
-        rng: Random generator of the shuffles.
+        rng: Random generator of the orders.
         num: Number of columns.
     """
     from scipy.special import ndtri

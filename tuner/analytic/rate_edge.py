@@ -1,4 +1,8 @@
-"""Edge of stability: the learning rate above which training breaks down, lower for stale updates."""
+"""Estimates the edge: the learning rate above which training breaks down.
+
+Asynchronous ranks apply stale updates (updates that were computed from older parameters). With p such ranks,
+the logarithm of the edge is lower by shift times log p than with a barrier.
+"""
 
 from __future__ import annotations
 
@@ -21,7 +25,7 @@ _COLLAPSED, _FEWEST_LATER = 0.5, 3
 
 @dataclass(frozen=True, kw_only=True)
 class RunEvidence:
-    """The evidence from one run for the models.
+    """The learning curve and the outcome of one run, to which the models are fitted.
 
     Args:
         configuration: The configuration of the run.
@@ -48,12 +52,12 @@ class RunEvidence:
 
     @property
     def is_stuck(self) -> bool:
-        """Whether the training progress at the last evaluation, and at the one before it, is near 0."""
+        """Whether the training progress at the last two evaluations is near 0."""
         return bool(np.max(self.progress[-2:], initial=0.0) < _STUCK)
 
     @property
     def has_collapsed(self) -> bool:
-        """Whether the run lost most of its best progress, as happens with too large a learning rate."""
+        """Whether the run has lost more than half of its best progress, as with too large a learning rate."""
         if not len(self.progress):
             return False
         place = int(np.argmax(self.progress))
@@ -66,13 +70,14 @@ class RunEvidence:
 def broke_down(run: RunEvidence, runs: Sequence[RunEvidence]) -> bool:
     """Whether a run broke down because of its learning rate.
 
-    A run broke down if it diverged. It also broke down if it is stuck although another run made progress with
-    a smaller learning rate. The first evaluation of the other run must not be later than the last one of this
-    run.
+    - A run that diverged broke down.
+    - A run that is stuck (progress near 0) broke down if another run made progress with a smaller learning
+      rate. The first evaluation of the other run must not come after more samples than the last evaluation of
+      the stuck run.
 
     Args:
-        run: The run in question.
-        runs: All runs.
+        run: The run that may have broken down.
+        runs: All runs of the study, with which the run is compared.
     """
     if run.diverged:
         return True
@@ -88,24 +93,22 @@ def broke_down(run: RunEvidence, runs: Sequence[RunEvidence]) -> bool:
     )
 
 
-#: Prior: the edge is eight times the best learning rate of large batches, within a factor of three.
+#: Prior of the edge: eight times the best learning rate of large batches, within a factor of three.
 _ABOVE_BEST, _SD = math.log(8.0), 1.1
-#: Width of the logistic probability that a run breaks down, as a function of the logarithm of its learning
-#: rate.
+#: The probability that a run breaks down is a logistic function of (log learning rate - log edge) / `_WIDTH`.
 _WIDTH = 0.5
-#: With p asynchronous ranks, the logarithm of the edge is lower by the shift times log p. Prior of the shift:
-#: 0 with probability 0.4, else half-normal with this standard deviation. On 32 ranks, a shift of 0.5 lowers
-#: the edge by a factor of six.
+#: Prior of the shift: 0 with probability 0.4, else half-normal with a standard deviation of 0.5. For example,
+#: a shift of 0.5 lowers the edge by a factor of six on 32 asynchronous ranks.
 _NO_SHIFT, _SHIFT_SD = 0.4, 0.5
 SHIFTS = np.linspace(0.0, 2.0, 21)
 
 
 @dataclass(frozen=True, kw_only=True)
 class RateEdge:
-    """The posterior of the edge and of its shift, on a grid.
+    """The joint posterior of the edge and of its shift (see the module docstring), on a grid.
 
-    With a barrier, the logarithm of the edge is a value of `grid`. With p asynchronous ranks, it is lower by
-    a value of `SHIFTS` times log p.
+    The logarithm of the edge with a barrier is one of the values in `grid`; the shift is one of the values in
+    `SHIFTS`.
 
     Args:
         grid: Logarithms of learning rates, `(num_grid,)`.
@@ -121,10 +124,11 @@ class RateEdge:
         return np.asarray(self.joint.sum(axis=1))
 
     def draws(self, uniforms: Array) -> Array:
-        """Returns posterior samples of the logarithm of the edge, in the shape of `uniforms`.
+        """Returns posterior samples of the logarithm of the edge with a barrier, in the shape of `uniforms`.
 
         Args:
-            uniforms: Uniform random numbers in (0, 1), for sampling by inverse transform.
+            uniforms: Uniform random numbers in (0, 1); each selects the edge with that cumulative
+                probability.
         """
         return np.asarray(np.interp(uniforms, np.cumsum(self.weights), self.grid), dtype=float)
 
@@ -132,8 +136,8 @@ class RateEdge:
         """Returns posterior samples of the shift, given posterior samples of the edge, `(num_draws,)`.
 
         Args:
-            edges: Posterior samples of the logarithm of the edge, `(num_draws,)`.
-            uniforms: Uniform random numbers in (0, 1), `(num_draws,)`.
+            edges: Posterior samples of the logarithm of the edge, from `draws`, `(num_draws,)`.
+            uniforms: Uniform random numbers in (0, 1), independent of those for `draws`, `(num_draws,)`.
         """
         place = np.abs(edges[:, None] - self.grid).argmin(axis=1)
         cumulative = np.cumsum(self.joint[place], axis=1)
@@ -145,9 +149,9 @@ class RateEdge:
 def fit_rate_edge(best: float, best_sd: float, runs: Sequence[RunEvidence], staleness: Array) -> RateEdge:
     """Returns the posterior of the edge and of its shift.
 
-    Runs with a barrier determine the edge; asynchronous runs determine edge and shift together. If an
-    asynchronous run on many ranks breaks down, a shift may explain it, so the edge of runs with a barrier
-    hardly changes.
+    Runs with a barrier inform the edge; asynchronous runs inform the edge and the shift together. For
+    example, if an asynchronous run on many ranks breaks down, a shift may be the reason, so the estimated
+    edge of runs with a barrier hardly changes.
 
     Args:
         best: Logarithm of the best learning rate of large batches.

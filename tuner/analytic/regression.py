@@ -5,13 +5,14 @@ A law (analytic model) is a function that predicts observations from parameters 
     y_i = law(theta, x_i) + g(x_i) + e_i
 
 - theta ~ N(prior_mean, prior_sd^2): the parameters.
-- g: a zero-mean Gaussian process, the residual.
+- g: the residual, a zero-mean Gaussian process: the smooth deviation of reality from the law.
 - e_i ~ N(0, noise_sd_i^2): noise of observation i.
 
-The fit finds the maximum a posteriori theta and linearizes the law around it. Predictions are then those of
-one Gaussian process with kernel J(x) diag(prior_sd^2) J(x')' + k(x, x'), where J is the Jacobian of the law
-and k the kernel of the residual (O'Hagan 1978; Rasmussen and Williams 2006, section 2.7). The linearization
-is accurate if the data or the prior confine theta to a region in which the law is nearly linear.
+The fit finds theta with the highest posterior density and linearizes the law around it. Predictions are those
+of one Gaussian process with kernel J(x) diag(prior_sd^2) J(x')' + k(x, x'), where J is the Jacobian of the
+law and k the kernel of the residual (O'Hagan 1978; Rasmussen and Williams 2006, section 2.7). The
+linearization is accurate if data or prior determine theta so well that the law is nearly linear over the
+remaining range.
 """
 
 from __future__ import annotations
@@ -41,7 +42,7 @@ _STEP = 1e-4
 
 
 class Kernel(Protocol):
-    """Interface of the covariance function of a Gaussian-process residual."""
+    """Interface of the covariance function of the residual, a Gaussian process."""
 
     def covariance(self, left: Array, right: Array) -> Array:
         """Returns the covariances of the residual between all pairs of inputs, `(num_left, num_right)`.
@@ -69,12 +70,12 @@ class Parameter:
 
 @dataclass(frozen=True, kw_only=True)
 class Residual:
-    """Squared-exponential kernel of a Gaussian-process residual.
+    """Squared-exponential covariance function of the residual.
 
     Args:
         sd: Standard deviation of the residual; 0 for no residual.
         length_scales: Length scale of each feature, in the feature's unit, `(num_features,)`; infinite for a
-            feature that does not affect the residual.
+            feature that has no effect on the residual.
     """
 
     sd: float
@@ -105,16 +106,16 @@ class Posterior:
 
     Args:
         law: The fitted law.
-        slopes: Function that returns the Jacobian of the law.
+        slopes: Function that returns the Jacobian of the law (see `Slopes`).
         parameters: The parameters with their priors, in the order of `theta`.
         theta: Maximum a posteriori values of the parameters, `(num_parameters,)`.
         theta_sd: Posterior standard deviations of the parameters, `(num_parameters,)`.
-        residual: Kernel of the residual.
-        inputs: Inputs of the observations, `(num_points, num_features)`.
-        weights: Inverse covariance of residual plus noise, times the observations minus the law's
-            predictions, `(num_points,)`.
-        precision: Inverse covariance of the observations with all sources of uncertainty, `(num_points,
-            num_points)`.
+        residual: Covariance function of the residual.
+        inputs: Inputs x of the observations, `(num_points, num_features)`.
+        weights: K^-1 (y - law(theta, x)), `(num_points,)`, where K is the covariance of residual plus noise
+            and y the observations. A prediction multiplies its covariances with the observations by them.
+        precision: Inverse of the prior covariance of the observations, which includes the uncertainty of
+            theta, the residual and the noise, `(num_points, num_points)`.
         jacobian: Jacobian of the law at the observations, `(num_points, num_parameters)`.
         converged: Whether the search for theta converged.
         rms: Root mean square of the observations minus the law's predictions.
@@ -139,17 +140,20 @@ class Posterior:
     def predict(
         self, inputs: Array, *, observed: IntArray | None = None, own_variance: float = 0.0
     ) -> tuple[Array, Array]:
-        """Returns mean `(num,)` and covariance `(num, num)` of law plus residual.
+        """Predicts law plus residual; returns the mean `(num,)` and the covariance `(num, num)`.
 
-        An observation deviates from law plus residual by its noise. A part of the noise may be a lasting
-        deviation of what was observed, such as the effect of a run's seed. Predictions of new inputs do not
-        include such a deviation; predictions of inputs that were observed do.
+        For example, each run deviates from law plus residual by the effect of its seed. A fit treats this
+        deviation as noise of the run's observation. It is the same whenever the same run is predicted, but
+        other runs with the same inputs do not have it. Therefore:
+
+        - Predictions of an observed run include its deviation, as far as the observation shows it.
+        - Predictions of a new run do not include a deviation.
 
         Args:
             inputs: The inputs to predict, `(num, num_features)`.
-            observed: Index of the observation that an input belongs to, or -1 for a new input, `(num,)`; None
-                if all inputs are new.
-            own_variance: Variance of the lasting deviation.
+            observed: For each input, the index of the observation of the same run, or -1 for a new run,
+                `(num,)`; None if all inputs are of new runs.
+            own_variance: Variance of the deviation between runs with the same inputs.
         """
         mean = self.law(self.theta, inputs)
         jacobian = self.slopes(self.theta, inputs)
@@ -189,15 +193,16 @@ def fit(
     Args:
         law: The law.
         parameters: The parameters with their priors, `(num_parameters,)`.
-        residual: Kernel of the residual.
+        residual: Covariance function of the residual.
         inputs: Inputs of the observations, `(num_points, num_features)`; may be empty, then the result is the
             prior.
         observations: Observed values, `(num_points,)`.
         noise_sd: Standard deviation of the noise of each observation, above 0, `(num_points,)`.
-        slopes: Function that returns the Jacobian of the law; None for central differences
+        slopes: Function that returns the Jacobian of the law; None to compute it by central differences
             (`broadcast_slopes`).
         start: Initial theta of the search, `(num_parameters,)`; None for the prior mean.
-        tolerance: The search ends when a step reduces (1 + sum of squares) by less than this share.
+        tolerance: The search for theta minimizes a sum of squares. It ends when a step reduces this sum by
+            less than `tolerance` times (1 + the sum).
     """
     slopes = slopes or broadcast_slopes(law)
     prior_mean = np.array([p.mean for p in parameters], dtype=float)
@@ -269,9 +274,17 @@ def _levenberg_marquardt(
 ) -> tuple[Array, bool]:
     """Minimizes a sum of squares; returns theta and whether the search converged.
 
-    Damping is in units of the prior's width. `scipy.optimize.least_squares` (method `lm`) finds the same
-    theta to 4 digits but takes 1.1 to 1.2 times as long (fits of 9 runs and of 24 timings). Its last digits
-    would change the decisions of seeded searches.
+    `scipy.optimize.least_squares` (method `lm`) is not used: it finds the same theta to 4 digits but takes
+    1.1 to 1.2 times as long (measured in fits to 9 runs and to 24 timings), and the differences in further
+    digits would change the decisions of searches with a given seed.
+
+    Args:
+        residuals: Function of theta that returns the terms whose squares are added, `(num_terms,)`.
+        slopes: Function of theta that returns the Jacobian of `residuals`, `(num_terms, num_parameters)`.
+        start: First theta of the search, `(num_parameters,)`.
+        scale: Prior standard deviation of each parameter, `(num_parameters,)`. It scales the damping, and no
+            step changes a parameter by more than three times this value.
+        tolerance: See `fit`.
     """
     theta, damping = start.copy(), 1e-2
     current = residuals(theta)

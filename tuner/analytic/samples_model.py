@@ -39,20 +39,22 @@ from tuner.analytic.strategy_encoding import (
 )
 from tuner.analytic.strategy_laws import COST_PARAMETERS, disagreement_columns, disagreement_parameters
 
-#: Parameter: best learning rate of asynchronous ranks relative to that of all-reduce (logarithm).
+#: Parameter: logarithm of (best learning rate of asynchronous ranks / best learning rate of all-reduce).
 ASYNCHRONOUS = Parameter(name="log best rate of ranks apart over all-reduce's", mean=0.0, sd=0.5)
-#: Columns of `samples_inputs`: the axes of the space, then one disagreement per cost parameter (see
-#: `disagreement_columns`), one indicator per strategy, and properties of the observation.
+#: Indices of the columns of `samples_inputs`: batch size, learning rate and share of asynchronous ranks; then
+#: one disagreement of replicas per cost parameter (see `disagreement_columns`); one indicator per strategy;
+#: and properties of the observation.
 _LOG_BATCH, _LOG_RATE, _ASYNCHRONOUS_SHARE = range(3)
 _STRATEGIES = 3 + len(COST_PARAMETERS)
 _HAS_RATE, _EMULATED, _LOG_SHARE, _IS_NOISE = range(
     _STRATEGIES + NUM_STRATEGIES, _STRATEGIES + NUM_STRATEGIES + 4
 )
-#: Length scales: of a column that does not affect the residual, and of a column in which rows with different
-#: values have unrelated residuals.
+#: Two length scales. `_ANYHOW` is for a column that has no effect on the residual. `_UNRELATED` is for a
+#: column in which rows with different values have independent residuals.
 _ANYHOW, _UNRELATED = 1e6, 1e-2
-#: Kernel of the Gaussian-process residual over the columns of `samples_inputs`. From one rank to a hundred
-#: ranks, log(1 + disagreement) grows by 1 (gossip) to 5 (elastic averaging).
+#: Covariance function of the residual (the smooth deviation from the law) over the columns of
+#: `samples_inputs`. The length scale 4 of disagreements fits their range: from one rank to a hundred ranks,
+#: log(1 + disagreement) grows by 1 (gossip) to 5 (elastic averaging).
 RESIDUAL = Residual(
     sd=0.25,
     length_scales=(
@@ -90,7 +92,7 @@ def counted_batch(configuration: Configuration, devices_per_node: int) -> float:
     This is the global batch size, except for a parameter server: there it is the batch size of one rank.
 
     Args:
-        configuration: The configuration.
+        configuration: The configuration that the ranks train.
         devices_per_node: Ranks on one node.
     """
     setup = _setup(configuration, devices_per_node)
@@ -106,7 +108,7 @@ def samples_inputs(
     log_share: float | Sequence[float] = 0.0,
     is_noise: bool = False,
 ) -> Array:
-    """Returns one input row of the law and its residual per configuration, `(num, num_features)`.
+    """Returns the inputs of the law and of its residual, one row per configuration, `(num, num_features)`.
 
     A configuration without a learning rate trains at the rate that its script chooses for the batch size. The
     law treats this rate as the best one.
@@ -114,9 +116,9 @@ def samples_inputs(
     Args:
         configurations: The configurations to predict, or those of observed runs, `(num,)`.
         devices_per_node: Ranks on one node.
-        emulated: Whether the ranks were emulated, for all rows or for each.
-        log_share: For a row of a noise scale: logarithm of the share of its samples to target that the run
-            had processed when the noise was measured.
+        emulated: Whether the ranks were emulated; one value for all rows, or one value per row.
+        log_share: For rows that describe a measured noise scale: logarithm of (samples processed at the
+            measurement / samples to target of the run). One value for all rows, or one value per row.
         is_noise: Whether the rows describe measured noise scales instead of numbers of samples to target.
     """
     found = np.zeros((len(configurations), _IS_NOISE + 1))
@@ -139,8 +141,8 @@ class _Law:
 
     Args:
         parameters: The parameters with their priors, in the order of `theta`.
-        exponent: Exponent of the batch size in the best learning rate of small batches (`log_best_rate`): 1
-            for SGD, 1/2 for Adam.
+        exponent: 1 for SGD, 1/2 for Adam: the best learning rate of small batches is proportional to batch
+            size^exponent (`log_best_rate`).
     """
 
     parameters: tuple[Parameter, ...]
@@ -168,7 +170,7 @@ class _Law:
     def _log_samples(self, unknowns: Mapping[str, Array], inputs: Array) -> Array:
         """Returns the logarithm of the number of samples to target.
 
-        It is the sum of the effects of batch size, learning rate and disagreement.
+        It is the sum of three terms: the effects of batch size, learning rate and disagreement of replicas.
         """
         noise_scale, batch = np.exp(unknowns["log noise scale"]), np.exp(inputs[:, _LOG_BATCH])
         best = log_best_rate(
@@ -202,12 +204,15 @@ class _Law:
 #: Standard deviation of the logarithm of samples to target between runs of the same configuration (seeds,
 #: data order).
 SEED_SD = 0.10
-#: Parameter: error of emulated runs (see the module docstring) in the logarithm of samples to target.
+#: Parameter: bias of emulated runs (see the module docstring), that is, the logarithm of (their samples to
+#: target / those of runs on real nodes).
 _BIAS = Parameter(name="log bias of emulated samples", mean=0.0, sd=0.1)
 #: Prior standard deviation of the logarithm of the noise scale if no run measured gradient noise.
 _SCALE_SD = 1.3
-#: Name of the noise floor's parameter; its prior mean as a multiple of `RatePrior.batch_size`, such that the
-#: floor adds 0.1% to the number of samples at that batch size; and its prior standard deviation.
+#: Name of the parameter for the noise floor: the batch size below which small batches need many samples
+#: (B_floor in `log_samples_at_best_rate`). `_FLOOR_OVER_BATCH` is its prior mean divided by
+#: `RatePrior.batch_size`; at that batch size, the floor then adds 0.1% to the number of samples. `_FLOOR_SD`
+#: is its prior standard deviation.
 NOISE_FLOOR = "log noise floor"
 _FLOOR_OVER_BATCH, _FLOOR_SD = 1 / 32, 1.5
 #: Prior standard deviation of the logarithm of the noise scale if gradient noise was measured: very wide,
@@ -217,11 +222,11 @@ _ANY_SCALE_SD = 3.0
 
 @dataclass(frozen=True, kw_only=True)
 class RatePrior:
-    """Prior knowledge about learning rates.
+    """Prior knowledge about the learning rate and the batch size of a job.
 
     Args:
         log_rate: Logarithm of a plausible learning rate at `batch_size`: the user's rate, or the middle of
-            the search space.
+            the learning rates in the search space.
         sd: Standard deviation of `log_rate`.
         batch_size: The global batch size to which `log_rate` applies, samples.
         exponent: Exponent of the batch size in the best learning rate of small batches (`log_best_rate`): 1
@@ -240,15 +245,16 @@ class RatePrior:
 
 @dataclass(frozen=True, kw_only=True)
 class SamplesModel:
-    """The posterior of the number of samples to target.
+    """The fitted samples model: the posterior of the number of samples to target.
 
     Args:
         posterior: The posterior of the logarithms of samples to target and of measured noise scales; its
             inputs are rows of `samples_inputs`.
         arrivals: The number of samples at which each run is expected to reach the target, with its
             uncertainty.
-        reported: Index of the run of each observation of samples to target. These observations come first in
-            `posterior`, followed by those of noise scales.
+        reported: The runs whose number of samples to target is an observation of `posterior`: entry i is the
+            index, in the list of fitted runs, of the run that observation i belongs to. The observations of
+            measured noise scales come after them.
         edge: The posterior of the learning rate above which training breaks down.
         devices_per_node: Ranks on one node.
     """
@@ -268,8 +274,8 @@ class SamplesModel:
 
         Args:
             configurations: The configurations to predict, `(num,)`.
-            runs: Index of the run of each configuration, None for a configuration that was not started. By
-                default, no configuration was started.
+            runs: For each configuration, the index of its run in the list of fitted runs; None for a
+                configuration that was not started. By default, no configuration was started.
         """
         places = {run: place for place, run in enumerate(self.reported)}
         runs = [None] * len(configurations) if runs is None else runs
@@ -284,7 +290,8 @@ class SamplesModel:
 
         Args:
             kinds: The configurations to predict, `(num_kinds,)`.
-            runs: Index of the run of each configuration, None for a configuration that was not started.
+            runs: For each configuration, the index of its run in the list of fitted runs; None for a
+                configuration that was not started.
             rng: Random generator of the posterior samples.
         """
         mean, covariance = self.log_samples(kinds, runs)
@@ -294,10 +301,10 @@ class SamplesModel:
         return np.asarray(draws, dtype=float)
 
     def left_out_log_densities(self) -> dict[int, float]:
-        """Returns the log density of each run's samples to target, predicted from all other runs.
+        """Returns how well each run's samples to target are predicted from all other runs.
 
         Returns:
-            Maps the index of each run to the log density.
+            Maps the index of each run to the logarithm of the predictive density of its observation.
         """
         found = []
         for part, weight in zip(self.posterior.parts, self.posterior.weights, strict=True):
@@ -308,11 +315,11 @@ class SamplesModel:
         return {run: float(mixed[place]) for place, run in enumerate(self.reported)}
 
     def parameters(self) -> dict[str, tuple[float, float]]:
-        """Returns the posterior of the law's parameters: maps each name to mean and standard deviation."""
+        """Returns a mapping from the name of each parameter to its posterior mean and standard deviation."""
         return self.posterior.parameter_values()
 
     def findings(self) -> dict[str, object]:
-        """Returns further facts about the fit that a study stores, such as the weights of the priors."""
+        """Returns further facts about the fit that Paceline stores, such as the weights of the priors."""
         return {**self.posterior.findings(), "sentences": self.summary()}
 
     def summary(self) -> list[str]:
@@ -359,8 +366,8 @@ def fit_samples(
         prior: Prior knowledge about the learning rate and the batch size.
         devices_per_node: Ranks on one node.
         strategies: Names of the strategies to predict, in addition to those of the runs.
-        emulation_differs: Whether the predictions are for real ranks. Then emulated runs may be biased, and
-            the fit includes that bias.
+        emulation_differs: Whether the predictions are for training on real nodes. Then the fit includes the
+            bias of emulated runs as a parameter.
         past: Values of the parameters in past studies; None for none.
         shapes: Prior probability of each learning-curve shape in `curve_template.SHAPES`, `(num_shapes,)`.
     """
@@ -411,7 +418,7 @@ def fit_samples(
 def _measured_noise(
     runs: Sequence[RunEvidence], reported: Sequence[int], medians: Array, own_sd: Array, devices_per_node: int
 ) -> tuple[Array, Array, Array]:
-    """Returns the noise scales that the runs measured, as observations of the law.
+    """Returns the noise scales that the runs measured, as inputs and observations for the fit of the law.
 
     Returns:
         Rows of `samples_inputs`, `(num, num_features)`; logarithms of the noise scales, `(num,)`; standard
@@ -450,11 +457,11 @@ def _measured_scales(unknowns: Array, rows: Array) -> Array:
 def _basin_parameters(
     prior: RatePrior, medians: Array, reported: Sequence[int], noise_inputs: Array, noise_scales: Array
 ) -> tuple[Parameter, ...]:
-    """Returns the parameters of the law for all-reduce, with their priors.
+    """Returns the parameters that the law needs for every strategy, with their priors.
 
     - The slopes of the learning-rate penalty have textbook means and wide priors.
-    - The noise scale follows from measured gradient noise. Without measurements, its prior mean is the
-      largest batch size of the space, since users rarely include batch sizes that would waste samples.
+    - The prior mean of the noise scale is estimated from measured gradient noise. Without measurements, it is
+      the largest batch size of the search space, since users rarely include batch sizes that waste samples.
     - The prior mean of the noise floor is far below the user's batch size.
     """
     if len(noise_inputs):
