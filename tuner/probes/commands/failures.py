@@ -40,10 +40,11 @@ class Failure:
     """The failure of a command.
 
     Args:
-        kind: Class of the failure.
+        kind: Class of the failure, which determines whether the command is run again.
         error: The line of the output with the error message.
         words: Exit codes and the last lines of output, for the user.
-        identity: The whole error and the line of the script that raised it, to recognize the same failure.
+        identity: The whole error and the source line that raised it, to recognize the same failure in another
+            run.
     """
 
     kind: FailureKind
@@ -74,24 +75,27 @@ _REFUSED = re.compile(
     r"|(unrecognized|unknown|unexpected) (argument|option|flag)|no such option",
     re.IGNORECASE,
 )
-#: Errors that occur with every configuration: a file or module is missing, or the command line is wrong.
+#: Errors that occur with every configuration: a file or module is missing, or the command line is invalid.
 _BROKEN = re.compile(
     r"FileNotFoundError|ModuleNotFoundError|No such file|unrecognized arguments|command not found"
 )
 _FRAME = re.compile(r'File "[^"]+", line \d+')
-#: Errors of a process whose connection to another process broke; the error of the other process is the cause.
+#: Errors of a process that lost the connection to another process; the error of the other process is the
+#: cause.
 _PEER_LOST = re.compile(
     r"connection (was )?(closed|reset|refused|aborted)|broken pipe|remote process exited|\bpeer\b"
     r"|DistBackendError|SIGTERM|Socket Timeout",
     re.IGNORECASE,
 )
-#: Errors of programs that start the script, such as torchrun; the script has printed its own error earlier.
+#: Errors of programs that start the script, such as torchrun. The error of the script itself is printed
+#: earlier in the output.
 _OF_WRAPPER = re.compile(r"\b(ChildFailedError|CalledProcessError|SignalException)\b")
 #: Errors without a traceback, such as `train.py: error: unrecognized arguments`.
 _OWN_ERROR = re.compile(r"^(\[\S+\]:?\s?)?(\S+: )?(error|fatal|[A-Z]\w*(Error|Exception)): ", re.IGNORECASE)
 _TRACEBACK = re.compile(r"^.*Traceback \(most recent call last\):", re.MULTILINE)
 _CAUSED = re.compile(r"the direct cause of the following exception", re.IGNORECASE)
-#: The first line after the frames of a traceback: the name of the exception, maybe after the name of a rank.
+#: Matches the first line after the frames of a traceback: the name of the exception, maybe after a prefix
+#: with the rank.
 _EXCEPTION = re.compile(r"^(\[\S+\]:?\s?|\S+: )?[A-Za-z_][\w.]*(:|$)", re.MULTILINE)
 _ERROR_LINE = re.compile(
     r"error|exception|fatal|failed|panic|killed|bad_alloc|exhausted|memory|\boom\b|in use", re.IGNORECASE
@@ -104,13 +108,13 @@ def classify(
 ) -> Failure:
     """Classifies the failure of a job.
 
-    Only the last error in the output counts, since the script may have handled earlier errors about memory. A
-    process that was killed by SIGKILL, but not by Paceline, was most likely out of memory.
+    Only the last error in the output is used, since the script may have handled earlier errors, such as a
+    lack of memory. A process that was killed by SIGKILL, but not by Paceline, was most likely out of memory.
 
     Args:
         status: Status of the job, which has failed.
         logs: Maps each node or rank to the output of its process.
-        job: The job.
+        job: The parsed job file; its `workload.one_per` determines whether messages mention ranks or nodes.
         resumed: Whether the script was asked to resume and failed before it did another training step.
         used: Whether earlier jobs wrote to the same folders and the script failed before it did another
             training step.
@@ -137,12 +141,12 @@ def classify(
 
 
 def failure_words(status: JobStatus, logs: Mapping[int, str], job: Job) -> str:
-    """Describes the process that failed first, with its exit code and last output, and all other failures.
+    """Describes a failure for the user: the process that failed first with its last output, then the others.
 
     Args:
-        status: Status of the job, which has failed.
+        status: Status of the job, which has failed, with the exit codes of its processes.
         logs: Maps each node or rank to the output of its process.
-        job: The job.
+        job: The parsed job file; its `workload.one_per` determines whether the text mentions ranks or nodes.
     """
     if not status.failures:
         tail = _tail(next(iter(logs.values()), ""))
@@ -160,11 +164,11 @@ def failure_words(status: JobStatus, logs: Mapping[int, str], job: Job) -> str:
 
 
 def last_error(text: str) -> str:
-    """Returns the last error in the output of a process; empty if nothing was printed.
+    """Returns the last error in the output of a process; an empty string if nothing was printed.
 
     If exceptions are chained, this is the last exception together with its direct causes. An error of a
-    program that starts the script (torchrun, accelerate), or an error about a lost rank, is returned only if
-    there is no other error.
+    program that starts the script (torchrun, accelerate), or an error about a lost connection to another
+    rank, is returned only if there is no other error.
 
     Args:
         text: The output of one process.
@@ -194,7 +198,7 @@ def last_error(text: str) -> str:
 
 
 def _culprit(status: JobStatus, logs: Mapping[int, str]) -> RankFailure | None:
-    """Returns the process whose failure caused the others: these were killed or lost their connection."""
+    """Returns the process that failed first; the other processes were then killed or lost the connection."""
     failures = status.failures
     for failure in failures:
         if failure.exit_code in (*_KILLED, *_ASKED):
@@ -225,7 +229,7 @@ def _last_error_line(text: str) -> str:
 
 
 def _shown(text: str) -> str:
-    """Returns the line of an error that describes it best, shortened."""
+    """Returns the first line of an error that shows its kind, else its first line, shortened if long."""
     lines = [line.strip() for line in text.splitlines() if line.strip()]
     named = [
         line for line in lines if any(words.search(line) for words in (_MEMORY, _PORT, _REFUSED, _BROKEN))

@@ -28,52 +28,55 @@ from tuner.probes.launched_prober import LaunchedProber
 from tuner.probes.probe_folder import unwritable
 from tuner.probes.prober import ProbeHandle, Until
 
-#: A slice fails if its job loses its nodes or finds its port in use this many times in a row and trains
-#: nothing in between.
+#: A slice (part of a run) fails if its jobs lose their nodes or find their port in use this many times in a
+#: row without any training in between.
 _MOST_LOSSES = 3
-#: Seconds until a command that found its port in use is started again, multiplied by the number of such
-#: failures in a row.
+#: A command that found its port in use is started again after this number of seconds, multiplied by the
+#: number of such failures in a row.
 _PORT_SECONDS = 0.5
-#: Seconds between the request to stop and SIGTERM for a script that never calls `should_stop`.
+#: Seconds between the request to stop and SIGTERM if the script has never called `should_stop`.
 _MOMENT_SECONDS = 0.5
-#: A slice with a limit in seconds waits for its next line up to this many times the longest time between two
-#: lines so far.
+#: A slice with a limit in training seconds waits for its next line for at most this many times the longest
+#: time between two lines so far.
 _LATE_LINE_FACTOR = 1.5
 
 
 class CommandProber(LaunchedProber[CommandSlice]):
     """Runs `workload.command` and reads the reports of the script.
 
+    A run (the training of one configuration) consists of slices, each with limits such as a number of steps.
+
     How a slice ends:
 
     - When a report shows that a limit of the slice is reached, the script is asked to stop: `should_stop` of
-      the client returns true. Later the script gets SIGTERM, then `workload.grace` seconds to save. The
-      outcome is PAUSED.
-    - A slice that trains does not end at a limit before its first score.
-    - A slice with the limit `scores` ends after that many new scores.
-    - If the script ends by itself, the outcome is STOPPED. The other outcomes are those of `TrainingProber`.
+      `paceline_client` returns True. Later the script gets SIGTERM, then `workload.grace` seconds to save.
+      The outcome is PAUSED.
+    - A slice does not end at a limit before its first score, unless it only measures step times.
+    - A slice with the limit `scores` ends after that number of new scores.
+    - If the script ends by itself before a limit, the outcome is STOPPED. The other outcomes are those of
+      `TrainingProber`.
 
     How a run continues:
 
     - If the script cannot resume, or has saved no checkpoint, the next slice starts the run over and is
-      charged for all of its training. If this slice trains at least as far as the earlier slices, its curve
-      and clock replace theirs; otherwise it adds nothing to the run.
+      charged for all of its training. If this slice trains at least as far as the earlier slices, its
+      learning curve and training time replace theirs; otherwise it adds nothing to the run.
     - If the script fails while it resumes, its run starts from scratch in the same slice, but only once. The
       files that the script had saved are moved into another folder, not deleted.
-    - If the script refuses to resume, or is killed because it needs longer than `workload.grace` to save, it
-      is not asked to resume again.
+    - If the script refuses to resume, or was killed because it needed longer than `workload.grace` to save,
+      it is not asked to resume again.
 
     Faults of nodes:
 
-    - A job that loses its nodes or finds a port in use is submitted again, until this has happened three
-      times in a row and the script trained nothing in between.
+    - A job that loses its nodes or finds a port in use is submitted again. The slice fails after three such
+      faults in a row without any training in between.
     - While a job waits for nodes, nothing is charged, and the time does not count for `probe.hang_timeout`.
 
     Args:
-        job: A job whose workload is a command.
-        job_folder: Folder of the job file.
+        job: Parsed job file, whose workload is a command.
+        job_folder: Folder of the job file; relative paths in the job file start there.
         launcher: Starts the processes of the command; `close` of the prober closes it.
-        clock: Returns the seconds on a monotonic clock.
+        clock: The prober's clock: returns the seconds on a monotonic clock.
     """
 
     def __init__(
@@ -81,7 +84,7 @@ class CommandProber(LaunchedProber[CommandSlice]):
     ) -> None:
         super().__init__(job, job_folder, launcher, clock)
         self._leaving: dict[Path, list[JobHandle]] = {}
-        #: Maps the folder of a study's probes to the facts found about how the script reports.
+        #: Maps the folder with the probes of a search to the facts found about how the script reports.
         self._habits: dict[Path, ScriptHabits] = {}
         #: Whether the script cannot resume, so that every slice starts its run over in empty folders.
         self._starts_over = False
@@ -128,7 +131,7 @@ class CommandProber(LaunchedProber[CommandSlice]):
         self._end(record, Outcome.STOPPED, now, is_cancelled=True)
 
     def heard(self, handle: ProbeHandle) -> Heard:
-        """Returns examples and counts of the lines that a slice has read so far, to show them to the user."""
+        """Returns examples and counts of the script's lines that a slice has read so far, for the user."""
         record = self._record(handle)
         heard = record.heard
         if record.source is not None:
@@ -142,9 +145,12 @@ class CommandProber(LaunchedProber[CommandSlice]):
         return heard
 
     def ask_to_end(self, handle: ProbeHandle) -> float | None:
-        """Asks the script to save and end, by its stop file.
+        """Asks the script to save and end, by creating its stop file.
 
-        The script gets SIGTERM later, and is killed `workload.grace` seconds after that.
+        The script gets SIGTERM later, and is killed `workload.grace` seconds after SIGTERM.
+
+        Returns:
+            The value of `workload.grace` in seconds; None if the slice has no job or has ended.
         """
         record = self._record(handle)
         if record.job is None or record.ended is not None:
@@ -234,9 +240,9 @@ class CommandProber(LaunchedProber[CommandSlice]):
 
         Args:
             record: State of the slice.
-            verdict: The outcome.
-            words: Description of a failure; None if there is none.
-            now: The prober's clock, seconds.
+            verdict: Outcome that the slice will have when its job has ended.
+            words: Description of a failure, for the user; None if there is no failure.
+            now: Present time on the prober's clock, seconds.
         """
         record.verdict, record.verdict_words, record.verdict_at = verdict, words, now
         assert record.attempt is not None
@@ -263,12 +269,12 @@ class CommandProber(LaunchedProber[CommandSlice]):
         return None
 
     def _is_over(self, record: CommandSlice, now: float, *, has_ended: bool = False) -> bool:
-        """Whether the slice has reached one of its limits, with its last score shortly before.
+        """Whether the slice has reached a limit and may end, since its last score is recent.
 
         Args:
             record: State of the slice.
-            now: The prober's clock, seconds.
-            has_ended: Whether the script has ended by itself.
+            now: Present time on the prober's clock, seconds.
+            has_ended: Whether the script has ended by itself; then its last score need not be recent.
         """
         if record.curve.num_lines == 0:
             return False
@@ -278,11 +284,10 @@ class CommandProber(LaunchedProber[CommandSlice]):
                 return False
         else:
             may_end = has_ended or record.may_end
-            # The limit of scores ends the slice, even if the last lines show training after these scores.
+            # A slice with enough scores ends, even if its last lines show training after these scores.
             if may_end and record.plan.has_all_scores(record.curve.num_scores):
                 return True
-            # A slice that trains waits for its first score; only the search, at the end of the budget, may
-            # end it earlier.
+            # A slice waits for its first score; only the search may end it earlier, at the end of the budget.
             if record.curve.num_scores == 0 or not (may_end and (has_ended or record.curve.is_at_score)):
                 return False
         if until.samples is not None and position.samples >= until.samples:
@@ -299,7 +304,7 @@ class CommandProber(LaunchedProber[CommandSlice]):
         return waits >= wanted and is_late and record.curve.has_interval
 
     def _after_job(self, record: CommandSlice, status: JobStatus, now: float) -> Measurement:
-        """Returns the measurement of a slice after its job has ended; it may submit another job first."""
+        """Returns the measurement of a slice whose job has ended; may submit another job for the slice."""
         state, verdict = status.state, record.verdict
         if record.refusal is not None:
             return self._end(record, Outcome.FAILED, now, record.refusal)
@@ -394,9 +399,12 @@ class CommandProber(LaunchedProber[CommandSlice]):
         return self._end(record, Outcome.FAILED, now, words)
 
     def _start_anew(self, record: CommandSlice, failure: Failure, now: float) -> Measurement:
-        """Starts a run from scratch after the script could not resume; ends the slice if it happens again."""
+        """Starts a run from scratch after the script failed to resume.
+
+        If the run was started from scratch before, the slice ends with the outcome FAILED.
+        """
         folder, resumed = record.plan.folder, record.attempt is not None and record.attempt.resumes
-        # If the disk is full, the script could not save: then this raises a StorageError instead.
+        # If the disk is full, the script could not save its checkpoint, and this raises a StorageError.
         record.folder.check_disk_space()
         what = f"its checkpoint could not be read ({failure.error})"
         if failure.kind is FailureKind.RESUME_REFUSED:
@@ -425,14 +433,10 @@ class CommandProber(LaunchedProber[CommandSlice]):
         return record.measurement(Outcome.RUNNING, now)
 
     def _after_loss(self, record: CommandSlice, what: str, now: float) -> Measurement:
-        """Submits the remainder of a slice again after a fault of the nodes or network.
+        """Submits a job for the rest of a slice after a fault of the nodes or network.
 
-        Ends the slice instead after three such faults in a row without progress.
-
-        Args:
-            record: State of the slice.
-            what: Description of the fault, for messages.
-            now: The prober's clock, seconds.
+        After three such faults in a row without progress, the slice fails instead. `what` is the description
+        of the fault in messages.
         """
         self._trim(record)
         record.was_lost(now, f"{what}; submitted again")
@@ -469,7 +473,7 @@ class CommandProber(LaunchedProber[CommandSlice]):
         self._trim(record)
         record.ended = record.measurement(outcome, now, error)
         if outcome is Outcome.FAILED:
-            # A full disk makes scripts fail; then this raises a StorageError instead.
+            # If the script failed because the disk is full, this raises a StorageError.
             record.folder.check_disk_space()
         record.folder.end_slice(outcome)
         return record.ended
@@ -482,10 +486,12 @@ class CommandProber(LaunchedProber[CommandSlice]):
 
 
 def _fails_as_before(failure: Failure, record: CommandSlice) -> bool:
-    """Whether the last such failure had the same error but another configuration; stores this failure.
+    """Whether another configuration has failed with the same error at the start of the script.
+
+    Also stores this failure, to compare it with the next one.
 
     Args:
-        failure: A failure before the first report of the script.
+        failure: The failure, which came before the first report of the script.
         record: State of the slice that failed.
     """
     habits, values = record.habits, record.plan.configuration.key

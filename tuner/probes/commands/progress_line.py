@@ -12,8 +12,8 @@ from typing import Any, Literal
 from tuner.domain.measurement import NoiseStatistic
 from tuner.job import MetricsSection
 
-#: Kind of a line: "progress" of training, "begin" of training, "asks" if the script asks whether to stop, or
-#: "noise" for gradient noise.
+#: Kind of a line: "progress" for training progress or a score, "begin" for the start of training, "asks" if
+#: the script asks whether to stop, or "noise" for gradient noise.
 Event = Literal["progress", "begin", "asks", "noise"]
 #: Largest number of steps or samples: floats are exact up to here.
 MOST = 2**53
@@ -21,22 +21,22 @@ MOST = 2**53
 
 @dataclass(frozen=True, kw_only=True)
 class ScriptLine:
-    """One line of a script with the numbers as they were written.
+    """One line of a script with the numbers as the script has written them.
 
-    It is not known yet how the script counts, so that the position of the line in the run is unknown.
+    It is not known yet how the script counts, so the numbers need not be those since the run began.
 
     Args:
-        event: Kind of the line.
-        seen_at: The prober's clock when the line was read, seconds.
-        time: When the line was written, seconds on a steady clock; None if unknown.
+        event: Kind of the line, such as "progress".
+        seen_at: Time on the prober's clock when the line was read, seconds.
+        time: When the line was written, seconds on a monotonic clock; None if unknown.
         process: Name of the process that wrote the line; empty if unknown.
         step: Number of optimizer steps, as reported; None if the line has none.
         samples: Number of samples processed, as reported; None if the line has none.
-        epoch: Epoch, as reported; may be a fraction. None if the line has none.
+        epoch: Number of the epoch, as reported; may be a fraction. None if the line has none.
         seconds: The clock of the script, as reported, in an unknown unit; None if the line has none.
         value: Value of the metric, as reported, as a fraction or in percent; None if the line has none.
-        has_percent_sign: Whether the value has a percent sign.
-        noise: Gradient noise if the event is "noise", else None.
+        has_percent_sign: Whether a percent sign follows the value of the metric.
+        noise: Estimate of gradient noise if the event is "noise", else None.
         text: The whole line, for messages.
         has_unread_clock: Whether the line has a clock that cannot be parsed.
     """
@@ -63,20 +63,20 @@ class ScriptLine:
 
 @dataclass(frozen=True, kw_only=True)
 class ProgressLine:
-    """One line of a script with its position in the run.
+    """One line of a script with its position: the steps done and samples processed since the run began.
 
     Args:
-        event: Kind of the line.
-        seen_at: The prober's clock when the line was read, seconds.
-        time: When the line was written, seconds on a steady clock; None if unknown.
-        seconds: The training clock that the script reports, seconds since the run began; None if the line has
+        event: Kind of the line, such as "progress".
+        seen_at: Time on the prober's clock when the line was read, seconds.
+        time: When the line was written, seconds on a monotonic clock; None if unknown.
+        seconds: The training time that the script reports, seconds since the run began; None if the line has
             none.
         process: Name of the process that wrote the line; empty if unknown.
         step: Number of optimizer steps done since the run began.
         samples: Number of samples processed since the run began.
         value: Value of the metric, in the unit of the job's target; None if the line has none.
-        is_late: Whether training went on before the value of this position was reported.
-        noise: Gradient noise if the event is "noise", else None.
+        is_late: Whether the value was reported only after lines with larger positions.
+        noise: Estimate of gradient noise if the event is "noise", else None.
     """
 
     event: Event = "progress"
@@ -93,7 +93,7 @@ class ProgressLine:
 
 @dataclass(frozen=True, kw_only=True)
 class LineForm:
-    """Parses the fields of a line by the names that the job file states.
+    """Parses the fields of a line by the names that the job file specifies.
 
     Args:
         metrics: The section `[workload.metrics]` of the job, with the names of the fields.
@@ -104,13 +104,17 @@ class LineForm:
     def line(
         self, fields: Mapping[str, Any], *, seen_at: float, time: float | None = None, text: str = ""
     ) -> ScriptLine | None:
-        """Parses the fields of a line; returns None if it has neither a position nor a value.
+        """Parses the fields of a line.
 
         Args:
-            fields: Maps the names that the script uses to texts or numbers.
-            seen_at: The prober's clock now, seconds.
-            time: When the line was written, seconds on a steady clock; None if unknown.
+            fields: Maps the field names that the script uses to texts or numbers.
+            seen_at: Present time on the prober's clock, seconds; stored in the result.
+            time: When the line was written, seconds on a monotonic clock; None if unknown.
             text: The whole line, for messages.
+
+        Returns:
+            The parsed line; None if it has neither training progress (step, samples or epoch) nor a metric
+            value.
 
         Raises:
             ValueError: A field is not a number.
@@ -168,8 +172,8 @@ def read_value(fields: Mapping[str, Any], name: str) -> tuple[float | None, bool
     """Parses the value of a metric, which may have a decimal comma.
 
     Args:
-        fields: Fields of a line, by name.
-        name: Name of the field with the value.
+        fields: Maps the names of the fields of a line to texts or numbers.
+        name: Name of the field with the metric.
 
     Returns:
         The value, or None if the field is missing or empty; and whether it has a percent sign.
@@ -291,12 +295,17 @@ def _number(text: str, found: Any, name: str, *, comma: str) -> float:
 def noise_statistic(fields: Mapping[str, Any]) -> NoiseStatistic:
     """Computes unbiased estimates of gradient noise from squared gradient norms of a small and a large batch.
 
-    S = (|g_s|^2 - |g_l|^2) / (1/b - 1/B) and |G|^2 = (B |g_l|^2 - b |g_s|^2) / (B - b) (McCandlish et al.
-    2018, appendix A.1), where b and B are the samples of the small and the large batch, and g_s and g_l their
-    gradients.
+    The formulas are those of McCandlish et al. 2018, appendix A.1:
+
+    - S = (|g_s|^2 - |g_l|^2) / (1/b - 1/B) is the noise: the trace of the covariance of the gradients of
+      single samples, in squared units of the gradient.
+    - |G|^2 = (B |g_l|^2 - b |g_s|^2) / (B - b) is the squared norm of the gradient without noise.
+    - b and B are the numbers of samples of the small and the large batch; g_s and g_l are the mean gradients
+      of these batches.
 
     Args:
-        fields: The number of samples processed, the sizes of both batches and both squared norms, by name.
+        fields: Maps these names to numbers: `samples` (processed so far), `small_batch` (b),
+            `small_squared_norm` (|g_s|^2), `large_batch` (B) and `large_squared_norm` (|g_l|^2).
 
     Raises:
         ValueError: A number is missing or not finite, or the large batch is not larger than the small one.
@@ -308,7 +317,7 @@ def noise_statistic(fields: Mapping[str, Any]) -> NoiseStatistic:
         raise ValueError(f"reports gradient noise, but lacks a number: {error}") from error
     if not all(map(math.isfinite, (samples, small_norm, large_norm))) or not 0 < small < large:
         raise ValueError("reports gradient noise without finite norms, or with small_batch >= large_batch")
-    # 1/b - 1/B = (B - b) / (b B), which is not zero where b and B differ by little.
+    # (B - b) / (b B) equals 1/b - 1/B, but is not rounded to zero if b and B differ by little.
     noise = (small_norm - large_norm) / (large - small) * small * large
     squared_gradient = (large * large_norm - small * small_norm) / (large - small)
     if not math.isfinite(noise) or not math.isfinite(squared_gradient) or not 0 <= samples <= MOST:

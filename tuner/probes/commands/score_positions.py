@@ -1,4 +1,8 @@
-"""Finds the position of a score that a script reports on a separate line, before or after the position."""
+"""Finds the position (number of samples processed) of a score that a script reports without a position.
+
+Such a script reports the score (a metric value) on one line, and the training progress on another line before
+or after it.
+"""
 
 from __future__ import annotations
 
@@ -7,31 +11,32 @@ from dataclasses import replace
 from tuner.probes.commands.progress_line import ScriptLine
 from tuner.probes.commands.script_habits import ScriptHabits
 
-#: A score and the next position belong together if the time between them is less than this share of the time
-#: from the position to the next score.
+#: A score belongs to the position on the next line if the time between them is less than this share of the
+#: time from that line to the next score.
 _CLOSE_SHARE = 0.5
-#: The first score is of the untrained model if it came after less than this share of the time between the
-#: first and the second score.
+#: The first score is that of the untrained model if the time from the start of the script to this score is
+#: less than this share of the time between the first and the second score.
 _UNTRAINED_SHARE = 0.8
-#: The last line of an epoch is at most this many times the usual distance between lines away from the end of
-#: the epoch.
+#: A score belongs to the last line of an epoch only if the samples between this line and the end of the epoch
+#: are at most this many times the largest number of samples between two lines.
 _NEAR_END = 1.5
 
 
 class ScoreBeforePosition:
     """Joins a score with the position on the next line, for scripts that print a score before its position.
 
-    A script prints in this order if all of these are true:
+    For example, a script may print `accuracy 0.9` and then `epoch 1 done`. A script is assumed to print in
+    this order if all of these are true:
 
     - Its first score comes before any position.
     - A position follows at once.
-    - The first score took about as long as the second one, so that it is the score of a whole epoch and not
+    - The first score took about as long as the second one. So it is the score after a whole epoch, not that
       of the untrained model.
 
     Args:
-        habits: Facts about how the script reports; the order is added to them.
-        started_at: The prober's clock when the script was started, seconds.
-        is_fresh: Whether the script starts the run, instead of resuming it.
+        habits: Facts about how the script reports; whether scores come before positions is added to them.
+        started_at: Time on the prober's clock when the script was started, seconds.
+        is_fresh: Whether the script starts the run instead of resuming it.
     """
 
     def __init__(self, habits: ScriptHabits, *, started_at: float, is_fresh: bool) -> None:
@@ -47,13 +52,14 @@ class ScoreBeforePosition:
         return not self._is_open or self._first is None
 
     def joined(self, line: ScriptLine) -> ScriptLine | None:
-        """Returns a line joined with the score before it.
+        """Returns a line with the score from the line before it, if the script prints scores first.
 
         Args:
             line: The next line of the script.
 
         Returns:
-            The line; None if it is a score whose position will come on the next line.
+            The line, maybe with a score added; None if the line has a score whose position will be on the
+            next line.
         """
         if self._is_open:
             self._compare(line)
@@ -69,7 +75,7 @@ class ScoreBeforePosition:
 
     def _compare(self, line: ScriptLine) -> None:
         if line.has_position:
-            # The order is unknown only while the first line was a score and no line has score and position.
+            # The order remains unknown only if the first line was a score and no line has score and position.
             self._is_open = self._first is not None and self._position is None and line.value is None
             self._position = line
             return
@@ -91,12 +97,12 @@ class ScoreBeforePosition:
 class EpochScores:
     """Finds out whether a score without a position belongs to the end of an epoch.
 
-    The last position of an epoch may be printed long before its end. For example, a script that prints every
-    tenth step prints only the first step if batches are so large that an epoch has fewer than ten. A score
-    after that line belongs to the end of the epoch, not to the printed position.
+    For example, a script that prints every tenth step prints only the first step of an epoch if the epoch has
+    fewer than ten steps. A score that is printed after that step belongs to the end of the epoch, not to the
+    printed step.
 
     Args:
-        habits: Facts about how the script reports; the fact found is added to them.
+        habits: Facts about how the script reports; the result is added to them (`scores_end_epochs`).
     """
 
     def __init__(self, habits: ScriptHabits) -> None:
@@ -112,17 +118,18 @@ class EpochScores:
         return self._score is None or self._habits.scores_end_epochs is not None
 
     def add_score(self, line: ScriptLine) -> None:
-        """Adds a line that has a score and no position."""
+        """Stores a line that has a score but no position, to compare it with the lines around it."""
         if self._line is not None and self._score is None:
             self._score = line
 
     def add_progress(self, line: ScriptLine, epoch: float, done: float, size: float) -> None:
-        """Adds a line with a position within an epoch.
+        """Adds a line with an epoch and a step; compares it with the last score to find where scores belong.
 
         Args:
             line: The line.
             epoch: The epoch that the line reports.
-            done: Number of samples of this epoch processed at the line, if the script counts within epochs.
+            done: Number of samples that the line reports; if the script counts within epochs, this is the
+                number since the beginning of the epoch.
             size: Number of samples per epoch; 0 if unknown.
         """
         score, self._score = self._score, None
@@ -141,7 +148,7 @@ class EpochScores:
         self._line, self._epoch, self._done = line, epoch, done
 
     def end_of_epoch(self, first_epoch: float, size: float) -> int | None:
-        """Returns the number of samples processed since the run began, at the end of the current epoch.
+        """Returns the number of samples that have been processed at the end of the current epoch.
 
         Args:
             first_epoch: The number that the script gives its first epoch, 0 or 1.

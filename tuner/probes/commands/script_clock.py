@@ -1,4 +1,4 @@
-"""Finds the unit and the origin of the clock that a script reports, and converts it to seconds."""
+"""Finds the unit and the starting point of the clock that a script reports, and converts it to seconds."""
 
 from __future__ import annotations
 
@@ -6,25 +6,29 @@ from tuner.probes.commands.script_habits import ClockKind, ScriptHabits
 
 #: Maps the seconds in a unit of time to the name of the unit, the most likely unit first.
 _UNITS = {1.0: "seconds", 60.0: "minutes", 1e-3: "milliseconds", 3600.0: "hours"}
-#: Allowed range of the ratio of a script's clock to the wall clock; the ratio is below 1 if the script does
-#: not count the time of evaluations.
+#: A script's clock agrees with the wall clock if its increase divided by that of the wall clock is in this
+#: range. The ratio is below 1 if the script does not count the time of evaluations.
 _LEAST_RATIO, _MOST_RATIO = 0.25, 1.12
 #: Wall-clock seconds after which a script's clock may be recognized as seconds.
 _LEAST_SECONDS = 0.2
-#: Number of intervals, and wall-clock seconds, after which a script's clock may be recognized as another
-#: unit. Fewer do not suffice, since lines that are read late seem to follow each other too fast.
+#: Number of intervals between reports, and wall-clock seconds, after which a script's clock may be recognized
+#: as minutes, milliseconds or hours. Fewer do not suffice, since lines that are read late seem to follow each
+#: other too fast.
 _SURE_INTERVALS, _SURE_SECONDS = 2, 1.0
-#: Number of intervals, and wall-clock seconds, after which a clock that fits no unit is ignored.
+#: Number of intervals between reports, and wall-clock seconds, after which a clock that fits no unit is
+#: ignored.
 _MOST_INTERVALS, _MOST_SECONDS = 4, 2.0
 #: Lines that are less than this apart belong to one report, seconds.
 _SAME_SECONDS = 0.01
-#: Larger values of a clock are seconds since 1970.
+#: Values of a clock above this number are taken as seconds since 1970.
 _DATE = 1e8
 #: A clock is too coarse if its last digit is worth more than this share of the time between two reports.
 _COARSE_SHARE = 0.05
-#: A clock that is this many seconds ahead of the time since the start of the run was already running before.
+#: A clock whose first value is this many seconds larger than the time since the script was started did not
+#: start with the run.
 _AHEAD_SECONDS = 1.0
-#: Seconds of a day, and smallest decrease of a clock that means that it has passed midnight.
+#: Seconds of a day, and smallest decrease of a clock, in seconds, that is taken to mean that it has passed
+#: midnight.
 _DAY_SECONDS, _LEAST_BACK_SECONDS = 86400.0, 43200.0
 #: Largest number of digits after the decimal point that are counted.
 _MOST_DIGITS = 6
@@ -33,9 +37,9 @@ _MOST_DIGITS = 6
 class ScriptClock:
     """Compares the clock that a script reports with the wall clock.
 
-    - A reported clock may be in seconds, minutes, milliseconds or hours, and may count from the beginning or
-      from the last report. It may also be a date or the time of day.
-    - It is used once one of these readings agrees with the wall clock.
+    - A reported clock may be in seconds, minutes, milliseconds or hours, and may count from the beginning of
+      the run or from the last report. It may also be a date or the time of day.
+    - The clock is used as soon as one of these interpretations agrees with the wall clock.
     - If the clock has too few digits for the time between reports, the wall clock is used instead.
 
     Args:
@@ -59,14 +63,14 @@ class ScriptClock:
         """Converts a reported clock to seconds.
 
         Args:
-            reported: The number that the script reports.
-            wall: Time of the report, seconds on a steady clock.
+            reported: The value of the clock as the script reports it, in an unknown unit.
+            wall: Time of the report, seconds on a monotonic clock.
             since_start: Wall-clock seconds since the run began; None if unknown.
 
         Returns:
-            Seconds since the run began, or None; and, if the script reports a date or the time of day,
-            seconds on a steady clock with an unknown origin, or None. Both are None while the kind of the
-            clock is unknown.
+            Two numbers, of which at most one is not None. The first is the seconds since the run began. The
+            second is returned if the script reports a date or the time of day: seconds on a clock of which
+            only the differences are meaningful. Both are None while the kind of the clock is unknown.
         """
         habits = self._habits
         if habits.clock is None:
@@ -131,7 +135,7 @@ class ScriptClock:
 
         Args:
             unit: Seconds in the unit that the clock is assumed to have.
-            went_on: Increase of the script's clock since the first report, in its unit.
+            went_on: Increase of the script's clock since the first report, in the unit of that clock.
             passed: Wall-clock seconds since the first report.
         """
         last_digit = unit * 10.0**-self._digits
@@ -143,9 +147,9 @@ class ScriptClock:
         return since_beginning or of_each
 
     def _is_ahead(self, unit: float) -> bool:
-        """Whether the clock was already running before the run, like the time of day.
+        """Whether the clock was already running before the run began, as the time of day is.
 
-        Then only the differences between its values are used.
+        Then only the differences between the values of the clock are used.
 
         Args:
             unit: Seconds in the unit that the clock is assumed to have.

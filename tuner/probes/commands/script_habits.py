@@ -10,7 +10,7 @@ from typing import BinaryIO, Literal
 from tuner.domain.checkpoints import write_atomically
 
 _FILE = "reading.json"
-#: Attributes of `ScriptHabits` on which the reading of a line depends.
+#: Attributes of `ScriptHabits` that determine how the numbers of a line are interpreted.
 _READING = (
     "first_epoch",
     "epochs_are_fractions",
@@ -43,23 +43,25 @@ class ScriptHabits:
             it ends.
         step_is_within_epoch: Whether the script counts steps from 0 in each epoch.
         epoch_samples: Number of samples per epoch, computed from steps within epochs; 0 if the job file
-            states it or it is not needed.
-        value_comes_first: Whether the script prints a score on a separate line before its position.
+            sets it or it is not needed.
+        value_comes_first: Whether the script prints a score on a separate line before the line with its
+            position (step, samples or epoch).
         scores_count_otherwise: Whether the step on lines with scores is a number of epochs or evaluations.
         scores_end_epochs: Whether scores without a position belong to the end of the epoch.
-        is_percent: Whether values are in percent while the target is a fraction.
-        clock: Kind of the clock that the script reports.
-        clock_unit: Seconds in the unit of that clock.
-        first_position: Number of samples at the first report of a run that started from scratch.
+        is_percent: Whether the script reports scores in percent while the target is a fraction.
+        clock: Kind of the clock that the script reports, which determines how it is converted to seconds.
+        clock_unit: Seconds per unit of the clock: 60 if the script reports minutes.
+        first_position: Number of samples processed at the first report of a run that started from scratch.
         first_scores: For each run that started from scratch, the number of samples processed at its first
             score and the value of that score.
         last_score: The last score of the most recent slice.
         num_refused: Number of slices whose reports could not be used (see `CommandSlice.refusal`).
         has_read: Whether any progress line was read in any run.
         has_scored: Whether any score was read in any run.
-        start_failure: `Failure.identity` of the last failure before a first report; empty if there is none.
-        start_failure_of: Key of the configuration with that failure.
-        unmatched_warning: A warning that unread lines look like scores; empty if there is none.
+        start_failure: `Failure.identity` of the last failure before a first report, to recognize the same
+            failure; empty if there was none.
+        start_failure_of: Key of the configuration that failed with `start_failure`.
+        unmatched_warning: A warning that unread lines look like scores; empty if there is no reason for it.
         remarks: Sentences for the user about these facts.
     """
 
@@ -88,25 +90,26 @@ class ScriptHabits:
 
     @property
     def reading(self) -> tuple[object, ...]:
-        """Values of all attributes on which the reading of a line depends."""
+        """Values of all attributes that determine how the numbers of a line are interpreted."""
         return tuple(getattr(self, name) for name in _READING)
 
     def say(self, words: str, *, once: str | None = None) -> None:
-        """Adds a remark unless there already is a remark of the same kind.
+        """Adds a remark (a sentence for the user) unless a remark of the same kind was added before.
 
         Args:
-            words: The remark, a sentence for the user.
-            once: The first words of all remarks of this kind; None for the whole sentence.
+            words: Text of the remark.
+            once: Text with which all remarks of the same kind start; None if only an equal remark is of the
+                same kind.
         """
         if not any(remark.startswith(once or words) for remark in self.remarks):
             self.remarks.append(words)
 
     @classmethod
     def load(cls, folder: Path) -> ScriptHabits:
-        """Reads the facts that earlier slices stored in a study's folder; all are unknown if there are none.
+        """Reads the facts that earlier slices have stored; without a valid file, all facts are unknown.
 
         Args:
-            folder: Folder of the study's probes.
+            folder: Folder with the probes of one search.
         """
         try:
             return cls(**json.loads((folder / _FILE).read_text()))
@@ -114,10 +117,10 @@ class ScriptHabits:
             return cls()
 
     def save(self, folder: Path) -> None:
-        """Writes the facts to a study's folder, for later slices.
+        """Writes the facts to a file, from which later slices read them.
 
         Args:
-            folder: Folder of the study's probes.
+            folder: Folder with the probes of one search.
 
         Raises:
             OSError: The file cannot be written.

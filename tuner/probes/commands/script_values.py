@@ -9,7 +9,8 @@ from tuner.job.sections import GoalSection
 from tuner.probes.commands.progress_line import ScriptLine
 from tuner.probes.commands.script_habits import ScriptHabits
 
-#: Parts of the names of metrics that are between 0 and 1 and that many scripts print in percent.
+#: Texts in the names of metrics whose values are fractions between 0 and 1, and which many scripts print in
+#: percent.
 _FRACTIONS = (
     "acc", "top1", "top5", "top_1", "top_5", "top-1", "top-5", "prec", "recall", "f1", "auc", "auroc", "iou",
     "dice", "map", "error_rate", "err",
@@ -24,9 +25,10 @@ class ScriptValues:
     """Converts reported metric values to the unit of the job's target.
 
     Args:
-        habits: Facts about how the script reports; the unit of its values is added to them.
-        goal: The job's goal, with the metric and its target.
-        was_finite: Whether earlier slices of the run have reported a finite value.
+        habits: Facts about how the script reports; whether its values are in percent is added to them.
+        goal: Metric and target of the job, which determine the unit and the valid range of values.
+        was_finite: Whether earlier slices of the run have reported a finite value. If so, NaN values are no
+            longer skipped.
     """
 
     def __init__(self, habits: ScriptHabits, goal: GoalSection, *, was_finite: bool) -> None:
@@ -43,10 +45,10 @@ class ScriptValues:
         self._num_small, self._num_read = 0, 0
 
     def read(self, line: ScriptLine) -> float:
-        """Returns the value of a line in the unit of the target.
+        """Returns the metric value of a line in the unit of the target.
 
         Args:
-            line: A line with a value.
+            line: A line with a metric value.
 
         Raises:
             ValueError: The value is outside of the metric's range, or is NaN before the first finite value.

@@ -1,4 +1,4 @@
-"""Moves the checkpoint and output of a probe into another folder, so that its run can start from scratch."""
+"""Moves the checkpoint and output of a probe into another folder, so the run can start from scratch."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ SET_ASIDE_FOLDER = "set_aside"
 #: Files that the tuner, not the script, writes next to the checkpoint.
 _OWN_FILES = frozenset({"progress.json", "truncated"})
 _TRUNCATED_FILE = "truncated"
-#: Name of the file that marks a run which cannot resume.
+#: Name of the empty file that is created for a run which cannot resume.
 _OVER_FILE = "starts_over"
 
 
@@ -19,7 +19,7 @@ def set_aside(probe_folder: Path) -> None:
     """Moves the files that the script of a probe has saved into a new folder; nothing is deleted.
 
     Args:
-        probe_folder: Folder of the probe.
+        probe_folder: Folder of the probe, which contains its checkpoint and output.
 
     Raises:
         OSError: The files cannot be moved.
@@ -39,28 +39,28 @@ def set_aside(probe_folder: Path) -> None:
 
 
 def has_set_aside(probe_folder: Path) -> bool:
-    """Whether files of the probe were moved aside before, so that its run has restarted from scratch."""
+    """Whether `set_aside` has moved files of the probe before, so its run has restarted from scratch."""
     return (probe_folder / SET_ASIDE_FOLDER).exists()
 
 
 def note_starts_over(probe_folder: Path) -> None:
-    """Marks that the run of a probe cannot resume, so that each later slice starts from scratch."""
+    """Stores that the run of a probe cannot resume, so each later slice has to start from scratch."""
     path = probe_folder / SET_ASIDE_FOLDER / _OVER_FILE
     path.parent.mkdir(exist_ok=True)
     path.touch()
 
 
 def starts_over(probe_folder: Path) -> bool:
-    """Whether the run of a probe is marked as unable to resume."""
+    """Whether `note_starts_over` has stored that the run of a probe cannot resume."""
     return (probe_folder / SET_ASIDE_FOLDER / _OVER_FILE).exists()
 
 
 def note_truncated(probe_folder: Path, *, is_truncated: bool) -> None:
-    """Writes or removes the mark that the script was killed while it saved.
+    """Stores whether the last slice of a probe was killed while it saved its checkpoint.
 
     Args:
         probe_folder: Folder of the probe.
-        is_truncated: Whether it was killed because it needed longer than `workload.grace` to save and end.
+        is_truncated: Whether the script was killed, since it needed longer than `workload.grace` to save.
     """
     path = probe_folder / CHECKPOINTS_FOLDER / _TRUNCATED_FILE
     if is_truncated:
@@ -70,11 +70,14 @@ def note_truncated(probe_folder: Path, *, is_truncated: bool) -> None:
 
 
 def truncated_words(probe_folder: Path, grace_seconds: float) -> str:
-    """Returns the end of a message if the script was killed while it saved; otherwise an empty string.
+    """Returns advice for the end of an error message if the script was killed while it saved its checkpoint.
 
     Args:
         probe_folder: Folder of the probe.
-        grace_seconds: The value of `workload.grace`.
+        grace_seconds: The value of `workload.grace`, for the message.
+
+    Returns:
+        The advice; empty if the script was not killed.
     """
     if not (probe_folder / CHECKPOINTS_FOLDER / _TRUNCATED_FILE).exists():
         return ""

@@ -29,8 +29,8 @@ from tuner.probes.commands.run_clock import ReadPoint
 from tuner.probes.commands.script_habits import ScriptHabits
 from tuner.probes.slice_plan import CHECKPOINTS_FOLDER, SlicePlan
 
-#: Name of the file or folder to which the script saves, in the folder that is copied when another probe
-#: resumes the run.
+#: Name of the file or folder to which the script saves its checkpoint. It is in the folder that is copied
+#: when another probe resumes the run.
 CHECKPOINT_NAME = "checkpoint"
 SLICES_FOLDER = "slices"
 #: The module that scripts import to report. A copy of it is put on their import path, so that they cannot
@@ -42,12 +42,12 @@ _RESTARTS = re.compile(r"torchrun|torch\.distributed|accelerate\s+launch|max[_-]
 
 @dataclass(frozen=True, kw_only=True)
 class CommandPlan:
-    """Plan of one job of a slice; a slice needs another job if its job loses its nodes.
+    """Plan of one job of a slice (part of a run). If a job loses its nodes, the slice needs another job.
 
     Args:
-        plan: Plan of the slice.
-        known: Training progress of the run before the slice.
-        folder: Folder of this job.
+        plan: Configuration, limits and folders of the slice.
+        known: Training progress of the run before the slice, to which the limits of the slice are added.
+        folder: Folder for the files of this job: its command, variables and reports.
         resumes: Whether the script resumes from its checkpoint.
         scored_samples: Number of samples processed at the last score before this job; only later scores are
             new.
@@ -75,7 +75,10 @@ class CommandPlan:
         return checkpoint_of(self.plan.folder)
 
     def values(self) -> dict[str, object]:
-        """Returns the variables of the job's command by name, without those that differ between nodes."""
+        """Returns the template variables of the job's command, by name.
+
+        Variables that differ between nodes, such as the rank, are not included.
+        """
         plan, until = self.plan, self.plan.until
         until_steps = None if until.steps is None else self.known.step + until.steps
         return {
@@ -131,7 +134,8 @@ class CommandPlan:
             log_files: Returns the log file of each process that the launcher started, by node or rank.
 
         Returns:
-            The source of progress, and the source of the client's other events; None if both are the same.
+            The source of scores and training progress, and the source of other events that
+            `paceline_client` reports. The second is None if the first source reads these events too.
         """
         context = SourceContext(
             metrics=self.plan.job.command.metrics,
@@ -144,12 +148,12 @@ class CommandPlan:
         return open_source(context), JsonSource(LineForm(metrics=context.metrics), self.metrics_file)
 
     def positions(self, habits: ScriptHabits, earlier: Sequence[CurvePoint], started_at: float) -> Positions:
-        """Creates the object that computes the positions of the script's lines.
+        """Creates the object that computes the position (steps and samples) of each line of the script.
 
         Args:
             habits: Facts found in all runs about how the script reports.
             earlier: Scores of the earlier slices of the run, in order.
-            started_at: The prober's clock when the script was started, seconds.
+            started_at: Time on the prober's clock when the script was started, seconds.
         """
         job, section = self.plan.job, self.plan.job.command
         if section.metrics.first_epoch is not None:
@@ -181,7 +185,7 @@ class CommandPlan:
             "PACELINE_PURPOSE": self.plan.purpose.value,
             "PACELINE_RESUMED": "1" if self.resumes else "",
             "PACELINE_STOP_FILE": str(self.stop_file),
-            # The output is read while the script runs, so that it must not be buffered.
+            # The output is read while the script runs, so it must not be buffered.
             "PYTHONUNBUFFERED": "1",
         }
         path = stated_here.pop("PYTHONPATH", None) or _import_path()
