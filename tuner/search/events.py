@@ -33,7 +33,7 @@ class SearchEvent:
 
 
 def clock_words(measurement: Measurement, training_seconds: float) -> str:
-    """Formats training seconds as text, such as `training 1m 05s`, with a note if they include start-up.
+    """Formats training seconds, such as `65.0 s of training` or `65.0 s of training and start-up`.
 
     Args:
         measurement: Measurement of a slice; it tells whether start-up is included.

@@ -42,7 +42,7 @@ class Slice:
         started_at: Time at which the slice started, in seconds of the prober's clock (`Prober.now`).
         renew_at: Time at which to renew the lease, in seconds since the epoch.
         pending_seconds: Seconds during which the slice waited for nodes. No budget is charged for them.
-        is_crowded: Whether the ranks of the slice had to share cores with the ranks of other slices.
+        is_crowded: Whether the ranks of the slice had to share CPU cores with the ranks of concurrent slices.
         shown: Step and waiting message of the last progress event that was sent.
     """
 

@@ -33,8 +33,8 @@ from tuner.search.stopping import arrival, budget_used
 #: If the sampler suggests a configuration that failed before, it is asked again, at most this number of
 #: times.
 _MOST_SUGGESTIONS = 50
-#: When the budget is used up, running slices may still save. They may take as long as their grace period and
-#: this share of the elapsed time.
+#: When the budget is used up, running slices may still save a checkpoint. They may take as long as their
+#: grace period plus this share of the elapsed time.
 _OVERRUN_SHARE = 0.05
 
 
@@ -44,8 +44,8 @@ class SearchResult:
 
     Args:
         state: State at the end of the search.
-        beliefs: Forecasts from the last decision. None if that decision had no forecasts, or if slices with
-            new measurements ended after it.
+        beliefs: Forecasts from the last decision. None if this decision had no forecasts, or if slices with
+            new measurements ended later.
         stop: The last action, with the cause of the end.
     """
 
@@ -78,8 +78,8 @@ class Search:
         self._runs = RunCache(context.job)
         self._probes: list[ProbeRecord] = []
         self._held: Lease | None = None
-        #: The decision to ask Optuna, with the trial number and the suggested configuration; None unless this
-        #: configuration waits for free nodes.
+        #: While a configuration that Optuna suggested waits for free nodes: the decision to ask Optuna, the
+        #: number of the trial and the configuration. Otherwise None.
         self._asked: tuple[Decision, int, Configuration] | None = None
 
     def state(self) -> SearchState:
@@ -101,7 +101,7 @@ class Search:
             StorageError: Another Paceline process has taken over a probe of this study.
         """
         try:
-            # The fits use small matrices. With several BLAS threads and busy ranks, they took ten times as
+            # The models use small matrices. With several BLAS threads and busy ranks, fits took ten times as
             # long.
             with threadpool_limits(limits=1, user_api="blas"):
                 return self._search()
@@ -132,7 +132,7 @@ class Search:
             self._await_one()
 
     def _fill(self) -> SearchResult | None:
-        """Starts slices until no more may run at once, or the policy waits or stops the search.
+        """Starts slices until the limit on concurrent slices, or until the policy waits or stops.
 
         Returns:
             The result of the search if the policy stops it, else None.
@@ -182,7 +182,7 @@ class Search:
         return not isinstance(action, Start) or state.fits(action.configuration)
 
     def _await_one(self) -> None:
-        """Waits until a slice has ended and stores it, or until the budget is used up."""
+        """Waits until a slice has ended and stores its measurement, or until the budget is used up."""
         self._keep_lease(None)
         context, state = self._context, self.state()
         while True:
@@ -200,7 +200,7 @@ class Search:
             context.sleep(POLL_SECONDS)
 
     def _give_leases_back(self) -> None:
-        """Releases all leases of this process, also those of probes whose slice has not started."""
+        """Releases all leases of this process, including those of probes whose slice has not started."""
         context = self._context
         for probe in context.ledger.probes(context.study.study_id, self._probes):
             if probe.lease is not None and probe.lease.owner == context.owner:
@@ -248,7 +248,7 @@ class Search:
         self._slices.start(lease, under_way, action.until, folder, stored_samples)
 
     def _suggested(self, state: SearchState) -> tuple[int, Configuration]:
-        """Asks Optuna for a configuration that has not failed, and returns its trial number and itself."""
+        """Asks Optuna for a configuration that has not failed; returns trial number and configuration."""
         given_up, trials = state.given_up, self._context.trials
         number, configuration = trials.ask()
         for _ in range(_MOST_SUGGESTIONS):
@@ -277,8 +277,8 @@ class Search:
         )
 
     def _begin(self, state: SearchState, action: Start) -> Lease:
-        # If there is a probe of this configuration that has not trained, because its first slice was
-        # interrupted, continue this probe in its folder.
+        # If the first slice of a probe of this configuration was interrupted before it trained, continue this
+        # probe in its folder.
         for probe in state.probes:
             if probe.probe_id in state.capacity.probe_ids:
                 continue
@@ -322,13 +322,13 @@ class Search:
             self._end_trial(state, probe)
 
     def _keep_lease(self, lease: Lease | None) -> None:
-        """Keeps the lease of the last ended slice until the next decision, and releases the previous lease.
+        """Keeps the lease of the slice that has just ended, and releases the lease kept before.
 
-        So no other Paceline process takes the probe before the decision. The lease is not kept longer,
-        because nothing renews it, and because an expired lease counts as that of a killed process.
+        The lease is kept until the next decision, so no other process takes the probe before. It is not kept
+        longer, because nothing renews it, and an expired lease counts as that of a killed process.
 
         Args:
-            lease: Lease of the slice that has just ended; None to release the previous lease only.
+            lease: Lease of the slice that has just ended; None to release the kept lease only.
         """
         previous, self._held = self._held, lease
         if previous is not None and (lease is None or lease.probe_id != previous.probe_id):
@@ -365,8 +365,8 @@ class Search:
         ended: list[Measurement] = []
         for active, measurement in self._slices.stop_all():
             before = _probe(state, active.lease.probe_id).measurement
-            # If the training seconds include the start-up, they are wrong. Then leave the scores out: the run
-            # will have the same scores again when it resumes.
+            # If the training seconds include the start-up, they are too long. Then leave the scores out: the
+            # run will have the same scores again when it resumes.
             is_clear = not measurement.counts_startup
             stopped = replace(
                 measurement,
@@ -398,7 +398,7 @@ class Search:
         self._end(state, probe, action.reason)
 
     def _end(self, state: SearchState, probe: ProbeRecord, reason: str) -> None:
-        """Stores that a probe was ended on purpose. Does nothing if the probe has ended already."""
+        """Stores that the search ended a probe. Does nothing if the probe has ended already."""
         if probe.outcome.can_continue:
             self._context.ledger.end_probe(probe.probe_id, Outcome.STOPPED, reason)
             self._end_trial(state, replace(probe, outcome=Outcome.STOPPED))
@@ -487,7 +487,8 @@ def _slice_words(measurement: Measurement) -> str:
         if traits_of(measurement.configuration.strategy).barrier:
             words.append(f"{1000 * measurement.step_seconds.median:.3g} ms per step")
         else:
-            # Ranks do not wait for each other, so show the time in which all ranks together train one batch.
+            # Ranks do not wait for each other, so show the time in which all ranks together process one
+            # batch.
             words.append(f"{1000 * measurement.batch_seconds:.3g} ms per batch")
     if measurement.lost_ranks:
         noun = "ranks" if len(measurement.lost_ranks) > 1 else "rank"

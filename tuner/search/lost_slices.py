@@ -20,8 +20,8 @@ from tuner.search.spans import Span, covered
 def probe_folder(output: Path, study: StudyRecord, probe_id: int) -> Path:
     """Returns the path of a probe's folder.
 
-    The path contains the creation time of the study. So a folder of an earlier study with the same name,
-    whose database was deleted, is not used again.
+    The path contains the creation time of the study. So the folder differs from that of an earlier study with
+    the same name, whose database was deleted.
 
     Args:
         output: The output folder.
@@ -34,12 +34,12 @@ def probe_folder(output: Path, study: StudyRecord, probe_id: int) -> Path:
 def lost_span(folder: Path, lease: Lease) -> Span:
     """Estimates the time span in which a lost slice ran.
 
-    The span starts when the description of the slice was written to the folder of the probe. It ends with the
-    last change of a file in this folder, or with the end of the lease if that is earlier.
+    The span starts when the description of the slice was written to the folder of the probe. It ends at the
+    last change of a file in this folder, or when the lease expired if that was earlier.
 
     Args:
         folder: Folder of the probe.
-        lease: Lease of the killed process.
+        lease: Lease (time-limited right to work on the probe) of the killed process.
 
     Returns:
         Start and end, in seconds since the epoch; 0 and 0 if there was no lost slice.

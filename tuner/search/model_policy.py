@@ -1,4 +1,4 @@
-"""The model-based search policy, which runs a slice of the most promising candidate and then fits again."""
+"""The model-based search policy: it chooses each slice by the forecasts of models of the time to target."""
 
 from __future__ import annotations
 
@@ -27,19 +27,22 @@ from tuner.search.stopping import arrival, ended_by_fault, limit_reached, may_st
 #: Maximum length of a first short probe: a share of the time budget, or, without a time budget, this number
 #: of training seconds.
 _FIRST_SHARE, _FIRST_UNKNOWN = 0.1, 600.0
-#: Number of first short probes. With cost models, which describe the effect of every axis, fewer are needed.
+#: Numbers of first short probes: without and with cost models, which describe the effect of every axis, so
+#: that fewer probes are needed.
 _FIRST_PROBES, _FIRST_WITH_LAWS = 3, 1
-#: If the goal is to minimize dollars, the first probes are chosen from this share of all candidates, the
-#: cheapest ones.
+#: If the goal is to minimize dollars, the first probes are chosen from the cheapest candidates, which are
+#: this share of all candidates.
 _CHEAP_SHARE = 0.4
 #: Distances between candidates are multiplied by random factors from this value to 1, so that searches with
 #: different seeds choose different first probes.
 _LEAST_FACTOR = 0.5
-#: While no run has improved, the first run processes `_FIRST_WAIT` times as many samples as at its first
-#: score before a second run starts. Each further run multiplies this factor by `_MORE_WAIT`.
+#: If the first run has its first score at 1000 samples and no run improves, a second run starts once the
+#: first has processed `_FIRST_WAIT` times 1000 samples. For each further run, the factor is multiplied by
+#: `_MORE_WAIT`.
 _FIRST_WAIT, _MORE_WAIT = 8.0, 3.0
-#: If imported runs improved only after more samples, the first run processes `_RISE_FACTOR` times that number
-#: of samples, but at most `_MOST_WAIT` times as many as without imported runs.
+#: If imported runs improved only after more samples than that, the second run starts once the first has
+#: processed `_RISE_FACTOR` times the number of samples at which imported runs improved. The factor
+#: `_FIRST_WAIT` becomes at most `_MOST_WAIT` times as large.
 _RISE_FACTOR, _MOST_WAIT = 1.5, 4.0
 #: The search concludes that no configuration reaches the target only after this number of runs with a score.
 _FEWEST_TRIED = 3
@@ -55,8 +58,8 @@ class ModelPolicy:
     - If no slice pays for itself, the incumbent trains to the target, and the search ends.
     - With concurrent slices, a new slice is chosen as if the running slices had already shown their expected
       results.
-    - If the goal is one training in the shortest time, the incumbent trains as soon as nodes are free.
-      Meanwhile, probes on other nodes cost no additional time (`OpportunityCost`).
+    - If the goal is one training in the shortest time, the incumbent trains as soon as nodes are free. While
+      it trains, probes on other nodes cost no additional time (`OpportunityCost`).
 
     Args:
         believer: Fits the models. Its seed also determines the first short probes.
@@ -80,11 +83,13 @@ class ModelPolicy:
         return Decision(action=action, beliefs=beliefs)
 
     def _first(self, state: SearchState) -> Action | None:
-        """Returns the start of the next first probe: the user's present settings, then a few short probes.
+        """Returns the action that starts the next of the first short probes.
+
+        The first of these probes has the user's present settings.
 
         Returns:
-            The action: a start, or a wait for free nodes or for the first results. None if the first probes
-            have been started.
+            The action: to start a probe, or to wait for free nodes or for the first results. None if all
+            first probes have been started.
         """
         under_way = state.capacity.probe_ids
         tried = {
@@ -131,7 +136,7 @@ class ModelPolicy:
         return self._first_probes
 
     def _first_until(self, state: SearchState) -> Until:
-        """Returns the limits of a first short probe: its second score, within a share of the time budget.
+        """Returns the limits of a first short probe: its second score, and a share of the time budget.
 
         If it is not known when the script scores, the probe trains for as long as a start-up takes.
         """
@@ -153,9 +158,10 @@ class ModelPolicy:
 
         - Runs without a score train to their first score. The run with the smallest cost per sample goes
           first.
-        - Then the run that has processed the fewest samples, relative to its first score, continues.
-        - Another run starts once every run has processed a multiple of the number of samples at its first
-          score. The multiple grows with the number of runs (`_FIRST_WAIT`, `_MORE_WAIT`).
+        - Then the run continues whose number of samples, divided by the number at its first score, is
+          smallest.
+        - Another run starts once this ratio has reached a limit for every run. The limit grows with the
+          number of runs (`_FIRST_WAIT`, `_MORE_WAIT`).
         """
         reason = "no score shows a gain yet, so runs continue until a score does"
         under_way = state.capacity.probe_ids
@@ -180,7 +186,7 @@ class ModelPolicy:
         return Start(configuration=untried[0], purpose=Purpose.STATISTICS, until=until, reason=reason)
 
     def _first_wait(self, runs: Sequence[Run]) -> float:
-        """Returns how long the first run trains before a second run starts.
+        """Returns the number of samples that the first run processes before a second run starts.
 
         The result is a multiple of the number of samples at the first score.
         """
@@ -191,7 +197,7 @@ class ModelPolicy:
         return _FIRST_WAIT * min(max(late / _FIRST_WAIT, 1.0), _MOST_WAIT)
 
     def _untried(self, state: SearchState) -> list[Configuration]:
-        """Lists configurations that may be started while no run has improved, in the order of preference."""
+        """Lists configurations that may be started while no run has improved, the preferred ones first."""
         tried = state.given_up | {probe.configuration for probe in state.probes}
         # If a run diverged, runs with larger learning rates are expected to diverge too.
         broken = [r.configuration for r in state.runs.values() if r.probe.outcome is Outcome.DIVERGED]
@@ -252,7 +258,8 @@ class ModelPolicy:
             seen = np.log([[c.batch_size, c.learning_rate] for c in scored])
             rows = np.log([[c.batch_size, c.learning_rate] for c in untried])
             nearest = np.abs(rows[:, None, :] - seen[None, :, :]).sum(axis=2).min(axis=1)
-            # Choose a candidate halfway to the farthest one, as few configurations at the edges train well.
+            # Choose a candidate halfway to the farthest one, because few configurations at the limits of the
+            # space train well.
             return Start(
                 configuration=untried[int(np.argmin(np.abs(nearest - 0.5 * nearest.max())))],
                 purpose=Purpose.STATISTICS,
@@ -304,7 +311,7 @@ def _unrisen_until(state: SearchState, configuration: Configuration, run: Run | 
 
 
 def _leader_is_due(state: SearchState) -> bool:
-    """Whether the incumbent's run continues now, in a job with emulated ranks, before others are probed.
+    """Whether the incumbent's run continues before other candidates are probed, for emulated ranks.
 
     Half of the charged time goes to training the incumbent to the target, and half to probes of the other
     candidates (top-two sampling; Russo 2016). So the recommended configuration has always been trained.
@@ -365,12 +372,14 @@ def first_probes(
 ) -> list[Configuration]:
     """Chooses the configurations of the first short probes.
 
-    The first is near the middle of the space. Each further one is far from all that were chosen before it.
+    The first configuration is near the middle of the space. Each further configuration is far from those
+    already chosen.
 
     Args:
         configurations: The candidates.
-        features: Features of the candidates. Distances are measured between their positions.
-        price: Cost of one second of each candidate, `(num,)`; only the cheapest candidates are chosen from.
+        features: Features of the candidates (numbers computed from their axes), by which their distances are
+            measured.
+        price: Cost of one second of each candidate, `(num,)`, to choose only from the cheapest candidates;
             None to choose from all candidates.
         rng: Random generator. It multiplies each distance by a random factor.
     """

@@ -1,6 +1,7 @@
-"""Opportunity cost of a probe that runs concurrently with other slices and with the training of the leader.
+"""Opportunity cost of a probe: the cost of the delay that it causes while other slices run concurrently.
 
-The leader is the candidate with the smallest expected cost, if it must still be trained.
+Below, the leader is the candidate with the smallest expected cost, if a training of it to the target is
+planned but not finished.
 
 - If the goal is to minimize seconds, a probe on nodes that would be idle costs nothing. A probe that delays
   the leader or the end of the search costs the seconds of this delay.
@@ -20,11 +21,16 @@ from tuner.search.state import SearchState
 
 @dataclass(frozen=True, kw_only=True)
 class OpportunityCost:
-    """Computes the opportunity costs of probes for one decision.
+    """Computes the opportunity costs of probes for one decision of the policy.
+
+    For example, the leader trains on 2 of 4 nodes. A probe on the other 2 nodes costs nothing if the goal is
+    to
+    minimize seconds, because these nodes would be idle.
 
     Args:
         state: State of the search, with the running slices.
-        leader: The candidate with the smallest expected cost; None if it need not or cannot be trained.
+        leader: The candidate with the smallest expected cost, if it must still be trained to the target. None
+            if no training is planned, or if this candidate cannot be trained.
     """
 
     state: SearchState
@@ -50,7 +56,7 @@ class OpportunityCost:
         return run_key(self.state.job, configuration) in self.state.keys_under_way
 
     def leads(self, configuration: Configuration) -> bool:
-        """Whether a configuration is the leader and needs no probe, because it trains while others probe."""
+        """Whether a configuration is the leader and trains to the target while others are probed."""
         return self.state.capacity.is_shared and self.counts_seconds and configuration == self.leader
 
     def cost(self, configuration: Configuration, seconds: float, price: float) -> float:

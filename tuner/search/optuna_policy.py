@@ -1,4 +1,4 @@
-"""Search policy that trains what an Optuna sampler suggests and ends runs that cannot become the best."""
+"""Search policy that trains what an Optuna sampler suggests, and ends runs that cannot become the best."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from tuner.search.stopping import all_fail, arrival, ended_by_fault, limit_reach
 
 #: Training seconds of a slice. A run can be ended only between two slices.
 _SLICE_SECONDS = 10.0
-#: As long as no run has reached the target, a run is ended after this share of the time budget.
+#: While no run has reached the target, a run is ended after this share of the time budget.
 _SHARE_OF_BUDGET = 0.2
 
 
@@ -24,7 +24,7 @@ class OptunaPolicy:
 
     - A probe with a running slice is a running trial of the Optuna study. TPE treats running trials as bad
       ones (constant liar), and GP includes them in its acquisition function. So neither sampler suggests the
-      same configuration again.
+      configuration of a running trial again.
     - A run ends once it has trained for longer than the fastest run took to the target. As long as no run has
       reached the target, a run ends after a fifth of the time budget, if there is a time budget.
     """

@@ -52,7 +52,7 @@ class StudyTrials:
         return _described(trial, configuration, purpose)
 
     def ask(self) -> tuple[int, Configuration]:
-        """Creates a trial with the sampler of the study; returns the trial's number and configuration."""
+        """Creates a trial with the sampler of the Optuna study; returns its number and configuration."""
         # List the untried configurations before `ask` adds the new trial.
         left = untried(self._study, self._space) if isinstance(self._space, ListedSpace) else []
         trial = self._study.ask(self._asked)
@@ -89,7 +89,7 @@ class StudyTrials:
             number: Number of the trial.
             outcome: Outcome of the trial's probe.
             seconds_to_target: Training seconds to target; None if the run did not reach the target.
-            seen: Measurement of the probe; None if nothing was measured.
+            seen: Measurement of the probe, which is stored with the trial; None if nothing was measured.
         """
         running = self._stored(number)
         if running is None:

@@ -136,13 +136,14 @@ class Decision:
 class Policy(Protocol):
     """Interface of a policy, which decides the next action of a search.
 
-    - A decision depends on the state alone, so a search that is restarted decides the same.
+    - A decision depends only on the state of the search. So a search that is restarted makes the same
+      decision.
     - `SearchState.capacity` lists the running slices and limits the number of slices and nodes in use. A
-      `Start` or `Continue` must fit these limits. `Ask` need not: the search delays the suggested
-      configuration until enough nodes are free.
+      `Start` or `Continue` must fit these limits. `Ask` may exceed the limit on nodes, because the search
+      delays the suggested configuration until enough nodes are free.
     - An action must not concern a run that has a running slice.
-    - `Stop` also ends the running slices. There are two exceptions: a `Stop` of kind NO_GAIN or UNREACHABLE
-      is treated as `Wait` while slices are running, because their results may change the decision.
+    - `Stop` also ends the running slices. But a `Stop` of kind NO_GAIN or UNREACHABLE is treated as `Wait`
+      while slices are running, because their results may change the decision.
     """
 
     def decide(self, state: SearchState) -> Decision:

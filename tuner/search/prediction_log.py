@@ -12,7 +12,8 @@ from tuner.search.state import SearchState, run_of
 
 #: Quantile levels of the stored predictions of time to target: the median and the central 90% interval.
 LEVELS = (0.05, 0.5, 0.95)
-#: The predictions of this number of configurations with the smallest predicted median time are stored.
+#: Number of configurations whose predictions are stored, besides those that are stored in any case. They are
+#: those with the smallest predicted median time.
 _MOST_STORED = 12
 
 

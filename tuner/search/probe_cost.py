@@ -19,11 +19,12 @@ from tuner.domain.measurement import Purpose
 from tuner.search.prospects import Prospects
 from tuner.search.state import SearchState
 
-#: Prior of the seconds that emulation takes on this machine: per step of one replica, and per sample.
+#: Prior of the seconds that emulation takes on this machine: per step of one replica (the model of one
+#: emulated rank), and per sample.
 _BEFOREHAND = np.array([1e-3, 5e-5])
 #: Weight of this prior in the least-squares fit; the weight of a measured slice is 1.
 _PRIOR_WEIGHT = 0.3
-#: Both fitted values are at least this share of their prior.
+#: Each fitted value is at least this share of its prior.
 _LEAST_SHARE = 0.02
 
 
@@ -83,8 +84,8 @@ def emulated_seconds_per_sample(
 
     The seconds of a slice are modeled as a sum of two terms, proportional to the number of replica steps and
     to the number of samples. Both factors are fitted to the emulated slices by least squares of the relative
-    errors, with a prior. They are fitted separately for strategies in which all ranks have the same
-    parameters, so that one replica emulates all ranks.
+    errors, with a prior. Strategies in which all ranks have the same model parameters have factors of their
+    own, because one replica emulates all ranks.
 
     Args:
         configurations: The configurations.

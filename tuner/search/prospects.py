@@ -32,10 +32,11 @@ class RunStatus:
         arrived: Measured training seconds to target; infinite if the run has not reached the target,
             `(num,)`.
         ended: Whether the run ended before it reached the target, `(num,)`.
-        never: Probability that a candidate never reaches the target, even in an unlimited training, `(num,)`.
-        never_of_others: Value of `never` for a candidate whose run has no score.
-        earliest: Training seconds of each run at its next score. The run cannot be seen to reach the target
-            earlier, `(num,)`.
+        never: Probability that the training of a candidate never reaches the target, even without a time
+            limit, `(num,)`.
+        never_of_others: Value of `never` for a candidate whose run has no score, or has not started.
+        earliest: Training seconds of each run at its next score, `(num,)`. This is the earliest time at which
+            a score can show that the run has reached the target.
     """
 
     seconds: Array
@@ -72,14 +73,15 @@ class Prospects:
 
     Args:
         configurations: The candidates, in the order of all arrays.
-        log_seconds: Quantiles of the logarithm of seconds to target, if the candidate reaches the target,
-            `(num, num_parts)`.
+        log_seconds: Quantiles of the logarithm of seconds to target, given that the candidate reaches the
+            target, `(num, num_parts)`.
         status: Progress of the candidates' runs.
         seconds_per_sample: Predicted median of the seconds per training sample, `(num,)`.
         log_seconds_sd: Standard deviation of the logarithm of seconds per training sample, `(num,)`.
         reach: Probability that at least one candidate reaches the target.
-        may_lead: Whether a candidate may be preferred to a run that reached the target. It may if its own run
-            has improved clearly since its first score, `(num,)`.
+        may_lead: For each candidate, whether it may be recommended instead of a candidate whose run has
+            reached the target. This is allowed if the run of the candidate has improved clearly since its
+            first score, `(num,)`.
         draws: Posterior samples of the logarithm of seconds to target, drawn jointly for all candidates and
             on condition that they reach the target, `(num_draws, num)`.
     """
@@ -114,7 +116,7 @@ class Prospects:
         return replace(self, log_seconds=scaled)
 
     def less(self, share: float) -> Prospects:
-        """Returns a copy in which the time to target is reduced by a share of the time already trained.
+        """Returns a copy in which a share of the time already trained is subtracted from the time to target.
 
         Args:
             share: The share, from 0 to 1, of each run's training seconds.
@@ -125,13 +127,14 @@ class Prospects:
         return replace(self, log_seconds=self.log_seconds + np.log1p(-done))
 
     def shared_with(self, index: int) -> Array:
-        """Computes the share of each candidate's variance that it has in common with one candidate, `(num,)`.
+        """Computes the share of each candidate's variance that one other candidate has in common, `(num,)`.
 
         The share is the squared correlation of their log seconds to target. Uncertainty in common does not
         change which of the two candidates is better.
 
         Args:
-            index: Index of the one candidate; its own share is set to 0.
+            index: Index of the other candidate, which others are compared with; the share of this candidate
+                itself is set to 0.
         """
         shared = squared_correlation(self.draws, self.draws[:, [index]])
         shared[index] = 0.0
@@ -139,12 +142,13 @@ class Prospects:
 
 
 def reach_of_list(status: RunStatus) -> float:
-    """Computes the probability that at least one candidate of a recorded list reaches the target.
+    """Computes the probability that any candidate reaches the target, for a job that replays a recording.
 
-    Candidates whose probability comes from no scores of their own count as exchangeable. The share of
-    candidates that never reach the target has Jeffreys' prior, Beta(1/2, 1/2). If n runs never reach the
-    target, then the probability that none of m other candidates reaches the target is
-    B(n + m + 1/2, 1/2) / B(n + 1/2, 1/2).
+    Let n be the expected number of runs with scores that never reach the target, and m the number of
+    candidates without scores. The latter count as exchangeable: each of them never reaches the target with
+    the same unknown probability, whose prior is Beta(1/2, 1/2) (Jeffreys' prior). Then the probability that
+    none of the m candidates reaches the target is B(n + m + 1/2, 1/2) / B(n + 1/2, 1/2), with the beta
+    function B.
 
     Args:
         status: Progress of the candidates' runs.
@@ -161,10 +165,14 @@ def prospects_of(
 ) -> Prospects:
     """Computes the distribution of the time to target of every candidate from posterior samples.
 
+    If a candidate's run has reached the target, its time to target is the measured time. Otherwise, it is not
+    earlier than the next score of the run.
+
     Args:
-        forecast: The posterior samples.
+        forecast: Posterior samples of the time to target of all candidates.
         status: Progress of the candidates' runs.
-        may_lead: Whether each candidate may be preferred to a run that reached the target, `(num,)`.
+        may_lead: Whether each candidate may be recommended instead of one whose run has reached the target,
+            `(num,)`.
         reach: Probability that at least one candidate reaches the target.
     """
     draws = np.minimum(forecast.log_seconds, NEVER)
@@ -206,7 +214,8 @@ def squared_correlation(left: Array, right: Array) -> Array:
 def regret_bound(forecast: Forecast, price: Array, choice: int, level: float = 0.9) -> float:
     """Computes an upper bound on the cost of a chosen candidate, divided by the smallest cost of all.
 
-    Candidates count as independent given the fitted models, which makes the bound larger than necessary.
+    Given the fitted models, the costs of two candidates are treated as independent, which makes the bound
+    larger than necessary.
 
     Args:
         forecast: Posterior samples of the time to target of all candidates.

@@ -13,22 +13,22 @@ from tuner.search.state import SearchState, run_of
 from tuner.search.stopping import may_start
 from tuner.search.timings import timing_key
 
-#: The first slice counts as slow if one of its steps took more than this multiple of a step in later slices.
+#: The first slice counts as slow if its median step time is more than this multiple of that in later slices.
 COLD_FACTOR = 1.25
 
 
 def recheck(state: SearchState, best: Configuration) -> Start | Continue | None:
-    """Returns an action that times the steps of the present settings a second time, if this is necessary.
+    """Returns an action that times the steps of the present settings a second time; None if not needed.
 
-    It is necessary if another configuration is about to be recommended, and the present settings of the
-    user's script were timed only in the first slice of the study.
+    It is needed if another configuration would be recommended now, and the present settings of the user's
+    script were timed only in the first slice of the study.
 
     Args:
         state: State of the search.
-        best: The configuration that is about to be recommended.
+        best: The configuration that the search would recommend now.
 
     Returns:
-        The action; None if it is not necessary or not possible now.
+        The action; None if it is not needed or not possible now.
     """
     baseline = state.job.baseline_configuration()
     first, again = _timed(state, baseline)
@@ -72,15 +72,15 @@ def cold_start(state: SearchState) -> tuple[float, float] | None:
 def _timed(
     state: SearchState, baseline: Configuration | None
 ) -> tuple[Measurement | None, list[Measurement]]:
-    """Returns the first slice of the study and the later slices that timed the present settings of a script.
+    """Returns the slices that timed the present settings of a script: the study's first, and later ones.
 
     Args:
         state: State of the search.
         baseline: The present settings; None if the job has none.
 
     Returns:
-        The first slice and the later slices; None and no slices if the first slice did not time the present
-        settings.
+        Measurement of the first slice, and those of later slices. If the first slice of the study did not
+            time the present settings: None and an empty list.
     """
     if baseline is None or not state.job.runs_command:
         return None, []

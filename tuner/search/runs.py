@@ -1,6 +1,6 @@
-"""Runs: one for each training that a probe of the study started, with the measurements of all its slices.
+"""Runs: the trainings that the probes of a study started, with the measurements of all their slices.
 
-A slice is a part of a run that is not interrupted; the run is paused between its slices.
+A slice is a part of a run without interruption; the run is paused between its slices.
 """
 
 from __future__ import annotations
@@ -33,8 +33,8 @@ class Run:
         samples_to_target: Number of samples processed when the run reached the target; None if it has not.
         rise_samples: Number of samples processed at the first score that is clearly better than the first
             score of the run; None without such a score.
-        turned_back: The best value of a run that then got worse or levelled off; None while the run may still
-            improve.
+        turned_back: The end of the improvement of a run whose scores got worse or levelled off, with the best
+            score; None while the run may still improve.
     """
 
     probe: ProbeRecord
@@ -46,12 +46,12 @@ class Run:
 
     @property
     def seen_samples(self) -> int:
-        """Number of samples processed at the last observation, which may be after the newest checkpoint."""
+        """Number of samples processed at the last score or report, possibly after the last checkpoint."""
         return max([self.measurement.samples, *(p.samples for p in self.measurement.curve[-1:])])
 
     @property
     def seen_seconds(self) -> float:
-        """Training seconds at the last observation, which may be after the newest checkpoint."""
+        """Training seconds at the last score or report, which may be after the newest checkpoint."""
         last = self.measurement.curve[-1:]
         return max([self.measurement.training_seconds, *(p.training_seconds for p in last)])
 
@@ -73,7 +73,7 @@ class Run:
 
     @property
     def is_open(self) -> bool:
-        """Whether another slice of the same probe may follow."""
+        """Whether the same probe can continue this run with another slice."""
         return self.probe.outcome.can_continue and not self.arrived
 
     @property
@@ -146,7 +146,7 @@ def _rise_samples(measurement: Measurement, job: Job) -> int | None:
 
 
 def _end_of_gain(measurement: Measurement, job: Job) -> TurnedBack | None:
-    """Returns the end of a run's improvement; None while it may improve, and for recorded runs."""
+    """Returns the end of a run's improvement; None for recorded runs, and while the run may improve."""
     if job.recording() is not None:
         return None
     curve, goal = measurement.trained_curve, job.goal
@@ -181,9 +181,9 @@ def is_interrupted(measurement: Measurement, trained: float) -> bool:
 def run_key(job: Job, configuration: Configuration) -> Configuration:
     """Returns a key that is equal for configurations with the same learning curve.
 
-    Such configurations differ only in axes that do not change the metric after a given number of samples,
-    such as the number of nodes for all-reduce. A run of one of them predicts the others. If the job replays a
-    recording, every configuration has its own key.
+    For example, two configurations with all-reduce that differ only in the number of nodes have equal keys,
+    because their metric after a given number of samples is the same. So a run of one configuration predicts
+    the scores of the other. If the job replays a recording, every configuration has a different key.
 
     Args:
         job: The job.

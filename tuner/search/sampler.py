@@ -20,7 +20,8 @@ from tuner.domain.measurement import Purpose
 #: random.
 _ATTEMPTS = 10
 #: The same number for a space that is a list of recorded runs. It is smaller because Optuna's GP sampler
-#: repeats its suggestion. Then the suggestion is replaced by the most similar entry of the list.
+#: repeats its suggestion; after these attempts, the suggestion is replaced by the most similar entry of the
+#: list.
 _LISTED_ATTEMPTS = 2
 #: Number of random trials before TPE and GP learn from trials.
 _STARTUP_TRIALS = 5
@@ -31,8 +32,8 @@ def distributions(space: SearchSpace, more: Mapping[str, Any] | None = None) -> 
 
     Args:
         space: The search space.
-        more: Maps an axis to a value that its distribution must include. This is for the user's present
-            settings, which may be outside the space.
+        more: Maps an axis to a value that the distribution of the axis must include: that of the user's
+            present settings, which may be outside the space.
 
     Returns:
         Maps each axis to its distribution.
@@ -54,7 +55,7 @@ def _distribution(choice: Choice, more: Any) -> BaseDistribution:
 
 
 def knob_distributions(space: SearchSpace, strategy: str) -> dict[str, CategoricalDistribution]:
-    """Converts the knobs of one strategy to Optuna distributions.
+    """Converts the knobs (parameters such as `tau`) of one strategy to Optuna distributions.
 
     Optuna requires the same distribution for a parameter name in all trials. So if several strategies have a
     knob of the same name, its distribution has the levels of all these strategies. If Optuna suggests a level

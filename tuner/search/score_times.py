@@ -1,4 +1,4 @@
-"""Predict when each run gets its next score, from the intervals between the scores of all runs so far."""
+"""Predict when each run will have its next score, from the intervals between all scores so far."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from tuner.analytic.laws import Array
 from tuner.domain.measurement import CurvePoint
 from tuner.search.state import SearchState
 
-#: Scores come at regular intervals of samples, steps or seconds. One of these units is ruled out if a run has
-#: no score although it trained for this multiple of the predicted time to its first score in this unit.
+#: Scores come at regular intervals of samples, steps or seconds. Each of these units predicts the time to the
+#: first score of a run. If a run without a score has trained for this multiple of the time that a unit
+#: predicts, this unit is not used.
 _OVERDUE = 1.1
-#: If a score is later than predicted, it is expected after another training by this share of the run's
-#: training seconds so far.
+#: If a score is later than predicted, it is expected after this share of the run's training seconds so far.
 _MORE_OF_OVERDUE = 0.25
 
 
@@ -24,8 +24,8 @@ def score_times(
 ) -> Array:
     """Predicts the training seconds that each candidate still needs until its next score.
 
-    Scores are assumed to come at regular intervals of samples, steps or seconds. Of these units, the one is
-    used in which the intervals vary least between runs. Scores of the untrained model do not count.
+    Scores are assumed to come at regular intervals of samples, steps or seconds. The prediction uses the unit
+    in which the intervals vary least between runs. Scores of the untrained model do not count.
 
     Args:
         state: State of the search.
@@ -69,7 +69,7 @@ def score_times(
 
 
 def _places(point: CurvePoint, batch_size: int) -> dict[str, float]:
-    """Returns the number of samples, steps and training seconds at a score, as a map from the unit."""
+    """Maps each unit (samples, steps, seconds) to the run's training progress at a score, in this unit."""
     return {
         "samples": float(point.samples),
         "steps": point.samples / batch_size,
@@ -81,9 +81,11 @@ def _predicted(seen: Sequence[Mapping[str, float]], units: Mapping[str, Array], 
     """Predicts an interval in training seconds for each candidate, `(num,)`.
 
     Args:
-        seen: The interval in past runs; each element maps each unit to the length of the interval.
-        units: Maps each unit to its length in training seconds for each candidate, `(num,)`.
-        ruled_out: Units to use only if all units are in this set.
+        seen: The observed intervals, one element per run. An element maps each unit to the length of the
+            interval.
+        units: Maps each unit to the training seconds of one sample, step or second of each candidate,
+            `(num,)`.
+        ruled_out: Units that contradict a run; they are used only if all units do.
     """
     spread = {unit: float(np.std(np.log([max(one[unit], 1e-9) for one in seen]))) for unit in units}
     unit = min(units, key=lambda name: (name in ruled_out, round(spread[name], 3)))

@@ -1,7 +1,7 @@
 """Slope models: linear regressions of log seconds per sample and of log samples to target.
 
-They are fitted to the runs of a search. A regression slope is the change of one of these logarithms with the
-logarithm of an axis of the space, such as the batch size.
+They are fitted to the runs of a search. For example, the regression slope of the batch size is the change of
+log samples to target per change of the logarithm of the batch size.
 """
 
 from __future__ import annotations
@@ -26,9 +26,9 @@ from tuner.search.slope_priors import SlopeBeliefs, Slopes
 from tuner.search.start_value import progress_of
 from tuner.search.state import SearchState
 
-#: Prior probability that the slope model, and not the cost model, is the better model of samples to target.
+#: Prior probability that the slope model is a better model of samples to target than the cost model.
 _SLOPES_BEFOREHAND = 1 / 3
-#: Approximate standard deviation of log samples to target that is left after a first short probe.
+#: Approximate standard deviation of log samples to target of a candidate after a first short probe of it.
 BELIEVED_SAMPLES_SD = 0.5
 
 
@@ -73,7 +73,7 @@ class SlopeModels:
         """Computes the posterior probability that the slope model is better than another model.
 
         Each model predicts every run from the other runs (`SlopeModel.left_out_log_densities`). The model
-        with the higher probability densities of the measured values gets the higher probability. With a
+        that predicts higher probability densities for the measured values has the higher probability. With a
         single run, the result is the prior probability.
 
         Args:
@@ -93,8 +93,8 @@ class SlopeModels:
     def chances(self, state: SearchState) -> Chances:
         """Estimates the probabilities that recorded runs never reach the target.
 
-        A run with too few scores gets the mean probability of the runs with enough scores. The prior
-        probability `plateau.RECORDED.unknown` is included in this mean like one more run.
+        The probability of a run with too few scores is the mean of those of the runs with enough scores. The
+        prior probability `plateau.RECORDED.unknown` counts as one more run in this mean.
 
         Args:
             state: State of the search.
@@ -125,7 +125,7 @@ class SlopeModels:
 
 
 def _progress(state: SearchState, run: Run) -> tuple[Array, Array]:
-    """Returns the number of samples processed at each score of a run, and the progress to the target.
+    """Returns the numbers of samples at the scores of a run, and the progress to the target at these scores.
 
     Both have shape `(num_points,)`. The progress is 0 for the untrained model and 1 at the target.
     """

@@ -18,7 +18,7 @@ from tuner.analytic.features import (
 )
 from tuner.domain.ledger import FitRecord
 
-#: Standard deviation of the differences of a regression slope between jobs, at least.
+#: Minimum standard deviation of a regression slope between jobs.
 _BETWEEN_JOBS_SD = 0.25
 
 Slopes = Mapping[str, Slope]
@@ -32,7 +32,7 @@ class SlopeBeliefs:
         name: Name of the prior, such as `textbook`.
         seconds: Maps each feature to the prior of its slope for log seconds per sample.
         samples: Maps each feature to the prior of its slope for log samples to target.
-        sign: Factor that multiplies the prior means. The value -1 makes a wrong prior for tests.
+        sign: Factor that multiplies the prior means. The value -1 makes a misleading prior for tests.
     """
 
     name: str

@@ -1,4 +1,4 @@
-"""Progress of scores from the untrained model to the target.
+"""Progress of scores: the share of the way from the untrained model to the target.
 
 If the untrained model was not scored, its metric is estimated from the first scores of the runs.
 """
@@ -27,7 +27,7 @@ _BEFORE_FIRST, _LEAST_GAP = 0.5, 0.02
 
 
 def start_value(first_values: Sequence[float]) -> float:
-    """Returns the worst first score of all runs, without those of failed runs.
+    """Returns the worst of the first scores of all runs; first scores of failed runs are ignored.
 
     Args:
         first_values: The first score of each run, larger is better; at least one score.

@@ -37,7 +37,8 @@ class SearchState:
     Args:
         job: The job.
         cluster: The cluster on which the job trains.
-        space: The search space, without configurations that need more memory than one that ran out of memory.
+        space: The search space, without batch sizes per rank that are too large for the memory, as a probe
+            has shown.
         probes: All probes, oldest first.
         runs: Maps each run key (`run_key`) to the longest run with this key.
         start_value: Metric of the untrained model, measured or estimated; None before the first score.
@@ -80,8 +81,7 @@ class SearchState:
         )
 
     def node_seconds(self, *, to_end: bool = False) -> float:
-        """Returns the sum over all slices of the seconds of the slice, times the number of nodes that it
-        uses.
+        """Returns the node seconds of all slices: seconds of a slice times its number of nodes.
 
         Args:
             to_end: Whether a running slice counts with its expected seconds at its end, rather than with its
@@ -120,7 +120,7 @@ class SearchState:
 
     @cached_property
     def terms(self) -> ProbeTerms:
-        """Rules by which the slices of this job are charged and scored."""
+        """Rules of the job, such as whether a run resumes without a start-up, and when runs are scored."""
         return probe_terms(self.job, self.cluster, self.slices, self.epoch_samples)
 
     def next_score_samples(self, configuration: Configuration, samples: int) -> int | None:
@@ -139,7 +139,7 @@ class SearchState:
 
     @cached_property
     def given_up(self) -> frozenset[Configuration]:
-        """Configurations that are not tried again, because their last probe failed by its own fault."""
+        """Configurations that are not tried again, because they caused the failure of their last probe."""
         found: set[Configuration] = set()
         for probe in self.probes:
             if probe.probe_id in self.past_faults or not probe.slices:
@@ -369,7 +369,10 @@ def read_state(
 
 
 def _space(job: Job, cluster: Cluster, probes: Sequence[ProbeRecord]) -> SearchSpace:
-    """Returns the job's space, without batches per rank at least as large as one that ran out of memory."""
+    """Returns the job's space without batch sizes per rank that are too large for the memory.
+
+    They are at least as large as one with which a probe ran out of memory.
+    """
     too_large = [
         -(-probe.configuration.batch_size // cluster.num_ranks(probe.configuration.nodes))
         for probe in probes
@@ -383,14 +386,14 @@ def _space(job: Job, cluster: Cluster, probes: Sequence[ProbeRecord]) -> SearchS
 
 
 def _common_end(seen: Sequence[tuple[int, bool]]) -> int | None:
-    """Returns the length at which all runs seem to end by themselves.
+    """Returns the number of samples (or steps) at which all runs seem to end by themselves.
 
     Args:
         seen: Length of each run (in samples or in steps), and whether the run ended by itself.
 
     Returns:
-        The greatest length of all runs. None if fewer than two runs ended by themselves, or if the length of
-        one of them is less than `_ALIKE` times this length.
+        The length of the longest run. None if fewer than two runs ended by themselves, or if one of these
+            runs is shorter than `_ALIKE` times the longest run.
     """
     ends = [far for far, ended in seen if ended]
     last = max((far for far, _ in seen), default=0)

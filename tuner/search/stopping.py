@@ -41,7 +41,7 @@ def limit_reached(state: SearchState) -> Stop | None:
     - Without scores, the search ends after several failed probes (`_FAULTS_IN_A_ROW`).
     - Once a configuration that has not failed has scores, only several faults of the infrastructure in a row
       end the search. Configurations that fail are just not tried again.
-    - A fault in the way in which the script is run or read (`Measurement.job_fault`) ends the search at once.
+    - A failure that affects every probe of the job (`Measurement.job_fault`) ends the search immediately.
 
     Args:
         state: State of the search.
@@ -74,9 +74,9 @@ def limit_reached(state: SearchState) -> Stop | None:
 
 
 def budget_used(state: SearchState) -> str | None:
-    """Says which budget (time, dollars or node hours) is used up, as a clause; None if no budget is used up.
+    """Returns a clause with the budget (time, dollars or node hours) that is used up; None if none is.
 
-    Running slices count with their cost so far.
+    The cost of running slices so far is included.
 
     Args:
         state: State of the search.

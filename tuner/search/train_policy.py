@@ -26,9 +26,10 @@ class TrainPolicy:
     Args:
         configuration: The configuration to train.
         expected_seconds: Predicted training seconds to target. Without `limit_seconds`, the training ends
-            after `VERIFY_FACTOR` times this value. None if there is no prediction, or for no such limit.
-        limit_seconds: Training seconds after which the training ends without the target; None for no other
-            limit than that of `expected_seconds`.
+            after `VERIFY_FACTOR` times this value. None if there is no prediction, or if the training should
+            not be limited by it.
+        limit_seconds: Training seconds after which the training ends even if it has not reached the target.
+            None to use the limit from `expected_seconds`, if any.
     """
 
     def __init__(
@@ -76,8 +77,8 @@ class TrainPolicy:
     def _until(self, state: SearchState, done: float) -> Until:
         """Returns the limits of the next slice.
 
-        If a run cannot resume, because each slice would repeat it from the start, the slice is the whole
-        training.
+        If a run cannot resume, the slice is the whole training, because a further slice would repeat it from
+        the start.
 
         Args:
             state: State of the search.

@@ -11,18 +11,18 @@ from tuner.analytic.laws import NINETY_PERCENT
 from tuner.analytic.plateau import SECOND_DIFFERENCE, fitted_line
 from tuner.domain.measurement import CurvePoint
 
-#: A run turned back only if at least this number of scores, and this share of all processed samples, come
-#: after its best score.
+#: The scores of a run count as getting worse only if at least this number of scores, and this share of all
+#: processed samples, come after the best score.
 _FEWEST_LATER, _LATER_SHARE = 3, 0.25
 #: The later scores must be worse than the best score by this number of standard deviations of the noise, and
 #: by this share of the difference between the best score and the first score.
 _NOISE_FACTOR, _GAIN_SHARE = 3.0, 0.005
 #: The later scores must also be worse by this share of the difference between the best score and the target.
 _LOSS_SHARE = 0.05
-#: A run has levelled off if three conditions hold. It has made at least `_LEAST_PROGRESS` of the way to the
-#: target. At the upper bound of its present slope over log samples, the logarithm of the samples would have
-#: to increase by at least `_MOST_FOLDS` to reach the target. Its slope was at least `_SLOWED` times as steep
-#: before.
+#: A run has levelled off if three conditions hold. (1) Its progress to the target is at least
+#: `_LEAST_PROGRESS`. (2) Let the present slope be the change of the score per change of the logarithm of
+#: samples. With the upper bound of this slope, the logarithm of samples would have to increase by at least
+#: `_MOST_FOLDS` until the target. (3) The slope was at least `_SLOWED` times as steep before.
 _LEAST_PROGRESS, _MOST_FOLDS, _SLOWED = 0.3, float(np.log(10.0)), 3.0
 #: Minimum number of scores in the later half of the processed samples, to which the present slope is fitted.
 _FEWEST_OF_HALF = 5
@@ -44,7 +44,7 @@ class TurnedBack:
 def turned_back(curve: Sequence[CurvePoint], target: float, *, maximize: bool) -> TurnedBack | None:
     """Detects a run whose scores get worse after the best one.
 
-    The loss must be larger than the noise of the scores, and it must have continued up to the last scores.
+    The scores must have become worse by more than their noise, and must be worse up to the last score.
 
     Args:
         curve: Scores of the run, ordered by samples processed, without the score of the untrained model.
@@ -67,7 +67,7 @@ def turned_back(curve: Sequence[CurvePoint], target: float, *, maximize: bool) -
     recent = values[min(best, len(values) // 2) :]
     noise = float(np.median(np.abs(np.diff(recent, 2)))) / SECOND_DIFFERENCE
     clearly = max(_NOISE_FACTOR * noise, _GAIN_SHARE * float(values[best] - values[0]), 1e-12)
-    # If a run has hardly improved yet, a small loss does not show that it turned back.
+    # If a run has hardly improved yet, a small decrease does not show that its improvement has ended.
     clearly = max(clearly, _LOSS_SHARE * (sign * target - float(values[best])))
     half = len(later) // 2
     # The best of many noisy scores is an outlier. So compare with the mean of the best score and its
