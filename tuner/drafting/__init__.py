@@ -1,1 +1,1 @@
-"""Drafts a job file from a training command: finds its parameters, runs it briefly, and finds its scores."""
+"""Drafts a job file from a training command: finds its parameters, runs it for a short time, finds scores."""

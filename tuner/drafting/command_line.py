@@ -14,10 +14,10 @@ from tuner.domain.errors import JobError
 Kind = Literal["plain", "torchrun", "other launcher"]
 
 _SHELL = re.compile(r"^(&&|\|\|?|;|&|[012&]?>>?.*|<.*)$|;$")
-#: A word without quotes, escapes and shell operators.
+#: Matches a word without quotes, escapes and shell operators.
 _PLAIN = re.compile(r"[^'\"\\`;&|<>()#!]+")
 _ASSIGNMENT = re.compile(r"[A-Za-z_]\w*=.*", re.DOTALL)
-#: Modules that start another script.
+#: Python modules that start another script.
 _LAUNCHING_MODULES = {
     "torch.distributed.run",
     "torch.distributed.launch",
@@ -25,7 +25,7 @@ _LAUNCHING_MODULES = {
     "deepspeed.launcher.runner",
 }
 _LAUNCHERS = ("accelerate", "deepspeed", "mpirun", "mpiexec", "srun", "horovodrun", "colossalai")
-#: Options of torchrun that Paceline sets itself. All take a value except `--standalone`.
+#: Matches the options of torchrun that Paceline sets itself. All take a value except `--standalone`.
 _SET_BY_PACELINE = re.compile(
     r"--(nnodes|nproc[-_]per[-_]node|node[-_]rank|master[-_](addr|port)|rdzv[-_]\w+|standalone)(=.*)?$"
 )
@@ -41,11 +41,11 @@ class CommandLine:
     """The parts of a training command.
 
     Args:
-        environment: Variables assigned before the command, such as `LR=0.1`, by name.
+        environment: Maps the environment variables set before the command, such as `LR=0.1`, to their values.
         launcher: Words before the script, such as `("python", "-u")`.
-        script: The script as written in the command; for `-m module`, the module.
-        arguments: Words after the script.
-        plain: Words written without quotes, in which the shell expands `$HOME` or `~`.
+        script: Path of the script as written in the command; for `-m module`, the name of the module.
+        arguments: Words after the script, in order.
+        plain: Words that the user wrote without quotes, so the shell may expand `$HOME` or `~` in them.
     """
 
     environment: dict[str, str]
@@ -69,7 +69,10 @@ class CommandLine:
 
     @property
     def num_ranks(self) -> int | None:
-        """Number of processes that the launcher starts on a node; 1 without a launcher, None if unknown."""
+        """Number of training processes that the launcher starts on a node; None if unknown.
+
+        Without a launcher, it is 1.
+        """
         for word, following in zip(self.launcher, (*self.launcher[1:], ""), strict=False):
             found = _RANKS.match(word)
             if found is not None and self.kind != "plain":
@@ -78,9 +81,9 @@ class CommandLine:
         return None if self.kind == "other launcher" else 1
 
     def launcher_template(self) -> tuple[str, ...]:
-        """Returns the launcher's words for `workload.command`.
+        """Returns the words before the script, as they have to be written in `workload.command`.
 
-        Options of torchrun that depend on nodes and ranks are replaced by template variables.
+        The values of those torchrun options that depend on nodes and ranks become template variables.
         """
         plain = [braced(shlex.quote(word)) for word in self.launcher]
         if self.kind != "torchrun":
@@ -115,7 +118,8 @@ class CommandLine:
         """Returns the options and `key=value` overrides among the arguments.
 
         Returns:
-            For each: name, value (None without one), and whether name and value are joined by `=`.
+            Three entries for each option: its name, its value (None if it has no value), and whether name and
+            value are joined by `=`.
         """
         found: list[tuple[str, str | None, bool]] = []
         for i, word in enumerate(self.arguments):
@@ -130,7 +134,7 @@ class CommandLine:
 
 
 def braced(text: str) -> str:
-    """Doubles the braces in a text, so that a template contains them literally."""
+    """Doubles the braces in a text, so they are not taken as template variables."""
     return text.replace("{", "{{").replace("}", "}}")
 
 
@@ -178,9 +182,10 @@ def split_command(command: str) -> CommandLine:
 
 
 def _script_index(words: list[str]) -> int:
-    """Returns the index of the script among the words.
+    """Returns the index of the script among the words of a command.
 
-    The script is the first Python file, or the first module that is not a launcher; otherwise the program.
+    The script is the first word that is a Python file, or a module after `-m` that does not start another
+    script. If there is no such word, it is the first word, which is the program.
     """
     for i, word in enumerate(words):
         if word.endswith(".py"):

@@ -22,12 +22,12 @@ _SECTION = re.compile(r"^\s*\[+(?P<name>[^\]]+)\]+\s*$")
 
 @dataclass(frozen=True, kw_only=True)
 class ConfigFile:
-    """A configuration file that is an argument of the training command.
+    """A configuration file whose path is an argument of the training command.
 
     Args:
-        word: Path of the file as written in the command.
-        path: Path of the file from the present folder.
-        keys: Maps the dotted name of each key to its line number and value.
+        word: Path of the file as written in the command, to find and replace it there.
+        path: Path of the file relative to the present folder, to read it.
+        keys: Maps the dotted name of each key (such as `optimizer.lr`) to its line number, from 1, and value.
     """
 
     word: str
@@ -35,7 +35,7 @@ class ConfigFile:
     keys: Mapping[str, tuple[int, str]]
 
     def parameters(self) -> list[Parameter]:
-        """Returns the keys as parameters of the script; keys of gin files are gin bindings."""
+        """Returns the keys of the file as parameters of the script; keys of gin files become gin bindings."""
         way = "gin" if self.path.suffix == ".gin" else "file"
         return [
             Parameter(
@@ -48,10 +48,14 @@ class ConfigFile:
         ]
 
     def rewritten(self, changes: Mapping[str, str]) -> str | None:
-        """Returns a shell command that writes the file with changed values to stdout; None without changes.
+        """Returns a shell command that writes the file with changed values to stdout.
 
         Args:
-            changes: Maps the dotted name of a key to its new value, which may contain template variables.
+            changes: Maps the dotted name of each key to change to its new value, which may contain template
+                variables.
+
+        Returns:
+            The command; None if `changes` is empty.
         """
         lines = self.path.read_text(encoding="utf-8", errors="replace").splitlines()
         edits = []
@@ -71,11 +75,11 @@ class ConfigFile:
 
 
 def config_files(arguments: Sequence[str], folder: Path) -> list[ConfigFile]:
-    """Returns the configuration files among the arguments of a command.
+    """Returns the configuration files among the arguments of a training command.
 
     Args:
-        arguments: Words after the script.
-        folder: Working directory of the command.
+        arguments: Words of the command after the script.
+        folder: Working directory of the command, in which relative paths start.
     """
     found = []
     for word in arguments:
@@ -93,10 +97,14 @@ def config_files(arguments: Sequence[str], folder: Path) -> list[ConfigFile]:
 def keys_of(path: Path) -> dict[str, tuple[int, str]]:
     """Reads the keys of a configuration file that have their own line.
 
-    Indentation (YAML, JSON) and sections (TOML, INI) determine the parts of a dotted name.
+    Parent keys (by indentation in YAML and JSON) and sections (in TOML and INI) are put before the name of a
+    key, separated by dots, as in `optimizer.lr`.
+
+    Args:
+        path: Path of the configuration file.
 
     Returns:
-        Maps the dotted name of each key to its line number and value.
+        Maps the dotted name of each key to its line number, from 1, and value.
     """
     keys: dict[str, tuple[int, str]] = {}
     section = ""

@@ -11,7 +11,7 @@ from tuner.drafting.parameters import Parameter
 _NAME = r"-{1,2}(?:\[no-?\])?[A-Za-z][\w.\-]*"
 _ONE_NAME = re.compile(rf"(?<![\w\-.]){_NAME}")
 _STARTS_OPTION = re.compile(rf"\s*{_NAME}")
-#: Frames that Rich draws in the help of Typer.
+#: Matches the frames around the options in help texts that Typer prints.
 _FRAME = re.compile(r"[│|╭╮╰╯─*]+(?=\s|$)|^[│|]")
 _DEFAULTS = (
     re.compile(r"\(type: .*, default: (?P<value>[^()]*)\)$", re.I),
@@ -95,7 +95,10 @@ def flat(values: dict[Any, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
 
 
 def _blocks(text: str) -> Iterator[tuple[str, str]]:
-    """Generates the first line of each option and the text below that line, without the usage lines."""
+    """Generates two texts for each option in a help text: its first line, and the text below that line.
+
+    Usage lines are skipped.
+    """
     blocks: list[tuple[str, list[str]]] = []
     in_usage = is_open = False
     for raw in text.splitlines():
@@ -117,15 +120,15 @@ def _blocks(text: str) -> Iterator[tuple[str, str]]:
 
 
 def _option(head: str, below: str) -> Parameter | None:
-    """Parses an option from its first line and the text below that line; None if it is only `--help`."""
-    # Names and placeholders of values come before two spaces; Typer also separates them by spaces.
+    """Parses an option from its first line and the text below that line; returns None for `--help`."""
+    # Two spaces come after the names and placeholders of values; Typer also puts spaces between these.
     parts = re.split(r"\s{2,}|\t", head)
     front = [parts.pop(0)]
     while parts and re.fullmatch(rf"{_NAME}|<?[A-Z][A-Z_|]*>?|\[[a-z|]+\]", parts[0]):
         front.append(parts.pop(0))
     text, words = " ".join(front), " ".join([*parts, below]).strip()
     if re.match(rf"{_NAME}: ", text) or re.fullmatch(rf"{_NAME}:", text):
-        # absl: `--name: words`, where a switch is `--[no]name`.
+        # absl prints `--name: words`, and for a switch `--[no]name: words`.
         name, _, said = text.partition(":")
         words = f"{said.strip()} {words}".strip()
         text = name if "[no" in name else f"{name} VALUE"

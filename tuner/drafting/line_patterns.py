@@ -1,4 +1,7 @@
-"""Writes regular expressions that read numbers from output lines of the same form."""
+"""Writes regular expressions that read numbers from similar output lines.
+
+Lines have the same form if they differ only in their numbers.
+"""
 
 from __future__ import annotations
 
@@ -16,14 +19,14 @@ _LONGEST_CONTEXT = 3
 def pattern_of(
     form: Form, wanted: Sequence[int], place: Sequence[int], value: int | None, lines: Sequence[str]
 ) -> str:
-    """Returns the shortest regular expression that matches the lines of a form and, if possible, no others.
+    """Returns a short regular expression that matches all lines of a form and, if possible, no other lines.
 
     Args:
-        form: Lines of the same form.
-        wanted: Indices of the numbers that the expression reads.
-        place: Indices of the numbers that measure training progress.
+        form: A group of lines that differ only in their numbers.
+        wanted: Indices (from 0, in the line) of the numbers that the expression reads.
+        place: Indices of the numbers that measure training progress: epoch, step or samples.
         value: Index of the score; None if the expression reads no score.
-        lines: All lines of the output.
+        lines: All lines of the output, which the expression is tested on.
     """
     meant = {i for i, _, _ in form.lines}
     names = {index: str(form.numbers[index].field) for index in place}
@@ -49,7 +52,13 @@ def pattern_of(
 
 
 def _wrong(found: re.Pattern[str], form: Form, names: dict[int, str]) -> bool:
-    """Whether an expression matches a line not exactly once, or reads wrong numbers from it."""
+    """Whether an expression fails on a line of a form: it does not match once, or reads other numbers.
+
+    Args:
+        found: The regular expression.
+        form: The lines to test.
+        names: Maps the index of each number that the expression has to read to the name of its group.
+    """
     for _, text, numbers in form.lines:
         matches = list(found.finditer(text))
         if len(matches) != 1:
@@ -64,12 +73,12 @@ def _expression(form: Form, wanted: Sequence[int], names: dict[int, str], contex
     """Returns a regular expression that reads some numbers of a form.
 
     Args:
-        form: Lines of the same form.
-        wanted: Indices of the numbers to read, in order.
+        form: A group of lines that differ only in their numbers.
+        wanted: Indices of the numbers to read, in the order of the line.
         names: Maps the index of each number to the name of its group in the expression.
-        context: Text that the expression matches in addition to the numbers: 0 for the label of each number,
-            1 for all words between the preceding number and this one, 2 for everything before the last
-            number, 3 also for the words after the last number.
+        context: How much text besides the numbers the expression matches. 0: the words directly before each
+            number; 1: all text between each number and the number before it; 2: the whole line up to the last
+            number; 3: the whole line up to the last number and the text after it.
     """
     text, numbers = form.text, form.numbers
     parts = []
@@ -109,13 +118,24 @@ def _expression(form: Form, wanted: Sequence[int], names: dict[int, str], contex
 
 
 def _gap(text: str, numbers: Sequence[Number], index: int) -> str:
-    """Returns an expression for the text between a number and the preceding number."""
+    """Returns a regular expression that matches the text between a number and the number before it.
+
+    Args:
+        text: The line.
+        numbers: The numbers in the line, in order.
+        index: Index of the number that follows the text.
+    """
     between = text[numbers[index - 1].end if index else 0 : numbers[index].start]
     return r"\s+" if index and between.isspace() else _literal(between)
 
 
 def _digits(form: Form, index: int) -> str:
-    """Returns an expression for the digits of an epoch, step or sample count, with commas or a fraction."""
+    """Returns a regular expression for an epoch, step or number of samples, maybe with commas or a fraction.
+
+    Args:
+        form: A group of lines that differ only in their numbers.
+        index: Index of the number in these lines.
+    """
     texts = [text[numbers[index].start : numbers[index].end] for _, text, numbers in form.lines]
     # An epoch that is a whole number so far may have a fraction later.
     others = "." if form.numbers[index].field == "epoch" else ""
@@ -124,7 +144,7 @@ def _digits(form: Form, index: int) -> str:
 
 
 def _literal(text: str) -> str:
-    """Returns an expression for a text that allows any white space at its ends and between words."""
+    """Returns a regular expression that matches a text with any amount of white space between its words."""
     words = re.split(r"(\s+)", text)
     parts = []
     for i, word in enumerate(words):

@@ -10,8 +10,8 @@ Field = Literal["epoch", "step", "samples"]
 Split = Literal["validation", "test", "unknown", "training"]
 Direction = Literal["maximize", "minimize"]
 
-#: Data splits on which a score may be measured, the preferred one first. The rank of a score grows by
-#: `_SPLIT_RANK` with each split.
+#: Data splits on which a score may be measured, the preferred one first. A score with a smaller rank is
+#: preferred; the rank is larger by `_SPLIT_RANK` for each split before that of the score.
 SPLITS: tuple[Split, ...] = ("validation", "test", "unknown", "training")
 _SPLIT_RANK = 10
 _WORDS_OF_SPLITS: dict[Split, str] = {
@@ -27,8 +27,8 @@ _WORDS_OF_FIELDS: dict[Field, str] = {
 }
 _SPLIT_WORDS = {word: split for split, words in _WORDS_OF_SPLITS.items() for word in words.split()}
 _FIELDS = {word: field for field, words in _WORDS_OF_FIELDS.items() for word in words.split()}
-#: For each group of words: the metric's name in the job file (None for the word itself), its direction, and
-#: its rank (0 is preferred).
+#: Groups of words by which metrics are recognized. For each group: the words, the metric's name in the job
+#: file (None for the word itself), its direction, and its rank (a metric with a smaller rank is preferred).
 _METRICS: tuple[tuple[str, str | None, Direction, int], ...] = (
     ("accuracy acc top1 prec1 acc1", "accuracy", "maximize", 0),
     ("f1 auc auroc ap map miou iou dice bleu rouge psnr ssim r2 reward return", None, "maximize", 1),
@@ -58,7 +58,7 @@ _TAILS = {
     "per",
     "step",
 }
-#: A label that contains any of these words is not that of a metric.
+#: If the text before a number contains any of these words, the number is not the value of a metric.
 _NO_METRIC = (
     "lr learning time eta best norm grad memory mem speed throughput top3 top5 top10 acc3 acc5 prec5 seed "
     "rank patience counter temperature min max std seconds sec runtime second ms momentum decay scale count "
@@ -69,15 +69,15 @@ _IGNORED = set(_NO_METRIC.split())
 
 @dataclass(frozen=True, kw_only=True)
 class Meaning:
-    """The meaning of a number: a metric, or a measure of training progress.
+    """The meaning of a number in the output of a script: a metric, or a measure of training progress.
 
     Args:
         field: Measure of training progress (`epoch`, `step` or `samples`); None for a metric.
         metric: Name of the metric in a job file; empty for training progress.
-        direction: Whether larger or smaller values of the metric are better.
+        direction: `maximize` if larger values of the metric are better, `minimize` if smaller ones are.
         split: Data split on which the metric was measured.
-        rank: Preference among several metrics; the smallest is preferred.
-        is_part: Whether further words qualify the metric, as in `kl_loss`.
+        rank: Preference among several metrics; the metric with the smallest number is preferred.
+        is_part: Whether other words describe the metric, as in `kl_loss`, so it may be only part of a score.
     """
 
     field: Field | None = None
@@ -94,7 +94,7 @@ class Meaning:
 
 
 def words_of(label: str) -> list[str]:
-    """Splits a label into words in lower case: `val_acc@1` gives `val`, `acc1`."""
+    """Splits the name of a number into words in lower case: `val_acc@1` is split into `val` and `acc1`."""
     joined = re.sub(r"(?<=[A-Za-z])[@-](?=\d)", "", label)
     joined = re.sub(r"m(IoU|AP|Acc)(?![a-z])|IoU", lambda found: found[0].lower(), joined)
     spaced = re.sub(r"(?<=[a-z])(?=[A-Z])", " ", joined).lower()
@@ -102,17 +102,28 @@ def words_of(label: str) -> list[str]:
 
 
 def split_of(label: str) -> Split | None:
-    """Returns the data split in a label, the last one if there are several; None if there is none."""
+    """Returns the data split that the name of a number contains, such as `validation` for `val_acc`.
+
+    Args:
+        label: The words before the number, or the name of its column.
+
+    Returns:
+        The last data split in the name; None if there is none.
+    """
     found = [_SPLIT_WORDS[word] for word in words_of(label) if word in _SPLIT_WORDS]
     return found[-1] if found else None
 
 
 def meaning_of(label: str, context: Split | None = None) -> Meaning | None:
-    """Returns the meaning of a number with a label; None if it is neither training progress nor a metric.
+    """Recognizes the meaning of a number by its name.
 
     Args:
-        label: The words before the number, or the name of its column.
-        context: Data split stated earlier in the line; None if there is none.
+        label: Name of the number: the words before it, or the name of its column.
+        context: Data split that is printed earlier in the same line, used if `label` contains none; None if
+            there is none.
+
+    Returns:
+        The meaning; None if the number is neither a measure of training progress nor a metric.
     """
     words = words_of(label)
     last = next((word for word in reversed(words) if word not in _SPLIT_WORDS and not word.isdecimal()), "")

@@ -1,4 +1,7 @@
-"""Readings: descriptions of how to read the scores (metric values) of a script from its output or files."""
+"""Describes how to read the scores (metric values) of a script from its output or files.
+
+Such a description is called a reading; it becomes the section `[workload.metrics]` of the job file.
+"""
 
 from __future__ import annotations
 
@@ -14,7 +17,7 @@ class EpochSize:
 
     Args:
         samples: Number of samples in an epoch.
-        line: Line of output in which the size was found.
+        line: Output line in which the size was found, for a comment in the job file.
         is_exact: Whether the script prints the size; False if it was computed from a number of batches.
     """
 
@@ -29,19 +32,21 @@ class Reading:
 
     Args:
         source: Value of `workload.metrics.source` in the job file.
-        meaning: Metric, direction and data split of the scores.
-        label: Name of the metric in the output or file.
-        values: The scores found in the short run, in order.
-        patterns: Regular expressions that find the scores; for output only.
-        path: Value of `workload.metrics.path` in the job file; for files only.
-        columns: Pairs of a key of `[workload.metrics]` and the column, JSON key or TensorBoard tag for it;
-            for files only.
-        fields: Measures of training progress that are read with each score: `epoch`, `step` or `samples`.
+        meaning: Name and direction of the metric, and the data split on which it is measured.
+        label: Name of the metric as the script prints it, for comments in the job file.
+        values: The scores found in the short run, in order; the target is chosen from them.
+        patterns: Regular expressions that match output lines with scores or training progress; empty for
+            files.
+        path: Value of `workload.metrics.path` in the job file; None for output.
+        columns: Pairs of a key of `[workload.metrics]` and the CSV column, JSON key or TensorBoard tag for
+            this key; empty for output.
+        fields: Measures of training progress that are read with the scores: `epoch`, `step` or `samples`.
         has_percent_sign: Whether the scores are printed with a percent sign.
         examples: Examples of lines or columns with scores, for the comments of the job file.
         epoch_samples: Size of the training set; None if unknown.
-        rank: Preference among several readings; the smallest is preferred.
-        is_named: Whether the script states the metric; if not, its name and direction are guesses.
+        rank: Preference among several readings; the reading with the smallest number is preferred.
+        is_named: Whether the name of the metric is that in the script; False if it was guessed from the
+            values.
     """
 
     source: Literal["output", "csv", "json", "tensorboard"]

@@ -1,4 +1,4 @@
-"""Runs a training command for a short time, and records its output and the files that it writes."""
+"""Runs a training command for a short time; records its output and finds the files that it writes."""
 
 from __future__ import annotations
 
@@ -23,7 +23,8 @@ _ERROR_LINES, _ERROR_WIDTH = 8, 300
 _SKIPPED = {"venv", "node_modules", "__pycache__", "site-packages"}
 #: Maximum depth of folders and maximum number of files that are searched for changes.
 _MOST_DEPTH, _MOST_FILES = 5, 20_000
-#: Environment variable by which the processes that a run started are found.
+#: Environment variable with a random value. It is set for the command, so all processes that the command
+#: starts inherit it and can be found by its value.
 _MARKER = "PACELINE_TRIAL_RUN"
 
 
@@ -32,10 +33,10 @@ class TrialRun:
     """Result of a short run of the command.
 
     Args:
-        lines: Lines of stdout and stderr together; a carriage return ends a line too.
-        seconds: Duration of the run.
+        lines: Lines of stdout and stderr together, in order. A carriage return also ends a line.
+        seconds: Duration of the run, seconds.
         exit_code: Exit code of the command; None if the command was stopped.
-        files: Files that the command wrote.
+        files: Files that the command created or changed.
     """
 
     lines: tuple[str, ...]
@@ -69,16 +70,16 @@ def run_for(
     grace: float = 10.0,
     say: Callable[[str], object] = str,
 ) -> TrialRun:
-    """Runs a command until it ends or its time is over; Ctrl-C ends only the command.
+    """Runs a command until it ends or its time is over; Ctrl-C stops only the command, not Paceline.
 
     Args:
-        command: Shell command.
-        folder: Working directory.
-        seconds: Maximum duration, after which the command gets SIGTERM.
-        environment: Additional environment variables.
-        watched: Further folders that are searched for written files.
+        command: Shell command to run.
+        folder: Working directory of the command, which is also searched for written files.
+        seconds: Maximum duration in seconds, after which the command gets SIGTERM.
+        environment: Environment variables to set in addition to those of this process, by name.
+        watched: Folders besides `folder` that are searched for written files.
         grace: Seconds between SIGTERM and SIGKILL.
-        say: Called with a line of progress every ten seconds.
+        say: Function that shows a message; called every ten seconds with a message about the progress.
     """
     roots = (*watched, folder)
     marker = uuid.uuid4().hex
@@ -112,7 +113,14 @@ def run_for(
 
 
 def _wait(process: subprocess.Popen[bytes], output: int, until: float, say: Callable[[str], object]) -> None:
-    """Waits until a process ends, its output is too large, or its time is over."""
+    """Waits until a process ends, its output is too large, or its time is over.
+
+    Args:
+        process: The process.
+        output: File descriptor of the file to which the process writes its output.
+        until: End of the time, seconds on the monotonic clock.
+        say: Function that shows a message about the progress.
+    """
     said_at = time.monotonic()
     while process.poll() is None and (now := time.monotonic()) < until:
         size = os.fstat(output).st_size
@@ -128,7 +136,7 @@ def _wait(process: subprocess.Popen[bytes], output: int, until: float, say: Call
 
 
 def _stop_group(process: subprocess.Popen[bytes], grace: float) -> None:
-    """Sends SIGTERM to the group of a process, and SIGKILL if processes are left after `grace` seconds."""
+    """Sends SIGTERM to a process and its process group; `grace` seconds later, kills those that still run."""
     with contextlib.suppress(ProcessLookupError, PermissionError):  # the group is gone
         for number, timeout in ((signal.SIGTERM, grace), (signal.SIGKILL, 1.0)):
             os.killpg(process.pid, number)
@@ -141,7 +149,14 @@ def _stop_group(process: subprocess.Popen[bytes], grace: float) -> None:
 
 
 def _kill_daemons(marker: bytes) -> None:
-    """Kills all processes with the marker in their environment, also outside the process group (Linux)."""
+    """Kills the remaining processes that a command has started, even if they left its process group.
+
+    They are found in `/proc`, so this works only on Linux.
+
+    Args:
+        marker: Environment variable `NAME=value` that was set for the command, and which its processes
+            inherit.
+    """
     for path in Path("/proc").glob("[0-9]*/environ"):
         with contextlib.suppress(OSError):
             if marker in path.read_bytes().split(b"\0"):
@@ -149,7 +164,14 @@ def _kill_daemons(marker: bytes) -> None:
 
 
 def _files(roots: tuple[Path, ...]) -> dict[Path, tuple[int, int]]:
-    """Maps each file below some folders to its size and time of change."""
+    """Finds the files in some folders and their subfolders.
+
+    Args:
+        roots: The folders to search.
+
+    Returns:
+        Maps each file to its size in bytes and its time of last change in nanoseconds.
+    """
     found: dict[Path, tuple[int, int]] = {}
     for root in roots:
         most = len(found) + _MOST_FILES
