@@ -1,4 +1,4 @@
-"""Slope model of one quantity: its predictions for the candidates of a search, and its description."""
+"""Slope model of one quantity, for the candidates of a search (the configurations that it may recommend)."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ class SlopeFit:
 
     Args:
         quantity: `seconds per sample` or `samples to target`.
-        names: Names of the slopes; the first one is `intercept`.
-        model: The posterior of all candidates.
-        rows: Maps each candidate to its index in the posterior.
+        names: Names of the regression slopes, which are those of the columns; the first one is `intercept`.
+        model: The posterior of the quantity's logarithm, for all candidates.
+        rows: Maps each candidate to its index in `model`.
     """
 
     quantity: str
@@ -31,10 +31,10 @@ class SlopeFit:
     rows: Mapping[Configuration, int]
 
     def speeds(self, configurations: Sequence[Configuration], rng: np.random.Generator) -> Speeds:
-        """Predicts the logarithm of seconds per sample of candidates; allowed if that is the quantity.
+        """Predicts the logarithm of seconds per sample; call it only if that is the model's quantity.
 
         Args:
-            configurations: Some of the candidates.
+            configurations: The candidates to predict.
             rng: Random generator of the posterior samples.
         """
         rows = [self.rows[configuration] for configuration in configurations]
@@ -47,10 +47,10 @@ class SlopeFit:
     def log_samples_draws(
         self, kinds: Sequence[Configuration], runs: Sequence[int | None], rng: np.random.Generator
     ) -> Array:
-        """Returns posterior samples of the logarithm of samples to target; allowed if that is the quantity.
+        """Predicts the logarithm of samples to target; call it only if that is the model's quantity.
 
-        See `SamplesModel.log_samples_draws`. `runs` has no effect: the posterior of a candidate already
-        includes its run.
+        Arguments and result are those of `SamplesModel.log_samples_draws`. `runs` has no effect, since the
+        posterior of a candidate already includes the observation of its run.
         """
         return np.asarray(self.model.draws(rng)[:, [self.rows[kind] for kind in kinds]], dtype=float)
 
@@ -71,12 +71,12 @@ class SlopeFit:
         return lines + unknown_sentences(self.at_prior())
 
     def parameters(self) -> dict[str, tuple[float, float]]:
-        """Returns the posterior of the slopes: maps each name to mean and standard deviation."""
+        """Returns a mapping from the name of each slope to its posterior mean and standard deviation."""
         values = zip(self.names, self.model.slopes, self.model.slopes_sd, strict=True)
         return {name: (float(slope), float(sd)) for name, slope, sd in values}
 
     def findings(self) -> dict[str, object]:
-        """Returns further facts about the fit that a study stores."""
+        """Returns further facts about the fit that Paceline stores with a study."""
         return {"at_prior": self.at_prior(), "sentences": self.summary()}
 
     def at_prior(self) -> list[str]:

@@ -7,15 +7,18 @@ configuration i:
 
 - x_i: the candidate's row of the design matrix, such as the logarithm of the number of nodes.
 - w ~ N(m, diag(v)): the regression slopes.
-- g: a zero-mean Gaussian process, the residual.
+- g: the residual, a zero-mean Gaussian process: the smooth deviation from the linear function.
 - d_i ~ N(0, own_sd^2): an independent deviation of each candidate.
 
-An observation of candidate i is y_i + c a_i + e_i. c ~ N(0, 1) is an error that all unfinished runs have in
-common, a_i is its standard deviation in this observation, and e_i is independent noise.
+An observation of candidate i is y_i + a c + e.
+- c ~ N(0, 1): an error that is the same for all unfinished runs, such as that of the learning-curve template.
+- a: the standard deviation of that error in this observation; 0 for a finished run.
+- e: independent noise of this observation.
 
 The posterior has a closed form (Rasmussen and Williams 2006, section 2.7). Each combination of a prior mean,
 a residual size and a length scale is one component of a mixture. Its weight is its marginal likelihood
-(Bayesian model averaging; Hoeting et al. 1999), so a wrong prior loses its weight after a few observations.
+(Bayesian model averaging; Hoeting et al. 1999), so a misleading prior loses its weight after a few
+observations.
 """
 
 from __future__ import annotations
@@ -31,9 +34,11 @@ from tuner.analytic.laws import Array
 from tuner.analytic.quasi_random import NUM_DRAWS, shuffled_normals
 from tuner.analytic.regression import IntArray
 
-#: Factors by which the length scales are multiplied; each factor is one component of the mixture.
+#: Factors by which the length scales of the residual are multiplied; the mixture has components for each
+#: factor.
 LENGTH_FACTORS = (0.6, 1.2)
-#: Stride that spreads the components over the posterior samples; coprime to `NUM_DRAWS`, a power of two.
+#: Posterior sample i is moved to row i times this number, modulo `NUM_DRAWS`. The number is coprime to
+#: `NUM_DRAWS`, so every row is used once.
 _COPRIME = 97
 #: Added to the diagonal of a covariance matrix, which rounding may otherwise make singular.
 _JITTER = 1e-9
@@ -64,7 +69,7 @@ class Observations:
         rows: Index of the observed candidate for each observation, `(num,)`.
         values: Observed value of y, usually a logarithm, `(num,)`.
         noise_sd: Standard deviation of the independent noise e, above 0, `(num,)`.
-        common_sd: Standard deviation a of the error that unfinished runs have in common, `(num,)`.
+        common_sd: a, standard deviation of the error that all unfinished runs have in common, `(num,)`.
     """
 
     rows: IntArray
@@ -74,12 +79,12 @@ class Observations:
 
 
 class Design:
-    """The design matrix of all candidates, and cached covariances of the residual.
+    """The inputs of the model for all candidates: the design matrix, and covariances of the residual.
 
     Args:
         columns: Design matrix: one row per candidate, one column per slope, including the intercept,
             `(num_candidates, num_columns)`.
-        positions: Input points of the Gaussian-process residual, `(num_candidates, num_axes)`.
+        positions: Inputs of the residual's Gaussian process, `(num_candidates, num_axes)`.
         lengths: Length scale of each column of `positions`, `(num_axes,)`.
     """
 
@@ -90,7 +95,7 @@ class Design:
         self._roots: dict[float, Array] = {}
 
     def kernel(self, factor: float) -> Array:
-        """Returns the correlation matrix of the residual, `(num_candidates, num_candidates)`.
+        """Returns the correlations of the residual between candidates, `(num_candidates, num_candidates)`.
 
         Args:
             factor: Multiplies the length scales.
@@ -119,17 +124,18 @@ class Design:
 
 @dataclass(frozen=True, kw_only=True)
 class Component:
-    """One component of the mixture: a prior and a residual size, fitted to the observations.
+    """One component of the mixture: one prior of the slopes and one kernel of the residual, with its fit.
 
     Args:
         design: The design matrix and residual kernels of all candidates.
-        seen: The observations that the component was fitted to.
+        seen: The `num` observations that the component was fitted to.
         own_sd: Standard deviation of each candidate's independent deviation d.
         prior: The prior of the regression slopes.
         residual_sd: Standard deviation of the residual g.
         length_factor: Factor by which the length scales of the residual are multiplied.
         log_evidence: Logarithm of the marginal likelihood of the observations.
-        inverse_root: Inverse of the Cholesky factor of the observations' covariance, `(num, num)`.
+        inverse_root: Inverse of the Cholesky factor of the prior covariance of the observations, `(num,
+            num)`.
         whitened: `inverse_root` times the observed values minus their prior means, `(num,)`.
     """
 
@@ -145,7 +151,7 @@ class Component:
 
     @cached_property
     def lowered(self) -> Array:
-        """Returns `inverse_root` times the covariance of observations and candidates.
+        """`inverse_root` times the prior covariance between observations and candidates.
 
         The shape is `(num, num_candidates)`.
         """
@@ -157,12 +163,12 @@ class Component:
 
     @cached_property
     def mean(self) -> Array:
-        """Returns the posterior mean of y of every candidate, `(num_candidates,)`."""
+        """Posterior mean of y of every candidate, `(num_candidates,)`."""
         return np.asarray(self.design.columns @ self.prior.mean + self.whitened @ self.lowered, dtype=float)
 
     @cached_property
     def variance(self) -> Array:
-        """Returns the posterior variance of y of every candidate, `(num_candidates,)`."""
+        """Posterior variance of y of every candidate, `(num_candidates,)`."""
         prior = self.design.columns**2 @ self.prior.sd**2 + self.residual_sd**2 + self.own_sd**2
         explained = np.einsum("ij,ij->j", self.lowered, self.lowered)
         return np.asarray(np.maximum(prior - explained, 1e-8), dtype=float)
@@ -179,7 +185,7 @@ class SlopeModel:
         slopes_sd: Posterior standard deviations of the regression slopes, `(num_columns,)`.
         weights: Maps the name of each prior to its weight; the weights add up to 1.
         own_sd: Standard deviation of each candidate's independent deviation d.
-        parts: Pairs of a weight and a component; components of small weight are left out.
+        parts: The components of the mixture, each with its weight; components of small weight are left out.
         design: The design matrix and residual kernels of all candidates.
         seen: The observations that the model was fitted to.
     """
@@ -197,9 +203,9 @@ class SlopeModel:
     def draws(self, rng: np.random.Generator) -> Array:
         """Returns joint posterior samples of y of all candidates, `(NUM_DRAWS, num_candidates)`.
 
-        The number of posterior samples from a component is proportional to the component's weight. A sample
-        from the prior is corrected by the observations (Matheron's rule; Wilson et al. 2020), which avoids
-        the covariance matrix of all candidates.
+        The number of posterior samples from a component is proportional to the component's weight. A
+        posterior sample is a sample from the prior that is corrected by the observations (Matheron's rule;
+        Wilson et al. 2020). This way, the posterior covariance matrix of all candidates is not needed.
 
         Args:
             rng: Random generator of the posterior samples.
@@ -223,10 +229,10 @@ class SlopeModel:
         return found
 
     def left_out_log_densities(self) -> Array:
-        """Returns the log density of each observation, predicted from the others, `(num_observations,)`.
+        """Returns how well each observation is predicted from all others, as a log density, `(num,)`.
 
-        The formula is that of Rasmussen and Williams 2006, section 5.4.2. The components are mixed by their
-        weights.
+        The formula is that of Rasmussen and Williams 2006, section 5.4.2. The densities of the components are
+        averaged with the components' weights.
         """
         found = []
         for weight, component in self.parts:
@@ -261,7 +267,7 @@ def fit_slopes(
         design: The design matrix and residual kernels of all candidates.
         priors: Priors of the regression slopes, at least one; all have the same prior probability.
         seen: The observations; may be empty.
-        residual_sds: Standard deviations of the residual; each is a component of the mixture.
+        residual_sds: Standard deviations of the residual to try; the mixture has components for each of them.
         own_sd: Standard deviation of each candidate's independent deviation d.
     """
     rows = seen.rows

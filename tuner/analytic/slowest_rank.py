@@ -1,7 +1,7 @@
-"""Stragglers: step time of the slowest rank with a barrier, and joint throughput without a barrier.
+"""Effects of slow ranks: step time of the slowest rank with a barrier, and throughput without a barrier.
 
-The time of a rank for tau steps is tau c (compute), plus random jitter, plus artificial delays that the job
-file specifies.
+The time of a rank for tau steps is tau c, plus random jitter, plus artificial delays that the job file
+specifies. c is the seconds of compute of one step without jitter and delays.
 """
 
 from __future__ import annotations
@@ -36,8 +36,8 @@ class DelayedRanks:
         variance: Variance of the delay per step, seconds squared.
         low: Shortest delay per step, seconds.
         high: Longest delay per step, seconds.
-        is_uniform: Whether the delay is uniformly distributed from `low` to `high`. This is the case for
-            exactly one random delay, and not for a sum of several.
+        is_uniform: Whether the delay per step is uniformly distributed from `low` to `high`. It is if exactly
+            one of the group's delays is random; the sum of several random delays is not uniform.
     """
 
     count: int
@@ -87,13 +87,13 @@ def _delayed_rows(
 
 
 def per_count(num_ranks: Array, value: Callable[[int], float]) -> Array:
-    """Returns the value of a function of the number of ranks, `(num,)`.
+    """Applies a function to each number of ranks, `(num,)`.
 
     The function is called once per distinct number of ranks.
 
     Args:
-        num_ranks: Numbers of ranks, `(num,)`.
-        value: The function.
+        num_ranks: Number of ranks in each case, `(num,)`.
+        value: Function of a number of ranks; its results are returned.
     """
     counts, place = np.unique(num_ranks, return_inverse=True)
     return np.array([value(int(p)) for p in counts], dtype=float)[place]
@@ -110,9 +110,12 @@ def slowest_step_seconds(
 ) -> Array:
     """Returns the expected maximum over ranks of the time for tau steps, divided by tau, `(num,)`.
 
-    Without delays it is c (1 + k_tau m_p), with Blom's expected maximum m_p (`expected_maximum`) and k_tau^2
-    = k^2 (h + (1 - h) / tau). The transient part of the jitter averages out over tau steps; the persistent
-    part (a slow node) does not.
+    Without delays it is c (1 + k_tau m_p).
+
+    - m_p: expected maximum of p standard normals (`expected_maximum`).
+    - k_tau: coefficient of variation of a rank's time for tau steps, k_tau^2 = k^2 (h + (1 - h) / tau). The
+      transient part of the jitter averages out over tau steps; the persistent part (a slow node) does not.
+
 
     With delays it is the integral of 1 - prod_r F_r, where F_r is the distribution function of rank r's time:
 
@@ -124,9 +127,9 @@ def slowest_step_seconds(
         compute: c, seconds per step of one rank without jitter, `(num,)`.
         num_ranks: p, number of ranks in each case, `(num,)`.
         tau: Number of steps after which ranks wait for each other, `(num,)`.
-        jitter: k, coefficient of variation of a rank's step.
+        jitter: k, coefficient of variation of the time of one step of a rank.
         persistent: h, share of the jitter's variance that is persistent.
-        delays: Artificial delays.
+        delays: Artificial delays that the job file specifies.
     """
     spread = jitter * np.sqrt(persistent + (1.0 - persistent) / tau)
     slowest = compute * (1.0 + spread * expected_maximum(num_ranks))
@@ -167,10 +170,21 @@ def _expected_excess(jitter_seconds: Array, tau: Array, groups: Sequence[Delayed
 
 
 def _smeared_cdf(at: Array, low: Array, high: Array, sd: Array) -> Array:
-    """Returns the distribution function of a uniform plus a normal variable, `(num, num_nodes)`.
+    """Returns the distribution function of the sum of a uniform and a normal variable, `(num, num_points)`.
 
-    It is sd (g(z_low) - g(z_high)) / (high - low), where g(z) = z Phi(z) + phi(z) is the integral of Phi. If
-    low = high, it is that of the normal variable.
+    It is sd (g(z_low) - g(z_high)) / (high - low).
+
+    - z_low and z_high: (at - low) / sd and (at - high) / sd.
+    - g(z) = z Phi(z) + phi(z): the integral of Phi. Phi and phi are the distribution function and the density
+      of the standard normal.
+
+    If low = high, the result is the distribution function of the normal variable with mean `low`.
+
+    Args:
+        at: Values at which the distribution function is computed, seconds, `(num, num_points)`.
+        low: Lower end of the uniform variable, seconds, `(num,)`.
+        high: Upper end of the uniform variable, seconds, `(num,)`.
+        sd: Standard deviation of the normal variable, whose mean is 0, seconds, `(num,)`.
     """
     from scipy.special import ndtr  # takes a while to import; only delays need it
 
@@ -199,16 +213,17 @@ def unwaiting_batch_seconds(
 ) -> Array:
     """Returns the seconds in which asynchronous ranks together process one global batch, `(num,)`.
 
-    It is B / sum_r(b_r / step_r), where rank r processes b_r samples of the batch of B samples per step. With
-    equal shares this is the harmonic mean of step_r = ((c + d_r)^g + e^g)^(1/g). Jitter averages out over the
-    steps of a rank.
+    All ranks process the same number of samples per step. The result is then the harmonic mean over the ranks
+    of step_r = ((c + d_r)^g + e^g)^(1/g), the seconds of one step of rank r. The symbols are those of the
+    arguments. Jitter does not matter, since it averages out over the steps of a rank.
 
     Args:
         compute: c, seconds of compute per step of one rank, `(num,)`.
         exchange: e, seconds of communication between ranks per step, `(num,)`.
         num_ranks: p, number of ranks in each case, `(num,)`.
-        overlap: g, see `overlapped_seconds`.
-        delays: Artificial delays; d_r is the mean delay of rank r.
+        overlap: g, how well communication overlaps with compute, see `overlapped_seconds`.
+        delays: Artificial delays that the job file specifies; d_r is the mean delay per step of rank r,
+            seconds.
     """
     seconds = overlapped_seconds(compute, exchange, overlap)
     for rows, groups in _delayed_rows(num_ranks, delays):

@@ -13,8 +13,8 @@ class Speeds:
 
     Args:
         mean: Mean of each configuration, `(num_configurations,)`.
-        sd: Standard deviation of each configuration, without the deviation between repeated timings,
-            `(num_configurations,)`.
+        sd: Posterior standard deviation of each configuration, `(num_configurations,)`. It does not include
+            that the same step takes a different time whenever it is timed.
         draws: Joint posterior samples, `(NUM_DRAWS, num_configurations)`.
     """
 

@@ -1,7 +1,7 @@
-"""Observations of the number of samples to target from started runs, with their extrapolation errors.
+"""Estimates the number of samples to target of started runs, as observations for a slope model.
 
-The observations assume that every run in progress will reach the target. Including the probability that its
-curve levels off below the target cost more than it saved in replays of recorded searches.
+The estimates assume that every run in progress will reach the target. A version that took into account that a
+learning curve may level off below the target made replayed searches more expensive.
 """
 
 from __future__ import annotations
@@ -15,8 +15,9 @@ import numpy as np
 from tuner.analytic.curve_template import FORM_SD, Passage, Template, ahead_of, template_of
 from tuner.analytic.slopes import Observations
 
-#: For a run that ended before the target: additional e-folds (factors of e) of samples that it would have
-#: needed, the minimum e-folds before these are added, and the standard deviation.
+#: A run that ended before the target is assumed to need `_ENDED_FOLDS` e-folds (factors of e) of samples more
+#: than its learning curve suggests, and at least `_ENDED_LEAST` + `_ENDED_FOLDS`. `_ENDED_SD` is the standard
+#: deviation.
 _ENDED_FOLDS, _ENDED_LEAST, _ENDED_SD = 1.0, 0.3, 0.8
 _ARRIVED_SD = 0.02
 
@@ -26,8 +27,8 @@ class StartedRun:
     """A run with at least one evaluation.
 
     Args:
-        row: Index of the run's configuration among the candidates.
-        passage: The number of samples at which the run passed each level of progress.
+        row: Index of the run's configuration in the list of candidates.
+        passage: Where the run passed the levels of training progress.
         samples_to_target: Number of samples processed when the run reached the target; None if it has not.
         ended: Whether the run ended without reaching the target, or failed.
     """
@@ -55,10 +56,10 @@ def observed_by(runs: Sequence[StartedRun]) -> Observations:
 
 
 def _observation(run: StartedRun, template: Template) -> tuple[float, float, float]:
-    """Returns the observation of one run: the logarithm of samples to target, and two standard deviations.
+    """Returns the logarithm of a run's samples to target, and two standard deviations of its error.
 
-    The first standard deviation is that of the observation's noise, the second that of the error that
-    unfinished runs have in common.
+    The first standard deviation is that of the error of this run alone. The second is that of the error that
+    all unfinished runs have in common.
     """
     seen = run.passage.log_seen
     if run.samples_to_target is not None:

@@ -1,11 +1,13 @@
-"""Fits the law (analytic model) of step time to timed steps, for any placement of ranks.
+"""Fits the law (analytic model) of step time to timed steps, for any distribution of ranks over nodes.
 
-On a cluster of separate machines the fit has three passes:
+The residual is the smooth deviation of step times from the law. On a cluster of separate machines, it depends
+on the fit itself, so the fit has three passes:
 
-1. Estimate the share of each step that ranks spend on exchanging gradients or parameters; the residual
-   depends on it.
-2. Repeat with that share. The errors of this fit show how much compute and links scatter.
-3. Repeat with the estimated scatter.
+1. Fit with the residual that follows from the prior means of the parameters. The result gives the share of
+   each step that ranks spend on exchanging gradients or parameters.
+2. Fit with the residual for that share. The errors of this fit show by how much compute times and link speeds
+   scatter around the law.
+3. Fit with the residual for that share and that scatter.
 """
 
 from __future__ import annotations
@@ -25,16 +27,17 @@ from tuner.analytic.step_residual import SMOOTH, StepResidual
 from tuner.analytic.step_rows import Steps
 from tuner.domain.cluster import Cluster
 
-#: Prior standard deviation of the logarithm of step time between repeated timings of the same steps, and the
-#: weight of this prior in degrees of freedom.
+#: Prior standard deviation of the logarithm of step time between repeated timings of the same steps; and the
+#: weight of this prior, as a number of degrees of freedom.
 _PRIOR_BETWEEN_MOMENTS_SD = 0.08
 _PRIOR_WEIGHT = 4.0
-#: Grid of the scatter, as a multiple of the scatter assumed in `step_residual`; the standard deviation of the
-#: prior of its logarithm; and the number of rounds that estimate it.
+#: Values of the scatter to try, as multiples of the scatter that `step_residual` assumes; the prior standard
+#: deviation of the multiple's logarithm; and the number of rounds in which the two multiples are estimated.
 _SCALES = 2.0 ** np.arange(-2.0, 1.5, 0.5)
 _SCALE_SD = 1.0
 _SCALE_ROUNDS = 2
-#: Tolerances of the search (see `fit`): for the first two passes, and for the last one.
+#: Tolerances of the search for theta (see `fit`): `_ROUGH` for the first two passes, `_FINE` for the last
+#: one.
 _ROUGH, _FINE = 1e-2, 1e-3
 
 
@@ -45,9 +48,10 @@ class TimedSteps:
     Args:
         steps: The timed steps, `(num,)`.
         seconds: Mean seconds of a step in each timing, above 0, `(num,)`.
-        own_sd: Standard error of the logarithm of seconds, estimated from the steps of the timing, `(num,)`.
-        wait_seconds: Seconds of a step in which a rank waits for communication after its compute, `(num,)`;
-            NaN if not timed.
+        own_sd: Standard error of the logarithm of `seconds`, estimated from how much the steps within one
+            timing differ, `(num,)`.
+        wait_seconds: Mean seconds per step in which a rank waits for communication after its compute,
+            `(num,)`; NaN if this was not timed.
     """
 
     steps: Steps
@@ -69,15 +73,16 @@ def fit_steps(
     Args:
         timed: The timed steps; may be empty.
         cluster: The cluster that the steps ran on.
-        parameter_bytes: Bytes of the model's parameters; 0 if unknown. Then separate machines get an
-            additional parameter for the number of bytes, and on one host the bandwidth stays at its prior.
+        parameter_bytes: Bytes of the model's parameters; 0 if unknown. If unknown, the law for separate
+            machines has an additional parameter for the number of bytes; on one host, the bandwidth stays at
+            its prior.
         strategies: Names of the strategies to predict, in addition to those that were timed.
-        past: Values of the parameters in past studies; ignored for an emulated cluster (on this host under a
-            virtual clock).
+        past: Values of the parameters in past studies; ignored for a cluster that is emulated (ranks are
+            trained on this host under a virtual clock).
 
     Returns:
-        The posterior of the mean logarithm of seconds, whose inputs are rows of `Steps.inputs`; and the
-        standard deviation of the logarithm of seconds between repeated timings.
+        1. The posterior of the logarithm of the seconds of a step; its inputs are rows of `Steps.inputs`.
+        2. The standard deviation of the logarithm of seconds between repeated timings of the same steps.
     """
     on_machines = nodes_are_machines(cluster)
     # Artificial delays do not count as compute, so waits are not used on a cluster that has such delays.
@@ -107,7 +112,10 @@ def fit_steps(
 
 
 def _learn_scatter(law: StepLaw, observed: _Merged, between: float) -> tuple[Array, float, float]:
-    """Makes the first two passes; returns theta, the scatter of compute and the scatter of communication."""
+    """Makes the first two passes; returns theta, and the scatter of compute and of communication.
+
+    Each scatter is a multiple of the scatter that `step_residual` assumes.
+    """
     theta = np.array([p.mean for p in law.parameters])
     for _ in range(2):
         residual = StepResidual(law=law, theta=theta)
@@ -120,9 +128,10 @@ def _learn_scatter(law: StepLaw, observed: _Merged, between: float) -> tuple[Arr
 def _scales(found: Posterior, observed: _Merged, residual: StepResidual) -> tuple[float, float]:
     """Returns the scatter of compute and of communication, as multiples of the assumed scatter.
 
-    Two rounds estimate each of them with the other one fixed. An estimate is the root of the posterior mean
-    square over the grid `_SCALES`, with the law linearized around the fit. The variance between repeated
-    timings is scaled with compute if there are no repeated timings to estimate it from.
+    In each round, one multiple is estimated while the other one is fixed, then the reverse. The estimate is
+    the root of the posterior mean of the squared multiple over the grid `_SCALES`, with the law linearized
+    around the fit. If no step was timed repeatedly, the variance between repeated timings is assumed to grow
+    with the scatter of compute.
     """
     compute, exchange = residual.parts(found.inputs, found.inputs)
     mean, sd = (np.array([getattr(p, name) for p in found.parameters]) for name in ("mean", "sd"))
@@ -139,11 +148,19 @@ def _scales(found: Posterior, observed: _Merged, residual: StepResidual) -> tupl
 
 
 def _scale_of(part: Array, remainder: Array, missed: Array) -> float:
-    """Returns the root of the posterior mean of scale^2, from the errors of the prior's predictions.
+    """Estimates by which factor `scale` one part of the standard deviation of errors must be multiplied.
 
-    The errors `missed` have the covariance remainder + scale^2 part. With remainder + part = L L' and L^-1
-    part L^-T = Q diag(e) Q', the covariance of Q' L^-1 missed is diagonal for every scale: 1 + (scale^2 - 1)
-    e.
+    The errors `missed` have the covariance remainder + scale^2 part. Let L be the Cholesky factor of
+    remainder + part, and Q diag(e) Q' the eigendecomposition of L^-1 part L^-T. Then the covariance of
+    Q' L^-1 missed is diagonal for every scale, with the variances 1 + (scale^2 - 1) e.
+
+    Args:
+        part: Covariance that scale^2 multiplies, `(num, num)`.
+        remainder: Remaining covariance, `(num, num)`.
+        missed: Observations minus the predictions of the prior, `(num,)`.
+
+    Returns:
+        The root of the posterior mean of scale^2.
     """
     inverse = np.linalg.inv(np.linalg.cholesky(remainder + part))
     values, vectors = np.linalg.eigh(inverse @ part @ inverse.T)
@@ -158,16 +175,17 @@ def _scale_of(part: Array, remainder: Array, missed: Array) -> float:
 
 @dataclass(frozen=True, kw_only=True)
 class _Merged:
-    """Timings merged by row of the law's inputs: mean logarithm of seconds of each distinct row.
+    """Timings in which all timings with the same inputs of the law are merged into one observation.
 
     Args:
-        inputs: The distinct rows, `(num, NUM_COLUMNS)`.
-        means: Mean logarithm of seconds of each row, `(num,)`.
-        own_variance: Variance of each mean, estimated from the steps of the timings, `(num,)`.
+        inputs: The distinct rows of the law's inputs, `(num, NUM_COLUMNS)`.
+        means: Mean logarithm of the seconds of the timings with each row, `(num,)`.
+        own_variance: Variance of each mean, estimated from how much the steps within a timing differ,
+            `(num,)`.
         counts: Number of timings of each row, `(num,)`.
         squares: Sum of squared differences between timings of whole steps and the mean of their row.
         degrees: Degrees of freedom of `squares`.
-        has_waits: Whether some rows describe one rank's compute instead of whole steps.
+        has_waits: Whether waits were timed, so some rows describe one rank's compute instead of whole steps.
     """
 
     inputs: Array
@@ -179,7 +197,10 @@ class _Merged:
     has_waits: bool
 
     def between_sd(self, scale: float) -> float:
-        """Returns the standard deviation between repeated timings, shrunk towards `scale` times its prior."""
+        """Returns the standard deviation between repeated timings.
+
+        It combines the prior standard deviation times `scale` with the differences between timings.
+        """
         prior = (scale * _PRIOR_BETWEEN_MOMENTS_SD) ** 2
         return math.sqrt((_PRIOR_WEIGHT * prior + self.squares) / (_PRIOR_WEIGHT + self.degrees))
 

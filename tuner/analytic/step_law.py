@@ -1,8 +1,13 @@
 """The law (analytic model) of step time for one cluster.
 
 The law predicts the logarithm of the seconds of a step from parameters and inputs; inputs are rows of
-`Steps.inputs`. An exchange is the communication of gradients or parameters between ranks. Emulated steps are
-steps of ranks that are trained on this host under a virtual clock.
+`Steps.inputs`.
+
+- Exchange: the communication of gradients or parameters between ranks.
+- Emulated cluster: a cluster that exists only as a description (`[cluster.machine]` of the job file). Its
+  ranks are trained on this host under a virtual clock, and their steps are called emulated steps.
+- `Cluster.at_hand`: the real nodes, if the job has real and emulated nodes: small configurations are trained
+  on the real nodes, and larger ones are emulated.
 """
 
 from __future__ import annotations
@@ -21,13 +26,13 @@ from tuner.analytic.strategy_laws import batch_seconds
 from tuner.domain.cluster import Cluster
 
 _STEP = 1e-5
-#: Smallest latency whose logarithm is taken, seconds; a smaller latency is replaced by it.
+#: A latency below this is replaced by this value before its logarithm is taken, seconds.
 LEAST_SECONDS = 1e-9
-#: Name of the parameter for the logarithm of the model's bytes divided by `NOMINAL_BYTES`, if the bytes are
-#: unknown.
+#: Name of an additional parameter that is fitted if the bytes of the model's parameters are unknown: the
+#: logarithm of (bytes / `NOMINAL_BYTES`).
 UNSTATED_BYTES, NOMINAL_BYTES = "log bytes of parameters over the nominal ones", 100_000_000
 _MAX_RECENT = 6
-#: Values of the parameters that a fit may leave out.
+#: Values of those parameters that are not fitted for every cluster.
 _DEFAULTS: dict[str, Values] = {
     "log point-to-point bandwidth over the collective's": 0.0,
     "persistent share of jitter": 0.5,
@@ -48,8 +53,10 @@ _BANDWIDTHS = ("log bytes a second", "log bytes a second within a node")
 def nodes_are_machines(cluster: Cluster) -> bool:
     """Whether nodes are separate real machines.
 
-    Then the links within and between nodes differ, and ranks of one node share its network adapter. An
-    emulated cluster has links of one kind only, and nodes on one host have no network links.
+    - On separate real machines, the links within and between nodes differ, and ranks of one node share its
+      network adapter.
+    - An emulated cluster has links of one kind only.
+    - Nodes that share one host have no network links between them.
     """
     return not cluster.nodes_share_host and cluster.virtual is None
 
@@ -60,9 +67,9 @@ class StepLaw:
 
     Args:
         parameters: The parameters to fit; others have fixed values (`_DEFAULTS`).
-        cluster: The cluster to predict.
-        parameter_bytes: Bytes of the model's parameters; `NOMINAL_BYTES` if `UNSTATED_BYTES` is a parameter
-            of the fit.
+        cluster: The cluster whose step times are predicted.
+        parameter_bytes: Bytes of the model's parameters. If they are unknown, `NOMINAL_BYTES`, and
+            `UNSTATED_BYTES` is one of the parameters.
     """
 
     parameters: tuple[Parameter, ...]
@@ -91,10 +98,10 @@ class StepLaw:
         return np.asarray((found[1:] - found[0]).T / _STEP, dtype=float)
 
     def exchange_share(self, theta: Array, inputs: Array) -> Array:
-        """Returns the share of a step's time that depends on the exchange, between 0 and 1, `(num,)`.
+        """Returns the share s of a step's time that is due to the exchange, between 0 and 1, `(num,)`.
 
-        This is the derivative of the logarithm of the step's seconds with respect to the logarithm of the
-        exchange's seconds.
+        If the exchange takes 1% longer, the step takes s% longer: s is the derivative of the logarithm of the
+        step's seconds with respect to the logarithm of the exchange's seconds.
 
         Args:
             theta: Values of the parameters, `(num_parameters,)`.
@@ -156,10 +163,11 @@ class StepLaw:
         return np.asarray(own * (1 + most * exchange / (slowest + exchange)), dtype=float)
 
     def _compute(self, unknowns: dict[str, Values], alike: Alike, cluster: Cluster) -> tuple[Array, Values]:
-        """Returns the seconds of one rank's compute, and the factor by which its neighbors slow it down.
+        """Returns the seconds of one rank's compute, and the factor by which ranks on its node slow it down.
 
-        Neighbors are other ranks on the node. Compute is linear in the batch size. At single batch sizes this
-        is wrong by up to a quarter (caches, kernels), which the residual covers.
+        If the cores of the host are known, the first result includes the slowdown by other ranks, and the
+        factor is 1. Compute is modeled as linear in the batch size. The error at single batch sizes is up to
+        a quarter (caches, kernels); the residual covers it.
         """
         own = np.exp(unknowns["log fixed compute seconds"])
         own = own + np.exp(unknowns["log compute seconds a sample"]) * alike.per_rank

@@ -1,7 +1,12 @@
 """Parameters of the law (analytic model) of step time, with their priors, for each kind of cluster.
 
-An exchange is the communication of gradients or parameters between ranks; emulated steps are those of ranks
-that are trained on this host under a virtual clock.
+- Exchange: the communication of gradients or parameters between ranks.
+- Hop: the way of a message from one rank to its neighbor in the ring of a collective.
+- Emulated cluster: a cluster that exists only as a description (`[cluster.machine]` of the job file). Its
+  ranks are trained on this host under a virtual clock, and their steps are called emulated steps.
+
+In the names of parameters, "log latency seconds of a hop" is the logarithm of the latency per hop in seconds,
+and "log bytes a second" is the logarithm of the bandwidth in bytes per second.
 """
 
 from __future__ import annotations
@@ -27,20 +32,22 @@ _PARAMETERS = (
     Parameter(name="log jitter", mean=math.log(0.05), sd=0.5),
     Parameter(name="log overlap exponent", mean=math.log(1.5), sd=0.3),
 )
-#: Additional parameters for strategies that exchange parameters: messages have a different bandwidth than
-#: collectives, and the persistent share of jitter matters only over several steps.
+#: Additional parameters if a strategy exchanges model parameters instead of gradients. Its messages between
+#: two ranks have a different bandwidth than collectives. It exchanges every tau steps, and the persistent
+#: share of jitter only matters if tau is above 1.
 _FURTHER_PARAMETERS = (
     Parameter(name="log point-to-point bandwidth over the collective's", mean=0.0, sd=0.7),
     Parameter(name="persistent share of jitter", mean=0.5, sd=0.2),
 )
 #: Additional parameters for separate machines.
 #: - Latency per hop: in collectives over TCP, about 1 ms for each bucket of gradients (more than that of a
-#:   ping). DistributedDataParallel reduces buckets of 25 MB, some of them at the same time. The prior mean is
-#:   the geometric mean of one latency for all buckets and one latency per bucket.
+#:   ping). DistributedDataParallel reduces gradients in buckets of 25 MB, some of them at the same time. If
+#:   all buckets overlapped, a step would have one latency per hop; if none did, one for each bucket. The
+#:   prior mean is the geometric mean of both.
 #: - Bandwidth to several other nodes, divided by the bandwidth to one other node: between 1 and 2. The rate
 #:   of one flow between two hosts is often limited, and rings in several orders use two flows each (see
 #:   `Sharing`).
-#: - Variation of links: 15%, or as much as links scatter between placements (see `step_fit`).
+#: - Variation of the speeds of links: 15%, until timings show how much links scatter (see `step_fit`).
 _MACHINE_LATENCY = Parameter(name="log latency seconds of a hop", mean=math.log(1e-3), sd=1.0)
 _MACHINE_PARAMETERS = (
     Parameter(name=LINKS_VARIATION, mean=math.log(0.15), sd=0.3),
@@ -50,23 +57,24 @@ _BUCKET_BYTES = 25e6
 #: Two standard deviations cover models with 5 MB (MobileNet) to 2 GB (GPT-2 medium) of parameters.
 _UNSTATED_BYTES = Parameter(name=UNSTATED_BYTES, mean=0.0, sd=1.5)
 #: Additional parameters for machines with several devices. Ranks on one node exchange gradients through
-#: shared memory, PCIe 3 (6 GB/s) or a local socket. The exchange overlaps with the backward pass, which is
-#: two thirds of compute. If exchange and compute are equally long, a step therefore takes 4/3 of compute, and
-#: 2^(1/2.4) = 4/3.
+#: shared memory, PCIe 3 (6 GB/s) or a local socket. The prior mean 2.4 of the overlap exponent g follows from
+#: the backward pass, which is two thirds of compute and overlaps with the exchange. If exchange and compute
+#: are equally long, a step therefore takes 4/3 of compute, and 2^(1/g) = 4/3 for g = 2.4.
 _DEVICE_OVERLAP = Parameter(name="log overlap exponent", mean=math.log(2.4), sd=0.3)
 _DEVICE_PARAMETERS = (
     Parameter(name="log latency seconds of a hop within a node", mean=math.log(3e-5), sd=1.2),
     Parameter(name="log bytes a second within a node", mean=math.log(6e9), sd=1.0),
     Parameter(name="exponent of devices that share an adapter", mean=0.0, sd=0.15),
 )
-#: Additional parameter if waits were timed: an exchange takes memory bandwidth or cores from the compute that
-#: it overlaps with.
+#: Additional parameter if the waits of ranks were timed. It describes that an exchange uses memory bandwidth
+#: and cores, so compute that overlaps with it is slower.
 _SLOWED_COMPUTE = Parameter(name="log slowdown of compute by the exchange", mean=math.log(0.05), sd=1.0)
-#: Largest prior standard deviation of a parameter that the description of an emulated cluster specifies, and
-#: the smallest jitter whose logarithm is taken.
+#: `_DESCRIBED_SD` is the largest prior standard deviation of a parameter that the description of an emulated
+#: cluster specifies. A jitter below `_LEAST_JITTER` is replaced by it before its logarithm is taken.
 _DESCRIBED_SD, _LEAST_JITTER = 0.05, 1e-4
-#: The same if a part of the described cluster exists (`Cluster.at_hand`): its timings are evidence, and the
-#: description is only a prior. Then emulated steps may be biased.
+#: Largest prior standard deviation of these parameters if some nodes of the emulated cluster exist
+#: (`Cluster.at_hand`). Steps are then also timed on these nodes, and the description may be inaccurate. So
+#: emulated steps may be biased, and `_BIAS` is an additional parameter.
 _DOUBTED_SD = 0.4
 _BIAS = Parameter(name="log bias of emulated seconds", mean=0.0, sd=0.1)
 
@@ -77,7 +85,7 @@ def prior_parameters(
     """Returns the parameters of the law of step time for a cluster, with their priors.
 
     Args:
-        cluster: The cluster to predict.
+        cluster: The cluster whose step times are predicted.
         strategies: Names of all strategies that were timed or will be predicted.
         parameter_bytes: Bytes of the model's parameters; 0 if unknown.
         with_waits: Whether the waits of ranks were timed.
@@ -107,7 +115,7 @@ def prior_parameters(
 def _described(
     parameters: tuple[Parameter, ...], virtual: VirtualCluster, most_sd: float
 ) -> tuple[Parameter, ...]:
-    """Returns the parameters with the description of an emulated cluster as prior means.
+    """Returns the parameters with prior means from the description of an emulated cluster.
 
     Args:
         parameters: The parameters with their general priors.

@@ -1,4 +1,4 @@
-"""Residual of the law of step time: nonlinear compute, scatter of links, drift beyond the timed nodes."""
+"""Covariance of the residual: of how step times deviate from the law (analytic model) of step time."""
 
 from __future__ import annotations
 
@@ -13,27 +13,30 @@ from tuner.analytic.step_law import StepLaw
 from tuner.analytic.step_rows import LOG_BATCH, LOG_RANKS, MOST_ON_A_NODE, NODES, NUM_COLUMNS
 from tuner.analytic.strategy_encoding import NUM_STRATEGIES, STRATEGY_LENGTH
 
-#: Length scales: first of log tau, of the strategies and of where steps ran; then of the remaining columns.
+#: Length scales of the residual over columns of `Steps.inputs`: `_EXCHANGE` for log tau, the strategies and
+#: where the steps ran; `_OTHERS` for the columns after these.
 _EXCHANGE, _OTHERS = (1.0, *[STRATEGY_LENGTH] * NUM_STRATEGIES, 1e6), [math.inf] * 3
-#: Kernel of the residual if all ranks are on one host, or all are emulated (on this host under a virtual
-#: clock).
+#: Covariance function of the residual if all ranks are on one host, or if all are emulated (trained on this
+#: host under a virtual clock).
 SMOOTH = Residual(sd=0.10, length_scales=(0.7, 1.0, *_EXCHANGE, *_OTHERS))
-#: Correlation between steps that differ in strategy and tau, and between steps that differ in batch size.
+#: `_BY_EXCHANGE` is the correlation between the residuals of steps that differ in strategy and tau.
+#: `_BY_BATCH` is that between steps that differ in batch size.
 _BY_EXCHANGE = Residual(sd=1.0, length_scales=(math.inf, math.inf, *_EXCHANGE, *_OTHERS))
 _BY_BATCH = Residual(sd=1.0, length_scales=(math.inf, 0.7, *[math.inf] * (NUM_COLUMNS - 2)))
 #: Standard deviations of the logarithm of seconds on separate machines:
 #: - nonlinear compute: up to a quarter at single batch sizes (caches, kernels, padded sequences), typically
 #:   8%;
 #: - scatter of compute between steps: 3%, until timings show how much it is;
-#: - scatter of exchanges between placements: 12%, until timings show how much it is;
-#: - drift of exchanges from the law: 4% per e-fold (factor of e) of nodes (other jobs, shared switches, rare
-#:   stragglers).
+#: - scatter of exchanges between different placements of the ranks on nodes: 12%, until timings show how much
+#:   it is;
+#: - drift of exchanges from the law as the number of nodes grows: 4% per e-fold (factor of e) of nodes (other
+#:   jobs, shared switches, rare slow ranks).
 _BEND_SD, _COMPUTE_SD, _LINKS_SD, _DRIFT_SD = 0.08, 0.03, 0.12, 0.04
 
 
 @dataclass(frozen=True, kw_only=True)
 class StepResidual:
-    """Kernel of the residual around the law of step time, on separate machines.
+    """Covariance function of the residual on separate machines.
 
     An exchange is the communication of gradients or parameters between ranks. Let s be the share of the
     exchange in a step. If the exchange takes 1% longer, the step takes s% longer; if compute takes 1% longer,
@@ -42,8 +45,17 @@ class StepResidual:
         (1 - s)(1 - s') (bend^2 K(b, b') + own^2 [same])           compute
         + s s' (links^2 [same placement] + drift^2 min(u, u'))     exchange, u = log nodes
 
-    times the correlation for the difference in strategy and tau. The drift is a random walk in log nodes (a
-    Wiener process): beyond the largest timed number of nodes N, its variance grows with log(n / N).
+    times the correlation for the difference in strategy and tau (`_BY_EXCHANGE`). Quantities with ' belong to
+    the second step.
+
+    - K(b, b'): correlation for the batch sizes per rank b and b' (`_BY_BATCH`).
+    - bend, own, links and drift: the standard deviations of nonlinear compute, of the scatter of compute, of
+      the scatter of exchanges and of the drift.
+    - [same]: 1 if both steps have the same batch size and placement, else 0.
+    - [same placement]: 1 if both steps have the same number of nodes, ranks, and ranks per node, else 0.
+
+    The drift is a random walk in the logarithm of the number of nodes (a Wiener process): beyond the largest
+    timed number of nodes N, the variance for n nodes grows with log(n / N).
 
     Args:
         law: The law of step time, from which s is computed.

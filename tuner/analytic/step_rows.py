@@ -20,10 +20,12 @@ from tuner.analytic.strategy_encoding import (
 )
 from tuner.domain.cluster import Cluster
 
-#: Where steps ran: on the cluster to predict, in emulation (on this host under a virtual clock), or on the
-#: part of a described cluster that exists (`Cluster.at_hand`).
+#: Where steps ran. `ASKED`: on the cluster whose step times are predicted. `EMULATED`: on ranks that were
+#: trained on this host under a virtual clock. `AT_HAND`: on those nodes of an emulated cluster that exist
+#: (`Cluster.at_hand`; an emulated cluster is given by a description, `[cluster.machine]`).
 ASKED, EMULATED, AT_HAND = 0.0, 1.0, 2.0
-#: Columns of the inputs; the columns between `_LOG_TAU` and `_WHERE` are those of `strategy_columns`.
+#: Indices of the columns of the inputs. The columns between `_LOG_TAU` and `_WHERE` are those of
+#: `strategy_columns`.
 LOG_RANKS, LOG_BATCH, _LOG_TAU = range(3)
 _WHERE, NODES, MOST_ON_A_NODE, _OF_COMPUTE = range(3 + NUM_STRATEGIES, 7 + NUM_STRATEGIES)
 NUM_COLUMNS = _OF_COMPUTE + 1
@@ -71,7 +73,7 @@ def steps_of(configurations: Sequence[Configuration], cluster: Cluster, where: A
 
     Args:
         configurations: The configurations, `(num,)`.
-        cluster: The cluster that they run on.
+        cluster: The cluster that the steps run on.
         where: Where each step ran, see `Steps`.
     """
     setups = tuple(setup_of(c, cluster.num_ranks(c.nodes)) for c in configurations)
@@ -95,7 +97,7 @@ class Alike:
 
     Args:
         rows: Indices of the rows in the inputs, `(num,)`.
-        traits: Properties of a strategy that has the formula.
+        traits: Properties of one of the strategies whose step time has this formula.
         where: Where the steps ran: `ASKED`, `EMULATED` or `AT_HAND`.
         of_compute: Whether the rows describe one rank's compute, instead of whole steps.
         placements: The nodes that the ranks are on, `(times * num,)`.
@@ -113,11 +115,12 @@ class Alike:
 
 
 def alike_rows(inputs: Array, times: int) -> list[Alike]:
-    """Groups rows of inputs by their formula.
+    """Groups rows of the law's inputs by the formula of their step time.
 
     Args:
         inputs: Rows of `Steps.inputs`, `(num, NUM_COLUMNS)`.
-        times: How often the rows are repeated, once for each value of the parameters.
+        times: How often to repeat the rows in the result: the number of parameter values for which the caller
+            evaluates the law at once.
     """
     found = []
     for traits, rows in exchanging_alike(inputs[:, 3:_WHERE]):

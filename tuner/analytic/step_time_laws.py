@@ -29,18 +29,23 @@ def server_exchange_seconds(num_ranks: Array, service: Array, think: Array) -> A
     """Returns the seconds that one rank spends at a server, including waiting, `(num,)`.
 
     The server handles one request at a time. The formula is mean value analysis (Reiser and Lavenberg 1980),
-    with the residual service time of the request in progress (Reiser 1979), for p ranks, think time Z and a
-    constant service time s:
+    with the residual service time of the request in progress (Reiser 1979):
 
         R_k = s (1 + Q_{k-1} - U_{k-1} / 2),  R_k >= k s - Z
         X_k = k / (Z + R_k),  Q_k = X_k R_k,  U_k = X_k s
 
-    With k ranks, R is the time at the server, X the throughput, Q the mean number of ranks at the server, and
-    U the server's utilization. The result is R_p.
+    - s: seconds to handle one request; Z: think time, the seconds that a rank spends away from the server
+      between two requests.
+    - With k ranks: R_k, the seconds that one rank spends at the server per request; X_k, requests per second
+      of all ranks; Q_k, the mean number of ranks at the server; U_k, the share of time in which the server is
+      busy.
 
-    - The server saturates near p* = 1 + Z / s. With more ranks, a rank spends p s - Z at the server, which
-      completes one request per s.
-    - The formula assumes think times that vary randomly. Ranks in lockstep wait less.
+    The formula starts with Q_0 = U_0 = 0. The result is R_p.
+
+
+    - The server is always busy (saturated) from about 1 + Z / s ranks on. It then completes one request every
+      s seconds, and a rank spends p s - Z seconds at the server.
+    - The formula assumes that think times vary randomly. If all think times are equal, ranks wait less.
     - Z + R is within 5% of simulations; the error is largest near saturation.
 
     Args:
@@ -77,7 +82,8 @@ class Network:
         num_bytes: n, bytes of the model's parameters.
         latency: A, seconds per hop of a collective; with `placements`, of a hop between nodes.
         bytes_per_second: w, bandwidth of a collective; with `placements`, between nodes.
-        point_to_point: Bandwidth between two ranks, or between a rank and the server, divided by w.
+        point_to_point: Bandwidth of a message between two ranks, or between a rank and the server, divided by
+            w.
         point_to_point_latency: Latency of a message between two ranks, or between a rank and the server,
             divided by A.
         jitter: Coefficient of variation of the duration of a rank's step.
@@ -85,13 +91,14 @@ class Network:
         overlap: g, how well communication overlaps with compute: 1 for no overlap, large values for complete
             overlap.
         delays: Artificial delays of ranks.
-        peers_wait: Whether a message between peers delays the receiving rank unless it overlaps with compute,
-            as on shared cores and memory. Over separate links it delays no rank, since a rank does not wait
-            and mixes in older parameters instead.
+        peers_wait: Whether messages of gossip take time from the ranks' compute, as they do if ranks share
+            cores and memory. Over separate links, messages take no time from compute: a rank does not wait
+            for a message, and averages with older parameters instead.
         placements: The nodes that the ranks of each step are on, `(num,)`; None if each rank has its own
             node.
         within: The link between neighbors of the ring on one node.
-        sharing: Differences between the links between nodes and uniform links.
+        sharing: Further properties of the links between nodes: shared adapters, several connections,
+            variation.
     """
 
     num_bytes: Values
@@ -128,9 +135,9 @@ class Network:
         )
 
     def message_seconds(self, num_ranks: Array) -> tuple[Array, Array]:
-        """Returns the seconds to send one parameter vector to an average peer: latency and transfer.
+        """Returns the latency and the transfer time of one parameter vector to another rank, in seconds.
 
-        Each of the two results has the shape `(num,)`.
+        Both are means over all other ranks, some of which are on the same node. Each has the shape `(num,)`.
 
         Args:
             num_ranks: Number of ranks of each step, `(num,)`.
@@ -155,7 +162,7 @@ class RankSteps:
         compute: c, seconds of compute in a step of one rank, including the effect of shared cores, `(num,)`.
         num_ranks: p, number of ranks in each case, whole numbers, `(num,)`.
         tau: Steps between two exchanges of gradients or parameters, `(num,)`.
-        network: The costs of communication.
+        network: The costs of communication, and the jitter and delays of the ranks.
     """
 
     traits: StrategyTraits
@@ -172,9 +179,13 @@ StepTimeLaw = Callable[[RankSteps], Array]
 def all_reduce_seconds(steps: RankSteps) -> Array:
     """Returns the step time of all-reduce: the slowest rank's step, overlapped with a gradient all-reduce.
 
-    The formula is T - c' + (c'^g + s^g)^(1/g). T is the slowest rank's step without the all-reduce, c' its
-    compute without artificial delays, and s the seconds of the all-reduce. Only c' overlaps with the
-    all-reduce, which runs during the backward pass.
+    The formula is T - c' + (c'^g + s^g)^(1/g).
+
+    - T: seconds of the slowest rank's step without the all-reduce.
+    - c': seconds of the slowest rank's compute, without artificial delays. Only c' overlaps with the
+      all-reduce, which runs during the backward pass.
+    - s: seconds of the all-reduce.
+    - g: overlap exponent (`Network.overlap`).
 
     If the delayed rank is the slowest one, its compute is nearer to c than to c', so the result is up to 2%
     too low.
@@ -186,9 +197,10 @@ def all_reduce_seconds(steps: RankSteps) -> Array:
 
 
 def averaging_seconds(steps: RankSteps) -> Array:
-    """Returns the step time of averaging: the slowest rank's step, plus an all-reduce every tau steps.
+    """Returns the step time of averaging: the slowest rank's step, plus a share of an all-reduce.
 
-    The all-reduce averages parameters. It does not overlap with compute, since the next step needs its result
+    Every tau steps, an all-reduce averages parameters; 1 / tau of its time is added to each step. It does not
+    overlap with compute, since the next step needs its result
     (Stich 2019; the same applies to the outer step of DiLoCo, Douillard et al. 2023).
     """
     return slowest_seconds(steps) + steps.network.ring_seconds(steps.num_ranks) / steps.tau
@@ -197,8 +209,8 @@ def averaging_seconds(steps: RankSteps) -> Array:
 def peer_seconds(steps: RankSteps) -> Array:
     """Returns the step time of gossip: a rank's own step, plus the time that it waits for messages.
 
-    No rank waits for the slowest one. A message takes A + n / w every tau steps; a rank waits for the part
-    that does not overlap with compute.
+    No rank waits for the slowest one. Every tau steps, a message takes A + n / w seconds, and a rank waits
+    for the part of this time that does not overlap with compute.
 
     Messages between different pairs of ranks are assumed not to slow each other down (Jin et al. 2016,
     section 4). This assumption fails if all messages share one link or the memory of one host.
@@ -213,17 +225,19 @@ def peer_seconds(steps: RankSteps) -> Array:
 
 
 def server_seconds(steps: RankSteps) -> Array:
-    """Returns the step time with a server: a rank's own step, plus a request to the server every tau steps.
+    """Returns the step time with a parameter server: a rank's own step, plus a share of a request.
 
-    A request takes a round trip 2 A, the wait for the server and the reply.
+    Every tau steps, a rank sends a request with a vector and waits for the reply; 1 / tau of this time is
+    added to each step.
 
-    The server's link consists of two stations that work at the same time: one receives vectors, the other
-    sends replies, s = n / w each. Vectors reach the second station at intervals of at least s and never queue
-    there. So its time counts as think time: Z = tau c + 2 A + s, plus the mean artificial delay. The
-    latencies of different ranks overlap and count as think time too.
+    The server's link receives one vector at a time and, at the same time, sends one reply at a time. Each
+    takes s = n / w seconds. Vectors arrive at least s apart, so replies never queue. Ranks therefore only
+    queue for the receiving link, with service time s and think time Z (see `server_exchange_seconds`). Z is
+    the time that a rank spends elsewhere between two requests: tau (c + mean artificial delay) + 2 A + s,
+    where 2 A is the latency of the round trip and the last s is the time of the reply.
 
-    Limits: ranks with very different think times queue as if all had the mean. Rank 0, which hosts the
-    server, does not use the link, but the law treats it like the others.
+    Limits: if ranks have very different think times, the law computes with their mean. Rank 0, on whose host
+    the server is, does not use the link, but the law treats rank 0 like the other ranks.
     """
     compute, num_ranks, network = steps.compute, steps.num_ranks, steps.network
     hop, vector = network.message_seconds(num_ranks)

@@ -54,7 +54,7 @@ class SecondsModel:
         return mean - np.log(batches), covariance
 
     def speeds(self, configurations: Sequence[Configuration], rng: np.random.Generator) -> Speeds:
-        """Predicts the logarithm of seconds per sample of some configurations.
+        """Predicts the logarithm of the seconds per sample of configurations.
 
         Args:
             configurations: The configurations to predict.
@@ -75,16 +75,17 @@ class SecondsModel:
 
         Args:
             unknowns: Names of the parameters to change.
-            change: Number that is added to each of them, on the scale of the law (often a logarithm).
+            change: Number to add to each of these parameters, on the scale on which the law uses them (often
+                a logarithm).
         """
         return replace(self, posterior=self.posterior.moved(unknowns, change))
 
     def parameters(self) -> dict[str, tuple[float, float]]:
-        """Returns the posterior of the law's parameters: maps each name to mean and standard deviation."""
+        """Returns a mapping from the name of each parameter to its posterior mean and standard deviation."""
         return self.posterior.parameter_values()
 
     def findings(self) -> dict[str, object]:
-        """Returns further facts about the fit that a study stores, such as weights of priors."""
+        """Returns further facts about the fit that Paceline stores, such as weights of priors."""
         return {**self.posterior.findings(), "sentences": self.summary()}
 
     def summary(self) -> list[str]:
@@ -113,12 +114,12 @@ def fit_seconds(
     """Fits the step-time model to all slices of training whose steps were timed.
 
     Args:
-        measurements: Slices of training for any purpose; those without step times are skipped.
+        measurements: Measurements of slices (parts of a training); those without step times are skipped.
         cluster: The cluster that the slices ran on.
         parameter_bytes: Bytes of the model's parameters; 0 if unknown, see `fit_steps`.
         strategies: Names of the strategies to predict, in addition to those that were timed.
-        past: Values of the parameters in past studies; ignored for an emulated cluster (on this host under a
-            virtual clock).
+        past: Values of the parameters in past studies; ignored for a cluster that is emulated (ranks are
+            trained on this host under a virtual clock).
     """
     timed = [m for m in measurements if m.step_seconds is not None and m.step_seconds.median > 0]
     posterior, between = fit_steps(

@@ -13,8 +13,8 @@ import numpy.typing as npt
 from search_spaces import STRATEGIES, Configuration, StrategyTraits, traits_of
 from tuner.analytic.laws import Array
 
-#: Correlation between the residuals of two steps or runs that differ only in strategy: they have machine and
-#: workload in common.
+#: Correlation between the residuals (deviations from the law) of two steps, or of two runs, that differ only
+#: in strategy. It is high, since they have the machine and the workload in common.
 STRATEGY_CORRELATION = 0.6
 #: Length scale of each column of `strategy_columns` that gives this correlation; two strategies differ in two
 #: columns.
@@ -35,8 +35,9 @@ class Setup:
         strategy: Name of the strategy.
         num_ranks: p, number of ranks.
         tau: Steps between two exchanges of gradients or parameters between ranks.
-        configuration: The configuration, for other knobs. Setups that differ only in it are equal, since step
-            times do not depend on those knobs.
+        configuration: The configuration, which has the values of the strategy's further parameters (knobs).
+            Setups that differ only in the configuration compare as equal, since step times do not depend on
+            those knobs.
     """
 
     strategy: str
@@ -88,5 +89,5 @@ def exchanging_alike(columns: Array) -> list[tuple[StrategyTraits, npt.NDArray[n
 
 
 def exchanges_asynchronously(strategies: Sequence[str]) -> bool:
-    """Whether any strategy exchanges parameters, so that additional parameters of the laws are needed."""
+    """Whether any strategy exchanges model parameters; the laws then need additional parameters."""
     return any(traits_of(name).exchanged == "parameters" for name in strategies)

@@ -1,4 +1,4 @@
-"""Maps names to laws (analytic models) of strategies: of seconds per step, and of samples to target.
+"""Maps names to the laws (analytic models) of strategies: one for step time, one for samples to target.
 
 The traits of a strategy contain the names of its laws (`StrategyTraits.step_time_law` and `samples_law`).
 """
@@ -74,10 +74,10 @@ def disagreement(setup: Setup) -> float:
 
 
 def disagreement_columns(setup: Setup) -> list[float]:
-    """Returns the inputs that the cost parameters `COST_PARAMETERS` multiply, one for each.
+    """Returns the numbers by which the law of samples to target multiplies `COST_PARAMETERS`, one for each.
 
-    The column of the strategy's cost is log(1 + disagreement). The last column is 1 if the strategy has an
-    outer step. All others are 0.
+    The number for the strategy's own cost parameter is log(1 + disagreement). The last number is 1 if the
+    strategy has an outer step. All others are 0.
     """
     law = setup.traits.samples_law
     own = None if law is None else SAMPLES_LAWS[law].cost
