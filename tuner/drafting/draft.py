@@ -19,20 +19,20 @@ _STATE = re.compile(
     r"\.(pt|pth|ckpt|npz|pkl|pickle|tar|msgpack|keras|joblib|distcp)$|(^|/)checkpoint-\d+$|\.weights\.h5$"
     r"|(^|/)(checkpoints?|ckpts?|backup|snapshots?)/"
 )
-#: Factor by which the script's limit of epochs or steps is raised, so that slow configurations can reach the
-#: target.
+#: The script's limit of epochs or steps is multiplied by this factor, so that slow configurations can reach
+#: the target too.
 _LIMIT_FACTOR = 10
 
 
 @dataclass(frozen=True, kw_only=True)
 class Draft:
-    """A training command with its parameters and the state that its script saves.
+    """A training command with its parameters and the training state that its script saves.
 
     Args:
         line: The parsed command.
-        source: Information from the source code of the script.
-        parameters: All parameters of the script.
-        roles: Maps each role, such as `batch_size`, to its parameter.
+        source: Information from the source code of the script, such as whether it can load a saved state.
+        parameters: All parameters of the script that were found.
+        roles: Maps each role (what a parameter is used for), such as `batch_size`, to the parameter.
         files: Configuration files among the arguments of the command.
         saved: Path of the saved state relative to the path to save to, with `*` in place of numbers; `.` if
             the state is saved at exactly that path; empty if nothing was saved.
@@ -53,7 +53,15 @@ class Draft:
         return self.line.num_ranks or 1
 
     def stated(self, role: Role) -> tuple[str | None, str]:
-        """Returns a role's present value as text (None if unknown), and the source of the value in words."""
+        """Returns the present value of the parameter with a role.
+
+        Args:
+            role: What the parameter is used for, such as `batch_size`.
+
+        Returns:
+            The value as text (None if unknown), and a description of where it was found, for the comments of
+            the job file.
+        """
         parameter = self.roles.get(role)
         if parameter is None:
             return None, ""
@@ -64,7 +72,7 @@ class Draft:
 
     @property
     def batch_is_per_rank(self) -> bool:
-        """Whether the batch size of the script is that of one rank."""
+        """Whether the script's batch-size parameter is the batch size of one rank, not of all ranks."""
         parameter = self.roles.get("batch_size")
         if parameter is None or self.num_ranks == 1:
             return False
@@ -72,7 +80,7 @@ class Draft:
 
     @property
     def batch_size(self) -> int | None:
-        """Present global batch size; None if unknown."""
+        """Present batch size over all ranks; None if unknown."""
         number = number_of(self.stated("batch_size")[0])
         if number is None or number != int(number):
             return None
@@ -85,12 +93,18 @@ class Draft:
 
     @property
     def saves_to(self) -> Role | None:
-        """Role of the parameter that sets the path to save to, `save` or `output`; None if there is none."""
+        """Role of the parameter that sets the path to save to: `save` or `output`.
+
+        None if no parameter sets this path.
+        """
         return "save" if "save" in self.roles else "output" if "output" in self.roles else None
 
     @property
     def saves_to_file(self) -> bool:
-        """Whether the training is saved to one file, according to the short run or the parameter's value."""
+        """Whether the training state is saved to one file.
+
+        This is known from the short run; before it, it is guessed from the present path to save to.
+        """
         if self.saved:
             return self.saved == "."
         role = self.saves_to
@@ -99,11 +113,14 @@ class Draft:
 
     @property
     def resumes_by_itself(self) -> bool:
-        """Whether the script has no option to resume, but saves and loads a state."""
+        """Whether the script saves and loads a training state without having an option to resume."""
         return "resume" not in self.roles and self.saves_to is not None and self.source.loads_state
 
     def limit(self) -> tuple[Role, float] | None:
-        """Returns role (`epochs` or `steps`) and value of the script's limit; None if there is no limit."""
+        """Returns the limit of the training in the script: its role (`epochs` or `steps`) and its value.
+
+        None if no parameter limits the training.
+        """
         for role in ("epochs", "steps"):
             number = number_of(self.stated(role)[0])
             if number is not None:
@@ -111,14 +128,21 @@ class Draft:
         return None
 
     def raised_limit(self) -> tuple[Role, float] | None:
-        """Returns role and value of the limit in the drafted job; None if the present limit is not raised."""
+        """Returns the role and value of the raised limit for the job file.
+
+        None if there is no limit, or if the learning rate follows a schedule that may depend on the limit.
+        """
         limit = self.limit()
         if limit is None or self.source.has_schedule:
             return None
         return limit[0], limit[1] * _LIMIT_FACTOR
 
     def _values(self) -> dict[Role, str]:
-        """Maps roles to the text that replaces the value in the command: a variable, or the raised limit."""
+        """Returns the new values of parameters in the command template.
+
+        Returns:
+            Maps each role to a template variable such as `{batch_size}`, or to the raised limit.
+        """
         found: dict[Role, str] = {
             "batch_size": "{batch_size_per_rank}" if self.batch_is_per_rank else "{batch_size}",
             "learning_rate": "{learning_rate}",
@@ -135,7 +159,11 @@ class Draft:
         return self._command(self._values(), self.line.launcher_template(), is_template=True)
 
     def folders(self) -> dict[Role, str]:
-        """Maps the roles of output paths to their templates, such as `{output_folder}` or `{checkpoint}`."""
+        """Returns the output paths in the command template.
+
+        Returns:
+            Maps the role of each output path to its template, such as `{output_folder}` or `{checkpoint}`.
+        """
         found: dict[Role, str] = {}
         if "output" in self.roles:
             found["output"] = "{output_folder}"
@@ -149,12 +177,12 @@ class Draft:
         return found
 
     def trial_command(self, places: Mapping[Role, Path], settings: Path | None = None) -> str:
-        """Returns the user's command with other output paths.
+        """Returns the user's command with other output paths, for the short run.
 
         Args:
             places: Maps the roles of output paths to new paths; other parameters keep their values.
-            settings: Folder for changed copies of configuration files; needed if such a file states an output
-                path.
+            settings: Folder for changed copies of configuration files, if an output path is set in such a
+                file; None if the configuration files need not be changed.
         """
         changes = {role: shlex.quote(str(path)) for role, path in places.items()}
         plain = tuple(shlex.quote(word) for word in self.line.launcher)
@@ -193,11 +221,11 @@ class Draft:
         return found
 
     def with_saved(self, folder: Path, files: Sequence[Path]) -> Draft:
-        """Returns a copy with the path of the state that the script saved.
+        """Returns a copy of this draft in which `saved` is the path of the state that the script has saved.
 
         Args:
             folder: Path to which the script was asked to save.
-            files: Files that the script wrote.
+            files: Files that the script wrote in the short run.
         """
         if folder in files:
             return replace(self, saved=".")
@@ -205,7 +233,7 @@ class Draft:
         folders = {parent for name in names for parent in name.parents if parent != Path()}
         found = [name for name in (*names, *folders) if is_state(name)]
         if not found:
-            # A script that resumes by itself finds its own state among these files.
+            # A script that resumes by itself finds its own state, so the file need not be known.
             return replace(self, saved="*") if names and self.resumes_by_itself else self
         # Prefer a numbered folder to the files in it, and names such as `last` to others.
         found.sort(
@@ -228,9 +256,9 @@ class Draft:
         """Returns the command line with changed values.
 
         Args:
-            changes: Maps roles to new values, as shell text.
-            launcher: Words before the script, as shell text.
-            is_template: Whether to return a template for the job file or a command to run.
+            changes: Maps the role of each parameter to change to its new value, quoted for the shell.
+            launcher: Words before the script, quoted for the shell.
+            is_template: Whether to return a template for the job file; False for a command to run.
             settings: Folder for changed copies of configuration files; None to change no such file.
         """
         words = list(self.line.arguments)
@@ -281,7 +309,13 @@ class Draft:
     def _changed_files(
         self, edits: Mapping[str, Mapping[str, str]], texts: list[str], settings: str
     ) -> list[str]:
-        """Returns shell commands that write changed configuration files; puts their paths into `texts`."""
+        """Returns shell commands that write changed copies of configuration files.
+
+        Args:
+            edits: Maps the path of each configuration file in the command to its changed keys and values.
+            texts: Arguments of the command; the paths of the files are replaced by those of the copies.
+            settings: Folder for the copies, as shell text.
+        """
         commands = []
         for number, file in enumerate(self.files):
             command = file.rewritten(edits.get(file.word, {}))
@@ -316,7 +350,7 @@ def _assigned(parameter: Parameter, value: str) -> str:
 
 
 def given_value(line: CommandLine, parameter: Parameter) -> str | None:
-    """Returns the last value that the command gives to a parameter; None if it gives none."""
+    """Returns the last value that a command sets for a parameter; None if it does not set the parameter."""
     if parameter.way == "variable":
         return line.environment.get(parameter.name)
     assignments = _assignments(line.arguments, parameter)
@@ -330,12 +364,12 @@ def given_names(line: CommandLine) -> set[str]:
 
 
 class _Assignment(NamedTuple):
-    """A place in the arguments of a command at which a parameter is set.
+    """An argument of a command that sets a parameter, maybe together with the next argument.
 
     Args:
-        place: Index of the word that contains the parameter's name.
-        prefix: Shell text before the value in the same word; None if the value is the next word.
-        value: Value of the parameter; None for a switch.
+        place: Index of the argument that contains the parameter's name.
+        prefix: Shell text before the value in the same argument; None if the value is the next argument.
+        value: Value of the parameter; None for a switch such as `--verbose`.
     """
 
     place: int
@@ -344,7 +378,12 @@ class _Assignment(NamedTuple):
 
 
 def _assignments(words: Sequence[str], parameter: Parameter) -> list[_Assignment]:
-    """Returns the places in the arguments of a command at which a parameter is set, in order."""
+    """Returns the arguments of a command that set a parameter, in order.
+
+    Args:
+        words: The arguments of the command.
+        parameter: The parameter.
+    """
     names = {parameter.name, *parameter.aliases}
     if parameter.way == "global":
         names = {f"--{parameter.name}"}
@@ -372,9 +411,19 @@ def _assignments(words: Sequence[str], parameter: Parameter) -> list[_Assignment
 
 
 def _replaced(texts: list[str], words: Sequence[str], parameter: Parameter, value: str) -> bool:
-    """Replaces the value of a parameter in `texts`; returns False if the command does not set it."""
+    """Replaces the value of a parameter in the arguments of a command.
+
+    Args:
+        texts: The arguments, quoted for the shell; changed by this function.
+        words: The arguments without quotes, in the same order.
+        parameter: The parameter.
+        value: New value, quoted for the shell.
+
+    Returns:
+        Whether the command sets the parameter, so its value was replaced.
+    """
     assignments = _assignments(words, parameter)
-    for one in assignments[:-1]:  # only the last one counts
+    for one in assignments[:-1]:  # remove all assignments but the last one, which sets the value
         texts[one.place] = ""
         if one.prefix is None and one.value is not None:
             texts[one.place + 1] = ""

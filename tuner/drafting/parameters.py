@@ -1,4 +1,4 @@
-"""Parameters of a training script, and their roles, such as batch size or learning rate."""
+"""Describes the parameters of a training script, and finds which one is the batch size, and so on."""
 
 from __future__ import annotations
 
@@ -14,8 +14,9 @@ that sets a global variable of the script."""
 
 Role = Literal["batch_size", "learning_rate", "epochs", "steps", "seed", "output", "log", "save", "resume"]
 
-#: For each role: parameter names with that role, the likeliest first, and words that a name must not contain.
-#: Dotted names are compared by their last part.
+#: Maps each role (what a parameter is used for) to the names of parameters that have it, the likeliest first,
+#: and to words that such a name must not contain. The last part of a dotted name is compared with these
+#: names.
 _ROLES: dict[Role, tuple[str, str]] = {
     "batch_size": (
         "global_batch_size total_batch_size effective_batch_size train_batch_size batch_size "
@@ -65,26 +66,27 @@ _ROLES: dict[Role, tuple[str, str]] = {
         "every interval steps strategy optimizer scheduler download",
     ),
 }
-#: Names of files that contain the state of a training.
+#: Matches names of files that may contain a saved training state.
 STATE_FILE = re.compile(
     r"\.(pt|pth|ckpt|npz|npy|pkl|pickle|bin|safetensors|h5|keras|tar|msgpack|joblib|txt|json|model)$", re.I
 )
 _SCORE_FILE = re.compile(r"\.(csv|tsv|jsonl?|ndjson|log|txt)$", re.I)
 _RUN_FOLDER = re.compile(r"run|log|out|result|exp|checkpoint|save", re.I)
-#: Names that stand for an output path only if the default value matches the pattern.
+#: Maps names of parameters to patterns: a parameter with such a name is an output path only if its default
+#: value matches the pattern.
 _DOUBTFUL: dict[str, re.Pattern[str]] = {
     **dict.fromkeys(("weights", "model", "model_path", "model_file"), STATE_FILE),
     **dict.fromkeys(("csv", "metrics", "log", "output_file", "out_file"), _SCORE_FILE),
     **dict.fromkeys(("root", "root_dir"), _RUN_FOLDER),
 }
 _INPUT = re.compile(r"pre-?trained|fine-?tun|initiali|warm start|to load|load from|read from", re.I)
-#: Words in the help text of a parameter that exclude a role.
+#: Maps roles to patterns: a parameter whose help text matches the pattern does not have the role.
 _EXCLUDING_HELP: dict[Role, re.Pattern[str]] = {
     "steps": re.compile(r"roll-?out|per (policy|environment|env|update|epoch)|horizon", re.I),
     "output": _INPUT,
     "save": _INPUT,
 }
-#: Names of parameters that may be the path to save to, or the path of a model to start from.
+#: Names of parameters that may be either the path to save to or the path of a model to start from.
 MAYBE_INPUTS = {
     "checkpoint",
     "ckpt",
@@ -97,7 +99,7 @@ MAYBE_INPUTS = {
 }
 #: Ways to set a parameter, the preferred one first.
 _WAYS: tuple[Way, ...] = ("option", "override", "gin", "variable", "file", "global")
-#: Names that are recognized at the end of a longer name too, as in `sgd_lr` or `TRAINER_BATCH_SIZE`.
+#: Names that are also recognized at the end of a longer name, as in `sgd_lr` or `TRAINER_BATCH_SIZE`.
 _ENDINGS = ("batch_size", "learning_rate", "lr")
 _PER_RANK = re.compile(
     r"per[_ -]?(device|gpu|rank|process|worker|core|replica)|micro|(^|[_.])(local|device)_", re.I
@@ -112,13 +114,13 @@ class Parameter:
     Args:
         name: Name as the user writes it: `--batch-size`, `optimizer.lr`, `BATCH_SIZE`.
         aliases: Other names of the same parameter, such as `-b`.
-        way: How the parameter is set; see `Way`.
+        way: How the parameter is set, such as `option` for `--name value`; see `Way`.
         default: Default value as text; None if unknown.
-        takes_value: Whether a value follows the name; False for a switch.
-        words: Help text of the parameter.
-        place: Where the parameter was found, for the comments of the job file.
-        joined: Whether name and value are written as `--name=value`.
-        fixed: The only value that makes the script resume, such as `resume`; None if the value is free.
+        takes_value: Whether a value follows the name; False for a switch such as `--verbose`.
+        words: Help text of the parameter, from which its role is guessed.
+        place: Where the parameter was found, such as `train.py line 7`, for the comments of the job file.
+        joined: Whether name and value are written as one word, `--name=value`.
+        fixed: The only value that makes the script resume, such as `resume`; None if any value may be set.
     """
 
     name: str
@@ -133,12 +135,12 @@ class Parameter:
 
     @property
     def plain_name(self) -> str:
-        """Name in lower case with underscores, without leading dashes."""
+        """Name of the parameter in lower case with underscores, without leading dashes."""
         return plain_name(self.name)
 
     @property
     def is_per_rank(self) -> bool | None:
-        """Whether a batch size is that of one rank; None if neither the name nor the help text tells."""
+        """Whether the parameter is the batch size of one rank; None if name and help text do not say so."""
         if _PER_RANK.search(self.plain_name) or _PER_RANK.search(self.words):
             return True
         is_global = re.search(r"(global|total|effective)", self.plain_name) or _GLOBAL.search(self.words)
@@ -152,7 +154,7 @@ def plain_name(name: str) -> str:
 
 
 def number_of(text: str | None) -> float | None:
-    """Converts text to a positive, finite number; None if the text is not such a number."""
+    """Converts a text to a number; returns None if the text is not a positive, finite number."""
     if text is None:
         return None
     try:
@@ -163,16 +165,17 @@ def number_of(text: str | None) -> float | None:
 
 
 def roles_of(parameters: Iterable[Parameter], stated: Iterable[str] = ()) -> dict[Role, Parameter]:
-    """Finds the likeliest parameter for each role.
+    """Finds the likeliest parameter for each role, such as the one that sets the batch size.
 
-    Parameters that the user's command sets are preferred to others, then parameters with a likelier name.
+    Parameters that the user's command sets are preferred to others. Among these, parameters with a name that
+    is more usual for the role are preferred.
 
     Args:
         parameters: All parameters of the script.
         stated: Names of the parameters that the user's command sets.
 
     Returns:
-        Maps each role to its parameter; roles without a parameter are absent.
+        Maps each role to its parameter; does not contain roles for which no parameter was found.
     """
     known, given = list(parameters), set(stated)
     found: dict[Role, Parameter] = {}
@@ -193,7 +196,11 @@ def roles_of(parameters: Iterable[Parameter], stated: Iterable[str] = ()) -> dic
 
 
 def _rank(parameter: Parameter, role: Role) -> int | None:
-    """Ranks a parameter for a role: 0 is the likeliest; None if the parameter cannot have the role."""
+    """Ranks how likely a parameter has a role.
+
+    Returns:
+        The rank: 0 is the likeliest. None if the parameter cannot have the role.
+    """
     names, excluded = (words.split() for words in _ROLES[role])
     name = parameter.plain_name
     end = name.rpartition(".")[2]
@@ -207,9 +214,9 @@ def _rank(parameter: Parameter, role: Role) -> int | None:
     needed = _DOUBTFUL.get(end) if role in ("output", "log", "save") else None
     if needed and not needed.search(parameter.default or ""):
         return None
-    last_two = "_".join(name.split(".")[-2:])  # `checkpoint.folder` counts as checkpoint_folder
+    last_two = "_".join(name.split(".")[-2:])  # `checkpoint.folder` is compared as `checkpoint_folder`
     rank = next((i for i, one in enumerate(names) if one in (name, end, last_two)), None)
     if rank is None and any(end.endswith(f"_{one}") for one in _ENDINGS if one in names):
         rank = len(names)
-    # `train.batch_size` comes before `data.loader.batch_size`.
+    # Names with fewer dots are preferred: `train.batch_size` to `data.loader.batch_size`.
     return None if rank is None else 10 * rank + min(name.count("."), 9)

@@ -16,11 +16,12 @@ from tuner.drafting.metric_names import Meaning, meaning_of
 from tuner.drafting.readings import Reading
 
 _MOST_BYTES = 2**26
-#: A part of a path that changes with each run, such as `version_0` of Lightning.
+#: Matches a folder name in a path that changes with each run, such as `version_0` of Lightning.
 _COUNTED = re.compile(
     r"((?:version|run|exp|train|trial|lightning)[_-]?)\d+(?=/)|\d{4}-\d\d-\d\d(?=/)|\d\d-\d\d-\d\d(?=/)"
 )
-#: Names of folders that each run creates anew, with a date, a time in seconds, or the number of the run.
+#: Matches names of folders that each run creates anew: with a date, a time in seconds, or the number of the
+#: run.
 _DATED = re.compile(r"\d{6,}|\d{4}-\d\d-\d\d|[A-Z][a-z]{2}\d\d_\d\d|(version|run|exp)_?\d+$")
 #: The numbers in a column, as pairs of row index and value.
 _Column = Sequence[tuple[int, float]]
@@ -30,10 +31,10 @@ def read_files(paths: Mapping[Path, str]) -> list[Reading]:
     """Finds the scores in the files that a run wrote.
 
     Args:
-        paths: Maps each file to its path for the job file, such as `{output_folder}/log.csv`.
+        paths: Maps each file to the path to write into the job file, such as `{output_folder}/log.csv`.
 
     Returns:
-        All ways to read scores from the files, the preferred one first.
+        One description for each metric of how to read its scores, the preferred metric first.
     """
     found: list[Reading] = []
     event_folders: dict[str, Path] = {}
@@ -54,10 +55,10 @@ def read_reports(path: Path) -> list[Reading]:
     """Finds the scores that a script reported with `paceline_client`.
 
     Args:
-        path: File that `paceline_client` wrote, one JSON object per line.
+        path: Path of the file that `paceline_client` wrote, with one JSON object per line.
 
     Returns:
-        One way to read the scores; empty if the script reported none.
+        A list with a description of how to read the scores; empty if the script reported no score.
     """
     rows = [row for row in _json_rows(path) if "value" in row and ("step" in row or "samples" in row)]
     values = tuple(value for _, value in _columns(rows).get("value", ()))
@@ -82,7 +83,7 @@ def read_reports(path: Path) -> list[Reading]:
 
 
 def _text(path: Path) -> str:
-    """Reads the text of a file; empty if the file is too large or cannot be read."""
+    """Returns the text of a file; an empty text if the file is too large or cannot be read."""
     try:
         return path.read_text("utf-8", errors="replace") if path.stat().st_size <= _MOST_BYTES else ""
     except OSError:
@@ -109,7 +110,14 @@ def _json_rows(path: Path) -> list[dict[str, Any]]:
 
 
 def _columns(rows: Sequence[Mapping[str, Any]]) -> dict[str, _Column]:
-    """Returns the finite numbers of each column, as pairs of row index and value, by column name."""
+    """Finds the columns with numbers in the rows of a table.
+
+    Args:
+        rows: The rows; each maps column names to texts or numbers.
+
+    Returns:
+        Maps the name of each column to its finite numbers, as pairs of row index and value.
+    """
     columns: dict[str, list[tuple[int, float]]] = {}
     for i, row in enumerate(rows):
         for name, value in row.items():
@@ -140,7 +148,7 @@ def _of_columns(
             columns=tuple(pair for pair in (("value", name), (field, column)) if pair[0] != pair[1]),
             fields=frozenset({field}),
             examples=(f"column {name} with {column}",),
-            # Columns of files are preferred to lines of output, unless all runs write the same file.
+            # Files are preferred to output lines (smaller rank), unless all runs write to the same file.
             rank=10 * meaning.rank - (5 if len(columns[name]) > 1 else -40) + (0 if "{" in path else 20),
         )
 
@@ -148,10 +156,15 @@ def _of_columns(
 def _place(
     meanings: Mapping[str, Meaning], columns: Mapping[str, _Column], rows: set[int]
 ) -> tuple[str, str] | None:
-    """Finds the column that measures training progress in the given rows, where its values must rise.
+    """Finds the column that measures training progress: its values must not fall from row to row.
+
+    Args:
+        meanings: Maps the names of columns to their meanings.
+        columns: Maps the names of columns to pairs of row index and value.
+        rows: Indices of the rows that contain a score; the column must have a value in each of these rows.
 
     Returns:
-        The measure (`samples`, `step` or `epoch`) and the name of the column; None if there is none.
+        The measure (`samples`, `step` or `epoch`) and the name of the column; None if no column is suitable.
     """
     for field in ("samples", "step", "epoch"):
         column = next((name for name, meaning in meanings.items() if meaning.field == field), None)
@@ -195,7 +208,7 @@ def _of_events(folder: Path, written: str) -> Iterator[Reading]:
 
 
 def _without_dates(folder: str) -> str:
-    """Removes folders that each run creates anew from the end of a path."""
+    """Removes the last folders of a path if each run creates them anew, with a date or number as name."""
     parts = list(Path(folder).parts)
     while len(parts) > 1 and _DATED.search(parts[-1]):
         parts.pop()

@@ -13,14 +13,15 @@ from tuner.drafting.parameters import Parameter, plain_name
 from tuner.job.workload_code import with_imports
 
 _MOST_BYTES = 2**20
-#: Text by which a parser of options is recognized. A script without a parser is not run with `--help`.
+#: Matches source code that imports or uses a parser of command-line options. A script without such a parser
+#: is not run with `--help`, since it would start to train.
 _PARSES = re.compile(
     r"^\s*(?:import|from)\s+(?:argparse|optparse|getopt|click|typer|fire|absl|hydra|jsonargparse|simple_parsing|tyro"
     r"|docopt|cyclopts|pydantic_settings|configargparse|pyrallis|draccus|plac|tap)\b"
     r"|HfArgumentParser|LightningCLI|ArgumentParser\(|parse_args\(",
     re.MULTILINE,
 )
-#: Function calls by which a script may use a parser that one of its modules defines.
+#: Matches function calls by which a script may use a parser that is defined in one of its modules.
 _CALLS_PARSER = re.compile(r"\b(\w*parse\w*|get_\w+|\w*(args|options|opts|flags|config|cli)\w*|main)\s*\(")
 _OVERRIDES_GLOBALS = re.compile(r"exec\(open\(|globals\(\)(\[|\.update)")
 _LOADS = re.compile(
@@ -41,14 +42,14 @@ class SourceCode:
 
     Args:
         files: Files that were read; empty if the script is not a Python file.
-        options: Options that calls such as `add_argument` define, with their defaults.
+        options: Command-line options that calls such as `add_argument` define, with their defaults.
         defaults: Maps the names of class fields, in lower case, to their default values.
         bindings: Parameters that gin can set, such as `train.batch_size`.
-        variables: Environment variables that the code reads.
-        constants: Global variables of the script.
-        text: Source code of all files.
-        script: Source code of the script.
-        imports_parser: Whether the script itself imports a parser of options.
+        variables: Environment variables that the code reads, as parameters.
+        constants: Global variables of the script, as parameters.
+        text: Source code of all files, joined.
+        script: Source code of the script only.
+        imports_parser: Whether the script itself imports a parser of command-line options.
     """
 
     files: tuple[Path, ...] = ()
@@ -63,7 +64,7 @@ class SourceCode:
 
     @property
     def parses_options(self) -> bool:
-        """Whether the script seems to parse options, so that `--help` prints help and starts no training."""
+        """Whether the script seems to parse options, so it prints help for `--help` and does not train."""
         return self.imports_parser or bool(_CALLS_PARSER.search(self.script) and _PARSES.search(self.text))
 
     @property
@@ -73,7 +74,7 @@ class SourceCode:
 
     @property
     def loads_state(self) -> bool:
-        """Whether the script seems to load the state of a training."""
+        """Whether the script seems to load a saved training state."""
         return _LOADS.search(self.text) is not None
 
     @property
@@ -88,7 +89,7 @@ class SourceCode:
         return _SCHEDULES.search(self.text) is not None
 
     def completed(self, parameters: Sequence[Parameter]) -> list[Parameter]:
-        """Returns parameters in which unknown defaults are filled in from the source code."""
+        """Returns the given parameters, with unknown default values added from the source code."""
         defined = {name: one for one in self.options for name in (one.name, *one.aliases)}
         found = []
         for one in parameters:
@@ -106,7 +107,7 @@ def read_source(script: Path | None) -> SourceCode:
     """Reads the source code of a script and of the modules in its folder that it imports.
 
     Args:
-        script: Path of the script; None if it was not found.
+        script: Path of the script; None if the script was not found, so there is nothing to read.
     """
     if script is None or script.suffix != ".py":
         return SourceCode()
@@ -129,7 +130,7 @@ def read_source(script: Path | None) -> SourceCode:
     return SourceCode(
         files=tuple(files),
         options=tuple(one for node, place in nodes for one in _defined_option(node, place)),
-        # Ignore fields for which two classes have different defaults.
+        # Ignore a field if two classes have different defaults for it.
         defaults={name: min(values) for name, values in defaults.items() if len(values) == 1},
         bindings=tuple(one for node, place in nodes for one in _bindings(node, place)),
         variables=tuple({one.name: one for one in reversed(variables)}.values()),
@@ -164,9 +165,13 @@ def _parsed(text: str) -> ast.Module | None:
 
 
 def _defined_option(node: ast.AST, place: str) -> Iterator[Parameter]:
-    """Generates the option that a call defines.
+    """Yields the command-line option that a function call defines, if any.
 
-    Examples of calls: `add_argument("--lr", default=0.1)`, `DEFINE_float("lr", 0.1, "")`.
+    Examples of such calls are `add_argument("--lr", default=0.1)` and `DEFINE_float("lr", 0.1, "")`.
+
+    Args:
+        node: Any node of the syntax tree.
+        place: File and line of the node, for the comments of the job file.
     """
     if not isinstance(node, ast.Call):
         return
@@ -192,7 +197,12 @@ def _defined_option(node: ast.AST, place: str) -> Iterator[Parameter]:
 
 
 def _variable(node: ast.AST, place: str) -> Iterator[Parameter]:
-    """Generates the environment variable that an expression such as `os.environ["LR"]` reads."""
+    """Yields the environment variable that an expression such as `os.environ["LR"]` reads, if any.
+
+    Args:
+        node: Any node of the syntax tree.
+        place: File and line of the node, for the comments of the job file.
+    """
     name, default = None, None
     if isinstance(node, ast.Call) and node.args:
         if ast.unparse(node.func).endswith(("environ.get", "getenv", "environ.setdefault")):
@@ -205,7 +215,7 @@ def _variable(node: ast.AST, place: str) -> Iterator[Parameter]:
 
 
 def _field_defaults(node: ast.ClassDef) -> Iterator[tuple[str, str]]:
-    """Generates names and defaults of class fields: `lr: float = 0.1`, `lr: float = field(default=0.1)`."""
+    """Yields the name and default of each class field, such as `lr: float = 0.1`."""
     for item in node.body:
         if isinstance(item, ast.AnnAssign) and isinstance(item.target, ast.Name):
             value = item.value
@@ -217,7 +227,12 @@ def _field_defaults(node: ast.ClassDef) -> Iterator[tuple[str, str]]:
 
 
 def _bindings(node: ast.AST, place: str) -> Iterator[Parameter]:
-    """Generates the parameters of a function or class that gin can set."""
+    """Yields the parameters of a function or class with the decorator `gin.configurable`, which gin can set.
+
+    Args:
+        node: Any node of the syntax tree.
+        place: File and line of the node, for the comments of the job file.
+    """
     if not isinstance(node, ast.FunctionDef | ast.ClassDef):
         return
     if not any("gin.configurable" in ast.unparse(one) for one in node.decorator_list):
@@ -242,7 +257,12 @@ def _bindings(node: ast.AST, place: str) -> Iterator[Parameter]:
 
 
 def _constants_of(tree: ast.Module, file: Path) -> Iterator[Parameter]:
-    """Generates the global variables that a module sets to literal values."""
+    """Yields the global variables that a module sets to literal values, as parameters.
+
+    Args:
+        tree: Syntax tree of the module.
+        file: Path of the module, for the comments of the job file.
+    """
     for node in tree.body:
         target: Any = node.targets[0] if isinstance(node, ast.Assign) and len(node.targets) == 1 else None
         if isinstance(node, ast.AnnAssign):
