@@ -1,4 +1,4 @@
-"""Writes the text of a drafted job file, whose comments tell apart observed values and guesses."""
+"""Writes the text of a drafted job file, with comments that say which values were seen and which guessed."""
 
 from __future__ import annotations
 
@@ -16,14 +16,16 @@ from tuner.drafting.trial_run import TrialRun
 #: Placeholders in the job file for unknown values.
 _ANY_BATCH, _ANY_RATE, _ANY_EPOCH, _ANY_TARGET = 32, 0.001, 10_000, 0.9
 _ANY_PATTERN = r"epoch (?P<epoch>\d+).*accuracy[ =:]+(?P<value>[-+.\w]+)"
-#: The search space extends to both sides of the present values: the batch size by this number of doublings,
-#: the learning rate by this factor.
+#: The search space extends to both sides of the user's present values: for the batch size by this number of
+#: doublings, for the learning rate by this factor.
 _DOUBLINGS, _RATES = 3, 30.0
-#: Scores are noisy if, in the second half of the run, at least a share `_NOISY_SHARE` of at least
-#: `_FEWEST_JUMPS` differences between scores exceeds `_JUMP` times the range of all scores. Then
-#: `_NOISY_IN_A_ROW` consecutive scores must pass the target.
+#: Scores are noisy if many differences between consecutive scores are large. A difference is large if it
+#: exceeds `_JUMP` times the range of all scores. In the second half of the run, there must be at least
+#: `_FEWEST_JUMPS` differences, and at least the share `_NOISY_SHARE` of them must be large. If the scores are
+#: noisy, `_NOISY_IN_A_ROW` consecutive scores must pass the target.
 _JUMP, _NOISY_SHARE, _FEWEST_JUMPS, _NOISY_IN_A_ROW = 0.08, 0.3, 10, 3
-#: The target is worse than the best score by this share of the improvement during the run.
+#: The drafted target is worse than the best score of the short run by this share of the improvement between
+#: the first and the best score.
 _MARGIN = 0.02
 _NAMES: dict[Role, str] = {
     "batch_size": "the batch size",
@@ -44,8 +46,8 @@ class Goal:
 
     Args:
         metric: Name of the metric.
-        direction: `maximize` or `minimize` for a metric that Paceline does not know; None for others.
-        target: Metric value to reach.
+        direction: `maximize` or `minimize` for a metric that Paceline does not know; None for a known metric.
+        target: Metric value that a training run has to reach.
         is_percent: Whether the script prints percentages, while the target is a fraction.
         num_in_a_row: Number of consecutive scores that must pass the target.
     """
@@ -62,14 +64,15 @@ class JobDraft:
     """A drafted job file.
 
     Args:
-        command: Training command as the user gave it.
+        command: Training command as the user gave it, for a comment.
         draft: The parsed command and the parameters of its script.
         reading: How to read the scores of the script; None if no score was found.
         trial: Result of the short run; None if the command was not run.
-        folder: Working folder of the command, relative to the job file.
+        folder: Working folder of the command, relative to the folder of the job file.
         epoch_samples: Size of the training set; None if unknown.
-        shared: Files with the state of the training that the run wrote into the working folder.
-        resume_works: Whether the script resumed in a test; None if it was not tested.
+        shared: Files with a training state that the short run wrote into the working folder, which all runs
+            would share.
+        resume_works: Whether the script resumed from its saved state in a test; None if it was not tested.
     """
 
     command: str
@@ -97,7 +100,7 @@ class JobDraft:
         return "\n\n".join(text for text in texts if text) + "\n"
 
     def guesses(self) -> list[str]:
-        """Returns one line for each guess in the job file, with key and value."""
+        """Returns a line of text for each guess in the job file, with the key, its value and the reason."""
         found = []
         for line in self.text().splitlines():
             stated, label, words = line.partition("# GUESS: ")
@@ -143,7 +146,7 @@ class JobDraft:
             yield "# GUESS: one process; set cluster.devices_per_node to the number that your launcher starts"
 
     def _role(self, role: Role) -> Iterator[str]:
-        """Generates the comments on the parameter that has a role, such as the batch size."""
+        """Yields the comments on the parameter that has a role, such as the one that sets the batch size."""
         draft = self.draft
         parameter = draft.roles.get(role)
         if parameter is None:
@@ -290,13 +293,13 @@ class JobDraft:
 
 
 def goal_of(reading: Reading) -> Goal:
-    """Chooses metric, direction and target from the scores of a short run.
+    """Chooses the section `[goal]` of a job file from the scores of a short run.
 
-    The target is slightly worse than the best score. If no score is better than the first one, the target is
-    a placeholder clearly better than the first score.
+    The target is slightly worse than the best score. If no score is better than the first score, the target
+    is a placeholder that is clearly better than the first score.
 
     Args:
-        reading: How to read the scores, with at least one value.
+        reading: Description of the scores: name and direction of the metric, and at least one value.
     """
     meaning, values = reading.meaning, reading.values
     metric, largest, is_percent = meaning.metric, max(values), False
@@ -330,7 +333,7 @@ def goal_of(reading: Reading) -> Goal:
 
 
 def _is_noisy(values: Sequence[float]) -> bool:
-    """Whether scores are noisy, such as the returns of single episodes: many differences are large."""
+    """Whether consecutive scores often differ by large amounts, as the returns of single episodes do."""
     late = values[len(values) // 2 :]
     spread = max(values) - min(values)
     jumps = [abs(b - a) > _JUMP * spread for a, b in itertools.pairwise(late)]
@@ -338,7 +341,12 @@ def _is_noisy(values: Sequence[float]) -> bool:
 
 
 def _harder(best: float, *, is_share: bool) -> float:
-    """Returns a target clearly better than the best score; scores to be minimized are negative here."""
+    """Returns a target that is clearly better than the best score.
+
+    Args:
+        best: Best score; negated if the metric is to be minimized.
+        is_share: Whether the metric is a fraction between 0 and 1.
+    """
     if best < 0.0:
         return 0.5 * best
     return best + 0.5 * (1.0 - best) if is_share else best + max(best, 1.0)

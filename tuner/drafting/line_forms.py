@@ -1,6 +1,6 @@
-"""Groups the output lines of a script by their form, and recognizes the meaning of their numbers.
+"""Groups output lines that differ only in their numbers, and recognizes the meaning of these numbers.
 
-Lines have the same form if they differ only in their numbers.
+Such lines have the same form. For example, `epoch 1 loss 0.5` and `epoch 2 loss 0.4` have the same form.
 """
 
 from __future__ import annotations
@@ -16,10 +16,10 @@ from dataclasses import dataclass, replace
 from tuner.drafting.metric_names import Field, Meaning, Split, meaning_of, split_of, words_of
 from tuner.probes.commands.progress_line import ANSI
 
-#: Text by which a progress bar is recognized.
+#: Matches text by which a progress bar is recognized.
 BAR = re.compile(r"\d+%\||[█▏▎▍▌▋▊▉#━=>]{3,}|\|\s*\d+/\d+\s*\[|\bit/s|s/it|/step\b")
 _MOST_LENGTH = 2_000
-#: Dates, times of day and durations, whose numbers are ignored.
+#: Matches dates, times of day and durations, whose numbers are ignored.
 _TIMES = re.compile(
     r"\d{4}[-/]\d{2}[-/]\d{2}(?:[T ]\d{2}:\d{2}(?::\d{2})?(?:[.,]\d+)?)?|\d{1,2}:\d{2}(?::\d{2})?(?:[.,]\d+)?"
 )
@@ -30,11 +30,12 @@ _NUMBER = re.compile(
 )
 _LABEL = re.compile(r"(?:[A-Za-z_][\w@./\-]*['\"]?[ _#]*){1,4}$")
 _LONGEST_LABEL = 80
-#: Words; a line that contains any is not a row of a table of numbers.
+#: Matches words; a line that contains a word is not a row of a table of numbers.
 _WORDS = re.compile(r"(?!nan|inf)[A-Za-z]{3,}", re.IGNORECASE)
 #: Largest number of forms; lines of further forms are ignored.
 _MOST_FORMS = 2_000
-#: Common numbers of steps between two progress lines; a counter that rises by these counts steps.
+#: Usual numbers of steps between two progress lines. A counter that rises by such a number is assumed to
+#: count steps, not samples.
 _USUAL_INTERVALS = {1, 2, 5, 10, 20, 25, 30, 50, 100, 200, 250, 500, 1000}
 
 
@@ -43,13 +44,13 @@ class Number:
     """A number in a line of output.
 
     Args:
-        start: Index of the number's first character in the line.
-        end: Index after the number's last character.
-        value: Numeric value.
-        label_start: Index of the label's first character.
-        label: Words before the number, which describe it.
-        meaning: Metric or measure of training progress; None if unknown.
-        total: The `b` if the number is the `a` of `a/b`; otherwise None.
+        start: Index of the first character of the number in the line.
+        end: Index in the line after the last character of the number.
+        value: Value of the number.
+        label_start: Index of the first character of the label in the line.
+        label: Words before the number, which describe it, such as `val loss`.
+        meaning: The metric or measure of training progress that the number is a value of; None if unknown.
+        total: For the number `a` in text such as `a/b`, the value of `b`; otherwise None.
         is_counter: Whether the number counts batches or samples within an epoch.
     """
 
@@ -64,7 +65,7 @@ class Number:
 
     @property
     def field(self) -> Field | None:
-        """Measure of training progress (`epoch`, `step` or `samples`); None if it is another number."""
+        """Measure of training progress (`epoch`, `step` or `samples`); None if the number is none of them."""
         return None if self.meaning is None else self.meaning.field
 
     @property
@@ -75,10 +76,10 @@ class Number:
 
 @dataclass(kw_only=True)
 class Form:
-    """A group of lines that differ only in their numbers.
+    """A group of output lines that differ only in their numbers.
 
     Args:
-        lines: Line number, text and numbers of each line, in the order of the output.
+        lines: For each line of the group, in order: its index in the output, its text, and its numbers.
     """
 
     lines: list[tuple[int, str, list[Number]]] = dataclasses.field(default_factory=list)
@@ -94,11 +95,22 @@ class Form:
         return self.lines[0][2]
 
     def column(self, index: int) -> list[float]:
-        """Returns the values that the number at `index` has in all lines."""
+        """Returns the values of one number in all lines of the group.
+
+        Args:
+            index: Index of the number in each line, from 0.
+        """
         return [numbers[index].value for _, _, numbers in self.lines]
 
     def before(self, line: int) -> list[Number] | None:
-        """Returns the numbers of this form's last line before the line `line`; None if there is none."""
+        """Returns the numbers of the last line of this group before a given output line.
+
+        Args:
+            line: Index of the output line, which need not belong to the group.
+
+        Returns:
+            The numbers; None if no line of the group comes before.
+        """
         place = bisect.bisect_left(self.lines, line, key=lambda one: one[0])
         return self.lines[place - 1][2] if place else None
 
@@ -120,10 +132,13 @@ def plain_line(line: str) -> str:
 
 
 def forms_of(lines: Sequence[str]) -> list[Form]:
-    """Groups the lines that contain numbers by their form, in the order of each form's first line.
+    """Groups the lines that contain numbers: lines that differ only in their numbers are in one group.
 
     Args:
         lines: Lines of the script's output.
+
+    Returns:
+        The groups, in the order of their first lines.
     """
     forms: dict[str, Form] = {}
     columns: list[str] = []
@@ -143,14 +158,25 @@ def forms_of(lines: Sequence[str]) -> list[Form]:
 
 
 def _columns(text: str) -> list[str]:
-    """Returns the column names in a table's header with training progress and a metric; empty otherwise."""
+    """Returns the column names if a line is the header of a table with scores; otherwise an empty list.
+
+    Such a header contains the name of a metric and of a measure of training progress.
+    """
     words = [word for word in re.split(r"[\s|]+", text) if word]
     meanings = [one for word in words if (one := meaning_of(word)) is not None]
     return words if any(one.field for one in meanings) and any(one.metric for one in meanings) else []
 
 
 def _named_by_columns(text: str, numbers: list[Number], columns: Sequence[str]) -> list[Number]:
-    """Labels the numbers in a table's row with the column names; does not change those of other lines."""
+    """Returns the numbers of a line with column names as labels if the line is a row of a table.
+
+    The numbers of other lines are returned unchanged.
+
+    Args:
+        text: The line.
+        numbers: The numbers in the line.
+        columns: Names of the columns in the last header of a table; empty if there was no table.
+    """
     cells = list(re.finditer(r"[^\s|]+", text))
     if len(cells) != len(columns) or _WORDS.search(_hide_times(text).replace("T", "")):
         return numbers
@@ -196,7 +222,16 @@ def _numbers(text: str) -> list[Number]:
 
 
 def _in_line(number: Number, gap: str, before: Sequence[Number], text: str) -> Number:
-    """Sets the meaning of a number without a label by its place in the line, as in `[10] valid auc: 0.9`."""
+    """Sets the meaning of a number that has no label, from its place in the line.
+
+    For example, the 10 in `[10] valid auc: 0.9` is the number of steps.
+
+    Args:
+        number: The number.
+        gap: Text between this number and the number before it.
+        before: The numbers before this one in the line.
+        text: The line.
+    """
     if number.label or not (before or number.start <= 3):
         return number
     opening = gap.strip()
@@ -233,7 +268,12 @@ def _with_totals(numbers: list[Number], text: str) -> list[Number]:
 
 
 def _counter(number: Number, before: Sequence[Number]) -> Number:
-    """Marks a number `a/b` without another meaning as a counter of batches."""
+    """Marks the number `a` of `a/b` as a counter of batches, unless it has another meaning.
+
+    Args:
+        number: The number.
+        before: The numbers before this one in the line.
+    """
     is_plain = not words_of(number.label)
     if number.meaning is not None or not (is_plain or split_of(number.label) in ("validation", "test")):
         return number
@@ -244,7 +284,15 @@ def _counter(number: Number, before: Sequence[Number]) -> Number:
 def _of_total(number: Number, others: list[Number], text: str) -> tuple[Number, list[Number]]:
     """Finds the metric in text such as `Accuracy: 9003/10000 (90%)`.
 
-    It is the percentage if there is one, otherwise the number of correct predictions.
+    The metric is the percentage if it is printed, otherwise the number of correct predictions.
+
+    Args:
+        number: The first number, such as 9003.
+        others: All later numbers in the line, such as 10000 and 90.
+        text: The line.
+
+    Returns:
+        The first number and the later numbers, with the meaning set for the metric.
     """
     meaning = number.meaning
     assert meaning is not None
@@ -266,9 +314,13 @@ def _value(text: str) -> float:
 
 
 def _counts_samples(values: Sequence[float], batch_size: int | None) -> bool:
-    """Whether a counter counts samples, because it rises by multiples of the batch size.
+    """Whether a counter counts samples: it mostly rises by multiples of the batch size.
 
-    If it rises by a number in `_USUAL_INTERVALS`, it probably counts steps.
+    A counter that rises by a number in `_USUAL_INTERVALS` probably counts steps.
+
+    Args:
+        values: Values of the counter, in the order of the output.
+        batch_size: Batch size over all ranks; None if unknown.
     """
     jumps = {b - a for a, b in itertools.pairwise(values) if b > a}
     # The last batch of an epoch may be smaller.
@@ -279,11 +331,11 @@ def _counts_samples(values: Sequence[float], batch_size: int | None) -> bool:
 
 
 def position_of(form: Form, *, wants_steps: bool = False) -> list[int]:
-    """Returns the indices of the numbers that measure training progress: epoch, step or samples.
+    """Returns the indices of the numbers that together measure training progress: epoch, step or samples.
 
     Args:
-        form: Lines of the same form.
-        wants_steps: Whether to return epoch and step within the epoch, if the lines contain both.
+        form: A group of lines that differ only in their numbers.
+        wants_steps: Whether to return epoch and step within the epoch even if the group has only one line.
     """
     numbers = form.numbers
     places: dict[str, int] = {}
@@ -308,12 +360,12 @@ def position_of(form: Form, *, wants_steps: bool = False) -> list[int]:
 
 
 def rises(form: Form, index: int) -> bool:
-    """Whether the number at `index` never decreases from line to line."""
+    """Whether the number at `index` never decreases from one line of the group to the next."""
     values = form.column(index)
     return all(a <= b for a, b in itertools.pairwise(values))
 
 
 def repeats(form: Form, index: int) -> bool:
-    """Whether the number at `index` is the same in all lines, such as the last batch of each epoch."""
+    """Whether the number at `index` is the same in all lines, such as the last step of each epoch."""
     values = form.column(index)
     return len(values) > 1 and len(set(values)) == 1

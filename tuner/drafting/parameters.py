@@ -1,4 +1,4 @@
-"""Describes the parameters of a training script, and finds which one is the batch size, and so on."""
+"""Describes the parameters of a training script, and finds those for batch size, learning rate and so on."""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""Finds scores and training progress in the output of a script, and writes patterns that read them."""
+"""Finds scores and training progress in the output of a script, and writes patterns that read them.
+
+In this module, a form is a group of output lines that differ only in their numbers.
+"""
 
 from __future__ import annotations
 
@@ -16,7 +19,14 @@ from tuner.drafting.readings import EpochSize, Reading
 
 @dataclass(frozen=True, kw_only=True)
 class _Candidate:
-    """A number in lines of the same form that may be the metric; a smaller rank is likelier."""
+    """A number that may be the metric of the job, in lines that differ only in their numbers.
+
+    Args:
+        form: The lines.
+        index: Index of the number in each line, from 0.
+        meaning: Name and direction of the metric, and the data split on which it is measured.
+        rank: Preference among several candidates; the candidate with the smallest number is preferred.
+    """
 
     form: Form
     index: int
@@ -29,10 +39,10 @@ def read_output(lines: Sequence[str], batch_size: int | None) -> list[Reading]:
 
     Args:
         lines: Lines of the output.
-        batch_size: Global batch size of the run; None if unknown.
+        batch_size: Batch size over all ranks in the short run; None if unknown.
 
     Returns:
-        One way to read the likeliest score; empty if the output contains no score.
+        A list with a description of how to read the likeliest score; empty if the output contains no score.
     """
     if len(lines) > 2 * _MOST_LINES:
         lines = [*lines[:_MOST_LINES], *lines[-_MOST_LINES:]]
@@ -73,7 +83,8 @@ def epoch_samples_in(lines: Sequence[str]) -> EpochSize | None:
 _LEAST_SIZE, _LARGEST_SIZE = 10, 10**12
 #: Number of lines at the start and at the end of the output that are searched.
 _MOST_LINES = 15_000
-#: Added to the rank of running averages within an evaluation: they are only preferred to training scores.
+#: Added to the rank (smaller is preferred) of running averages that are printed during an evaluation, so only
+#: training scores are less preferred.
 _PARTIAL = 18
 _SIZE = r"(?P<size>\d[\d,_]*)"
 _THINGS = r"(?:samples|examples|images|instances|sequences|rows|points|records)"
@@ -89,7 +100,7 @@ _SIZES = (
 
 
 def _candidates(forms: Sequence[Form]) -> Iterator[_Candidate]:
-    """Generates the numbers that may be the metric, with their ranks."""
+    """Yields the numbers in the output that may be the metric, with their ranks (smaller is preferred)."""
     evaluating = {i for form in forms if _is_evaluation_progress(form) for i, _, _ in form.lines}
     for form in forms:
         for place, number in enumerate(form.numbers):
@@ -106,7 +117,7 @@ def _candidates(forms: Sequence[Form]) -> Iterator[_Candidate]:
             if not values:
                 rank += 30
             rank += 0 if any(one.field for one in form.numbers) else 1
-            # At equal rank, prefer metrics such as `loss` to parts such as `kl_loss`, and earlier numbers.
+            # Of equal ranks, prefer metrics such as `loss` to parts such as `kl_loss`, and earlier numbers.
             rank = 10 * rank + min(index, 4) + 5 * meaning.is_part
             yield _Candidate(form=form, index=index, meaning=meaning, rank=rank)
 
@@ -115,9 +126,9 @@ def _with_split(meaning: Meaning, form: Form, evaluating: Collection[int]) -> Me
     """Determines the data split of a score from its line and the preceding line.
 
     Args:
-        meaning: Meaning of the score.
-        form: Lines that contain the score.
-        evaluating: Numbers of the lines that count the batches of an evaluation.
+        meaning: Meaning of the score, from its own name.
+        form: Lines that contain the score, and differ only in their numbers.
+        evaluating: Indices of the output lines that count the batches of an evaluation.
 
     Returns:
         The meaning with the data split, if it can be determined; else the same meaning.
@@ -139,20 +150,28 @@ def _with_split(meaning: Meaning, form: Form, evaluating: Collection[int]) -> Me
 
 
 def _average_of(form: Form, index: int) -> int:
-    """Returns the index of the average in `Acc@1: 12.3 (11.2)`; without one, the index of the number."""
+    """Returns the index of the average that is printed after a number, as in `Acc@1: 12.3 (11.2)`.
+
+    Args:
+        form: Lines that contain the number.
+        index: Index of the number in the line.
+
+    Returns:
+        The index of the average; if no average is printed, the index of the number itself.
+    """
     after = form.numbers[index + 1 : index + 2]
     is_average = after and form.text[form.numbers[index].end : after[0].start].strip() == "("
     return index + 1 if is_average else index
 
 
 def _has_better(form: Form, forms: Sequence[Form]) -> bool:
-    """Whether another form with a score was printed more than once."""
+    """Whether another form contains a score and has more than one line."""
     others = (other for other in forms if other is not form and len(other.lines) > 1)
     return any(one.is_score for other in others for one in other.numbers)
 
 
 def _is_evaluation_progress(form: Form) -> bool:
-    """Whether lines count the batches of an evaluation; then their scores are running averages."""
+    """Whether lines count the batches of an evaluation, so the scores in them are running averages."""
     counters = [one.start for one in form.numbers if one.is_counter and one.total]
     is_evaluation = bool(counters) and split_of(form.text[: counters[0]]) in ("validation", "test")
     return is_evaluation and not any(one.field == "epoch" and one.label for one in form.numbers)
@@ -161,7 +180,17 @@ def _is_evaluation_progress(form: Form) -> bool:
 def _reading(
     candidate: _Candidate, forms: Sequence[Form], lines: Sequence[str], batch_size: int | None
 ) -> Reading | None:
-    """Returns how to read a candidate's scores; None if no line shows the training progress for them."""
+    """Describes how to read the scores of a candidate for the metric.
+
+    Args:
+        candidate: The number that may be the metric.
+        forms: All forms of the output.
+        lines: All lines of the output.
+        batch_size: Batch size over all ranks; None if unknown.
+
+    Returns:
+        The description; None if no value is finite or no line shows the training progress for the scores.
+    """
     form, index = candidate.form, candidate.index
     values = tuple(value for value in form.column(index) if math.isfinite(value))
     own = position_of(form)
@@ -210,7 +239,13 @@ def _reading(
 
 
 def _counts_evaluation(form: Form, place: Sequence[int], forms: Sequence[Form]) -> bool:
-    """Whether the step numbers in lines with scores count batches of the evaluation, not of the training."""
+    """Whether the steps in lines with scores count the batches of the evaluation, not those of the training.
+
+    Args:
+        form: Lines with scores.
+        place: Indices of the numbers in these lines that measure training progress.
+        forms: All forms of the output.
+    """
     index = next(i for i in place if form.numbers[i].field != "epoch")
     if repeats(form, index):
         return True
@@ -232,7 +267,15 @@ def _counts_evaluation(form: Form, place: Sequence[int], forms: Sequence[Form]) 
 
 
 def _position_form(form: Form, forms: Sequence[Form]) -> Form | None:
-    """Returns the lines that show the training progress, if lines with scores do not show it."""
+    """Returns the form that shows the training progress for lines with scores that do not show it.
+
+    Args:
+        form: Lines with scores.
+        forms: All forms of the output.
+
+    Returns:
+        The form; None if no form shows the training progress.
+    """
     ranked = []
     for i, other in enumerate(forms):
         if other is form or _is_evaluation_progress(other):
@@ -247,7 +290,16 @@ def _position_form(form: Form, forms: Sequence[Form]) -> Form | None:
 
 
 def _progress_form(form: Form, own: Sequence[int], forms: Sequence[Form]) -> Form | None:
-    """Returns lines that show steps within an epoch, if the lines with scores show only the epoch."""
+    """Returns a form that shows the steps within each epoch, for lines with scores that show only the epoch.
+
+    Args:
+        form: Lines with scores.
+        own: Indices of the numbers in these lines that measure training progress.
+        forms: All forms of the output.
+
+    Returns:
+        The form; None if the lines with scores show more than the epoch, or if there is no such form.
+    """
     if len(own) != 1 or form.numbers[own[0]].field != "epoch":
         return None
     for other in forms:
@@ -264,7 +316,13 @@ def _progress_form(form: Form, own: Sequence[int], forms: Sequence[Form]) -> For
 
 
 def _epoch_size(form: Form, place: Sequence[int], batch_size: int | None) -> EpochSize | None:
-    """Computes the samples of an epoch from the total `b` of a counter `a/b` of samples or batches."""
+    """Computes the number of samples per epoch from a counter such as `100/1251` of samples or batches.
+
+    Args:
+        form: Lines that may contain such a counter.
+        place: Indices of the numbers that measure training progress.
+        batch_size: Batch size over all ranks; None if unknown, so only a counter of samples is used.
+    """
     for number in (form.numbers[i] for i in place):
         factor = {"samples": 1, "step": batch_size or 0}.get(number.field or "", 0)
         if number.total is not None and number.is_counter and factor:
@@ -276,13 +334,13 @@ def _epoch_size(form: Form, place: Sequence[int], batch_size: int | None) -> Epo
 def _counted_epoch(
     scored: Form, own: Sequence[int], forms: Sequence[Form], batch_size: int
 ) -> EpochSize | None:
-    """Computes the samples of an epoch from a progress bar that counts batches.
+    """Computes the number of samples per epoch from a progress bar that counts batches.
 
     Args:
         scored: Lines with scores.
         own: Indices of the numbers in these lines that measure training progress.
-        forms: All groups of lines.
-        batch_size: Global batch size.
+        forms: All forms of the output.
+        batch_size: Batch size over all ranks, by which the number of batches is multiplied.
     """
     for form in forms:
         if _is_evaluation_progress(form) or split_of(form.text) in ("validation", "test"):
@@ -298,7 +356,17 @@ def _counted_epoch(
 
 
 def _steps_of_epoch(scored: Form, own: Sequence[int], form: Form, index: int) -> float | None:
-    """Computes the batches per epoch from a bar that counts all batches, and from lines with epochs."""
+    """Computes the number of batches per epoch from a progress bar that counts the batches of all epochs.
+
+    Args:
+        scored: Lines with scores, which show the epoch.
+        own: Indices of the numbers in these lines that measure training progress.
+        form: Lines with the progress bar.
+        index: Index of the number of batches in the lines with the progress bar.
+
+    Returns:
+        The median of batches divided by epochs; None if no line shows an epoch of at least 1.
+    """
     found = []
     for epoch in [i for i in own if scored.numbers[i].field == "epoch"][:1]:
         for line, _, numbers in scored.lines:
