@@ -1,4 +1,4 @@
-"""Checks that the command of a job receives every value that the search changes."""
+"""Checks that the command of a job receives every value that the search varies, such as the batch size."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def check_command(job: Job, path: Path) -> None:
 
 
 def _varied(job: Job) -> Iterable[str]:
-    """Yields the axes of the space and the strategy parameters that have more than one value."""
+    """Yields the axes of the search space, and the strategy parameters, that have more than one value."""
     space = job.search_space()
     for axis, choice in space.axes.items():
         if len(choice.levels()) > 1:

@@ -1,4 +1,4 @@
-"""Finds the script files of a command, and reads their text and their digest."""
+"""Finds the script files of a command, reads their text and computes their digest."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from pathlib import Path
 from tuner.job.command_section import CommandSection
 from tuner.job.workload_code import with_imports
 
-#: A file is an output of the command if one of these words precedes its name, or if it has one of these
-#: endings.
+#: A file on the command line counts as an output of the command if one of these words precedes its name, or
+#: if its name has one of these endings.
 _WRITES = {">", ">>", "1>", "2>", "&>", "2>>", "tee"}
 _WRITTEN = {".log", ".out", ".err", ".pt", ".pth", ".ckpt", ".safetensors"}
 
@@ -23,7 +23,7 @@ def script_files(section: CommandSection, job_folder: Path) -> list[Path]:
     """Returns the sorted files in the working folder that a command uses.
 
     These are the files on the command line and the modules that they import. Files that the command writes,
-    such as a log, are omitted, since they change with every run.
+    such as a log, are omitted, because each execution of the command changes them.
 
     Args:
         section: The section `[workload]` with the command.
@@ -75,7 +75,10 @@ def _words(command: str) -> list[str]:
 
 
 def _candidates(word: str, folder: Path) -> list[Path]:
-    """Returns the paths that a word of a command line may mean: the word, the text after `=`, or a module."""
+    """Returns the paths that a word of a command line may contain.
+
+    They are the word itself, the text after `=`, and the file of a module with this name.
+    """
     names = {word, word.rpartition("=")[2].strip(";&|()")}
     names = {name for name in names if name and "{" not in name and not name.startswith("-")}
     paths = [folder / name for name in names]

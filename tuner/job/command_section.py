@@ -20,7 +20,7 @@ METRIC_SOURCES = {
     "output": "tuner.probes.commands.output_source:OutputSource",
     # New metric sources go here.
 }
-#: Groups of `workload.metrics.pattern` that match the training progress.
+#: Names of the groups in `workload.metrics.pattern` that match the training progress, such as the step.
 _POSITIONS = ("step", "samples", "epoch")
 
 

@@ -45,14 +45,15 @@ VARIABLES: dict[str, str] = {
     "main_address": "address of the first node",
     "main_port": "a free port of the first node",
 }
-#: Maps each variable that is known only on a node to the environment variable of the node that contains its
-#: value.
+#: Maps each variable whose value differs between nodes to the environment variable in which Paceline passes
+#: this value to the command.
 NODE_VARIABLES = {
     "node_rank": "PACELINE_NODE_RANK",
     "main_address": "PACELINE_MAIN_ADDRESS",
     "main_port": "PACELINE_MAIN_PORT",
 }
-#: Maps each axis to the variables that can pass its value to a script. One of these variables is enough.
+#: Maps each axis of the search space to the variables that can pass its value to a script. A command needs
+#: only one of these variables.
 SUFFICIENT_VARIABLES: dict[str, tuple[str, ...]] = {
     "nodes": ("nodes", "num_ranks"),
     "batch_size": ("batch_size", "batch_size_per_rank", "micro_batch_size"),
@@ -63,7 +64,7 @@ SUFFICIENT_VARIABLES: dict[str, tuple[str, ...]] = {
 
 
 def variable_name(variable: str) -> str:
-    """Returns the name of the environment variable with the value of a template variable."""
+    """Returns the name of the environment variable that contains the value of a template variable."""
     return f"PACELINE_{variable.upper()}"
 
 
@@ -104,7 +105,8 @@ class Template:
         In a shell command:
 
         - Values are quoted, except `resume`, which is shell text already.
-        - A variable of the node without a value becomes a reference such as `"$PACELINE_NODE_RANK"`.
+        - A variable that differs between nodes and has no value is replaced by a reference to its environment
+          variable, such as `"$PACELINE_NODE_RANK"`.
 
         Args:
             values: Maps each variable to its value. A variable without a value is replaced by the empty

@@ -63,8 +63,8 @@ def rendered_command(job: Job, values: Mapping[str, object], *, resumes: bool) -
 def rendered_environment(job: Job, values: Mapping[str, object]) -> dict[str, str]:
     """Returns the environment variables of the command.
 
-    These are `workload.environment` and, if the job states `cluster.threads_per_rank`, variables that limit
-    the threads of libraries, such as `OMP_NUM_THREADS`.
+    These are the variables in `workload.environment`. If the job file sets `cluster.threads_per_rank`, there
+    are also variables that limit the threads of libraries, such as `OMP_NUM_THREADS`.
     """
     section, cluster = job.command, job.cluster
     threads = thread_variables(cluster.threads_per_rank) if cluster.states_threads else {}
@@ -108,8 +108,8 @@ def own_launch(
         job: A job with a command.
         job_folder: Folder of the job file.
         configuration: The configuration to train with.
-        place: Maps each variable of the node, such as `node_rank`, to its value; None if the command reads
-            these values from the environment of the node.
+        place: Maps each variable that differs between nodes, such as `node_rank`, to its value; None if the
+            command reads these values from environment variables on the node.
         num_samples: Number of samples after which the training should end: the value of `{until_samples}`,
             from which `{until_steps}` is computed; None for no limit.
     """
@@ -157,7 +157,7 @@ def user_command(
       `PACELINE_MAIN_PORT` in its environment.
     - With the local launcher and `one_per = "rank"`, the line starts one process for each rank.
 
-    The arguments are those of `own_launch`.
+    The arguments have the same meaning as those of `own_launch`.
     """
     section = job.command
     here = {"node_rank": 0, "main_address": _HERE, "main_port": _PORT}

@@ -1,4 +1,4 @@
-"""Checks that at least one configuration of a job can run, and warns of doubtful settings."""
+"""Checks that at least one configuration of a job can run, and warns of settings that may be mistakes."""
 
 from __future__ import annotations
 

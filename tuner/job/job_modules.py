@@ -24,8 +24,8 @@ _earlier_folders: set[Path] = set()
 def importing_from(job_folder: Path, module_name: str) -> Iterator[None]:
     """Context manager that puts the folder of a job first in `sys.path`.
 
-    - At the end, the folder becomes the last entry of `sys.path`. So later imports of the Workload still find
-      its modules, but a file in the folder does not hide an installed module of the same name.
+    - When the context ends, the folder becomes the last entry of `sys.path`. So later imports of the Workload
+      still find its modules, but a file in the folder does not hide an installed module of the same name.
     - Modules that were imported from the folders of other jobs are removed, so that one process can run many
       jobs.
     - If the module belongs to Paceline, nothing is changed.
@@ -52,7 +52,7 @@ def importing_from(job_folder: Path, module_name: str) -> Iterator[None]:
 
 
 def is_missing_itself(error: ModuleNotFoundError, module_name: str) -> bool:
-    """Whether the module that an import did not find is `module_name`, or a package that contains it."""
+    """Whether the module that an import did not find is `module_name` or a package that contains it."""
     missing = error.name or ""
     return module_name == missing or module_name.startswith(f"{missing}.")
 
@@ -71,7 +71,10 @@ def similar_module(module_name: str, job_folder: Path) -> str:
 
 
 def _forget(folder: Path) -> None:
-    """Removes the modules that were imported from a folder, but keeps packages of environments below it."""
+    """Removes the modules that were imported from a folder from Python's table of modules.
+
+    Packages that are installed in a virtual environment inside the folder are kept.
+    """
     place = str(folder)
     sys.path[:] = [entry for entry in sys.path if entry != place]
     for name in {loaded.partition(".")[0] for loaded in sys.modules} - OWN_PACKAGES:

@@ -37,7 +37,8 @@ def load_job(path: Path) -> Job:
     """Loads and checks a job file.
 
     Args:
-        path: A TOML file. If it does not state `name`, the name of the job is the file name without `.toml`.
+        path: Path of a TOML file. If the file has no key `name`, the name of the job is the file name without
+            `.toml`.
 
     Raises:
         JobError: The file cannot be read or is not a valid job. The message lists every problem.
@@ -81,7 +82,10 @@ def _replays(data: Mapping[str, Any]) -> bool:
 
 
 def job_name(path: Path) -> str:
-    """Returns the default name of a job: its file name without ending, with forbidden characters replaced."""
+    """Returns the default name of a job: the name of its file without `.toml`.
+
+    Characters that a name must not contain are replaced.
+    """
     return re.sub(r"[^A-Za-z0-9._-]+", "-", path.stem).lstrip("-._") or "job"
 
 
@@ -106,7 +110,7 @@ def _read(path: Path) -> Mapping[str, Any]:
 
 
 def with_new_keys(data: Mapping[str, Any], path: Path) -> Mapping[str, Any]:
-    """Returns the content of a job file with new names for renamed keys, and warns of each old name."""
+    """Returns the content of a job file with the new names of renamed keys. Warns of old names."""
     for old, new in RENAMED_KEYS.items():
         *above, key = old
         table: Any = data
@@ -124,7 +128,7 @@ def with_new_keys(data: Mapping[str, Any], path: Path) -> Mapping[str, Any]:
 
 
 def _keys_with_nul(value: Any, above: KeyPath = ()) -> Iterator[str]:
-    """Yields keys whose name or value contains a NUL character. Paths and commands cannot contain it."""
+    """Yields the keys whose name or value contains a NUL character, which paths cannot contain."""
     if isinstance(value, str) and "\0" in value:
         yield spelled(above)
     elif isinstance(value, Mapping):
@@ -147,6 +151,6 @@ def _message(path: Path, problems: list[str]) -> str:
 
 
 def _readable(problem: str) -> str:
-    """Returns a problem, shortened in the middle if it is very long."""
+    """Returns the text of a problem; if the text is very long, its middle is removed."""
     half = _LONGEST_PROBLEM // 2
     return problem if len(problem) <= _LONGEST_PROBLEM else f"{problem[:half]} ... {problem[-half:]}"

@@ -53,7 +53,8 @@ class Job(Section):
     """The content of a job file.
 
     A job with a recording replays measured runs instead of training. It has neither `workload` nor `space`,
-    and `cluster` may contain only `capacity`: the recording states workload, machines and configurations.
+    and `cluster` may contain only `capacity`, because the recording contains the workload, machines and
+    configurations.
     """
 
     name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")] = Field(
@@ -102,7 +103,7 @@ class Job(Section):
         return self
 
     def _section_conflicts(self) -> Iterator[str]:
-        """Yields messages on sections that the kind of probe requires or forbids."""
+        """Yields messages on sections that are missing or forbidden for the kind of probe (`probe.kind`)."""
         kind, replays = self.probe.kind, self.probe.recording is not None
         if self.runs_command and kind != "command":
             yield f"probe.kind = {kind!r}: workload.command implies 'command'. Remove probe.kind"
@@ -128,7 +129,7 @@ class Job(Section):
             yield f"baseline must be {'one of the recorded configurations' if replays else 'a table'}"
 
     def _machine_conflicts(self) -> Iterator[str]:
-        """Yields messages on keys of emulated nodes."""
+        """Yields messages on invalid combinations of keys for emulated nodes."""
         kind, at_hand, machine = self.probe.kind, self.cluster.nodes_at_hand, self.cluster.machine
         if kind in ("emulated", "auto") and machine is None:
             yield (
@@ -156,7 +157,7 @@ class Job(Section):
             )
 
     def _limit_conflicts(self) -> Iterator[str]:
-        """Yields messages on the capacity and the prices."""
+        """Yields messages on invalid combinations of keys for the capacity, the prices and the limits."""
         capacity = self.cluster.capacity
         if capacity is not None:
             cluster = self.resolved_cluster()
@@ -262,7 +263,7 @@ class Job(Section):
         )
 
     def baseline_configuration(self) -> Configuration | None:
-        """Returns the configuration that the user trains with at present; None if the job states none."""
+        """Returns the configuration that the user trains with at present; None without [baseline]."""
         if self.baseline is None or isinstance(self.baseline, Configuration):
             return self.baseline
         return self.baseline.configuration()
@@ -292,7 +293,7 @@ class Job(Section):
             "seed": self.seed,
         }
         if self.runs_command and self.cluster.states_threads:
-            # Paceline limits the threads of a command only if the job states a number of threads.
+            # Paceline limits the threads of a command only if the job file sets a number of threads.
             parts["states_threads"] = True
         if self.cluster.machine is not None:
             parts["machine"] = self.cluster.machine.model_dump(mode="json")
@@ -335,7 +336,10 @@ def missing_section(name: str) -> str:
 
 
 def stated_by_recording(name: str) -> str:
-    """Returns the error message for a section that a job with a recording must not have."""
+    """Returns the error message for a section that a job with a recording must not have.
+
+    The recording contains the values of this section.
+    """
     return f"[{name}] is stated, but probe.recording states it already. Remove [{name}]"
 
 

@@ -14,9 +14,11 @@ from tuner.domain.errors import did_you_mean
 from tuner.job.model import Job
 
 _LONGEST_VALUE = 60
-#: A place in a job file: the keys of the tables and the indexes in lists that lead to the value.
+#: The location of a value in a job file: the keys of the tables and the indexes in lists that lead to the
+#: value, from the outermost table on.
 KeyPath = tuple[str | int, ...]
-#: Maps pydantic's type of an error to the rule that was broken. The context of the error fills the braces.
+#: Maps the type of an error in pydantic to a text on the broken rule. Braces are replaced by values from the
+#: context of the error.
 _ALLOWED = {
     "bool_type": "must be true or false",
     "dict_type": "must be a table",
@@ -93,7 +95,7 @@ def _similar(given: Any, known: list[str]) -> str:
 
 
 def _path_in(data: Mapping[str, Any], details: ErrorDetails) -> KeyPath:
-    """Returns the place of an error in the job file, without the type names that pydantic adds to it."""
+    """Returns the location of an error in the job file, without the type names that pydantic adds."""
     path: list[str | int] = []
     at: Any = data
     for part in details["loc"]:
@@ -127,8 +129,8 @@ def _unknown_key(path: KeyPath) -> str:
 def _nearest_key(path: KeyPath, siblings: Sequence[str]) -> str | None:
     """Returns the most similar allowed key for an unknown key, else None.
 
-    It is the first of these that exists: a similar key in the same table, the same key in another table, a
-    similar path.
+    If a similar key exists in the same table, it is the result. Otherwise, it is the same key in another
+    table, or else the path that is most similar to that of the unknown key.
     """
     name = str(path[-1])
     if near := difflib.get_close_matches(name, siblings, n=1):
@@ -143,7 +145,8 @@ def _nearest_key(path: KeyPath, siblings: Sequence[str]) -> str | None:
 def _models_at(path: KeyPath) -> list[type[BaseModel]]:
     """Returns the pydantic models of the table at a path.
 
-    There are several models if the table can have several types, and no model if the path is a plain value.
+    There are several models if the table can have several types, and no model if the path leads to a plain
+    value.
     """
     models: list[type[BaseModel]] = [Job]
     for part in path:

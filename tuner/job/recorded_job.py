@@ -1,4 +1,4 @@
-"""Completes a job that replays a recording with data from the recording, and checks the job against them."""
+"""Completes a job that replays a recording with data from the recording, and checks that both agree."""
 
 from __future__ import annotations
 
@@ -93,7 +93,7 @@ def _goal_problems(goal: Mapping[str, Any], recorded: Mapping[str, Any], recordi
 def _baseline(stated: Mapping[str, Any], space: ListedSpace) -> tuple[Configuration | None, list[str]]:
     """Returns the recorded configuration that the table `[baseline]` describes, and a list of problems.
 
-    The table need not contain axes that have the same value in all recorded configurations.
+    Axes that have the same value in all recorded configurations may be missing in the table.
     """
     names = dict.fromkeys(axis for configuration in space.configurations for axis in configuration)
     recorded = {
@@ -115,7 +115,7 @@ def _baseline(stated: Mapping[str, Any], space: ListedSpace) -> tuple[Configurat
     if problems:
         return None, problems
     try:
-        # Use the value from the recording, since 1 and 1.0 are equal but written differently.
+        # Use the value from the recording, because 1 and 1.0 are equal but have different texts.
         configuration = Configuration(
             {
                 axis: next(

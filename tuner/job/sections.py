@@ -86,8 +86,8 @@ class EmulateSection(Section):
 class MachineSection(Section):
     """`[cluster.machine]`: speed of emulated nodes and of the network links between emulated nodes.
 
-    Ranks of emulated nodes are trained by one process of this host under a virtual clock, which advances by
-    these times.
+    One process of this host trains all ranks of emulated nodes under a virtual clock, which advances by the
+    times that this section defines.
     """
 
     fixed_seconds: DurationOrZero = Field(
@@ -206,7 +206,7 @@ class ClusterSection(_LauncherSections):
 
     @property
     def states_threads(self) -> bool:
-        """Whether the job file states `threads_per_rank`, so that the threads of a command are limited."""
+        """Whether the job file sets `threads_per_rank`. Only then are the threads of a command limited."""
         return "threads_per_rank" in self.model_fields_set
 
     @model_validator(mode="after")
@@ -300,7 +300,7 @@ class GoalSection(Section):
         return 1.0 if self.maximize else -1.0
 
     def target_count(self) -> TargetCount:
-        """Returns a new counter of consecutive scores past the target."""
+        """Returns a new object that decides, score by score, whether a training has reached the target."""
         return TargetCount(self.target, maximize=self.maximize, consecutive=self.consecutive_scores)
 
     def crossing(self, curve: Sequence[CurvePoint]) -> tuple[float, float] | None:
@@ -334,7 +334,7 @@ class BaselineSection(Section):
         return self
 
     def configuration(self) -> Configuration:
-        """Returns the settings as a configuration, with defaults for absent parameters of the strategy."""
+        """Returns the present settings as a configuration; missing strategy parameters have their default."""
         stated = self.model_dump()
         knobs = {name: stated.pop(name) for name in KNOBS}
         return configuration_with_knobs(Configuration(stated), **knobs)
@@ -389,7 +389,7 @@ class ProbeSection(Section):
 
     @property
     def hang_seconds(self) -> float:
-        """Seconds without a report after which a probe ends: `hang_timeout`, or its default."""
+        """A probe ends after this number of seconds without a report: `hang_timeout`, or its default."""
         if self.hang_timeout is not None:
             return self.hang_timeout
         return 600.0 if self.kind == "command" else 60.0

@@ -12,7 +12,7 @@ from tuner.job.values import AscendingCounts, DistinctCounts, DistinctRates, Str
 
 
 class IntegerRange(Section):
-    """A range of integers: `low` times 1, 2, 4, ..., up to `high`."""
+    """A range of integers: `low`, `2 * low`, `4 * low` and so on, up to `high`."""
 
     low: PositiveInt = Field(description="smallest value")
     high: PositiveInt = Field(description="largest value")
@@ -32,7 +32,7 @@ class IntegerRange(Section):
 
 
 class RateRange(Section):
-    """A range of learning rates, with equal ratios between neighboring rates."""
+    """A range of learning rates; the ratio of two neighboring rates is constant."""
 
     low: PositiveFloat = Field(description="smallest rate, above 0")
     high: PositiveFloat = Field(description="largest rate")
@@ -87,12 +87,12 @@ class SpaceSection(Section):
         return self
 
     def knobs(self) -> dict[str, Choice]:
-        """Maps each stated knob, a parameter of a strategy, to the choice of its values."""
+        """Maps each knob (parameter of a strategy) in the job file to the values to choose from."""
         stated = {name: getattr(self, name) for name in KNOBS}
         return {name: OneOf(list(values)) for name, values in stated.items() if values is not None}
 
     def axes(self) -> dict[str, Choice]:
-        """Maps each axis of the space, except nodes, to the choice of its values."""
+        """Maps each axis of the space, except the number of nodes, to the values to choose from."""
         batches = self.batch_size
         rates = self.learning_rate
         return {

@@ -51,8 +51,9 @@ def example_scripts(name: str) -> dict[str, str]:
 
 
 def _folder() -> Path:
-    # A wheel contains the examples inside the package, a checkout at its root. A checkout is recognized by
-    # pyproject.toml, since a folder `examples` beside an installed package may belong to another package.
+    # A wheel contains the examples inside the package, and a checkout of the repository contains them at its
+    # root. A checkout is recognized by pyproject.toml, because a folder `examples` beside an installed
+    # package may belong to another package.
     if not _INSTALLED_EXAMPLES.is_dir() and (_CHECKOUT / "pyproject.toml").is_file():
         return _CHECKOUT / "examples"
     return _INSTALLED_EXAMPLES

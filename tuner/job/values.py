@@ -110,11 +110,11 @@ def configuration_with_knobs(configuration: Configuration, **stated: AxisValue |
 
     Args:
         configuration: A configuration without knobs.
-        stated: Maps the name of each knob to its value. Knobs with the value None get their default.
+        stated: Maps the name of each knob to its value; None for the default of the knob.
 
     Raises:
-        ValueError: The strategy is unknown, does not have a stated knob, or does not allow the value of a
-            knob.
+        ValueError: The strategy is unknown, does not have a knob in `stated`, or does not allow the value of
+            a knob.
     """
     _known_strategies((configuration.strategy,))
     said = {name: value for name, value in stated.items() if value is not None}
@@ -129,11 +129,12 @@ def _listed(value: Any) -> Configuration:
     try:
         return Configuration.from_key(value)
     except (TypeError, ValueError, RecursionError):
-        # A stored job has a valid key here. An invalid string comes from the user's job file.
+        # The string in a stored job is always a valid key, so an invalid string is from the user's job file.
         raise ValueError("must be a table") from None
 
 
-#: A configuration of a recording: a table in a job file, and the string `Configuration.key` in a stored job.
+#: A configuration of a recording. In a job file, it is written as a table. In the database, it is stored as a
+#: string, `Configuration.key`.
 ListedConfiguration = Annotated[
     Configuration,
     PlainValidator(_listed),

@@ -9,8 +9,8 @@ from pathlib import Path
 
 from tuner.job.job_modules import importing_from
 
-#: Maps the present name of each moved module to its old name. The digest is computed with old names, so that
-#: it stays equal and old studies can be resumed.
+#: Maps the present name of each moved module to its old name. The digest is computed with the old names, so
+#: it stays the same and old studies can be resumed.
 _MOVED = {
     b"tuner.domain.errors": b"tuner.errors",
     b"tuner.domain.workload": b"tuner.workload",
@@ -21,7 +21,7 @@ _MOVED = {
 def workload_code_digest(path: str, job_folder: Path) -> str:
     """Returns a digest of a Workload's source file and of the source files that it imports from its folder.
 
-    - The digest depends on imported files in the folder of the Workload's module and in folders below. It
+    - The digest depends on imported files in the folder of the Workload's module and in its subfolders. It
       does not depend on installed packages.
     - The function imports the packages that contain the module, but neither the module nor torch.
 

@@ -19,7 +19,7 @@ def load_workload(job: Job, job_folder: Path) -> Workload:
     """Imports the Workload class of a job and creates the Workload with the parameters in the job.
 
     Python searches for the module in the job's folder first, then in the installed packages. A folder never
-    replaces a package of Paceline with the same name. The import usually loads torch.
+    replaces a package of Paceline with the same name. The import usually loads torch, which takes seconds.
 
     Args:
         job: A job that trains a Workload.

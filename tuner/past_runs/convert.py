@@ -16,15 +16,15 @@ from tuner.job import GoalSection, configuration_with_knobs
 from tuner.past_runs.found import FoundRun, LeftOut, Row, number
 from tuner.past_runs.mapping import Mapping
 
-#: Maximum number of stored scores per run. Of a longer curve, every second, fourth, eighth, ... score is
-#: stored.
+#: Maximum number of stored scores per run. If a curve has more scores, only every second score is stored, or
+#: every fourth, every eighth and so on, until the number is small enough.
 MOST_SCORES = 500
-#: If the number of samples from steps and that from epochs differ by more than this factor, one of them is
-#: wrong.
+#: The number of samples is computed from the steps and from the epochs. If both differ by more than this
+#: factor, one of them is wrong.
 _POSITIONS_DIFFER = 1.6
 #: If the target is at least this value, the target is in percent.
 _PERCENT_TARGET = 10.0
-#: If the target is at most 1 and most values of a run are above this value, the run is in percent.
+#: If the target is at most 1 and most scores of a run are above this value, the scores are in percent.
 _LARGEST_FRACTION = 1.5
 _LARGEST_BATCH, _MOST_NODES, _MOST_SAMPLES = 2**40, 10**6, 2**62
 
@@ -60,7 +60,7 @@ class PastRun:
 def past_runs(
     runs: Sequence[FoundRun], mapping: Mapping, goal: GoalSection, epoch_samples: int | None
 ) -> tuple[list[PastRun], list[LeftOut]]:
-    """Converts the runs of the readers. Returns the converted runs, and the other runs with reasons.
+    """Converts the runs from the readers. Returns the converted runs, and the unusable runs with reasons.
 
     Args:
         runs: The runs from the readers.
@@ -154,7 +154,7 @@ def _configuration(parameters: Table[str, str], mapping: Mapping) -> Configurati
 
 
 def _number(key: str, stated: str | float | None, parameters: Table[str, str]) -> float:
-    """Returns a number from the mapping, or the value of the parameter whose name is in the mapping."""
+    """Returns the number in the mapping; if the mapping has a name instead, the value of this parameter."""
     if not isinstance(stated, str):
         assert stated is not None, "the mapping is complete"
         return float(stated)

@@ -28,8 +28,8 @@ class RunFormat:
     read: Callable[[Sequence[Path], str | None], Found]
 
 
-#: A path is read by the first format that accepts it. CSV is last, since it also accepts files of other
-#: formats.
+#: A file or folder is read by the first of these formats that accepts it. CSV is last, because it accepts
+#: files of other formats too.
 FORMATS = tuple(
     RunFormat(name=reader.NAME, accepts=reader.accepts, read=reader.read)
     for reader in (tensorboard_files, mlflow_stores, wandb_files, csv_files)
@@ -70,7 +70,7 @@ def find_runs(sources: Sequence[Path], format_name: str | None, run_column: str 
 
 
 def _origin(source: Path, named: Sequence[Path]) -> str:
-    """Returns the file or folder in `named`, the paths from the user, that contains the source of a run."""
+    """Returns the path from the user (one of `named`) that is or contains the source of a run."""
     return next((str(path) for path in named if path == source or path in source.parents), str(source))
 
 

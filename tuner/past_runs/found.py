@@ -108,11 +108,11 @@ def check_size(path: Path, most: int = MOST_BYTES) -> None:
 
 
 def limited(items: Iterable[_Item], what: str, left_out: list[LeftOut]) -> list[_Item]:
-    """Returns the first `MOST_RUNS` items. If there are more items, adds a note to `left_out`.
+    """Returns the first `MOST_RUNS` items. If there are more, adds a note on them to `left_out`.
 
     Args:
         items: The runs, or data of one run each.
-        what: Text for the note that says which runs were omitted.
+        what: Path or name of the omitted runs for the note.
         left_out: The list to which the note is added.
     """
     found = list(items)
@@ -123,7 +123,7 @@ def limited(items: Iterable[_Item], what: str, left_out: list[LeftOut]) -> list[
 
 
 def number(value: object) -> float | None:
-    """Converts a value to a float, infinity if it is too large; returns None if it is not a number."""
+    """Converts a value to a float (infinity if it is too large); None if it is not a number."""
     if isinstance(value, bool) or value is None:
         return None
     try:

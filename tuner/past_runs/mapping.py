@@ -1,4 +1,4 @@
-"""The mapping file, which states the columns and parameters of past runs for each quantity of a job."""
+"""The mapping file: for each quantity of a job, the name of its column or parameter in past runs."""
 
 from __future__ import annotations
 
@@ -25,10 +25,12 @@ _LARGEST_BYTES = 2**20
 
 
 class Mapping(BaseModel):
-    """The content of a mapping file: names of columns and parameters, or values for all runs.
+    """The content of a mapping file: for each quantity of a job, a name in past runs or a value.
 
-    All keys are optional. Missing keys are guessed from the names of columns and parameters, or the user is
-    asked.
+    A name is that of the column or parameter that contains the quantity. A value applies to all runs.
+
+    All keys are optional. A missing key is guessed from the names of columns and parameters; if that fails,
+    the user is asked for it.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
@@ -135,7 +137,7 @@ def load_mapping(path: Path) -> Mapping:
 
 
 def _problems(error: ValidationError, data: Table[str, Any]) -> list[str]:
-    """Returns one message for each wrong key."""
+    """Returns one message for each unknown key and each key with an invalid value."""
     found: dict[str, str] = {}
     for problem in error.errors(include_url=False):
         key = str(problem["loc"][0]) if problem["loc"] else ""

@@ -1,4 +1,4 @@
-"""Guesses from names which columns and parameters of past runs are the metric, the progress and the axes.
+"""Guesses the columns and parameters of past runs that contain metric, progress and axes, by their names.
 
 The progress of a run is its number of samples, steps or epochs. The axes are batch size, learning rate and
 number of nodes.
@@ -29,7 +29,8 @@ _PER_DEVICE = (
         "batchsizepergpu",
     ),
 )
-#: Names for the number of devices on all nodes. The other names may mean the number of devices on one node.
+#: Names of the number of devices on all nodes together. Other names may mean the number of devices on one
+#: node.
 _ALL_DEVICES = ("worldsize", "numranks")
 _DEVICES = (*_ALL_DEVICES, "numdevices", "ndevices", "devices", "numgpus", "ngpus", "ngpu", "gpus")
 _ACCUMULATION = (
@@ -120,7 +121,7 @@ def suggest(stated: Mapping, runs: Sequence[FoundRun], metric: str, *, knows_epo
 
 
 def _likely_first(names: Sequence[str], parts: Sequence[str]) -> tuple[str, ...]:
-    """Sorts names: first names that contain the first part, then names with the second part, and so on."""
+    """Sorts names: those that contain the first of `parts` come first, then those with the second, ..."""
 
     def place(name: str) -> int:
         return next((i for i, part in enumerate(parts) if part in name.lower()), len(parts))
@@ -170,7 +171,7 @@ def _column(columns: Sequence[str], names: Sequence[str]) -> str | None:
 
 
 class _Parameters:
-    """Searches the parameters of all runs by the last part of their names.
+    """Searches the parameters of all runs by the last part of their names, such as `lr` of `optimizer.lr`.
 
     Args:
         runs: The past runs.
@@ -227,7 +228,7 @@ class _Parameters:
 
 
 def _batch_size(parameters: _Parameters) -> str | tuple[str, ...] | None:
-    """Returns the parameter with the global batch size, or the parameters whose product it is.
+    """Returns the parameter with the global batch size, or the parameters whose product is this size.
 
     The product is the batch size per device, times the number of devices, times the number of accumulated
     micro-batches.

@@ -28,7 +28,7 @@ NAME = "tensorboard"
 _EVENTS = "tfevents"
 #: Tag of the hyperparameters that the HParams plugin stores.
 _SESSION_START = "_hparams_/session_start_info"
-#: If a subfolder of a run has fewer scores than this, it contains only hyperparameters of the run.
+#: A subfolder of a run with fewer scores than this counts as a folder for hyperparameters of the run.
 _FEWEST_SCORES = 2
 
 
@@ -116,7 +116,7 @@ def _accumulator(path: Path) -> Any:
 
 
 def _scalars(reader: Any) -> list[tuple[float, float, str, float]]:
-    """Returns step, time, tag and value of each scalar, also of those that TensorFlow 2 stores as tensors."""
+    """Returns step, time, tag and value of each scalar; TensorFlow 2 stores scalars as tensors."""
     from tensorboard.backend.event_processing import event_accumulator
     from tensorboard.util import tensor_util
 
@@ -167,7 +167,7 @@ def _parameters(reader: Any) -> dict[str, str]:
 
 
 def _with_parameters_below(runs: dict[Path, FoundRun]) -> list[FoundRun]:
-    """Moves hyperparameters from the subfolders of a run to the run. Returns the runs.
+    """Adds the hyperparameters in the subfolders of a run to this run. Returns the runs.
 
     PyTorch's `SummaryWriter.add_hparams` writes hyperparameters and final values to such a subfolder.
     """

@@ -114,7 +114,7 @@ def _tables(
 def _of_charts(
     tables: Sequence[tuple[Path, list[str], list[dict[str, str]]]], left_out: list[LeftOut]
 ) -> list[FoundRun]:
-    """Returns the runs in charts. Columns of several charts with the same name of a run are one run."""
+    """Returns the runs in charts. Columns with the same name of a run, in any chart, become one run."""
     by_run: dict[str, dict[float, dict[str, float]]] = {}
     sources: dict[str, Path] = {}
     for path, (axis, *columns), rows in tables:

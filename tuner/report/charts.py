@@ -48,7 +48,7 @@ from tuner.report.wording import estimate_of
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-#: Sizes of a chart that fills the page: it is drawn twice, for wide pages and for phones.
+#: Two sizes of a chart that is as wide as the page. The chart is drawn twice, for wide pages and for phones.
 _LANDSCAPE_SIZES = (
     Size(width=1000, height=400, shown_on="wide"),
     Size(width=370, height=340, shown_on="narrow"),
@@ -56,14 +56,15 @@ _LANDSCAPE_SIZES = (
 _CURVES_SIZE = Size(width=420, height=310)
 _CHECKED_SIZE = Size(width=420, height=370)
 
-#: Intervals are cut off at this factor below the smallest and above the largest median, so that one wide
-#: interval does not compress all others.
+#: An axis ends at most at this factor below the smallest median and above the largest median. Intervals are
+#: cut off there, because one very wide interval would compress all others.
 _INTERVAL_REACH = 4.0
 #: Maximum numbers of metric curves and of predictions in a chart; more would be unreadable.
 MAX_CURVES, MAX_CHECKS = 60, 120
 _MAX_CURVE_POINTS, _MAX_LABELS = 80, 12
 _DASHED, _DOTTED = (0, (5, 4)), (0, (1.5, 2))
-#: Predictions of one run are drawn side by side: their maximum total width and their distance, in pixels.
+#: Predictions of the same run are drawn side by side. Their maximum total width and their distance, in
+#: pixels.
 _RUN_PIXELS, _CHECK_PIXELS = 54.0, 9.0
 
 
@@ -119,7 +120,7 @@ def _is_drawable(seconds: Estimate) -> bool:
 
 
 def _interval_limits(estimates: Sequence[Estimate], values: Sequence[float] = ()) -> tuple[float, float]:
-    """Returns limits of a logarithmic axis that shows all medians and values; wide intervals are cut off."""
+    """Returns limits of a logarithmic axis that shows all medians and values; it cuts off wide intervals."""
     centers = [*(e.median for e in estimates), *values]
     low, high = min(centers), max(centers)
     lowest = min(max(e.lower, low / _INTERVAL_REACH) for e in estimates)
@@ -144,7 +145,7 @@ def _landscape_chart(
     offsets = {batch: step * (k - (len(batches) - 1) / 2) for k, batch in enumerate(batches)}
 
     def place(alternative: Alternative) -> float | None:
-        """Returns the horizontal position of an alternative; None if it is not in this chart."""
+        """Returns the horizontal position of a configuration; None if it is not in this chart."""
         what = alternative.configuration
         if what.nodes not in nodes or what.strategy != strategy or not _is_drawable(alternative.seconds):
             return None
@@ -183,7 +184,10 @@ def _landscape_chart(
 def _series_of(
     members: Sequence[Alternative], place: Callable[[Alternative], float | None]
 ) -> list[tuple[float, Alternative]]:
-    """Returns the alternatives that can be drawn with their horizontal positions, from left to right."""
+    """Returns the horizontal position of each alternative that can be drawn, and the alternative.
+
+    They are sorted from left to right.
+    """
     drawn = [(at, a) for a in members if (at := place(a)) is not None]
     return sorted(drawn, key=lambda pair: pair[0])
 
@@ -371,9 +375,10 @@ def _curves_chart(curves: Sequence[Curve], job: Job, *, by_seconds: bool) -> Mar
 
 
 def checked_chart(checked: Sequence[PredictedAgainstMeasured]) -> Markup:
-    """Draws the predicted against the measured times to target; empty if there are none.
+    """Draws predicted times to target against measured ones; empty without measured times.
 
-    If there are more than `MAX_CHECKS` predictions, an evenly spaced part of them is drawn.
+    If there are more than `MAX_CHECKS` predictions, only this number, at equal distances in the list, is
+    drawn.
     """
     found = [
         (check, estimate)
@@ -415,7 +420,7 @@ def checked_chart(checked: Sequence[PredictedAgainstMeasured]) -> Markup:
 def _aside(checked: Sequence[PredictedAgainstMeasured]) -> list[float]:
     """Returns horizontal offsets in pixels that put the predictions of one run side by side.
 
-    Predictions that were made with a smaller part of the run known are further left.
+    A prediction that was made earlier in the run is further left.
     """
     runs: dict[float, list[int]] = {}
     for position, check in enumerate(checked):

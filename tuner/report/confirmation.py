@@ -1,4 +1,4 @@
-"""Text and table of a confirmation, which trains recommendation and present settings with new seeds."""
+"""Text and table of a confirmation: trainings of recommendation and present settings with new seeds."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def confirmation_finding(confirmation: Confirmation) -> Finding:
 
 
 def confirmation_table(confirmation: Confirmation) -> Table:
-    """Returns a table of the times to target of both configurations: a row per seed, and a row of medians."""
+    """Returns a table of the times to target of both configurations: one row per seed, then the medians."""
     recommended = {t.seed: t for t in confirmation.recommended.trainings}
     present = {t.seed: t for t in confirmation.baseline.trainings}
     rows = [

@@ -20,8 +20,8 @@ class ReportContent:
         job_path: Path of the job file.
         recommendation: The recommended configuration with its evidence.
         probes: All probes of the study, oldest first.
-        landscape: For each number of nodes, batch size and strategy: the prediction for the best learning
-            rate and knobs.
+        landscape: Predictions, one for each combination of number of nodes, batch size and strategy, each
+            with the best learning rate and the best knobs (parameters of the strategy).
         checked: Predictions of the time to target, paired with the times measured later.
         fit_summaries: Maps the name of each model to sentences on its fitted parameters.
     """
@@ -43,7 +43,7 @@ class UnansweredContent:
         job: The tuned job.
         study_name: Name of the job's study in the database.
         created_at: Time at which the report was made, in seconds since the Unix epoch.
-        goal: The job's goal in words.
+        goal: The job's goal in words, such as `accuracy >= 0.9, soonest`.
         reason: Why no configuration is recommended.
         changes: Proposed changes of the job or script, one sentence each.
         warnings: Problems of the script, one sentence each.

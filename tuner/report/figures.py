@@ -17,7 +17,8 @@ if TYPE_CHECKING:
     # matplotlib takes a second and 60 MB to import, so functions that draw import it themselves.
     from matplotlib.axes import Axes
 
-#: Number of shades for batch sizes, from light to dark; CSS variables `shade0`, `shade1` and so on.
+#: Number of colors for batch sizes, from light to dark. They are the CSS variables `shade0`, `shade1` and so
+#: on.
 NUM_SHADES = 8
 _COLORS = (
     "ink",
@@ -31,7 +32,8 @@ _COLORS = (
 )
 
 _MINUTE, _HOUR, _DAY = 60.0, 3600.0, 86400.0
-#: Lists of tick positions, from fine to coarse; an axis uses the first list with few enough ticks.
+#: For counts and for durations: lists of round values at which an axis may have ticks, from fine to coarse.
+#: An axis uses the finest list that has few enough values within its limits.
 _DECADES = [10.0**exponent for exponent in range(-6, 16)]
 COUNT_TICKS = tuple([step * ten for ten in _DECADES for step in steps] for steps in ((1, 2, 5), (1, 3), (1,)))
 DURATION_TICKS = tuple(
@@ -107,7 +109,9 @@ def log_ticks(limits: tuple[float, float], most: int, ladders: Sequence[Sequence
     Args:
         limits: Lowest and highest value of the axis.
         most: Maximum number of ticks.
-        ladders: `COUNT_TICKS` or `DURATION_TICKS`.
+        ladders: Lists of round values, from fine to coarse: `COUNT_TICKS` for an axis of counts,
+            `DURATION_TICKS` for an axis of seconds. The ticks are from the first list that has at most `most`
+            values within the limits.
     """
     low, high = limits
     inside: list[float] = []
@@ -180,7 +184,7 @@ def new_figure(size: Size, x: Axis, y: Axis, *, right: int = _RIGHT) -> Axes:
 def point(
     axes: Axes, x: float, y: float, name: str, tip: str, *, hollow: bool = False, marker: str = "o"
 ) -> None:
-    """Draws a marker with a tooltip.
+    """Draws a symbol at one point of a figure, with a tooltip.
 
     Args:
         axes: Axes of `new_figure`.
@@ -189,7 +193,7 @@ def point(
         name: Name of the color.
         tip: Text of the tooltip.
         hollow: Whether only the outline has the color.
-        marker: matplotlib's name of the marker.
+        marker: Symbol that is drawn, as matplotlib names it, such as `o` for a circle.
     """
     fill, edge = (color("card"), color(name)) if hollow else (color(name), color("card"))
     axes.plot(
@@ -201,7 +205,7 @@ def point(
 def interval(
     axes: Axes, x: float, ends: tuple[float, float], name: str, tip: str, *, bold: bool = False
 ) -> None:
-    """Draws a vertical bar with a tooltip; an arrow marks an end that is outside the limits of the axis.
+    """Draws a vertical bar with a tooltip. An end outside the limits of the axis is drawn as an arrow.
 
     Args:
         axes: Axes of `new_figure`.
@@ -263,7 +267,7 @@ def svg(axes: Axes, size: Size, summary: str) -> Markup:
     for artist in figure.findobj():
         artist.set_clip_on(False)
     text = io.StringIO()
-    # Ids of shapes are hashes, which must differ between the figures of a page.
+    # The ids of shapes are hashes with a salt, so they differ between the figures of a page.
     salt = f"{summary} {size}"
     nothing = dict.fromkeys(("Creator", "Date", "Format", "Type"))
     with matplotlib.rc_context({"svg.hashsalt": salt}), warnings.catch_warnings():

@@ -24,7 +24,8 @@ class Target:
 
     Args:
         executable: Whether the file is made executable.
-        needs_command: Whether the file can be written only for a recommendation with a training command.
+        needs_command: Whether this kind of file is possible only for a recommendation with a training
+            command.
     """
 
     executable: bool = False

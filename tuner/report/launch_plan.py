@@ -41,15 +41,16 @@ class LaunchPlan:
         cores_per_node: Number of CPU cores used on each machine.
         accelerator: Type of a device, such as A100; None for CPU cores.
         image: Container image, for schedulers that run containers.
-        environment: Further environment variables, by name.
+        environment: Maps the name of each further environment variable to its value.
         preparation: Shell lines at the start of the command, such as those that create folders.
-        values: Recommended values and values derived from them, as text, by name.
+        values: Maps the name of each recommended value, and of values derived from them, to the value as
+            text.
         working_folder: Folder in which the command runs. Schedulers that copy files to the nodes copy this
             folder.
         facts: Sentences on the configuration and its predicted time, written as comments at the top of every
             launch file.
         longest_seconds: Upper end of the 90% interval of the predicted training time; None if it is infinite.
-        settings: The job file's settings of the launcher, by key.
+        settings: Maps each key in the launcher's section of the job file to its value.
         file_name: Name of the launch file, for the comment that explains how to start it.
     """
 
@@ -169,7 +170,7 @@ def command_plan(recommendation: Recommendation, job: Job, job_folder: Path) -> 
 
 
 def facts_of(recommendation: Recommendation) -> tuple[str, ...]:
-    """Returns sentences on a recommendation: configuration, goal, predicted time, and how far to trust it."""
+    """Returns sentences on a recommendation: configuration, goal, predicted time, and quality of evidence."""
     trust, expected = trust_in(recommendation), prediction(recommendation)
     facts = (
         f"Trains {recommendation.job_name} as Paceline recommends: "

@@ -44,8 +44,8 @@ class Table:
     Args:
         columns: Titles of the columns.
         rows: Rows of cells; every row has one cell per column.
-        num_words_columns: Number of columns at the start that contain words. The other columns contain
-            numbers and are aligned to the right.
+        num_words_columns: Number of leftmost columns, which contain words. The other columns contain numbers
+            and are aligned to the right.
     """
 
     columns: tuple[str, ...]
@@ -149,7 +149,7 @@ def _without_strategy(configuration: Configuration) -> Configuration:
 def landscape_table(landscape: Sequence[Alternative]) -> Table:
     """Returns a table of the predictions for each number of nodes, batch size and strategy, fastest first.
 
-    Each prediction is that of the best learning rate and knobs.
+    Each prediction is for the best learning rate and the best knobs (parameters of the strategy).
     """
     ordered = sorted(landscape, key=lambda a: a.seconds.median)
     rows = [
@@ -273,7 +273,7 @@ def timed_probes(probes: Sequence[ProbeRecord]) -> list[tuple[ProbeRecord, Measu
 
 
 def timing_table(probes: Sequence[ProbeRecord]) -> Table:
-    """Returns a table of the median step times of the timing probes; a range if the ranks differ.
+    """Returns a table of the median step times of the timing probes, with a range if ranks differ.
 
     It has a column for the strategy if there are several strategies, and a column for the staleness of
     parameters (in steps) if it was measured.

@@ -27,18 +27,18 @@ from tuner.domain.recommendation import (
     Verification,
 )
 
-#: Two times are called equal if their ratio is below this factor.
+#: Two times are described as equal if their ratio is below this factor.
 _EQUAL_RATIO = 1.05
-#: The time of the first score past the target is stated if it is later than the interpolated time to target
-#: by this factor.
+#: The text contains the time of the first score past the target if it is more than this multiple of the
+#: interpolated time to target.
 _LATE_SCORE = 1.1
-#: The start-up time is not mentioned if it is a smaller share of the training time.
+#: The text contains the start-up time only if it is at least this share of the training time.
 _LEAST_STARTUP_SHARE = 0.05
 #: A prediction whose 90% interval spans more than this factor is called a guess.
 _GUESS_RATIO = 30.0
-#: The chance of reaching the target is not mentioned if it is at least this.
+#: The text contains the chance of reaching the target only if it is below this value.
 _SURE = 0.95
-#: Imported runs: the text states at most this many of their sources.
+#: Maximum number of sources of imported runs in the text.
 _MOST_SOURCES = 3
 
 
@@ -235,7 +235,7 @@ def _time_of_choice(recommendation: Recommendation) -> tuple[float, bool]:
 
 
 def _span_words(alternative: Alternative, seconds: float, is_measured: bool) -> str:
-    """Returns an alternative's time and its source: measured, predicted from its own run, or not measured."""
+    """Describes the time to target of an alternative, and whether it was measured or predicted."""
     if is_measured:
         return f"{format_seconds(seconds)} (measured)"
     word = "predicted" if alternative.is_observed else "not measured"

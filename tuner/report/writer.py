@@ -1,4 +1,4 @@
-"""Writes all files of a report into a folder; an interrupted write leaves no partial file."""
+"""Writes all files of a report into a folder. If it is interrupted, no file is incomplete."""
 
 from __future__ import annotations
 

@@ -1,4 +1,9 @@
-"""The use case `calibrate`: measures the step times and the network links of the available nodes."""
+"""The use case `calibrate`: measures step times and network links of the nodes that can be used now.
+
+The result is the section `[cluster.machine]` of a job file, which describes emulated nodes by constants such
+as
+the latency and bandwidth of a link.
+"""
 
 from __future__ import annotations
 
@@ -45,8 +50,8 @@ def calibrate_job(
             of nodes that the cores of this machine suffice for; with other launchers, the largest number of
             nodes in the job. The default is at most 8.
         effort: How many steps and messages each measurement takes.
-        listen: Called with the name of each measurement when it starts.
-        make_launcher: Creates the launcher; the job's own launcher by default.
+        listen: Function that is called with the name of each measurement when it starts.
+        make_launcher: Function that creates the launcher. By default, it is the launcher in the job file.
 
     Raises:
         JobError: The job replays a recording, its Workload cannot be built, or `num_nodes` is below 2.
@@ -60,7 +65,8 @@ def calibrate_job(
         )
     _, num_samples = checked_workload(opened)
     plan = calibration_plan(opened, num_nodes=num_nodes, num_samples=num_samples, effort=effort or Effort())
-    # The folder must outlive the launcher, which sends its last messages to ranks through it.
+    # The folder must exist until the launcher is closed, because the launcher sends its last messages to
+    # ranks through files in this folder.
     with passing_folder(opened, "calibrate") as folder:
         launcher = make_launcher(opened) if make_launcher is not None else job_launcher(opened)
         try:
@@ -126,7 +132,7 @@ def section_of(constants: Constants, opened: OpenedJob) -> str:
 
 
 def constants_rows(constants: Constants) -> list[dict[str, Any]]:
-    """Returns rows with the keys name, value, low and high, to print as a table."""
+    """Returns table rows of the constants: name, value, and low and high end of the interval."""
     rows = [
         _row("fixed seconds of a step", constants.fixed_seconds),
         _row("seconds per sample", constants.seconds_per_sample),
@@ -150,7 +156,7 @@ def constants_rows(constants: Constants) -> list[dict[str, Any]]:
 
 
 def constants_data(constants: Constants) -> dict[str, Any]:
-    """Returns the constants as nested dictionaries."""
+    """Returns the measured constants as nested dictionaries, to print as JSON."""
     return asdict(constants)
 
 

@@ -20,7 +20,7 @@ from tuner.service.launchers import job_prober, passing_folder
 from tuner.service.opening import OpenedJob, checked_epoch_samples
 from tuner.service.plan import worst_dollars
 
-#: Default number of seconds that a check waits for a score after the first output of the script.
+#: A check waits for a score at most this number of seconds after the first output of the script, by default.
 MOST_SECONDS = 60.0
 #: While the script is in its first epoch, the check waits longer, until the script has processed this
 #: multiple of the samples of an epoch.
@@ -28,10 +28,11 @@ _EPOCH_SLACK = 1.15
 _SAY_SECONDS, _POLL_SECONDS = 10.0, 0.05
 #: Number of optimizer steps in the probe of a Workload.
 _WORKLOAD_STEPS = 12
-#: If the first report of the second run comes at fewer samples than this multiple of the first report of the
-#: first run, the script did not resume.
+#: If the script is started a second time and its first report comes at fewer samples than this multiple of
+#: the samples at the first report of the first start, the script did not resume.
 _NEAR_START = 1.5
-#: The check waits this many times longer for a script that prints nothing, since it may still be starting.
+#: The check waits this many times longer for a script that prints nothing, because the script may still be
+#: starting.
 _SILENT = 2.0
 
 
@@ -41,7 +42,8 @@ class CommandCheck:
 
     Args:
         measurement: The measurement of the run: curve, step times, samples processed, errors.
-        heard: Lines of output that were read as reports, and lines that look like scores but were not read.
+        heard: The lines of output that were read as reports, and the lines that look like scores but were not
+            read.
         schedule: Predicts the number of samples at which the script reports its next score.
         resume: Whether the script resumed from its checkpoint, as a sentence for the user.
     """
@@ -110,7 +112,7 @@ def _first_score(
     say: Callable[[str], object],
     wait_seconds: float,
 ) -> Measurement:
-    """Waits until a probe ends, or cancels it when the waiting time is over. Returns its measurement."""
+    """Waits until a probe ends, but cancels it after the waiting time. Returns its measurement."""
     size = opened.job.command.epoch_samples
     said_at = started_at = prober.now()
     while True:
@@ -319,7 +321,8 @@ def cost_rows(opened: OpenedJob, grace: float = 0.0) -> list[tuple[str, Any]]:
 
     Args:
         opened: The job.
-        grace: Seconds that the command may take to save its checkpoint after the budget is spent.
+        grace: Seconds that the command may take to save its checkpoint when the budget is used up. They are
+            part of the cost.
     """
     seconds = opened.job.budget.time
     rows: list[tuple[str, Any]] = [
@@ -341,10 +344,10 @@ def tiny_configuration(opened: OpenedJob) -> Configuration:
 def check_job(
     opened: OpenedJob, *, make_prober: Callable[[OpenedJob], Prober] = job_prober
 ) -> tuple[Measurement, int]:
-    """Trains one configuration for a few steps, after scoring the untrained model.
+    """Scores the untrained model, then trains one configuration for a few steps.
 
     The configuration is the baseline if the cluster can run it, else the smallest configuration of the space.
-    If the job replays a recording, these steps are replayed.
+    If the job replays a recording, the steps are replayed from the recording.
 
     Args:
         opened: A job that trains a Workload or replays a recording.

@@ -40,11 +40,12 @@ SEED_STEP = 1000
 
 @dataclass(frozen=True, kw_only=True)
 class _Pair:
-    """The two configurations to compare, and the database with their trainings.
+    """The recommendation and the baseline of a job, which are compared, and the database of their trainings.
 
     Args:
         opened: The job.
-        ledger: The database of studies; each training is a study.
+        ledger: The database of Paceline's studies. Each training of the comparison is a study of its own in
+            this database.
         study_name: Name of the study that made the recommendation.
         recommended: The recommended configuration.
         present: The baseline of the job.
@@ -62,13 +63,13 @@ class _Pair:
         return replace(self.opened, job=self.opened.job.model_copy(update={"seed": seed}))
 
     def job(self, number: int, configuration: Configuration) -> Job:
-        """Returns the job that trains only one configuration, with new seed `number`, from 1."""
+        """Returns the job of one training: only one configuration, with new seed `number` (1, 2, ...)."""
         return job_of_one(self.seeded(number), configuration)
 
     def fingerprint(self, number: int, configuration: Configuration) -> str:
         """Returns the fingerprint of one training.
 
-        It depends on both configurations of the pair, so that a training is never used for another pair.
+        It also depends on the other configuration of the pair, so a training is never used for another pair.
         """
         parts = [
             self.opened.fingerprint,
@@ -82,7 +83,10 @@ class _Pair:
 
     @cached_property
     def studies(self) -> dict[str, StudyRecord]:
-        """Maps the fingerprint of each stored confirmation training of the job to its study."""
+        """The Paceline study of each stored training of this comparison, by the fingerprint of the training.
+
+        A fingerprint is a digest of everything that the training depends on.
+        """
         name = _study_name(self.opened)
         return {s.fingerprint: s for s in self.ledger.studies() if s.job_name == name}
 
@@ -134,9 +138,10 @@ def confirm(
 ) -> None:
     """Trains the recommendation and the baseline alternately, once with each new seed.
 
-    - Each training is a study (`NAME.confirm`) that the search and its models ignore.
-    - Trainings that have ended are not repeated, and an interrupted training is resumed.
-    - The first failed training ends the confirmation. A second call resumes the confirmation.
+    - Each training is stored as a Paceline study of the job name `NAME.confirm`, which the search and its
+      models ignore.
+    - Trainings that have ended in an earlier call are not repeated, and an interrupted training is resumed.
+    - The first failed training ends the comparison. A second call continues the comparison.
 
     Args:
         opened: The job.
@@ -232,7 +237,8 @@ def _train(
         return f"{ended.stop.reason}. {last_fault(ended.state)}"
     run = run_of(ended.state, configuration)
     if run is not None and run.is_open:
-        # The result includes the time limit, so the training must not resume with a different limit.
+        # Whether the target is reached depends on the time limit, so the training must not resume with a
+        # different limit.
         store.ledger.end_probe(run.probe.probe_id, Outcome.STOPPED, ended.stop.reason)
     return None
 
@@ -339,7 +345,7 @@ def _expected_seconds(recommendation: Recommendation) -> tuple[float, float]:
 
 
 def _without_repeats(listen: Listener, state: SearchState) -> Listener:
-    """Returns a listener that drops repeated warnings, also those that the search has already given."""
+    """Returns a listener that ignores warnings that it or the search has already shown."""
     said = {remark for measurement in state.slices for remark in measurement.remarks}
 
     def hear(event: SearchEvent) -> None:

@@ -21,14 +21,14 @@ class Console(Protocol):
     """Shows the events of a search to the user."""
 
     def show(self, event: SearchEvent) -> None:
-        """Shows one event, such as a decision, a warning or the progress of a slice."""
+        """Shows one event of the search, such as a decision, a warning or the progress of a slice."""
 
     def close(self) -> None:
         """Ends live output, if the console has any."""
 
 
 class PlainConsole:
-    """Writes one plain line for each event, but the progress of a slice only every 15 seconds.
+    """Writes one plain line for each event. Lines on the progress of a slice are at least 15 seconds apart.
 
     Args:
         write: Called with each line.
@@ -43,7 +43,7 @@ class PlainConsole:
         self._said_last = self._started
 
     def show(self, event: SearchEvent) -> None:
-        """Writes the event as a line. Progress within 15 seconds of an earlier line is skipped."""
+        """Writes the event as a line. Progress of a slice is skipped for 15 seconds after its last line."""
         now = self._clock()
         if event.kind == "progress":
             # The interval is per slice, so that the progress of each concurrent slice appears.

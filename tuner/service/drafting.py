@@ -27,7 +27,8 @@ from tuner.drafting.trial_run import TrialRun, run_for
 from tuner.service.check_command import check_command, command_rows, without_score
 from tuner.service.opening import open_job
 
-#: Longest time of the trial run, and of printing the help, in seconds. Frameworks take long to start.
+#: Maximum time of the trial run of a command, and of printing its help, in seconds. It is long because
+#: frameworks take long to start.
 RUN_SECONDS, _HELP_SECONDS = 60.0, 60.0
 #: A trial run that fails within this many seconds may have failed because of the output paths that Paceline
 #: passed to the command.
@@ -45,7 +46,8 @@ class Drafted:
 
     Args:
         path: Path of the job file.
-        job: The settings that were found, from which the text of the job file is made.
+        job: The settings that were found in the script, its help and its output. The text of the job file is
+            made from them.
     """
 
     path: Path
@@ -53,7 +55,7 @@ class Drafted:
 
     @property
     def can_be_checked(self) -> bool:
-        """Whether the trial run printed scores, and the command takes a batch size and a learning rate."""
+        """Whether the command printed scores, and has options for batch size and learning rate."""
         return self.job.reading is not None and {"batch_size", "learning_rate"} <= set(self.job.draft.roles)
 
 
@@ -124,7 +126,7 @@ def write_job(path: Path, job: JobDraft) -> None:
     """Writes a drafted job file.
 
     Raises:
-        StorageError: It cannot be written.
+        StorageError: The file cannot be written.
     """
     try:
         path.write_text(job.text(), encoding="utf-8", errors="backslashreplace")
@@ -209,7 +211,7 @@ def draft_of(
 
 
 def _as_configured(option: Parameter, files: Sequence[ConfigFile]) -> Parameter:
-    """Returns the option with its default from the configuration files of the command, if a file sets it."""
+    """Returns an option, with its value in the command's configuration files as the default, if any."""
     key = option.name.lstrip("-")
     for file in files:
         if key in file.keys:
@@ -219,7 +221,7 @@ def _as_configured(option: Parameter, files: Sequence[ConfigFile]) -> Parameter:
 
 
 def _is_input(parameter: Parameter, line: CommandLine, folder: Path) -> bool:
-    """Whether the path in a save or output option exists already, so that the script may read from it."""
+    """Whether the path in an option for output exists already, so the script may read from it."""
     if parameter.plain_name.rpartition(".")[2] not in MAYBE_INPUTS:
         return False
     text = given_value(line, parameter) or parameter.default
@@ -304,7 +306,7 @@ def _with_run(
         say(f"it failed:\n{trial.error()}\ntrying your command as it is")
         again = run(draft.trial_command({}))
         if not again.failed:
-            # Without the changed options the command works, so these options are not output paths.
+            # The command works without the changed options, so these options are not output paths.
             trial, places = again, {}
             roles = {role: one for role, one in draft.roles.items() if role not in ("output", "save")}
             draft = replace(draft, roles=roles)

@@ -16,7 +16,7 @@ from tuner.report.writer import write_text
 from tuner.service.opening import OpenedJob, StudyStore
 from tuner.service.views import require_study
 
-#: Targets whose launch files start no nodes, so that they can be used with every `cluster.launcher`.
+#: Targets whose launch files can be used with every `cluster.launcher`, because they do not start nodes.
 _STARTS_BY_ITSELF = ("torchrun", "env")
 
 
@@ -45,7 +45,8 @@ def export_job(opened: OpenedJob, store: StudyStore, options: ExportOptions) -> 
     """Returns the text of the launch file, and writes it if `output` is set.
 
     Raises:
-        JobError: There is no recommendation yet, the target cannot run it, or the file exists.
+        JobError: The study has no recommendation yet, the target cannot run the recommendation, or the file
+            exists.
         StorageError: The file cannot be written.
     """
     text = launch_text(_plan(opened, newest_recommendation(store.ledger, opened), options), options.target)

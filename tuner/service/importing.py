@@ -19,10 +19,11 @@ from tuner.past_runs.suggest import Suggestion, suggest
 from tuner.service.imports import REPLACED, Stored, store_runs
 from tuner.service.opening import OpenedJob, checked_epoch_samples
 
-#: Status of a run that would be stored without `--dry-run`, and of a run that cannot be used.
+#: Status of a run that `--dry-run` only shows (without this option it would be stored), and of a run that
+#: cannot be used.
 NOT_STORED, LEFT_OUT = "would be imported", "left out"
 _REPLACED_NOTE = "it replaces an earlier import of the same run with a different configuration or curve"
-#: A message lists at most this many names of columns, and this many files or runs with reasons.
+#: Maximum number of column names in a message, and maximum number of files or runs with reasons.
 _MOST_NAMES, _MOST_REASONS = 30, 10
 
 Ask = Callable[[str, Sequence[str]], str]
@@ -54,7 +55,7 @@ class ReadRuns:
         runs: The runs that can be imported, at least one.
         left_out: The files and runs that cannot be imported, with reasons.
         mapping: The mapping with all required keys.
-        answers: Maps each key of the mapping that the user was asked for to the answer.
+        answers: Maps each key of the mapping for which the user was asked to the user's answer.
     """
 
     runs: tuple[PastRun, ...]
@@ -190,7 +191,7 @@ _QUESTIONS = {
 
 
 def _value(text: str) -> Any:
-    """Converts an answer to a name or a number; to a tuple if it contains several, separated by commas."""
+    """Converts an answer to a name or a number; to a tuple if it contains several values with commas."""
     values = [_name_or_number(part.strip()) for part in text.split(",") if part.strip()]
     return tuple(values) if len(values) > 1 else values[0] if values else text
 

@@ -15,7 +15,7 @@ from tuner.past_runs.convert import PastRun
 from tuner.search.imported_runs import ImportedRuns
 from tuner.service.opening import OpenedJob, own_name
 
-#: Start of the remark that states the file or folder from which a run was imported.
+#: Start of the remark (in `Measurement.remarks`) with the file or folder from which a run was imported.
 _FROM = "imported from "
 _SAME_HARDWARE = "it ran on hardware as the job has"
 _LEASE_SECONDS = 300.0
@@ -124,9 +124,11 @@ def store_runs(ledger: Ledger, opened: OpenedJob, runs: Sequence[PastRun], *, fr
 
 
 def _with_replaced(ledger: Ledger, known: Sequence[_Known], found: Sequence[Stored]) -> list[Stored]:
-    """Ends stored runs that a new run from the same source replaces, and marks the new run as `REPLACED`.
+    """Ends stored runs that are replaced by a new run from the same source, and returns the new statuses.
 
-    Sources with several runs of the same name are ignored, since it is unknown which run replaces which.
+    A new run that replaces a stored run gets the status `REPLACED`. If several new runs have the same source,
+    no
+    stored run of this source is replaced, because it is unknown which run replaces which.
     """
     sources = Counter(one.run.source for one in found)
     result = []
@@ -149,8 +151,9 @@ def _with_replaced(ledger: Ledger, known: Sequence[_Known], found: Sequence[Stor
 def imported_study(ledger: Ledger, opened: OpenedJob) -> StudyRecord | None:
     """Returns the study with the imported runs of a job; None if there is none.
 
-    The study has the same name, metric and training (`_training`) as the job, and either the same working
-    folder or the same source code. So it is still found after the script was edited, or the folder was moved.
+    For example, the study is still found after the script was edited, or after its folder was moved. It must
+    have the same name, metric and training (`_training`) as the job, and either the same working folder or
+    the same source code.
     """
     prefix = f"{_digest(opened)}-"
     found = [
@@ -223,7 +226,7 @@ def _study_name(opened: OpenedJob) -> str:
 
 
 def _fingerprint(opened: OpenedJob) -> str:
-    """Returns the fingerprint of the study of imported runs: digests of the training and of its folder."""
+    """Returns the fingerprint of the Paceline study of imported runs: digests of training and folder."""
     return f"{_digest(opened)}-{hashlib.sha256(_folder(opened).encode()).hexdigest()[:8]}"
 
 
@@ -255,7 +258,7 @@ def _curve(measurement: Measurement) -> dict[int, float]:
 
 
 def _is_same(stored: Measurement, measurement: Measurement) -> bool:
-    """Whether a stored run has the configuration of another run, and equal scores where both have scores."""
+    """Whether two runs have the same configuration, and equal scores wherever both have a score."""
     if stored.configuration != measurement.configuration:
         return False
     old, new = _curve(stored), _curve(measurement)
@@ -266,7 +269,7 @@ def _is_same(stored: Measurement, measurement: Measurement) -> bool:
 
 
 def _adds_nothing(stored: Measurement, run: PastRun) -> bool:
-    """Whether the database already has all scores of a run and the remark on its hardware."""
+    """Whether the database already contains all scores of a run and the same remark on its hardware."""
     says_hardware = not run.is_same_hardware or _SAME_HARDWARE in stored.remarks
     return run.measurement.samples <= stored.samples and says_hardware
 

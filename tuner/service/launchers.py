@@ -1,4 +1,4 @@
-"""Creates the launcher and the prober of a job, and temporary folders that its nodes share."""
+"""Creates the launcher and the prober of a job, and temporary folders that all nodes of the job share."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def passing_folder(opened: OpenedJob, purpose: str) -> Iterator[Path]:
     with tempfile.TemporaryDirectory(
         prefix=f"paceline-{purpose}-" if is_here else f".paceline-{purpose}-",
         dir=None if is_here else opened.folder,
-        # A node that is slow to exit may still write its last message.
+        # A node that exits slowly may still write its last message into the folder.
         ignore_cleanup_errors=not is_here,
     ) as folder:
         yield Path(folder)

@@ -1,4 +1,4 @@
-"""Opens a job file, its study in the database, and its output folder."""
+"""Opens a job file, the job's study in the database, and the job's output folder."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ class OpenedJob:
 
     @property
     def folder(self) -> Path:
-        """Folder of the job file. Paths in the job are relative to it."""
+        """Folder of the job file. Paths in the job file are relative to this folder."""
         return self.path.resolve().parent
 
     @property
@@ -92,7 +92,7 @@ def _code_digest(job: Job, folder: Path) -> str:
 
 def _with_budget(job: Job, given: dict[str, Any]) -> Job:
     """Returns the job with its budget replaced by values from flags or environment variables."""
-    # Keys that the file leaves out stay unset, so that their defaults apply.
+    # Keys that are not in the file stay unset, so their defaults apply.
     stated = job.model_dump(mode="json", exclude_unset=True)
     merged = {**stated, "budget": {**stated.get("budget", {}), **given}}
     try:
@@ -122,7 +122,7 @@ def hardware() -> str:
 def _accelerators(folder: Path = Path("/proc/driver/nvidia/gpus")) -> list[str]:
     """Returns the model names of the NVIDIA devices, read from the driver's files without importing torch.
 
-    CUDA_VISIBLE_DEVICES is added if it is set, since step times depend on it.
+    The value of CUDA_VISIBLE_DEVICES is added if it is set, because step times depend on it.
     """
     found = []
     for path in sorted(folder.glob("*/information")):
@@ -165,7 +165,7 @@ def prepare_output(folder: Path) -> Path:
 
 
 def checked_workload(opened: OpenedJob) -> tuple[Workload, int]:
-    """Builds the Workload and loads its data once, so that their errors appear before the first probe.
+    """Builds the Workload and loads its data once, so errors in them appear before the first probe.
 
     Returns:
         The Workload and the number of samples in its training set.
@@ -202,7 +202,8 @@ def checked_epoch_samples(opened: OpenedJob) -> int:
     """Returns the number of samples in the training set.
 
     - Job with a Workload: builds the Workload and counts its training data.
-    - Job with a command: `workload.epoch_samples`, or `NEUTRAL_EPOCH_SAMPLES` if the job does not state it.
+    - Job with a command: `workload.epoch_samples`, or `NEUTRAL_EPOCH_SAMPLES` (a typical number) if the job
+      file does not set this key.
     - Job that replays a recording: `NEUTRAL_EPOCH_SAMPLES`.
 
     Raises:
@@ -230,7 +231,7 @@ def require_training(opened: OpenedJob) -> None:
 
 
 def changed_words(job: Job) -> str:
-    """Returns a sentence on why older studies of a job cannot be resumed."""
+    """Returns a sentence with the reason why older studies of a job cannot be resumed."""
     what = "the workload's code or parameters, the seed, the cluster or this machine"
     if job.runs_command:
         what = "the command, its script, the seed, the cluster or this machine"
@@ -240,7 +241,7 @@ def changed_words(job: Job) -> str:
 
 
 def has_other_study(ledger: Ledger, opened: OpenedJob) -> bool:
-    """Whether the database has a study with the name of the job whose fingerprint differs from the job's."""
+    """Whether the database has a study with the job's name, but another fingerprint than the job."""
     return any(
         study.job_name == opened.job.name and study.fingerprint != opened.fingerprint
         for study in ledger.studies()
@@ -262,9 +263,9 @@ def open_study(
 ) -> StudyRecord:
     """Opens or creates the study of a job, and releases the leases of processes that were killed.
 
-    A lease reserves a probe for one process. If the script or the command changed since the newest study of
-    the job's name, a new study is created, with one exception: a study without measurements continues, and
-    its probes start from the beginning.
+    A lease is the time-limited right of one process to work on a probe. If the script or the command changed
+    since the newest study with the job's name, a new study is created. But if the newest study has no
+    measurements, it continues, and its probes start from the beginning.
 
     Args:
         ledger: The database of studies.
@@ -294,11 +295,11 @@ def open_study(
 
 
 def _unmeasured_study(ledger: Ledger, job_name: str) -> StudyRecord | None:
-    """Returns the newest study of a job name; None if it has measurements or a process works on it."""
+    """Returns the newest study with a job name; None if it has measurements, or if a process uses it."""
     newest = [study for study in ledger.studies() if study.job_name == job_name][-1]
     for probe in ledger.probes(newest.study_id):
         is_held = probe.lease is not None and abandoned_lease(probe) is None
-        # An interrupted slice may have measured scores or step times although it stored no progress.
+        # An interrupted slice may have measured scores or step times even if its probe counts as not tried.
         has_shown = any(m.curve or m.ranks for m in probe.slices)
         if is_held or has_shown or probe.was_tried or not probe.outcome.can_continue:
             return None
@@ -306,18 +307,18 @@ def _unmeasured_study(ledger: Ledger, job_name: str) -> StudyRecord | None:
 
 
 class StudyStore(Protocol):
-    """A database of studies, such as `storage.Storage`."""
+    """A database of Paceline's studies and their Optuna studies, such as `storage.Storage`."""
 
     @property
     def ledger(self) -> Ledger:
-        """The tables of studies, probes and recommendations."""
+        """The ledger: the tables of Paceline's studies, probes and recommendations."""
 
     @property
     def url(self) -> str:
         """URL of the database, with the password hidden."""
 
     def optuna_storage(self) -> optuna.storages.BaseStorage:
-        """Optuna's storage in the same database."""
+        """Optuna's storage object for the Optuna studies in the same database."""
 
     def guarded(self) -> AbstractContextManager[None]:
         """Context manager that turns errors of the database into `StorageError`."""
@@ -330,7 +331,7 @@ def own_name() -> str:
 
 
 def is_dead(owner: str) -> bool:
-    """Whether the owner of a lease is a process of this host that has ended; False for other hosts."""
+    """Whether the owner of a lease was a process of this host and has ended; False for other hosts."""
     host, pid, started, _ = (owner.rsplit(":", 3) + [""] * 3)[:4]
     if host != socket.gethostname() or not (pid.isdecimal() and started.isdecimal()):
         return False
@@ -350,7 +351,7 @@ def abandoned_lease(probe: ProbeRecord) -> Lease | None:
 def free_leases_of_the_dead(
     ledger: Ledger, study: StudyRecord, output: Path, cluster: Cluster, listen: Listener = ignore
 ) -> None:
-    """Releases the leases of processes that were killed, and charges the slices that they had not stored.
+    """Releases the leases of killed processes, and charges the slices that these had not stored.
 
     Args:
         ledger: The database of studies.

@@ -8,7 +8,8 @@ from typing import Annotated
 
 import typer
 
-#: Exit codes: the user interrupted the command; the recommendation is provisional.
+#: Exit code if the user interrupted the command, and exit code if the recommendation is provisional (based on
+#: weak evidence).
 INTERRUPTED, PROVISIONAL = 130, 4
 
 

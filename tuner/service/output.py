@@ -23,7 +23,7 @@ def say(line: str) -> None:
 
 
 def ask(question: str, names: Sequence[str]) -> str:
-    """Asks a question on the terminal. Returns one of the offered names, or another text from the user."""
+    """Asks the user a question on the terminal. Returns one of the offered names, or another text."""
     say(question)
     for number, name in enumerate(names, start=1):
         say(f"  {number}. {name}")

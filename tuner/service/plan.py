@@ -1,4 +1,4 @@
-"""Describes the plan of a run and its highest possible cost, before the first probe."""
+"""Describes the plan of `paceline run` and its highest possible cost, before the first probe."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from tuner.service.opening import OpenedJob
 def plan_lines(
     opened: OpenedJob, *, storage: str, output: str, spent_seconds: float, parallel: int = 1
 ) -> list[str]:
-    """Returns lines that describe the plan of a run.
+    """Returns lines that describe the plan of a search.
 
     Args:
         opened: The job.
         storage: URL of the study database, with the password hidden.
         output: Path of the output folder.
-        spent_seconds: Wall-clock seconds of probes that the study has already spent.
+        spent_seconds: Wall-clock seconds of probes that were already charged to the study.
         parallel: Maximum number of concurrent probes.
     """
     job, cluster = opened.job, opened.cluster

@@ -1,4 +1,8 @@
-"""The use case `record`: writes the runs of a study to a recording, a file that a later job can replay."""
+"""The use case `record`: writes the runs of a study to a recording, a file which another job can replay.
+
+A run is the training of a probe of the study. A replay gives the measurements of the file instead of
+training.
+"""
 
 from __future__ import annotations
 
@@ -30,7 +34,7 @@ _ENDS = {
     Outcome.TIMED_OUT: "timed out",
     Outcome.FAILED: "failed",
 }
-#: Measurements that a recording file cannot contain.
+#: Measurements that a recording cannot contain, as a text for messages.
 _NEVER_RECORDED = "gradient noise, step times of each rank, memory, and evaluation time"
 
 
@@ -57,8 +61,8 @@ def record_study(
     """Writes the newest study of a job as a recording.
 
     For each configuration, the recording contains the run with the most samples: its scores, its seconds per
-    global batch, and why it ended. In a replay, the run reaches the target after as many training seconds as
-    in the study.
+    global batch, and why it ended. In a replay, a run reaches the target after the same number of training
+    seconds as in the study.
 
     Args:
         opened: The job.
@@ -124,7 +128,7 @@ def _furthest(probes: list[ProbeRecord]) -> tuple[list[tuple[ProbeRecord, Measur
     best: dict[Configuration, tuple[ProbeRecord, Measurement]] = {}
     left_out: list[str] = []
     for probe in probes:
-        # The scores of a faulty slice may lie beyond the checkpoint that the run resumed from.
+        # The scores of a failed slice may be from after the checkpoint from which the run resumed.
         valid = [m for m in probe.slices if not m.outcome.is_fault]
         measurement = merged(valid) if valid else None
         if probe.purpose is Purpose.TIMING:
@@ -176,7 +180,7 @@ def _recorded(probe: ProbeRecord, measurement: Measurement, target: float, *, ma
 
 
 def _machines(opened: OpenedJob) -> dict[str, Machine]:
-    """Returns the machine types of the job by name; if the job states none, one type for all nodes."""
+    """Returns the machine types of the job by name; one type for all nodes if the job file has none."""
     if opened.cluster.machines:
         return dict(opened.cluster.machines)
     cluster = opened.cluster

@@ -41,13 +41,13 @@ from tuner.service.views import require_study
 
 
 def make_ending(opened: OpenedJob, ledger: Ledger, study: StudyRecord, result: SearchResult) -> Ending | None:
-    """Collects the data for a recommendation: the state of the search, its forecasts and its imported runs.
+    """Collects the data for a recommendation: state of the search, forecasts and imported runs.
 
     The models are fitted again in two cases: the result has no forecasts, or its forecasts include
     configurations that have failed later.
 
     Returns:
-        The data; None if no run is known from which a forecast can be made.
+        The data; None if the study has no run from which a forecast can be made.
     """
     state, beliefs = result.state, result.beliefs
     if beliefs is not None and not state.given_up.isdisjoint(beliefs.configurations):
@@ -69,7 +69,7 @@ def make_ending(opened: OpenedJob, ledger: Ledger, study: StudyRecord, result: S
 
 
 def _weights_of_imports(beliefs: Beliefs) -> dict[str, float]:
-    """Maps the name of each model with a prior from imported runs to the weight of this prior."""
+    """Returns the weight of the prior from imported runs, by the name of the model that uses this prior."""
     models = {"samples to target": beliefs.predictor.samples, "seconds a step": beliefs.predictor.seconds}
     return {
         name: model.posterior.weights_by_name()[IMPORTED_RUNS]
@@ -104,9 +104,9 @@ def _other_fits(ledger: Ledger, study: StudyRecord) -> list[FitRecord]:
 
 
 def remember_calibration(ledger: Ledger, study: StudyRecord, ending: Ending) -> None:
-    """Stores the errors of a study's early forecasts, if a run with a forecast has reached the target.
+    """Stores the errors of a study's early forecasts if a run with such a forecast reached the target.
 
-    Later studies widen or narrow their forecasts by these errors.
+    By these errors, later studies widen or narrow the intervals of their forecasts.
     """
     applied = learnt_calibration(_other_fits(ledger, study), kind_of(ending.state.job))
     record = calibration_record(study, ending.state, checked_predictions(ending), ending.created_at, applied)

@@ -48,7 +48,7 @@ from tuner.service.training import SamplerName, optuna_study
 
 @dataclass(frozen=True, kw_only=True)
 class RunOptions:
-    """Options of a run.
+    """Options of `paceline run`.
 
     Args:
         output: Folder for the report and the files of the probes.
@@ -70,7 +70,7 @@ class RunOptions:
 
 @dataclass(frozen=True, kw_only=True)
 class RunResult:
-    """The result of a run.
+    """The result of `paceline run`.
 
     Args:
         recommendation: The recommended configuration with its evidence.
@@ -98,7 +98,9 @@ def run_job(
     *,
     make_prober: Callable[[OpenedJob], Prober] = job_prober,
 ) -> RunResult:
-    """Tunes a job from the search to the report. A second call resumes where the first one ended.
+    """Searches, verifies and confirms a recommendation, and writes the report.
+
+    If the search was interrupted, a second call resumes it.
 
     Args:
         opened: The job.
@@ -183,7 +185,7 @@ def _run(
 
 
 def _is_broken(result: SearchResult) -> bool:
-    """Whether failures ended the search before it measured results that can be used."""
+    """Whether the search ended because of failures and has no results that can be used."""
     is_useless = not result.state.has_scores or result.stop.reason == JOB_FAULT
     return result.stop.kind is StopKind.FAULTS and is_useless
 
@@ -206,7 +208,7 @@ def _show_plan(
 
 
 def _verify(context: SearchContext, prober: Prober, recommendation: Recommendation) -> SearchState:
-    """Trains the recommendation to the target without a budget. Returns the state of the study afterwards."""
+    """Trains the recommendation to the target, without a budget. Returns the new state of the study."""
     expected = recommendation.choice.seconds.median
     context.listen(SearchEvent(kind="plan", text=_verify_words(expected)))
     train = TrainPolicy(

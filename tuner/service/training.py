@@ -149,7 +149,7 @@ def run_training(
     Args:
         opened: The job that the prober runs.
         store: The database of studies.
-        study: The study that contains only this training.
+        study: The Paceline study that contains only this training.
         job: The job of this training, from `job_of_one`.
         policy: Starts slices of the configuration until it reaches the target or its time limit.
         folder: The output folder, which exists.
@@ -186,9 +186,9 @@ def run_training(
 def optuna_study(
     opened: OpenedJob, store: StudyStore, study: StudyRecord, sampler: SamplerName = "model"
 ) -> optuna.Study:
-    """Opens the Optuna study that belongs to a Paceline study, or creates it.
+    """Opens the Optuna study that belongs to a Paceline study. Creates it if it does not exist.
 
-    It has the same name and is in the same database.
+    The Optuna study has the same name as the Paceline study, and is in the same database.
 
     Args:
         opened: The job.

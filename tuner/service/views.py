@@ -64,14 +64,14 @@ def status_rows(ledger: Ledger, study: StudyRecord, output: Path) -> list[Row]:
 
 
 def _lost_words(seconds: float) -> str:
-    """Describes the slice that was lost when its process was killed, and the seconds that it ran."""
+    """Describes the slice whose measurement was lost when its process was killed, and how long it ran."""
     if seconds == 0.0:
         return "no slice: the process was killed between two slices, or its folder is missing"
     return f"a slice of about {seconds:.1f} s: the process was killed; `paceline run` charges it and resumes"
 
 
 def _at_once(probes: list[ProbeRecord], held: list[ProbeRecord]) -> list[tuple[str, Any]]:
-    """Returns a row for each running probe if there are several, and a row with the elapsed time.
+    """Returns rows on concurrent probes: one for each running probe, and one with the elapsed time.
 
     The elapsed time counts the time that concurrent slices share only once.
     """
@@ -92,7 +92,9 @@ def trial_rows(ledger: Ledger, study: StudyRecord) -> list[Row]:
 
 
 def explain_rows(ledger: Ledger, study: StudyRecord, number: int) -> list[Row]:
-    """Returns the rows of `paceline explain`: configuration, slices, step times and predictions of a trial.
+    """Returns the rows of `paceline explain` for the probe of an Optuna trial.
+
+    They contain the configuration, slices, step times and predictions of the probe.
 
     Args:
         ledger: The database of studies.
