@@ -1,4 +1,4 @@
-"""Emulation of many ranks in one process: gradients and update rules are real, time is a virtual clock's."""
+"""Emulation of many ranks in one process: gradients and updates are computed, and time is simulated."""
 
 from tuner.emulation.emulation import Emulation, Trained, emulation
 

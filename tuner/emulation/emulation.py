@@ -1,8 +1,8 @@
-"""Emulates the training of many ranks in one process, under a virtual clock.
+"""Trains many virtual ranks in one process, and simulates the time that real ranks would take.
 
 Gradients, data order, update rules, momentum and the choice of peers are the same as with real ranks. The
-times of steps and messages are drawn from the description of a cluster (`timing`), and a virtual clock
-(`event_clock`) orders the events. The result depends only on the seed, not on the load of the machine.
+times of steps and messages follow from the description of a cluster (`timing`), and a virtual clock
+(`event_clock`) orders the events. The result depends only on the seed, not on how busy the machine is.
 """
 
 from __future__ import annotations
@@ -46,8 +46,8 @@ class Trained:
         data: The training data.
         configuration: Batch size, learning rate and strategy with its parameters.
         num_ranks: Number of virtual ranks.
-        cluster: Description of the machines and links, from which times are drawn.
-        seed: Seed of data order, of the strategy's random choices and of times.
+        cluster: Description of the machines and links, which determines the times of steps and messages.
+        seed: Seed of the data order, of the strategy's random choices and of the random step times.
         computes: Whether gradients are computed. If not, steps only take virtual time and send messages.
     """
 
@@ -66,7 +66,7 @@ class StepTimes:
     """Virtual seconds of one rank's steps.
 
     Args:
-        compute: Seconds of compute of each step.
+        compute: Seconds of compute of each step, including artificial delays.
         whole: Seconds of each step, including the time of waiting for other ranks.
     """
 
@@ -74,7 +74,7 @@ class StepTimes:
     whole: list[float] = field(default_factory=list)
 
     def add(self, compute: float, whole: float) -> None:
-        """Adds the times of a step, unless `_MOST_STEPS_STORED` steps are stored."""
+        """Stores the times of one step, unless `_MOST_STEPS_STORED` steps are stored already."""
         if len(self.compute) < _MOST_STEPS_STORED:
             self.compute.append(compute)
             self.whole.append(whole)
@@ -89,8 +89,8 @@ class Emulation(ABC):
     Attributes:
         samples: Number of samples that all ranks have processed.
         rank_steps: Number of steps of all ranks in total.
-        times: Step times of each rank in this slice.
-        ranks: The virtual ranks with a model of their own. A single one stands for all if they stay equal.
+        times: Step times of each rank in this slice (the part of the training since `begin_slice`).
+        ranks: The virtual ranks; only one for all if the models of all ranks stay equal.
     """
 
     ranks: list[VirtualRank]
@@ -134,7 +134,7 @@ class Emulation(ABC):
 
     @property
     def mixed_ages(self) -> tuple[float, int]:
-        """Sum of the ages, in steps, of the parameters that ranks mixed into their own; and their number."""
+        """Sum and number of the ages, in steps, of parameters that ranks mixed into their own."""
         return 0.0, 0
 
     @property
@@ -225,9 +225,8 @@ class Emulation(ABC):
 class AllReduceEmulation(Emulation):
     """Emulation of all-reduce: all ranks make each step together with the mean gradient.
 
-    One model stands for all ranks. With batch norm, which normalises the share of each rank separately, the
-    gradient of each share is computed separately and weighted by its size. Without batch norm, several shares
-    are computed as one batch; the result differs only by rounding.
+    One model represents all ranks. With batch norm, the gradient of each rank's samples is computed
+    separately, since batch norm normalizes them separately. Otherwise several ranks are one batch.
     """
 
     def __init__(self, trained: Trained) -> None:
@@ -283,7 +282,7 @@ class AllReduceEmulation(Emulation):
 
 
 class LocalSGDEmulation(Emulation):
-    """Emulation of local SGD: ranks train alone for tau steps, then all set their parameters to the mean.
+    """Emulation of local SGD: each rank trains alone for tau steps, then all continue with their mean.
 
     With DiLoCo, an outer optimizer makes a step towards the mean instead.
     """
@@ -373,7 +372,7 @@ class LocalSGDEmulation(Emulation):
 
 
 class AsynchronousEmulation(Emulation):
-    """Emulation of strategies without a barrier: each rank starts its next step when its last one is done.
+    """Emulation of strategies without a barrier: each rank starts its next step when its last one has ended.
 
     The gradient of a step is computed when the step ends on the virtual clock. The rank's parameters have not
     changed since the step began.
@@ -394,7 +393,7 @@ class AsynchronousEmulation(Emulation):
         self._computes = [0.0] * trained.num_ranks
         #: Time at which the previous step of each rank ended.
         self._started = [0.0] * trained.num_ranks
-        #: Ranks that wait for a message after a step; other waiting ranks wait before a step.
+        #: Ranks that wait for a reply after a step. Ranks that wait but are not listed wait before a step.
         self._waits_after: set[int] = set()
         self._has_started = False
 
@@ -496,6 +495,6 @@ def emulation(trained: Trained) -> Emulation:
 
 
 def _chunks(batch_size: int) -> list[tuple[int, int]]:
-    """Splits a batch into parts of at most `_LARGEST_BATCH` samples; returns offset and size of each."""
+    """Splits a batch into parts of at most `_LARGEST_BATCH` samples; returns offset and size of each part."""
     count = -(-batch_size // _LARGEST_BATCH)
     return [shard(batch_size, place, count) for place in range(count)]

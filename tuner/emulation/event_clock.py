@@ -19,7 +19,8 @@ class Event(NamedTuple):
         order: Number of events that were scheduled before this one.
         kind: Kind of event, such as `ends` for the end of a step.
         rank: Index of the rank that the event concerns.
-        content: Data of the event: numbers and tensors, which `torch.save` can store.
+        content: Further data of the event, such as the vector of a message: numbers and tensors, which
+            `torch.save` can store.
     """
 
     seconds: float
@@ -50,7 +51,7 @@ class EventClock:
             seconds: Time of the event on the virtual clock.
             kind: Kind of event.
             rank: Index of the rank that the event concerns.
-            content: Data of the event.
+            content: Further data of the event (see `Event.content`).
 
         Raises:
             ValueError: The time is in the past.

@@ -36,7 +36,8 @@ class Mixing(ABC):
     its events.
 
     Attributes:
-        staleness: Age of each vector of parameters that was mixed in, in steps, in this slice.
+        staleness: Ages, in steps, of the parameter vectors that ranks mixed into their own in this slice; one
+            entry per vector.
         moved_bytes: Bytes of parameters that all ranks have sent or fetched.
     """
 
@@ -53,7 +54,7 @@ class Mixing(ABC):
 
     @abstractmethod
     def take(self, event: Event) -> bool:
-        """Processes an event of the virtual clock; returns whether its rank stops waiting."""
+        """Processes an event of the virtual clock; returns whether the event's rank stops waiting."""
 
     @abstractmethod
     def score_vector(self) -> Tensor:
@@ -65,15 +66,15 @@ class Mixing(ABC):
 
     @abstractmethod
     def state(self) -> dict[str, Any]:
-        """Returns the state from which `load` resumes, without that of the ranks and the clock."""
+        """Returns the state from which `load` resumes, without the state of the ranks and of the clock."""
 
     @abstractmethod
     def load(self, state: dict[str, Any]) -> None:
-        """Resumes from the result of `state`. The ranks' parameters must be loaded before."""
+        """Resumes from the result of `state`; call it after the ranks' parameters were loaded."""
 
 
 class PeerMixing(Mixing):
-    """Gossip between virtual ranks: strategies of real ranks, and a transport with virtual times.
+    """Gossip between virtual ranks: the strategies are those of real ranks, the transport is simulated.
 
     As with real ranks, no rank waits for a message. If links are slower than steps, ranks mix in older
     parameters, or mix less often.
@@ -143,18 +144,20 @@ class PeerMixing(Mixing):
     def load(self, state: dict[str, Any]) -> None:
         for own, saved in zip(self._strategies, state["strategies"], strict=True):
             own.load(saved)
-        # Strategies may publish while they load; the saved mailbox replaces this.
+        # A strategy may publish a vector while it loads. Loading the mailbox replaces that vector.
         self.mailbox.load(state["mail"])
 
 
 class CenterMixing(Mixing):
     """Exchange of parameters with a parameter server, which processes requests in order of arrival.
 
-    Times of an exchange, with latency A of a link, w bytes per second and n bytes per vector:
+    In an exchange, a rank sends a request with a vector and receives a reply with a vector. A is the latency
+    of a link in seconds, w its bandwidth in bytes per second, and n the bytes of a vector:
 
-    - The request takes A to the server. The server's link receives one vector at a time, n / w seconds each.
-    - The reply takes n / w to send and A to travel. The link sends and receives at the same time. Vectors
-      arrive at least n / w apart, so that replies do not queue.
+    - The request reaches the server after A seconds. The server's link receives one vector at a time, in n /
+      w seconds each.
+    - The reply reaches the rank after n / w + A seconds. The link can send and receive at the same time.
+      Since vectors arrive at least n / w seconds apart, replies never wait for the link.
     - The rank waits for the reply.
     - The server is on rank 0, as with real ranks. Rank 0's own exchange takes no time.
 
@@ -185,7 +188,7 @@ class CenterMixing(Mixing):
         #: The server's parameters as each rank last received them.
         self._taken = [] if self._is_elastic else [self._center.clone() for _ in ranks]
         self._scratch = torch.empty_like(self._center)
-        #: Time at which the server's link has received all vectors that were sent to it.
+        #: Time at which the server's link will have received all vectors that were sent to the server so far.
         self._free_at = 0.0
         self._served = 0
         self._last_served = [0] * len(ranks)
@@ -223,7 +226,7 @@ class CenterMixing(Mixing):
         return True
 
     def _serve(self, rank: int) -> Tensor:
-        """Updates the center by a rank's request; returns the vector of the reply."""
+        """Changes the center by a rank's request; returns the vector of the reply."""
         plain = self._flats[rank].plain(self._scratch)
         if self._is_elastic:
             answer = elastic_force(plain, self._center, self._rate, torch.empty_like(plain))

@@ -1,4 +1,4 @@
-"""Times of steps and all-reduces of a virtual cluster, from its description."""
+"""Computes the times of steps and all-reduces of virtual ranks from the description of a cluster."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import numpy as np
 from tuner.analytic.all_reduce_cost import ring_all_reduce_seconds
 from tuner.domain.cluster import VirtualCluster
 
-#: A drawn step time is at least this share of the mean.
+#: A random step time is at least this share of the mean.
 _SHORTEST = 0.1
 _BLOCK = 256
 
@@ -25,11 +25,12 @@ def all_reduce_seconds(cluster: VirtualCluster, num_ranks: int, num_bytes: float
 
 
 class StepDraws:
-    """Draws random step times for every rank, independently of the other ranks.
+    """Generates random step times for each rank, independently of the other ranks.
 
-    Jitter is normally distributed, as the cost model of the slowest rank assumes. One part of it is drawn
-    once for each rank, the rest for each step. A step takes at least `_SHORTEST` of the mean. Artificial
-    delays are the same as those of real ranks with this seed.
+    - Jitter (the random variation of step times) is normally distributed, as `analytic.slowest_rank` assumes.
+      One part of it is constant for each rank; the rest is new for each step.
+    - The compute of a step takes at least `_SHORTEST` times the mean.
+    - Artificial delays are the same as those of real ranks with this seed.
 
     Args:
         cluster: Description of step times and delays.
@@ -49,11 +50,14 @@ class StepDraws:
         self._normals: list[list[float]] = [[] for _ in range(num_ranks)]
 
     def seconds(self, rank: int, num_samples: int) -> float:
-        """Draws the seconds of a rank's next step on `num_samples` samples, its artificial delay included."""
+        """Returns random seconds for a rank's next step on `num_samples` samples, with artificial delays."""
         return sum(self.parts(rank, num_samples))
 
     def parts(self, rank: int, num_samples: int) -> tuple[float, float]:
-        """Draws the seconds of compute and of delay of a rank's next step; failures count as delay."""
+        """Returns random seconds of compute and of delay for a rank's next step.
+
+        The delay consists of the artificial delays and, if the rank fails in this step, of its restart.
+        """
         cluster, rng = self._cluster, self._rngs[rank]
         mean = cluster.mean_compute_seconds(num_samples)
         factor = self._own[rank]

@@ -1,4 +1,4 @@
-"""One rank of an emulation: a model with optimizer and its part of the training data."""
+"""One virtual rank of an emulation: a model with its optimizer, and its part of the training data."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ class VirtualRank:
         model: Model of this rank, on its device.
         data: The training data.
         stream: Order of the samples, the same for all ranks.
-        batch_size: Global batch size: samples of one step of all ranks.
+        batch_size: Global batch size: number of samples that all ranks together process in one step.
         learning_rate: Peak learning rate, which the schedule multiplies by a factor.
         computes: Whether to compute gradients. If not, steps do not change the parameters.
 
@@ -65,7 +65,7 @@ class VirtualRank:
         return sum(p.numel() * p.element_size() for p in self.model.parameters() if p.requires_grad)
 
     def set_rate(self, samples: int) -> None:
-        """Sets the learning rate of the schedule after `samples` samples processed by all ranks."""
+        """Sets the learning rate to the schedule's value after all ranks have processed `samples` samples."""
         factor = self._workload.schedule(samples)
         for group, peak in zip(self.optimizer.param_groups, self._peak_rates, strict=True):
             group["lr"] = peak * factor
@@ -75,12 +75,12 @@ class VirtualRank:
         self.optimizer.zero_grad(set_to_none=True)
 
     def add_gradient(self, offset: int, num_samples: int, weight: float) -> None:
-        """Adds the gradient of some samples of the current global batch to the gradients.
+        """Adds the gradient of some samples of the current global batch to the model's gradients.
 
         Args:
             offset: Position of the first of these samples within the global batch.
             num_samples: Number of samples.
-            weight: Factor on the mean loss of these samples.
+            weight: Factor by which the mean loss of these samples is multiplied.
         """
         if not self._computes:
             return

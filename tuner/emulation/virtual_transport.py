@@ -1,6 +1,11 @@
-"""The transport of virtual ranks, whose messages arrive at times of the virtual clock.
+"""Transports messages between virtual ranks; a virtual clock determines when a message arrives.
 
-The module `tuner.transport.transport` explains the terms.
+- Publish and fetch: a rank publishes vectors in a channel (a number that tells kinds of vectors apart), and
+  other ranks fetch the newest one.
+- Push: a rank sends a vector to another rank, which confirms it.
+- Ask and answer: a rank sends a request with a vector; the other rank sends a reply with a vector.
+- Tag: a number that is sent with a vector, such as the sender's step.
+- In flight: sent but not arrived, or, for a request, not replied to yet.
 """
 
 from __future__ import annotations
@@ -21,9 +26,13 @@ from tuner.transport.transport import STATUS_WIDTH
 
 Array = npt.NDArray[np.float64]
 
-#: Kinds of events, all of them arrivals of a message: of a fetch at the rank that publishes; of the published
-#: vector at the rank that fetches; of a pushed vector at its receiver; of the confirmation at the sender of
-#: that vector; of a request; of a reply.
+#: Kinds of events. Each is the arrival of a message:
+#: - FETCHED: a fetch arrives at the rank that publishes the vector.
+#: - GIVEN: the published vector arrives at the rank that fetches it.
+#: - PUSHED: a pushed vector arrives at its receiver.
+#: - CONFIRMED: the confirmation of a pushed vector arrives at its sender.
+#: - ASKED: a request arrives.
+#: - ANSWERED: a reply arrives.
 FETCHED, GIVEN, PUSHED, CONFIRMED, ASKED, ANSWERED = (
     "fetched",
     "given",
@@ -32,20 +41,24 @@ FETCHED, GIVEN, PUSHED, CONFIRMED, ASKED, ANSWERED = (
     "asked",
     "answered",
 )
-#: A virtual rank stores the vectors that it fetched last from at most this many other ranks. Real ranks store
-#: those of all ranks, which would need too much memory for many virtual ranks in one process.
+#: A virtual rank stores the newest fetched vectors of at most this many other ranks. Real ranks store one
+#: vector of every other rank, but for many virtual ranks in one process, that would need too much memory.
 MOST_HELD = 8
 
 
 class Mailbox:
-    """Published vectors and messages in flight between all virtual ranks, as in `MessageTransport`.
+    """Stores the published vectors and the messages of all virtual ranks, and simulates their transport.
+
+    The rules are those of the transport of real ranks (`MessageTransport`):
 
     - A rank's link sends one vector at a time and receives one vector at a time, in n / w seconds each (n
       bytes per vector, w bytes per second). Messages without a vector only take the latency.
-    - A rank has one fetch in flight per other rank and channel. The fetch returns a vector that is newer than
-      the one the rank has, as soon as there is one. Until then, the rank uses the vector it has.
-    - One push to each rank is in flight until it is confirmed. Of the pushes after it, only the newest waits.
-    - A sent vector never changes, so that all its receivers share the same memory.
+    - A rank has at most one fetch in flight per other rank and channel. For example, if a rank has vector 3
+      of another rank, its fetch is replied to as soon as vector 4 is published. Until the reply arrives, the
+      rank uses vector 3.
+    - A rank has at most one unconfirmed push per receiver. If it pushes again before the confirmation, only
+      the newest of these vectors is stored, and is sent after the confirmation.
+    - A vector is not changed after it was sent, so all its receivers use the same memory.
 
     Args:
         clock: Virtual clock of the emulation.
@@ -57,7 +70,7 @@ class Mailbox:
     def __init__(self, clock: EventClock, cluster: VirtualCluster, num_ranks: int, num_bytes: int) -> None:
         self.clock, self.num_ranks, self.num_bytes = clock, num_ranks, num_bytes
         self._cluster = cluster
-        #: Time at which each rank's link has sent, and has received, all vectors so far.
+        #: Time at which each rank's link will have sent, and will have received, all vectors so far.
         self._sent_at, self._taken_at = [0.0] * num_ranks, [0.0] * num_ranks
         #: Maps (rank, channel) to number, tag and vector of the rank's newest published vector.
         self.published: dict[tuple[int, int], tuple[int, int, Tensor]] = {}
@@ -79,14 +92,14 @@ class Mailbox:
         return [VirtualTransport(self, rank) for rank in range(self.num_ranks)]
 
     def publish(self, rank: int, channel: int, tag: int, vector: Tensor) -> None:
-        """Stores a rank's newest published vector, and sends it to the ranks whose fetch waits for it."""
+        """Stores a rank's newest published vector, and sends it to all ranks whose fetch waits for it."""
         number = self.published[rank, channel][0] + 1 if (rank, channel) in self.published else 1
         self.published[rank, channel] = (number, tag, vector)
         for other in self._parked.pop((rank, channel), []):
             self._give(rank, channel, other)
 
     def fetch(self, rank: int, peer: int, channel: int) -> None:
-        """Sends a fetch from `rank` to `peer` for a newer vector, unless such a fetch is in flight."""
+        """Requests a newer vector of `peer` for `rank`, unless such a fetch is in flight."""
         key = (rank, peer, channel)
         if key in self._fetching:
             return
@@ -97,7 +110,7 @@ class Mailbox:
         )
 
     def push(self, sender: int, receiver: int, tag: int, vector: Tensor) -> None:
-        """Pushes a vector to another rank, after the push in flight between these two ranks is confirmed."""
+        """Sends a vector to another rank, once the last vector that was pushed to it is confirmed."""
         if (sender, receiver) in self._pushing:
             self._waiting[sender, receiver] = (tag, vector)
             return
@@ -109,9 +122,9 @@ class Mailbox:
 
         Args:
             sender: Index of the sending rank.
-            kind: Kind of the event of its arrival.
+            kind: Kind of the event that the arrival of the vector is, such as `PUSHED`.
             receiver: Index of the receiving rank.
-            content: Further data of the event, with the vector.
+            content: Data of the event, including the vector.
         """
         link = self._cluster.link_seconds(self.num_bytes)
         self._sent_at[sender] = max(self.clock.seconds, self._sent_at[sender]) + link
@@ -120,7 +133,7 @@ class Mailbox:
         self.clock.schedule(arrives, kind, receiver, sender, *content)
 
     def deliver(self, event: Event) -> None:
-        """Processes the arrival of a message."""
+        """Processes the arrival of a message; the event's kind says what kind of message it is."""
         rank, (peer, *content) = event.rank, event.content
         match event.kind:
             case "fetched":

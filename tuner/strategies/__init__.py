@@ -1,4 +1,4 @@
-"""Strategies that synchronize the replicas of a model: their interface, and one file for each rule."""
+"""Strategies, which synchronize the replicas of a model on all ranks: their interface and implementations."""
 
 from tuner.strategies.averaging import AveragingRule
 from tuner.strategies.moments import Moment, moment, seconds_between

@@ -1,4 +1,4 @@
-"""Synchronous all-reduce: gradients are averaged over all ranks before every step."""
+"""Synchronous all-reduce: the ranks average their gradients before every optimizer step."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ _MEASURED_EVERY = 8
 
 @dataclass(kw_only=True, slots=True)
 class _Pending:
-    """The exchange of gradients in one step, as recorded on the device; times and norms are read later."""
+    """Times and norms of the gradient exchange of one step, on the device until `_read` reads them."""
 
     local_scale: float
     bytes: int
@@ -45,8 +45,8 @@ class _Pending:
 class _Watch:
     """Records when the last gradient of a backward pass was ready.
 
-    A parameter's hook references this object, and Python's garbage collector does not see that reference. A
-    reference from here to the wrapped module would therefore keep the module alive forever.
+    This object must not reference the wrapped module. Python's garbage collector does not see the reference
+    from a parameter's hook to this object, so the module would never be freed.
 
     Args:
         device: The device of the gradients.
@@ -57,22 +57,24 @@ class _Watch:
         self.ready: Moment | None = None
 
     def note(self, _parameter: Tensor) -> None:
-        """Records the present time; the hook of the parameter whose gradient is ready last."""
+        """Records the present time; a hook calls it when the gradient that is computed last is ready."""
         self.ready = moment(self._device)
 
 
 class AllReduce(Strategy):
     """Averages gradients by `DistributedDataParallel`, and measures gradient noise every few steps.
 
-    Losses are weighted by `num_samples * num_ranks / batch_size`. So the mean over ranks is the gradient of
-    the mean loss over the global batch, even if the ranks' shares differ.
+    The loss of each micro-batch is multiplied by `num_samples * num_ranks / batch_size`. The mean of the
+    ranks' gradients is then the gradient of the mean loss over the global batch, even if the ranks process
+    different numbers of samples.
 
     - In a step that measures gradient noise, the backward pass does not exchange gradients. Instead, the
-      strategy computes the squared norm of the local gradients, averages them in one collective per type, and
-      computes the squared norm of the mean. The gradients are the same as in other steps up to rounding.
-    - All other steps are plain `DistributedDataParallel`. A communication hook would measure in every step,
-      but it calls from C++ into Python, which took up to a millisecond per step. The synchronization that
-      does not overlap with compute is the time from the last gradient to the end of the backward pass.
+      strategy computes the squared norm of the local gradients, averages the gradients in one collective per
+      data type, and computes the squared norm of their mean. The averaged gradients are the same as in other
+      steps up to rounding.
+    - All other steps are plain `DistributedDataParallel`. A communication hook could measure in every step,
+      but it calls from C++ into Python, which took up to a millisecond per step. The waiting time that does
+      not overlap with compute is measured as the time from the last gradient to the end of the backward pass.
 
     A single rank trains the plain model, without a wrapper and without a process group.
     """

@@ -31,8 +31,8 @@ PARAMETERS_CHANNEL = 0
 class PeerRule(ABC):
     """The rule by which one rank exchanges parameters with other ranks, without a barrier.
 
-    A rule changes `flat.vector` only by adding to it. This preserves Nesterov's look-ahead, and the steps
-    that the rank made while a message was being sent.
+    A rule must change `flat.vector` only by adding to it. Then Nesterov's look-ahead is preserved, and so are
+    the steps that the rank made while a message was being sent.
 
     Args:
         tau: Steps between two exchanges.
@@ -79,7 +79,8 @@ class PeerRule(ABC):
             step: Number of steps since the run began.
 
         Returns:
-            Age, in steps, of the parameters that were mixed in; None if none were.
+            Age, in steps, of the parameters of other ranks that were mixed into this rank's own; None if
+            there were none.
         """
 
     def attend(self, step: int) -> bool:
@@ -104,14 +105,14 @@ class PeerRule(ABC):
     def score_vector(self) -> Tensor | None:
         """Returns this rank's contribution to the evaluated parameters, `(num_parameters,)`.
 
-        By default these are the rank's own parameters, and their mean over all ranks is evaluated. The result
-        is None if the rank contributes nothing.
+        By default, the contribution is the rank's own parameters, and an evaluation uses the mean over all
+        ranks. The result is None if the rank contributes nothing.
         """
         return self.plain()
 
     @abstractmethod
     def state(self) -> dict[str, Any]:
-        """Returns the state, besides parameters, that a checkpoint must contain; `torch.save` can save it."""
+        """Returns the state of the rule for a checkpoint, without parameters; `torch.save` can save it."""
 
     @abstractmethod
     def load(self, state: Mapping[str, Any], *, of_all: Sequence[Mapping[str, Any]], is_twin: bool) -> None:
@@ -128,10 +129,10 @@ class PeerRule(ABC):
 
 
 class Asynchronous(Strategy):
-    """Trains a rank's own replica on its share of each batch, and exchanges parameters by a rule.
+    """Trains a rank's replica on the rank's share of each batch, and exchanges parameters by a rule.
 
-    The loss is the mean over the rank's own share, so each rank follows its own gradient. A single rank
-    trains the plain model, without a flat vector and without messages.
+    The loss is the mean over the rank's own share, so each rank makes steps with its own gradient. A single
+    rank trains the model as it is, without a flat vector of parameters and without messages.
 
     Args:
         rule: The rule by which ranks exchange parameters.

@@ -21,9 +21,9 @@ from tuner.strategies.strategy import Exchange, Links, Strategy
 class AveragingRule:
     """Computes the parameters with which all ranks continue after an average.
 
-    By default these are the mean of all ranks' parameters (local SGD). Subclasses override `combine`, and the
-    other methods if they have state. All ranks call the rule with the same values, so the state of the rule
-    is the same on all ranks.
+    By default, these parameters are the mean of all ranks' parameters (local SGD). Subclasses override
+    `combine`, and the other methods if they have state. All ranks call the rule with the same values, so the
+    state of the rule is the same on all ranks.
 
     Args:
         tau: Steps between two averages.
@@ -105,7 +105,7 @@ class Averaging(Strategy):
 
     @contextmanager
     def scored_parameters(self) -> Iterator[None]:
-        """Context manager in which the model has the mean of all ranks' parameters; all ranks call it."""
+        """Context manager in which the model has the mean of all ranks' parameters; all ranks enter it."""
         if self._flat is None:
             yield
             return

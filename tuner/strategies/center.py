@@ -1,7 +1,7 @@
 """Strategies with a server: ranks exchange parameters with a common vector, the center.
 
-A thread of one rank, the leader, serves the center. Another rank sends a request with a vector
-(`Transport.ask`). The server changes the center by the request and sends a reply with a vector
+The server of the center is a thread of one rank, the leader. Any other rank sends the server a request with a
+vector (`Transport.ask`). The server changes the center by the request and sends a reply with a vector
 (`Transport.answer`).
 """
 
@@ -44,7 +44,7 @@ Args:
 
 
 class CenterClient:
-    """Waits for replies of the leader's server, up to an adaptive timeout, and accepts late replies.
+    """Waits for replies of the leader's server up to an adaptive timeout; late replies can be read later.
 
     Args:
         links: This rank's connections to the other ranks.
@@ -57,7 +57,7 @@ class CenterClient:
         self._late: set[int] = set()
 
     def answer(self, server: int) -> Received | None:
-        """Waits for the reply to a request, while the server is the leader.
+        """Waits for the reply to a request, until the timeout, or until `server` is no longer the leader.
 
         Args:
             server: The rank that serves the center.
@@ -95,8 +95,8 @@ class CenterServer:
     """Stores the center on the CPU, and serves requests one at a time, in order of arrival.
 
     Every rank has a server, whose thread sleeps until a request arrives. Ranks send requests to the leader's
-    server. If the leader stops responding, the next leader takes over with the center as that rank last saw
-    it.
+    server. If the leader stops responding, another rank becomes the leader; its server starts with the center
+    as that rank knew it after its last exchange.
 
     Args:
         links: This rank's connections to the other ranks. The server's thread calls the transport's
@@ -125,7 +125,7 @@ class CenterServer:
         self._thread.start()
 
     def prepare(self) -> None:
-        """Creates the initial center, before the parameters that it is copied from change."""
+        """Creates the initial center now, because the vector that it is copied from is about to change."""
         with self._lock:
             self._ensured()
 
@@ -148,9 +148,9 @@ class CenterServer:
             return since
 
     def undisturbed(self) -> threading.Lock:
-        """Returns a lock; while it is held, no request is served.
+        """Returns a lock; the server serves no request while another thread holds the lock.
 
-        The training holds it to change the vector that the initial center is copied from.
+        The training acquires the lock to change the vector from which the initial center is copied.
         """
         return self._lock
 
@@ -162,7 +162,10 @@ class CenterServer:
             return self._ensured().clone()
 
     def forget(self) -> None:
-        """Deletes the center of a former leader, since it would be out of date if this rank led again."""
+        """Deletes this rank's copy of the center.
+
+        If the rank was the leader before, the copy would be out of date when it becomes the leader again.
+        """
         with self._lock:
             self._center = None
 
@@ -205,7 +208,8 @@ class CenterServer:
             self._error = error
 
     def _answer(self, request: Received) -> None:
-        # The transport needs the number of requests before it fills the reply, so they are counted here.
+        # The transport needs the tag (number of requests since the sender's last one) before it fills the
+        # reply.
         since = self._exchanges_since(request.sender)
 
         def fill(message: Tensor) -> None:
@@ -219,11 +223,11 @@ class CenterServer:
 
 
 class CenterRule(PeerRule):
-    """The rule by which one rank exchanges parameters with the center; the center is evaluated."""
+    """The rule by which one rank exchanges parameters with the center; evaluations use the center."""
 
     def start(self) -> None:
-        #: The center as this rank last saw it, on the CPU; the initial center if this rank becomes the
-        #: leader.
+        #: The center as this rank knows it from its last exchange, on the CPU. If this rank becomes the
+        #: leader, its server starts with this center.
         self._known = self.plain().detach().to("cpu", copy=True)
         self._client = CenterClient(self.links)
         self._server = CenterServer(self.links, self.serve, self._known.clone)

@@ -15,12 +15,13 @@ class ElasticAveraging(CenterRule):
     theta is the rank's parameters and c the center, a vector that a server stores and that evaluations use.
     An exchange computes u = a (theta - c) with a = beta / p, subtracts u from theta and adds u to c.
 
-    A rank waits for the server's reply up to an adaptive timeout. It applies a later reply when it arrives,
-    so that it always subtracts what the center has added.
+    A rank waits for the server's reply up to an adaptive timeout. If a reply is later, the rank subtracts its
+    u when the reply arrives, because the server has added u to the center.
 
     Args:
         tau: Steps between two exchanges.
-        beta: a p, the share of the difference by which the center moves when every rank exchanges once.
+        beta: Share of the difference by which the center moves in total when each of the p ranks exchanges
+            once; a = beta / p.
     """
 
     def __init__(self, tau: int, beta: float) -> None:

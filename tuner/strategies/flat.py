@@ -16,9 +16,10 @@ class FlatParameters:
 
     A strategy sends and receives this vector as one message, and a change of `vector` changes the model.
 
-    torch's Nesterov momentum stores the look-ahead point theta - lr mu buf in the model. Ranks exchange and
-    evaluate theta itself (`plain`). A change of theta changes the look-ahead point by the same amount, so it
-    may be added to `vector`. Momentum is not exchanged.
+    torch's Nesterov momentum stores the look-ahead point theta - lr mu buf in the model, where theta is the
+    parameters, lr the learning rate, mu the momentum and buf the momentum buffer. Ranks exchange and evaluate
+    theta itself (`plain`). To change theta by an amount, add the amount to `vector`, since the look-ahead
+    point then changes by the same amount. Momentum is not exchanged.
 
     Args:
         model: The model, on its device; its parameters become views of the vector.

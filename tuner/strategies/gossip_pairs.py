@@ -19,11 +19,11 @@ class GossipPairs(PeerRule):
 
     An active rank i sends a request with theta_i. A passive rank j handles it between two of its own steps:
     with d = (theta_j - theta_i) / 2, rank j subtracts d from its parameters and replies with d. Rank i adds d
-    when the reply arrives, after any steps made in the meantime. So the mean of both ranks is exact at any
-    delay (Lian et al. 2018).
+    when the reply arrives, even if it has made steps in the meantime. One rank subtracts what the other adds,
+    so the exchange does not change the mean of both ranks, however late the reply is (Lian et al. 2018).
 
-    - At each exchange, a rank is active with probability 1/2. So it takes part in one exchange per tau steps
-      on average, and all pairs of ranks are equally likely.
+    - Every tau steps, a rank is active with probability 1/2. As an active or a passive rank, it takes part in
+      one exchange per tau steps on average, and all pairs of ranks are equally likely.
     - No rank waits for a reply, so two ranks that send requests to each other do not deadlock.
     """
 
@@ -54,7 +54,7 @@ class GossipPairs(PeerRule):
         return not self._asked & set(self.links.live_ranks())
 
     def _meet(self, active: Tensor, message: Tensor) -> None:
-        """Moves this rank to the average with an active rank, and writes the active rank's move.
+        """Moves this rank to the average with an active rank, and writes d, the change of the active rank.
 
         Args:
             active: Parameters of the active rank.

@@ -14,13 +14,13 @@ from tuner.strategies.rules import pushed
 
 
 class GossipPush(PeerRule):
-    """After a step, a rank sends its parameters to a random peer and averages with those it received.
+    """After a step, a rank sends its parameters to a random peer, and averages with those it received.
 
     - At an exchange, the rank sends theta to a peer, chosen at random from all live ranks including itself.
-    - The average is (theta + sum of received) / (1 + number received). Theta counts twice if the rank chose
-      itself as the peer.
-    - If a sender's earlier message was not read yet, its newer message replaces it. So a slow rank reads the
-      newest message of each sender, and a dead rank causes no delay.
+    - The rank then sets theta to the average of theta and all parameter vectors that it has received since
+      its last exchange. Theta counts twice if the rank chose itself as the peer.
+    - If a receiver has not read a sender's message yet, a newer message of the same sender replaces it. A
+      slow rank therefore only reads the newest message of each sender, and a dead rank delays no other rank.
     """
 
     exchanges_before_step = False

@@ -23,7 +23,7 @@ class Moment:
 
 
 def moment(device: torch.device) -> Moment:
-    """Returns a timestamp: the present time, or when the accelerator has finished the work queued so far."""
+    """Returns a timestamp: now, or the time when the accelerator has done the work queued so far."""
     if device.type == "cpu":
         return Moment(seconds=time.perf_counter())
     event = torch.Event(device, enable_timing=True)
@@ -32,7 +32,7 @@ def moment(device: torch.device) -> Moment:
 
 
 def seconds_between(start: Moment, end: Moment) -> float:
-    """Returns the seconds between two moments; on an accelerator, waits until `end` is reached."""
+    """Returns the seconds between two timestamps; on an accelerator, waits until it has reached `end`."""
     if start.event is None or end.event is None:
         return end.seconds - start.seconds
     end.event.synchronize()

@@ -12,9 +12,10 @@ from tuner.strategies.rules import accumulated
 class ParameterServer(CenterRule):
     """After tau steps, a rank sends the change of its parameters and continues with the server's parameters.
 
-    With p ranks, the parameters that an update was computed from are about p - 1 updates old when the server
-    applies it. A rank waits for the server's reply up to an adaptive timeout. If the reply is later, the rank
-    keeps the steps made in the meantime and adds them to the server's parameters.
+    With p ranks, the server applies about p - 1 updates of other ranks between two updates of a rank, so the
+    parameters from which an update was computed are that old. A rank waits for the server's reply up to an
+    adaptive timeout. If the reply is later, the rank continues with the server's parameters plus the steps
+    that it made in the meantime.
     """
 
     exchanges_before_step = False
@@ -22,7 +23,8 @@ class ParameterServer(CenterRule):
     def start(self) -> None:
         self._update = torch.empty_like(self.flat.vector, device="cpu")
         self._answer = torch.empty_like(self._update)
-        # The next update is the change since `_known`: the parameters last received, or last sent.
+        # The next update is the change of the parameters since `_known`, which are those last received or
+        # sent.
         super().start()
 
     def exchange(self, step: int) -> float | None:

@@ -17,8 +17,8 @@ def strategy_rule(name: str, knobs: Mapping[str, AxisValue] | None = None) -> An
 
     Args:
         name: Name of the strategy, a key of `search_spaces.STRATEGIES`.
-        knobs: Maps each knob of the strategy to its value. Other keys are ignored, and missing knobs have
-            their default.
+        knobs: Maps each knob (parameter of the strategy, such as `tau`) to its value. Missing knobs have
+            their default, and keys that are no knobs of this strategy are ignored.
 
     Raises:
         KeyError: No strategy has this name; the message lists all names and suggests the nearest one.

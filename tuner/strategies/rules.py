@@ -52,7 +52,7 @@ def pulled(theta: Tensor, other: Tensor, out: Tensor) -> Tensor:
 
 
 def pushed(theta: Tensor, received: Sequence[Tensor], *, own_weight: int, out: Tensor) -> Tensor:
-    """Returns the change of theta to the mean of theta and received parameters (Jin et al. 2016).
+    """Returns the change that moves theta to the mean of theta and the received parameters (Jin et al. 2016).
 
     The mean is (w theta + sum of received) / (w + number received).
 
@@ -87,7 +87,7 @@ def pair_move(active: Tensor, passive: Tensor, out: Tensor) -> Tensor:
 
 
 def accumulated(theta: Tensor, taken: Tensor, out: Tensor) -> Tensor:
-    """Returns the update of tau steps: theta minus the parameters before (Downpour, Dean et al. 2012).
+    """Returns the update of tau steps: theta minus theta before the steps (Downpour, Dean et al. 2012).
 
     Args:
         theta: Parameters of one rank after the steps, any shape.
@@ -102,13 +102,13 @@ def outer_step(
 ) -> None:
     """Makes one Nesterov step of the outer optimizer (DiLoCo, Douillard et al. 2023).
 
-    g = anchor - average; m <- mu m + g; anchor <- anchor - lr (g + mu m). With lr = 1 and mu = 0 the anchor
-    becomes the average, as in plain local SGD.
+    With the outer gradient g = anchor - average, the step is m <- mu m + g, anchor <- anchor - lr (g + mu m).
+    With lr = 1 and mu = 0, the anchor becomes the average, as in plain local SGD.
 
     Args:
         anchor: Parameters after the last outer step; changed in place.
-        average: Mean of all ranks' parameters; overwritten.
-        momentum_buffer: m; changed in place.
+        average: Mean of all ranks' parameters; overwritten by g.
+        momentum_buffer: m, the momentum buffer of the outer optimizer; changed in place.
         learning_rate: lr, the learning rate of the outer step.
         momentum: mu, the momentum of the outer step.
     """

@@ -45,8 +45,8 @@ class Exchange:
             measured in this step.
         mean_squared_norm: |g|^2, where g is the mean gradient over the global batch, the same on all ranks;
             None if it was not measured in this step.
-        staleness_steps: Age, in steps, of the parameters that this rank mixed into its own (see
-            `Measurement`); None if it mixed in none.
+        staleness_steps: Age, in steps, of the parameters of other ranks that this rank mixed into its own
+            (see `Measurement`); None if there were none.
         is_finite: Whether all exchanged values are finite; with a barrier the same on all ranks.
     """
 
@@ -68,9 +68,10 @@ class Links:
         group: Process group for collectives; None for a single rank, or a strategy without a barrier.
         transport: Sends messages that need no matching call on the other rank; None for a single rank, or a
             strategy with a barrier.
-        live_ranks: Returns the ranks that respond, including this one, in ascending order.
-        leader: Returns the live rank that serves the center and evaluates.
-        refresh: Updates the results of `live_ranks` and `leader`; a waiting rank calls it.
+        live_ranks: Function that returns the ranks that respond, including this one, in ascending order.
+        leader: Function that returns the leader: the live rank that serves the center (the common vector of
+            strategies with a server) and evaluates.
+        refresh: Function that updates the results of `live_ranks` and `leader`; a waiting rank calls it.
     """
 
     rank: int = 0
@@ -117,7 +118,7 @@ class Strategy(ABC):
         links: Links,
         rng: np.random.Generator,
     ) -> nn.Module:
-        """Takes over a replica that is already on its device.
+        """Connects the strategy to a replica of the model, which is on its device already.
 
         Args:
             model: The replica; its parameters are the same on all ranks.
@@ -172,8 +173,9 @@ class Strategy(ABC):
     def own_score_vector(self) -> Tensor | None:
         """Returns this rank's contribution to the evaluated parameters, `(num_parameters,)`.
 
-        The vector is valid until the next step. The result is None if this rank contributes nothing: with a
-        barrier (use `scored_parameters` instead), or if another rank serves the center.
+        The vector is valid until the next step. The result is None if this rank contributes nothing, because
+        the strategy has a barrier (use `scored_parameters` instead) or because another rank serves the
+        center.
         """
         return None
 
@@ -192,7 +194,7 @@ class Strategy(ABC):
     def state(self) -> dict[str, Any]:
         """Returns the state of this rank, besides model and optimizer, that a checkpoint must contain.
 
-        If the states of ranks differ, messages that have arrived are part of the state.
+        If ranks exchange messages without a barrier, the messages that have arrived are part of the state.
         """
 
     @abstractmethod
@@ -203,8 +205,8 @@ class Strategy(ABC):
 
         Args:
             state: The saved state of this rank.
-            of_all: The saved states of all known ranks, if ranks differ; one of them may contain state that
-                all ranks have in common.
+            of_all: The saved states of all ranks that were not lost, if the states of ranks differ. One of
+                them may contain state that all ranks have in common, such as the center.
             is_twin: Whether `state` is that of another rank, because this rank's state is lost. Then this
                 rank keeps its own random generator, and does not apply the messages that had arrived at the
                 other rank.

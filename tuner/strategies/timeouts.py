@@ -7,12 +7,12 @@ from collections.abc import Sequence
 
 import numpy as np
 
-#: Factor k in the timeout, median + k MAD (as in hivemind#676); MAD: median absolute deviation, scaled to the
-#: standard deviation of a normal.
+#: Factor k of the timeout, median + k MAD (as in hivemind#676). MAD is the median absolute deviation,
+#: multiplied by `_MAD_TO_SD`; for normally distributed durations it then equals the standard deviation.
 DEVIATIONS = 10.0
 #: Standard deviation of a normal distribution divided by its median absolute deviation.
 _MAD_TO_SD = 1.4826
-#: Smallest timeout, as a multiple of the median; it matters if all durations are equal, so that MAD is 0.
+#: Smallest timeout, as a multiple of the median. It matters if all durations are equal, since MAD is then 0.
 _LEAST_MEDIANS = 4.0
 _REMEMBERED = 64
 
@@ -39,7 +39,7 @@ class AdaptiveTimeout:
 
     Args:
         first_seconds: Timeout while fewer than three durations are known, seconds.
-        least_seconds: Smallest timeout, so that scheduling delays are tolerated, seconds.
+        least_seconds: Smallest timeout, seconds; it tolerates delays by the operating system's scheduler.
     """
 
     def __init__(self, first_seconds: float, least_seconds: float = 0.0) -> None:
