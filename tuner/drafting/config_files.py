@@ -95,7 +95,7 @@ def config_files(arguments: Sequence[str], folder: Path) -> list[ConfigFile]:
 
 
 def keys_of(path: Path) -> dict[str, tuple[int, str]]:
-    """Reads the keys of a configuration file that have their own line.
+    """Reads those keys of a configuration file that are alone on a line with their value.
 
     Parent keys (by indentation in YAML and JSON) and sections (in TOML and INI) are put before the name of a
     key, separated by dots, as in `optimizer.lr`.

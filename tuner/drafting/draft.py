@@ -253,7 +253,7 @@ class Draft:
         is_template: bool,
         settings: str | None = "{output_folder}",
     ) -> str:
-        """Returns the command line with changed values.
+        """Returns the user's command with changed values of parameters.
 
         Args:
             changes: Maps the role of each parameter to change to its new value, quoted for the shell.

@@ -52,7 +52,7 @@ def options_of_help(text: str) -> list[Parameter]:
 
 
 def hydra_overrides(text: str) -> list[Parameter]:
-    """Returns the keys of the configuration that the help of Hydra shows, as parameters set by `key=value`.
+    """Returns the keys of the configuration in the help text of Hydra, as parameters set by `key=value`.
 
     Args:
         text: The output of `--help`.
@@ -85,7 +85,12 @@ def hydra_overrides(text: str) -> list[Parameter]:
 
 
 def flat(values: dict[Any, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
-    """Generates the dotted names and values of nested dictionaries; lists are left out."""
+    """Yields the values in nested dictionaries with dotted names such as `optimizer.lr`; skips lists.
+
+    Args:
+        values: The dictionaries.
+        prefix: Text to put before each name.
+    """
     for key, value in values.items():
         name = f"{prefix}{key}"
         if isinstance(value, dict):
@@ -95,7 +100,7 @@ def flat(values: dict[Any, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
 
 
 def _blocks(text: str) -> Iterator[tuple[str, str]]:
-    """Generates two texts for each option in a help text: its first line, and the text below that line.
+    """Yields two texts for each option in a help text: its first line, and the text below that line.
 
     Usage lines are skipped.
     """
@@ -154,7 +159,7 @@ def _option(head: str, below: str) -> Parameter | None:
 
 
 def default_in(words: str) -> str | None:
-    """Returns the default value stated in the help text of an option; None if there is none."""
+    """Returns the default value that the help text of an option mentions; None if it mentions none."""
     for pattern in _DEFAULTS:
         found = pattern.search(words)
         if found is not None:

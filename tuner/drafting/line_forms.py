@@ -115,7 +115,7 @@ class Form:
         return self.lines[place - 1][2] if place else None
 
     def name_samples(self, batch_size: int | None) -> None:
-        """Sets the meaning of counters that count samples instead of batches.
+        """Finds the counters in these lines that count samples instead of batches, and stores this meaning.
 
         Args:
             batch_size: Global batch size of the run; None if unknown.
@@ -244,7 +244,12 @@ def _in_line(number: Number, gap: str, before: Sequence[Number], text: str) -> N
 
 
 def _with_totals(numbers: list[Number], text: str) -> list[Number]:
-    """Combines two numbers `a/b` into one with the value `a` and the total `b`."""
+    """Replaces each pair of numbers that is printed as `a/b` by one number with the value a and the total b.
+
+    Args:
+        numbers: The numbers in the line, in order.
+        text: The line.
+    """
     found: list[Number] = []
     i = 0
     while i < len(numbers):

@@ -70,7 +70,7 @@ def _wrong(found: re.Pattern[str], form: Form, names: dict[int, str]) -> bool:
 
 
 def _expression(form: Form, wanted: Sequence[int], names: dict[int, str], context: int) -> str:
-    """Returns a regular expression that reads some numbers of a form.
+    """Returns a regular expression that reads some of the numbers in similar lines.
 
     Args:
         form: A group of lines that differ only in their numbers.

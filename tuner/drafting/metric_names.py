@@ -88,7 +88,11 @@ class Meaning:
     is_part: bool = False
 
     def of(self, split: Split) -> Meaning:
-        """Returns the same metric on another data split."""
+        """Returns this meaning with another data split, and with the rank changed accordingly.
+
+        Args:
+            split: The new data split, such as `validation`.
+        """
         moved = SPLITS.index(split) - SPLITS.index(self.split)
         return replace(self, split=split, rank=self.rank + _SPLIT_RANK * moved)
 

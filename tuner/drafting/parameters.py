@@ -196,7 +196,7 @@ def roles_of(parameters: Iterable[Parameter], stated: Iterable[str] = ()) -> dic
 
 
 def _rank(parameter: Parameter, role: Role) -> int | None:
-    """Ranks how likely a parameter has a role.
+    """Ranks how likely a parameter has a role, such as setting the batch size.
 
     Returns:
         The rank: 0 is the likeliest. None if the parameter cannot have the role.

@@ -208,7 +208,7 @@ def _of_events(folder: Path, written: str) -> Iterator[Reading]:
 
 
 def _without_dates(folder: str) -> str:
-    """Removes the last folders of a path if each run creates them anew, with a date or number as name."""
+    """Removes the last folders of a path if their names differ between runs, such as a date or run number."""
     parts = list(Path(folder).parts)
     while len(parts) > 1 and _DATED.search(parts[-1]):
         parts.pop()

@@ -33,7 +33,7 @@ def spread_block(lines: Sequence[ScriptLine], since: float) -> list[ScriptLine]:
 
     Args:
         lines: The lines, in order.
-        since: Time of the last read on the prober's clock, seconds.
+        since: Time of the last read on the prober's monotonic clock, seconds.
 
     Returns:
         The lines with the estimated times in `seen_at`, in the same order.
@@ -97,8 +97,9 @@ class FirstBlock:
         Args:
             stored: All lines of the job so far, including the new lines, in order.
             new: The lines that were read now, in order.
-            begin: Time of the previous read, or of the start of the script, on the prober's clock, seconds.
-            end: Present time on the prober's clock, seconds.
+            begin: Time of the previous read, or of the start of the script, on the prober's monotonic clock,
+                seconds.
+            end: Present time on the prober's monotonic clock, seconds.
 
         Returns:
             All lines of the job with corrected times; None if no time changes.

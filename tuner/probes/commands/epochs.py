@@ -31,7 +31,7 @@ class EpochLines:
 
     Args:
         habits: Facts about how the script reports; the facts found are added to them.
-        started_at: Time on the prober's clock when the script was started, seconds.
+        started_at: Time on the prober's monotonic clock when the script was started, seconds.
         is_fresh: Whether the script starts the run instead of resuming it.
     """
 

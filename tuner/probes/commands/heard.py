@@ -36,8 +36,8 @@ class Heard:
         num_scores: Number of progress lines with a score.
         has_steps: Whether any line has steps, samples or a fraction of an epoch.
         unread_clock: Text of the first line whose clock cannot be parsed; empty if there is no such line.
-        first_output_at: Time on the prober's clock when the script first printed or reported anything,
-            seconds; None if it has not.
+        first_output_at: Time on the prober's monotonic clock when the script first printed or reported
+            anything, seconds; None if it has not.
         first_samples: Number of samples at the first progress line; None if there is no such line.
     """
 
@@ -74,7 +74,10 @@ class Heard:
 
 
 def last_kinds(text: str) -> tuple[str, ...]:
-    """Returns the last lines of a text in order; of lines that differ only in numbers, only the newest."""
+    """Returns the last lines of a text, in order.
+
+    If several lines differ only in their numbers, only the last one is returned.
+    """
     found: dict[str, str] = {}
     for line in reversed(text.splitlines()):
         kind = _NUMBER.sub("#", line).strip()
@@ -112,11 +115,12 @@ def unmatched_warning(
 ) -> str:
     """Returns a warning if unread lines look like scores and no run of the study has reported a score yet.
 
-    The warning is the same for all slices of a study, so that it is shown only once.
+    The warning is the same text for all slices of a study (Paceline's record of a search), so it is shown to
+    the user only once.
 
     Args:
         source: Metric source of the slice; None if no job was started.
-        habits: Facts about the script; the warning is stored there.
+        habits: Facts about how the script reports; the warning is stored in them.
         samples: Number of samples that the run has processed; 0 if no training progress was read.
         epoch_samples: Number of samples per epoch; None if the job file does not set it.
 

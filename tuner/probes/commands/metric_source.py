@@ -94,7 +94,7 @@ class MetricSource(ABC):
         Does not wait for reports.
 
         Args:
-            seen_at: Present time on the prober's clock, seconds.
+            seen_at: Present time on the prober's monotonic clock, seconds.
             has_ended: Whether the job has ended, so that the last line is complete even without a newline.
         """
 
@@ -116,7 +116,7 @@ class MetricSource(ABC):
 
         Args:
             fields: Maps the field names that the script uses to texts or numbers.
-            seen_at: Present time on the prober's clock, seconds; stored in the result.
+            seen_at: Present time on the prober's monotonic clock, seconds; stored in the result.
             where: Description of the report, such as "the row ... of FILE", for the warning.
             text: The text of the report, for messages.
             time: When the report was written, seconds on a steady clock; None if unknown.

@@ -109,8 +109,8 @@ class OutputSource(MetricSource):
             lines = reader.read(limit, has_ended=has_ended)
             while has_ended and reader.num_unread:
                 lines += reader.read(limit, has_ended=True)
-            # Write times are read from the clock of the node. Its difference to the prober's clock is
-            # estimated as the shortest time between writing and reading of any line.
+            # Write times are read from the clock of the node. Its difference to the prober's monotonic clock
+            # is estimated as the shortest time between writing and reading of any line.
             for _, text, written_at in lines:
                 self._least_lag = min(self._least_lag, seen_at - written_at)
                 found += self._of_line(copy, text, written_at + self._least_lag)

@@ -69,7 +69,7 @@ class Positions:
         epoch_samples: Number of samples per epoch; None if the job file does not set it.
         known: Training progress of the run before this job.
         earlier: Scores of the earlier slices of the run, in order.
-        started_at: Time on the prober's clock when the script was started, seconds.
+        started_at: Time on the prober's monotonic clock when the script was started, seconds.
         resumes: Whether the script was asked to resume.
         may_restart: Whether a program such as torchrun may restart the script from its checkpoint.
 

@@ -86,7 +86,7 @@ class CommandProber(LaunchedProber[CommandSlice]):
         self._leaving: dict[Path, list[JobHandle]] = {}
         #: Maps the folder with the probes of a search to the facts found about how the script reports.
         self._habits: dict[Path, ScriptHabits] = {}
-        #: Whether the script cannot resume, so that every slice starts its run over in empty folders.
+        #: Whether the script cannot resume, so every slice starts its run from scratch in empty folders.
         self._starts_over = False
 
     def start(
@@ -242,7 +242,7 @@ class CommandProber(LaunchedProber[CommandSlice]):
             record: State of the slice.
             verdict: Outcome that the slice will have when its job has ended.
             words: Description of a failure, for the user; None if there is no failure.
-            now: Present time on the prober's clock, seconds.
+            now: Present time on the prober's monotonic clock, seconds.
         """
         record.verdict, record.verdict_words, record.verdict_at = verdict, words, now
         assert record.attempt is not None
@@ -273,7 +273,7 @@ class CommandProber(LaunchedProber[CommandSlice]):
 
         Args:
             record: State of the slice.
-            now: Present time on the prober's clock, seconds.
+            now: Present time on the prober's monotonic clock, seconds.
             has_ended: Whether the script has ended by itself; then its last score need not be recent.
         """
         if record.curve.num_lines == 0:

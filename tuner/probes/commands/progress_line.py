@@ -27,7 +27,7 @@ class ScriptLine:
 
     Args:
         event: Kind of the line, such as "progress".
-        seen_at: Time on the prober's clock when the line was read, seconds.
+        seen_at: Time on the prober's monotonic clock when the line was read, seconds.
         time: When the line was written, seconds on a monotonic clock; None if unknown.
         process: Name of the process that wrote the line; empty if unknown.
         step: Number of optimizer steps, as reported; None if the line has none.
@@ -67,7 +67,7 @@ class ProgressLine:
 
     Args:
         event: Kind of the line, such as "progress".
-        seen_at: Time on the prober's clock when the line was read, seconds.
+        seen_at: Time on the prober's monotonic clock when the line was read, seconds.
         time: When the line was written, seconds on a monotonic clock; None if unknown.
         seconds: The training time that the script reports, seconds since the run began; None if the line has
             none.
@@ -108,7 +108,7 @@ class LineForm:
 
         Args:
             fields: Maps the field names that the script uses to texts or numbers.
-            seen_at: Present time on the prober's clock, seconds; stored in the result.
+            seen_at: Present time on the prober's monotonic clock, seconds; stored in the result.
             time: When the line was written, seconds on a monotonic clock; None if unknown.
             text: The whole line, for messages.
 
@@ -293,7 +293,7 @@ def _number(text: str, found: Any, name: str, *, comma: str) -> float:
 
 
 def noise_statistic(fields: Mapping[str, Any]) -> NoiseStatistic:
-    """Computes unbiased estimates of gradient noise from squared gradient norms of a small and a large batch.
+    """Estimates gradient noise without bias from the squared gradient norms of a small and a large batch.
 
     The formulas are those of McCandlish et al. 2018, appendix A.1:
 

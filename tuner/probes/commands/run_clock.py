@@ -77,8 +77,9 @@ class Attempt:
 
     Args:
         known: Training progress of the run before this process.
-        started_at: Time on the prober's clock when the script was started, seconds; None if unknown. If there
-            is only one line, the time per sample is unknown, so training is assumed to begin at this time.
+        started_at: Time on the prober's monotonic clock when the script was started, seconds; None if
+            unknown. If there is only one line, the time per sample is unknown, so training is assumed to
+            begin at this time.
     """
 
     def __init__(self, known: ReadPoint, started_at: float | None = None) -> None:
@@ -89,8 +90,8 @@ class Attempt:
         self._process = ""
         self._begin: ProgressLine | None = None
         self._places: list[_Place] = []
-        #: Smallest difference between the prober's clock and the clock of the lines, seconds. It converts
-        #: times of lines to the prober's clock.
+        #: Smallest difference between the prober's monotonic clock and the clock of the lines, seconds. It
+        #: converts times of lines to the prober's monotonic clock.
         self._least_lag = math.inf
         self._has_own_times: bool | None = None
         self._has_own_start = False
@@ -179,9 +180,9 @@ class Attempt:
         """Returns the first report of training, and the speed of training after it.
 
         Returns:
-            The number of samples at the first report, the time of that report on the prober's clock in
-            seconds, the number of reports, the seconds per sample between the first and the last report, and
-            the seconds between the first and the last report. None if there is no report.
+            Five numbers: the samples at the first report, the time of that report on the prober's monotonic
+            clock in seconds, the number of reports, the seconds per sample between the first and the last
+            report, and the seconds between the first and the last report. None if there is no report.
         """
         if self.is_empty or math.isinf(self._least_lag):
             return None
@@ -249,7 +250,7 @@ class Attempt:
         return max(passed - self._places[0].time, 0.0)
 
     def began_at(self) -> float | None:
-        """Returns the time on the prober's clock when this process began to train, seconds.
+        """Returns the time on the prober's monotonic clock when this process began to train, seconds.
 
         None if the process has not reported any progress.
         """

@@ -35,7 +35,7 @@ class ScoreBeforePosition:
 
     Args:
         habits: Facts about how the script reports; whether scores come before positions is added to them.
-        started_at: Time on the prober's clock when the script was started, seconds.
+        started_at: Time on the prober's monotonic clock when the script was started, seconds.
         is_fresh: Whether the script starts the run instead of resuming it.
     """
 

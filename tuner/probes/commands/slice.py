@@ -49,7 +49,7 @@ class CommandSlice:
         plan: Configuration, limits and folders of the slice.
         folder: Folder of the probe, to which scores are written.
         cluster: The cluster on which the script runs; determines the cost of the slice.
-        started: Time on the prober's clock when the slice was requested, seconds.
+        started: Time on the prober's monotonic clock when the slice was requested, seconds.
         habits: Facts found in earlier slices about how the script reports; None if there are none.
     """
 
@@ -89,7 +89,7 @@ class CommandSlice:
         self.verdict_words: str | None = None
         self.is_cancelled = False
         self.cancelled_at = 0.0
-        self.not_before = 0.0  # by the prober's clock
+        self.not_before = 0.0  # by the prober's monotonic clock
         self.starts_anew = self.resume_refused = self.infrastructure_fault = self.job_fault = False
         self.num_attempts = 0
         self.lost_in_a_row = 0
@@ -113,7 +113,7 @@ class CommandSlice:
             attempt: Command and folders of the job.
             sources: The source of progress lines, and the source of other events (None if the first source
                 reads them too).
-            now: Present time on the prober's clock, seconds.
+            now: Present time on the prober's monotonic clock, seconds.
         """
         self.job, self.attempt = job, attempt
         self.source, self.events = sources
@@ -133,7 +133,7 @@ class CommandSlice:
 
         Args:
             status: Present status of the job.
-            now: Present time on the prober's clock, seconds.
+            now: Present time on the prober's monotonic clock, seconds.
 
         Raises:
             StorageError: The curve cannot be written to the folder of the probe.
@@ -175,8 +175,9 @@ class CommandSlice:
 
         Args:
             lines: The new lines, in order.
-            since: Earliest time at which the lines may have been written, on the prober's clock, seconds.
-            now: Present time on the prober's clock, seconds.
+            since: Earliest time at which the lines may have been written, on the prober's monotonic clock,
+                seconds.
+            now: Present time on the prober's monotonic clock, seconds.
         """
         assert self._positions is not None
         assert self.attempt is not None
@@ -213,7 +214,7 @@ class CommandSlice:
         """Counts a fault of the nodes or network that ended the job, and prepares for another job.
 
         Args:
-            now: Present time on the prober's clock, seconds.
+            now: Present time on the prober's monotonic clock, seconds.
             waiting: Why the slice is submitted again, for the user.
         """
         progress = self.curve.position.samples
@@ -225,7 +226,7 @@ class CommandSlice:
         """Prepares for another job that runs the rest of the slice.
 
         Args:
-            now: Present time on the prober's clock, seconds.
+            now: Present time on the prober's monotonic clock, seconds.
             waiting: Why the slice is submitted again, for the user.
         """
         self._held_before += self._held(now)
@@ -285,7 +286,7 @@ class CommandSlice:
 
         Args:
             outcome: Outcome of the slice; RUNNING if it has not ended.
-            now: Present time on the prober's clock, seconds; determines the cost of the slice.
+            now: Present time on the prober's monotonic clock, seconds; determines the cost of the slice.
             error: Description of the failure; None if there is no failure.
         """
         plan, position = self.plan, self.curve.position

@@ -106,8 +106,8 @@ class SliceChecks:
 
         Args:
             attempt: Training clock of the script's process, with its lines so far.
-            since: Time on the prober's clock when the script started to run, seconds; None if it is not
-                running.
+            since: Time on the prober's monotonic clock when the script started to run, seconds; None if it is
+                not running.
         """
         if self._has_checked_start or since is None or not self._is_new:
             return

@@ -124,8 +124,8 @@ class SliceCurve:
 
         Args:
             lines: The new lines, in order.
-            running_since: Time on the prober's clock when the job started to run, seconds; None if the job is
-                not running.
+            running_since: Time on the prober's monotonic clock when the job started to run, seconds; None if
+                the job is not running.
 
         Raises:
             StorageError: The curve cannot be written to the folder of the probe.
@@ -184,7 +184,7 @@ class SliceCurve:
         return max((attempt.longest_interval for attempt in self.attempts), default=0.0)
 
     def reached_target(self) -> bool:
-        """Whether the scores of this slice have reached the target of the job."""
+        """Whether the scores of this slice have reached the metric target of the job."""
         trained = [p for p in self.points() if p.samples > 0]
         return not self._plan.is_timing and self._plan.job.goal.crossing(trained) is not None
 

@@ -33,8 +33,8 @@ from tuner.probes.slice_plan import CHECKPOINTS_FOLDER, SlicePlan
 #: when another probe resumes the run.
 CHECKPOINT_NAME = "checkpoint"
 SLICES_FOLDER = "slices"
-#: The module that scripts import to report. A copy of it is put on their import path, so that they cannot
-#: import other modules of Paceline by accident.
+#: Path of the module `paceline_client`, with which scripts report. A copy is put into a folder on the import
+#: path of the script, so the script cannot import other modules of Paceline by accident.
 CLIENT_FILE = Path(__file__).resolve().parents[3] / "paceline_client.py"
 #: Matches commands with a program that may restart the script from its checkpoint.
 _RESTARTS = re.compile(r"torchrun|torch\.distributed|accelerate\s+launch|max[_-]restarts|deepspeed|composer")
@@ -153,7 +153,7 @@ class CommandPlan:
         Args:
             habits: Facts found in all runs about how the script reports.
             earlier: Scores of the earlier slices of the run, in order.
-            started_at: Time on the prober's clock when the script was started, seconds.
+            started_at: Time on the prober's monotonic clock when the script was started, seconds.
         """
         job, section = self.plan.job, self.plan.job.command
         if section.metrics.first_epoch is not None:
