@@ -126,7 +126,7 @@ def _blocks(text: str) -> Iterator[tuple[str, str]]:
 
 def _option(head: str, below: str) -> Parameter | None:
     """Parses an option from its first line and the text below that line; returns None for `--help`."""
-    # Two spaces come after the names and placeholders of values; Typer also puts spaces between these.
+    # Two spaces separate the names and value placeholders from the help text; in Typer, also from each other.
     parts = re.split(r"\s{2,}|\t", head)
     front = [parts.pop(0)]
     while parts and re.fullmatch(rf"{_NAME}|<?[A-Z][A-Z_|]*>?|\[[a-z|]+\]", parts[0]):

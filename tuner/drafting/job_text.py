@@ -308,7 +308,7 @@ def goal_of(reading: Reading) -> Goal:
         if largest > 100.0 or min(values) < 0.0:
             metric, is_percent = {"accuracy": "correct", "error_rate": "error"}[metric], False
     is_known = metric in ("accuracy", "error_rate", "loss", "bits_per_character")
-    # Multiplied by this sign, larger scores are better.
+    # After multiplication by this sign, larger scores are better.
     sign = 1.0 if meaning.direction == "maximize" else -1.0
     scores = [sign * value / (100.0 if is_percent else 1.0) for value in values]
     num_in_a_row = _NOISY_IN_A_ROW if _is_noisy(values) else 1

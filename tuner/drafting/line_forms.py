@@ -32,7 +32,7 @@ _LABEL = re.compile(r"(?:[A-Za-z_][\w@./\-]*['\"]?[ _#]*){1,4}$")
 _LONGEST_LABEL = 80
 #: Matches words; a line that contains a word is not a row of a table of numbers.
 _WORDS = re.compile(r"(?!nan|inf)[A-Za-z]{3,}", re.IGNORECASE)
-#: Largest number of forms; lines of further forms are ignored.
+#: Largest number of groups of lines; lines that would need another group are ignored.
 _MOST_FORMS = 2_000
 #: Usual numbers of steps between two progress lines. A counter that rises by such a number is assumed to
 #: count steps, not samples.
@@ -236,7 +236,7 @@ def _in_line(number: Number, gap: str, before: Sequence[Number], text: str) -> N
         return number
     opening = gap.strip()
     if not before and text.lstrip().startswith("["):
-        # `[10]  valid_0's auc: 0.93`, as boosting libraries print.
+        # Boosting libraries print lines such as `[10]  valid_0's auc: 0.93`.
         return replace(number, meaning=Meaning(field="step"))
     if before and opening in ("][", "[", ",[") and before[-1].field == "epoch":
         return replace(number, meaning=Meaning(field="step"), is_counter=True)
@@ -263,7 +263,7 @@ def _with_totals(numbers: list[Number], text: str) -> list[Number]:
                 number = _counter(number, found)
         found.append(number)
         i += 1
-    # timm: `Train: 3 [ 100/1251 ( 8%)]`.
+    # The library timm prints lines such as `Train: 3 [ 100/1251 ( 8%)]`, with epoch and step.
     for i, number in enumerate(found[:-1]):
         opens = text[number.end : found[i + 1].start].strip() == "["
         if opens and number.meaning is None and split_of(number.label) == "training":

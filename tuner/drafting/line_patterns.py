@@ -44,7 +44,8 @@ def pattern_of(
         if meant <= matched and not _wrong(found, form, names):
             if matched == meant:
                 return text
-            # An expression for progress only may match other lines too, except those of an evaluation.
+            # An expression that reads only training progress may also match other lines, but not lines of an
+            # evaluation.
             others = [split_of(plain[i]) for i in matched - meant]
             if value is None and not {"validation", "test"} & set(others):
                 return text
@@ -137,7 +138,7 @@ def _digits(form: Form, index: int) -> str:
         index: Index of the number in these lines.
     """
     texts = [text[numbers[index].start : numbers[index].end] for _, text, numbers in form.lines]
-    # An epoch that is a whole number so far may have a fraction later.
+    # Allow a decimal point in epochs, since a later epoch may be a fraction such as 1.5.
     others = "." if form.numbers[index].field == "epoch" else ""
     others += "," if any("," in text for text in texts) else ""
     return rf"[\d{others}]+" if others else r"\d+"

@@ -10,8 +10,8 @@ Field = Literal["epoch", "step", "samples"]
 Split = Literal["validation", "test", "unknown", "training"]
 Direction = Literal["maximize", "minimize"]
 
-#: Data splits on which a score may be measured, the preferred one first. A score with a smaller rank is
-#: preferred; the rank is larger by `_SPLIT_RANK` for each split before that of the score.
+#: Data splits on which a score may be measured, the preferred one first. The rank of a score (smaller is
+#: preferred) is larger by `_SPLIT_RANK` for each split that is listed before the split of the score.
 SPLITS: tuple[Split, ...] = ("validation", "test", "unknown", "training")
 _SPLIT_RANK = 10
 _WORDS_OF_SPLITS: dict[Split, str] = {

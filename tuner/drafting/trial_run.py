@@ -19,7 +19,7 @@ from tuner.probes.commands.failures import last_error
 _MOST_BYTES = 2**26
 _SAY_SECONDS, _POLL_SECONDS = 10.0, 0.1
 _ERROR_LINES, _ERROR_WIDTH = 8, 300
-#: Folders in which no results of a training are expected. Hidden folders are skipped too.
+#: Names of folders that are not searched for written files. Hidden folders are also skipped.
 _SKIPPED = {"venv", "node_modules", "__pycache__", "site-packages"}
 #: Maximum depth of folders and maximum number of files that are searched for changes.
 _MOST_DEPTH, _MOST_FILES = 5, 20_000

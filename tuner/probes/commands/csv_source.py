@@ -12,9 +12,10 @@ from typing import Any
 from tuner.probes.commands.metric_source import MetricSource, SourceContext, shown
 from tuner.probes.commands.progress_line import LineForm, ScriptLine
 
-#: The first rows of a rewritten file belong to an earlier run if at least this many of them are unchanged.
+#: When the script has rewritten a file, its first unchanged rows are taken as those of an earlier run if
+#: there are at least this many of them.
 _FEWEST_OLD_ROWS = 2
-#: Matches a number in a path of the job file, such as the 0 of `version_0`.
+#: Matches a number in a path that the job file contains, such as the 0 in `version_0`.
 _DIGITS = re.compile(r"\d+")
 
 

@@ -18,7 +18,8 @@ _UNTRAINED_SHARE = 0.8
 #: most this share of the time since the start of the script.
 _ONE_REPORT_SECONDS, _ONE_REPORT_SHARE = 0.05, 0.02
 
-#: A line, the number of epochs completed at this line, and a line with the time at which that was.
+#: Three values: a line, the number of epochs completed at this line, and the line whose time is taken as the
+#: time of this progress.
 AtEpoch = tuple[ScriptLine, float, ScriptLine]
 
 
@@ -152,7 +153,7 @@ class EpochLines:
                 habits.epoch_line_comes_first = to_value >= line.seen_at - values[-1].seen_at
         if habits.many_lines_an_epoch and values:
             assert self.current is not None
-            # The epoch ended between its last line and the first line of the next one.
+            # The epoch ended between its last line and the first line of the next epoch: take the mean time.
             last = values[-1]
             middle = replace(
                 last,

@@ -29,7 +29,7 @@ class EventFileSource(MetricSource):
         self._read_at = -read_every
         self._readers: dict[Path, Any] = {}
         self._taken: dict[tuple[Path, str], int] = {}
-        # Older events belong to another run.
+        # Events with an older wall time were written by another run.
         self._started = time.time() - 1.0
 
     @classmethod

@@ -17,7 +17,7 @@ _SEARCHED_CHARACTERS = 2**16
 #: Number of lines at the end of the output that are searched for an error if there is no traceback.
 _ERROR_LINES = 3
 _SHOWN_CHARACTERS = 200
-#: Exit codes of processes that got SIGKILL and SIGTERM, directly and through a shell.
+#: Exit codes of processes that were ended by SIGKILL, and by SIGTERM: as Python and as a shell report them.
 _KILLED, _ASKED = (-9, 137), (-15, 143)
 
 
@@ -75,22 +75,23 @@ _REFUSED = re.compile(
     r"|(unrecognized|unknown|unexpected) (argument|option|flag)|no such option",
     re.IGNORECASE,
 )
-#: Errors that occur with every configuration: a file or module is missing, or the command line is invalid.
+#: Matches errors that occur with every configuration: a file or module is missing, or the command line is
+#: invalid.
 _BROKEN = re.compile(
     r"FileNotFoundError|ModuleNotFoundError|No such file|unrecognized arguments|command not found"
 )
 _FRAME = re.compile(r'File "[^"]+", line \d+')
-#: Errors of a process that lost the connection to another process; the error of the other process is the
-#: cause.
+#: Matches errors of a process that lost the connection to another process; the error of the other process is
+#: the cause.
 _PEER_LOST = re.compile(
     r"connection (was )?(closed|reset|refused|aborted)|broken pipe|remote process exited|\bpeer\b"
     r"|DistBackendError|SIGTERM|Socket Timeout",
     re.IGNORECASE,
 )
-#: Errors of programs that start the script, such as torchrun. The error of the script itself is printed
-#: earlier in the output.
+#: Matches errors of programs that start the script, such as torchrun. The error of the script itself is
+#: printed earlier in the output.
 _OF_WRAPPER = re.compile(r"\b(ChildFailedError|CalledProcessError|SignalException)\b")
-#: Errors without a traceback, such as `train.py: error: unrecognized arguments`.
+#: Matches errors without a traceback, such as `train.py: error: unrecognized arguments`.
 _OWN_ERROR = re.compile(r"^(\[\S+\]:?\s?)?(\S+: )?(error|fatal|[A-Z]\w*(Error|Exception)): ", re.IGNORECASE)
 _TRACEBACK = re.compile(r"^.*Traceback \(most recent call last\):", re.MULTILINE)
 _CAUSED = re.compile(r"the direct cause of the following exception", re.IGNORECASE)

@@ -19,7 +19,7 @@ _MOST_PRINTED = 5
 _NUMBER = re.compile(r"\d+([.,]\d+)?")
 #: The user is warned if there are this many unread lines that look like scores, and no score was read yet.
 _MANY_UNMATCHED = 3
-#: A script that reports steps or samples is expected to score within this many epochs.
+#: A script that reports steps or samples is expected to report its first score within this many epochs.
 _FIRST_SCORE_EPOCHS = 1.1
 
 
@@ -127,7 +127,8 @@ def unmatched_warning(
     Returns:
         A sentence for the user; empty if there is no reason for a warning.
     """
-    # The user may have corrected the job file since earlier slices.
+    # Without unmatched lines, there is no warning even if an earlier slice had one: the user may have
+    # corrected the job file.
     if habits.has_scored or source is None or not source.num_unmatched:
         return ""
     # A script that reports its steps may score only at the end of its first epoch.

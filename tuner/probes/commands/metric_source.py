@@ -26,7 +26,7 @@ _MOST_WARNINGS = 3
 _LONGEST_SHOWN = 120
 _MOST_EXAMPLES = 5
 
-#: First words of a remark that ranks report different values.
+#: First words of each remark which says that ranks report different scores.
 DISAGREE = "ranks disagree"
 
 
@@ -70,7 +70,7 @@ class MetricSource(ABC):
         disagreements: Sentences for the user about ranks that report different scores at the same step.
     """
 
-    #: Whether the writer may buffer lines and write many at once.
+    #: Whether the script may buffer lines and write many of them at once.
     is_buffered = False
 
     def __init__(self, form: LineForm) -> None:

@@ -15,7 +15,7 @@ from tuner.launchers import LogFile, LogReader
 from tuner.probes.commands.metric_source import DISAGREE, MetricSource, SourceContext, shown
 from tuner.probes.commands.progress_line import ANSI, LineForm, ScriptLine
 
-#: Words which show that a line probably has a score.
+#: Matches words which show that a line probably contains a score.
 _SCORE_WORDS = re.compile(
     r"(?<![a-z])(acc|accuracy|loss|score|auc|auroc|f1|metric|eval|val|valid|validation|test|error|err|perplexity"
     r"|ppl|bleu|rouge|iou|dice|precision|recall|reward|return|psnr|fid|wer|cer|map|mse|mae|rmse|top\d?)(?![a-z])",
@@ -27,12 +27,12 @@ _RESUMES = re.compile(
     r"|\.(ckpt|pth?|safetensors|npz)\b.{0,40}\b(loaded|restored)\b",
     re.IGNORECASE,
 )
-#: Matches lines of a traceback, which never have a score.
+#: Matches lines of a traceback, which never contain a score.
 _NO_SCORE = re.compile(r"\s*(File \"|Traceback |raise |\w*(Error|Exception|Warning)\b)")
 _NUMBER = re.compile(r"[-+]?\d+(?:[.,]\d+)?(?:[eE][-+]?\d+)?%?|\bnan\b|\binf\b", re.IGNORECASE)
-#: Largest number of bytes that one call reads while the script runs, and at once after it has ended.
+#: Largest number of bytes that are read at once while the script runs, and after the script has ended.
 _MOST_BYTES, _MOST_BYTES_AT_END = 2**22, 2**26
-#: Number of the newest values of the selected rank that are stored, to compare other ranks with them.
+#: Largest number of scores of the selected rank that are stored, to compare those of other ranks with them.
 _MOST_COMPARED = 200
 #: The user is told if another rank has this many matching lines and the selected rank has none.
 _MANY_MATCHES = 3

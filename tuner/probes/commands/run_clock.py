@@ -96,7 +96,8 @@ class Attempt:
         self._has_own_times: bool | None = None
         self._has_own_start = False
         self._last_time = 0.0
-        #: Number of lines in the last result of `new_points`, and the time at which its clock was `known`.
+        #: Number of lines for which `new_points` has returned results, and the time, on the clock of the
+        #: lines, at which it assumed new training to begin.
         self._num_returned = 0
         self._returned_origin: float | None = None
 
@@ -283,7 +284,7 @@ class Attempt:
         """
         if self.is_empty:
             return []
-        # Lines that were read together have the same time and count as one.
+        # Of lines that were read together, which have the same time, use only the last one.
         spaced = [
             place
             for place, after in itertools.pairwise([*self._places, self._places[-1]])

@@ -83,7 +83,7 @@ class CommandSlice:
         self.heard_at = started
         self.asks = False
         self.waiting = ""
-        #: The outcome that the slice will have once its job has ended; None while the job may go on.
+        #: The outcome that the slice will have when its job has ended; None while the job may continue.
         self.verdict: Outcome | None = None
         self.verdict_at = 0.0
         self.verdict_words: str | None = None

@@ -25,8 +25,9 @@ _FEWEST_REPORTS, _LEAST_PACE_SECONDS = 3, 0.3
 _FEWEST_FAR_REPORTS, _TWO_REPORTS_TIME_SHARE = 2, 0.6
 #: The reported samples per step may differ from the batch size by at most this relative difference.
 _EQUAL_BATCH = 0.02
-#: Shares of the distance from the usual first score to the target. A first score is far from the usual first
-#: score if it is better by `_FAR_SCORE`; two scores are the same if they differ by at most `_SAME_SCORE`.
+#: Shares of the distance between the usual first score of a run and the target. A first score is far from the
+#: usual one if it is better by more than `_FAR_SCORE` of this distance. Two scores are taken as the same if
+#: they differ by at most `_SAME_SCORE` of this distance.
 _FAR_SCORE, _SAME_SCORE = 0.5, 0.05
 _SHARES = (
     "The script seems to resume by itself from a folder that all runs share: let it save to {checkpoint} or "

@@ -353,7 +353,7 @@ class SliceCurve:
         found = max((attempt.intervals() for attempt in self.attempts), key=len, default=())
         if found or self._position is None or self._plan.is_timing:
             return found
-        # With a single report, as at the end of an epoch, start-up cannot be separated from training.
+        # With a single line, such as at the end of an epoch, start-up cannot be separated from training.
         steps = self._position.step - self._base.step
         return [((self._position.seconds - self._base.seconds) / steps, steps)] if steps > 0 else found
 
