@@ -126,7 +126,7 @@ def welch_factor(first: Sequence[float], second: Sequence[float]) -> float | Non
 
 
 def _all_trained(settings: ConfirmedSettings) -> bool:
-    """Whether all training times are above 0, so that they are useful lower bounds of times to target."""
+    """Whether all training times are above 0; only then are they useful lower bounds of times to target."""
     return all(training.training_seconds > 0.0 for training in settings.trainings)
 
 

@@ -60,7 +60,7 @@ class Ending:
         predictions: All predictions of time to target that the search stored, oldest first.
         study_name: Name of the study.
         job_path: Path of the job file.
-        created_at: Time of the recommendation, in seconds since the epoch.
+        created_at: Time of the recommendation, in seconds since the Unix epoch.
         imported: Summary of the runs that the user imported for the job; None without imported runs.
     """
 
@@ -309,7 +309,7 @@ def _measured_first(ending: Ending, chosen: int, expected: npt.NDArray[np.float6
 
     Args:
         ending: The results of the search.
-        chosen: Index of the configuration with the smallest expected cost.
+        chosen: Index of the configuration that the forecasts recommend.
         expected: Expected cost of every configuration, `(num,)`.
 
     Returns:

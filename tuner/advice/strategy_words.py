@@ -15,7 +15,7 @@ from tuner.domain.recommendation import StrategyOutlook
 
 #: Two quantities count as equal if the larger one is less than this multiple of the smaller one.
 _EQUAL_RATIO = 1.05
-#: The times of two strategies with different batch sizes are stated for this number of samples.
+#: If two strategies have different batch sizes, their times are compared for this number of samples.
 _SAMPLES_NAMED = 1000
 
 

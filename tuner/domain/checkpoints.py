@@ -143,7 +143,7 @@ def write_atomically(path: Path, write: Callable[[BinaryIO], object]) -> None:
     Raises:
         OSError: The file cannot be written; no partial file is left.
     """
-    # The name contains the process number, so that two processes that write the same file do not mix.
+    # The name contains the process number, so two processes do not write to the same partial file.
     partial = path.with_name(f"{path.name}.{os.getpid()}.partial")
     try:
         with partial.open("wb") as file:

@@ -114,8 +114,8 @@ class Cluster:
         threads_per_rank: Number of CPU threads of one rank.
         cores_per_host: Number of CPU cores of the host that runs the ranks; None if unknown, or if the ranks
             compute on accelerators.
-        nodes_share_host: Whether all nodes are processes of one host (the `local` launcher), so that they
-            compete for its cores.
+        nodes_share_host: Whether all nodes are processes of one host (the `local` launcher) and share the
+            cores of this host.
         delays: Artificial delays added to the steps of every probe.
         machines: Maps the name of each type of machine to the type, if a configuration specifies the type of
             its nodes; empty if all nodes have the same type.

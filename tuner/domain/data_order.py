@@ -17,8 +17,8 @@ from tuner.domain.errors import JobError
 class SampleStream:
     """An endless stream of sample indices: one random permutation of the data set per epoch.
 
-    A batch consists of the next samples of the stream. It may begin in one epoch and end in the next, so that
-    no batch is shorter than the others. The stream does not depend on the number of ranks or on batch sizes.
+    A batch consists of the next samples of the stream. It may begin in one epoch and end in the next, so no
+    batch is shorter than the others. The stream does not depend on the number of ranks or on batch sizes.
 
     Args:
         num_samples: Number of samples of the data set, at least 1.
@@ -118,7 +118,7 @@ def fetch(data: Dataset[Any], indices: Sequence[int], device: torch.device) -> A
 def _is_list_of_samples(batch: Any, count: int) -> bool:
     if not isinstance(batch, list) or len(batch) != count:
         return False
-    # A collated pair is also a list of two tensors; each of these tensors is as long as the batch.
+    # A collated batch of pairs is a list of two tensors, too, but each of them has as many rows as the batch.
     return not all(isinstance(part, Tensor) and part.dim() and len(part) == count for part in batch)
 
 

@@ -21,7 +21,8 @@ class LeaseState:
         outcome: State of the probe; an ended probe cannot be taken.
         owner: Name of the worker that has the newest lease; None if it was released or the probe has ended.
         attempt: Number of leases that the probe has had so far.
-        expires_at: Time at which the newest lease expires, in seconds since the epoch; None without an owner.
+        expires_at: Time at which the newest lease expires, in seconds since the Unix epoch; None without an
+            owner.
     """
 
     probe_id: int

@@ -29,7 +29,7 @@ class StudyRecord:
         job_name: Name of the job.
         fingerprint: Digest of everything that the job's learning curves depend on (`Job.fingerprint`). job:
             Content of the job file as plain data. created_at: Time when the study was created, in seconds
-            since the epoch.
+            since the Unix epoch.
     """
 
     study_id: int
@@ -48,7 +48,7 @@ class Lease:
         probe_id: Number of the probe.
         owner: Name of the worker that has the lease: host, process and a random part.
         attempt: Number of this lease among all leases of the probe, from 1. Only the newest lease is valid.
-        expires_at: Time at which the lease expires, in seconds since the epoch.
+        expires_at: Time at which the lease expires, in seconds since the Unix epoch.
     """
 
     probe_id: int
@@ -74,7 +74,7 @@ class ProbeRecord:
             state otherwise.
         reason: Sentence that says why the probe ended; empty if unknown.
         lease: The valid lease; None if there is none.
-        created_at: Time when the probe was recorded, seconds since the epoch.
+        created_at: Time when the probe was recorded, seconds since the Unix epoch.
         expired_lease: The newest lease if it expired and its worker did not release it, for instance because
             the worker was killed; None otherwise.
     """
@@ -110,7 +110,7 @@ class PredictionRecord:
     Args:
         study_id: Number of the study.
         configuration: The configuration that the prediction is for.
-        created_at: Time of the prediction, seconds since the epoch.
+        created_at: Time of the prediction, seconds since the Unix epoch.
         quantiles: Maps each quantile level in (0, 1) to the predicted training seconds to target, ascending.
         dollars: Maps each quantile level in (0, 1) to the predicted dollars to target, ascending.
         probability_of_reaching: Predicted probability that the target is reached at all.
@@ -152,7 +152,7 @@ class FitRecord:
         study_id: Number of the study.
         fingerprint: Fingerprint of the study's job (`Job.fingerprint`).
         model: Name of the model: `seconds` (per step), `samples` (to target) or `calibration`.
-        created_at: Time of the fit, seconds since the epoch.
+        created_at: Time of the fit, seconds since the Unix epoch.
         num_slices: Number of slices that the model was fitted to.
         parameters: Maps each parameter's name to its value and standard deviation.
         summary: Quality of the fit: whether it converged, the residual, the parameters that stayed at their
@@ -174,7 +174,7 @@ class RecommendationRecord:
 
     Args:
         study_id: Number of the study.
-        created_at: Time of the recommendation, seconds since the epoch.
+        created_at: Time of the recommendation, seconds since the Unix epoch.
         recommendation: The content of `recommendation.json`.
     """
 
@@ -204,7 +204,7 @@ class Ledger(Protocol):
     - Slices can be added, but never changed or removed.
     - A worker needs a valid lease to add slices to a probe. After the lease has expired, another worker may
       take the probe. Later results of the first worker are then refused by `LeaseLostError`.
-    - Times are seconds since the epoch, from the ledger's clock.
+    - Times are seconds since the Unix epoch, from the ledger's clock.
     - All methods raise `StorageError` if the store cannot be read or written.
     """
 
@@ -310,9 +310,9 @@ class Ledger(Protocol):
         """Stores the fitted parameters of a model."""
 
     def past_fits(self, fingerprint: str) -> list[FitRecord]:
-        """Returns the newest fit of each model of each study, newest first.
+        """Returns the newest fit of each model and study. Newer fits come before older ones.
 
-        Fits of studies with the given fingerprint come before all others.
+        But all fits of studies with the given fingerprint come before the fits of other studies.
         """
 
     def add_recommendation(self, recommendation: RecommendationRecord) -> None:

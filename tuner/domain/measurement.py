@@ -53,7 +53,7 @@ class Outcome(StrEnum):
 
     @property
     def is_fault(self) -> bool:
-        """Whether the probe hung or failed, so that its outcome says nothing about the training."""
+        """Whether the probe hung or failed, so its outcome gives no information about the training."""
         return self in (Outcome.TIMED_OUT, Outcome.FAILED)
 
 

@@ -195,7 +195,7 @@ class Recommendation:
     Args:
         job_name: Name of the job.
         study_name: Name of the study whose measurements the recommendation is based on.
-        created_at: Seconds since the epoch.
+        created_at: Time when the recommendation was made, in seconds since the Unix epoch.
         goal: The goal in words, such as `accuracy >= 0.85, soonest`.
         choice: The recommended configuration.
         runner_up: The next best configuration; None if there is none.

@@ -75,7 +75,7 @@ class ConstantSchedule(_Settings):
     warmup_samples: WarmupSamples = 0
 
     def factor(self, samples: int) -> float:
-        """Returns the factor on the peak learning rate after `samples` processed samples."""
+        """Returns the factor that multiplies the peak learning rate after `samples` processed samples."""
         return _warmup(samples, self.warmup_samples)
 
 
@@ -95,7 +95,7 @@ class StepSchedule(_Settings):
     )
 
     def factor(self, samples: int) -> float:
-        """Returns the factor on the peak learning rate after `samples` processed samples."""
+        """Returns the factor that multiplies the peak learning rate after `samples` processed samples."""
         passed = sum(samples >= point for point in self.at_samples)
         return float(_warmup(samples, self.warmup_samples) * self.divide_by**-passed)
 
@@ -112,7 +112,7 @@ class CosineSchedule(_Settings):
     horizon_samples: PositiveInt = Field(description="samples processed until the learning rate is zero")
 
     def factor(self, samples: int) -> float:
-        """Returns the factor on the peak learning rate after `samples` processed samples."""
+        """Returns the factor that multiplies the peak learning rate after `samples` processed samples."""
         progress = min(1.0, samples / self.horizon_samples)
         return _warmup(samples, self.warmup_samples) * 0.5 * (1 + math.cos(math.pi * progress))
 

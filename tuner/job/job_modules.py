@@ -26,8 +26,7 @@ def importing_from(job_folder: Path, module_name: str) -> Iterator[None]:
 
     - When the context ends, the folder becomes the last entry of `sys.path`. So later imports of the Workload
       still find its modules, but a file in the folder does not hide an installed module of the same name.
-    - Modules that were imported from the folders of other jobs are removed, so that one process can run many
-      jobs.
+    - Modules that were imported from the folders of other jobs are removed, so one process can run many jobs.
     - If the module belongs to Paceline, nothing is changed.
 
     Args:

@@ -323,7 +323,9 @@ def _check_values(mapping: Mapping, values: Sequence[float], goal: GoalSection) 
 
 
 def _with_seconds(points: Sequence[tuple[int, float | None, float]]) -> list[CurvePoint]:
-    """Returns the learning curve, with training seconds since the start; they are 0 without logged seconds.
+    """Returns the learning curve with training seconds since the start.
+
+    The training seconds are 0 if the tool logged no times.
 
     Logged seconds may start at any number. So the training seconds of the first score are estimated from the
     mean seconds per sample between the first and the last score.

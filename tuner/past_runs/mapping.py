@@ -108,7 +108,7 @@ class Mapping(BaseModel):
 
     @property
     def position(self) -> str | None:
-        """The key of `POSITIONS` that the mapping states; None if it states none."""
+        """The key for the training progress (`samples`, `step` or `epoch`); None if the mapping has none."""
         return next((name for name in POSITIONS if getattr(self, name) is not None), None)
 
 

@@ -38,7 +38,7 @@ _DELETED = "MLflow marks it as deleted"
 def accepts(path: Path) -> bool:
     """Whether a path is the folder of a run in `mlruns`, or a SQLite database with MLflow's tables.
 
-    A damaged database is accepted too, so that the user sees its error.
+    A damaged database is accepted too, because the user should see an error message about it.
     """
     if path.is_dir():
         return (path / "meta.yaml").is_file() and (path / "metrics").is_dir()

@@ -202,7 +202,7 @@ class _Parameters:
         return groups or [name for name in found if _words(name) & set(_TRAINING)] or found
 
     def may_exceed_one(self, names: Sequence[str]) -> bool:
-        """Whether a parameter that matches `names` is above 1, or not a number such as `auto`, in any run."""
+        """Whether, in any run, a parameter that matches `names` is above 1 or is a text such as `auto`."""
         fitting = self.fitting(names)
         if any(name in self._groups for name in fitting):
             return True  # the values of the groups are not known yet

@@ -84,8 +84,8 @@ def landscape_charts(
 ) -> list[tuple[str, Markup]]:
     """Draws the predicted time to target against the number of nodes, one chart per strategy.
 
-    Each batch size has a line. If all predictions have the same number of nodes, the horizontal axis shows
-    the batch size instead.
+    A line is drawn for each batch size. If all predictions have the same number of nodes, the horizontal axis
+    shows the batch size instead.
 
     Args:
         landscape: Predictions for each number of nodes, batch size and strategy.

@@ -11,7 +11,7 @@ from tuner.report.wording import Finding
 def confirmation_finding(confirmation: Confirmation) -> Finding:
     """Describes whether the recommendation reached the target sooner than the present settings.
 
-    The text states the ratio of the times to target with its 90% interval.
+    The text contains the ratio of the times to target with its 90% interval.
     """
     recommended, present = confirmation.recommended, confirmation.baseline
     counts = f"{_counted('The recommendation', recommended)}; {_counted('the present settings', present)}."

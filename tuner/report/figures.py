@@ -108,7 +108,7 @@ def log_ticks(limits: tuple[float, float], most: int, ladders: Sequence[Sequence
 
     Args:
         limits: Lowest and highest value of the axis.
-        most: Maximum number of ticks.
+        most: Maximum number of ticks, at least 1.
         ladders: Lists of round values, from fine to coarse: `COUNT_TICKS` for an axis of counts,
             `DURATION_TICKS` for an axis of seconds. The ticks are from the first list that has at most `most`
             values within the limits.

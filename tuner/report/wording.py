@@ -304,9 +304,9 @@ def is_inside(check: PredictedAgainstMeasured) -> bool | None:
 
 
 def coverage(checked: Sequence[PredictedAgainstMeasured]) -> str:
-    """States how many measured times were inside their predicted 90% intervals.
+    """Returns a sentence with the number of measured times inside their predicted 90% intervals.
 
-    Predictions made early in a run are also counted separately.
+    Predictions that were made early in a run are counted a second time, separately.
     """
     verdicts = [(check.share_observed, is_inside(check)) for check in checked]
     judged = [(share, inside) for share, inside in verdicts if inside is not None]
@@ -323,7 +323,7 @@ def coverage(checked: Sequence[PredictedAgainstMeasured]) -> str:
 
 
 def own_command_end(recommendation: Recommendation) -> str:
-    """States when the user's own command ends, and how many samples it needs to reach the target."""
+    """Returns a sentence on the end of the user's command and on the samples that it needs to the target."""
     words = "It does not stop at the target; it ends when the script ends by itself."
     samples = recommendation.training_samples
     if samples is None:
@@ -347,7 +347,7 @@ def own_command_end(recommendation: Recommendation) -> str:
 
 
 def imported_finding(imported: ImportedEvidence) -> Finding:
-    """States how many past runs were imported, their sources, and their weight as a prior of the models."""
+    """Describes the imported runs: their number, their sources, and their weight as a prior of the models."""
     shown = ", ".join(imported.sources[:_MOST_SOURCES])
     more = len(imported.sources) - _MOST_SOURCES
     where = f"{shown} and {more} more" if more > 0 else shown

@@ -15,6 +15,8 @@ The terms of this package:
 - samples to target, time to target: number of training samples processed, and training seconds, until a run
   reaches the target.
 - incumbent: the candidate with the smallest expected cost so far.
+- knob: a parameter of a communication strategy, such as `tau`.
+- `(num,)` in the description of an array: its shape; num is the number of candidates.
 - cost model: a model of step time or of samples to target in closed form, with parameters that are fitted to
   measurements. The code calls it a law.
 - slope model: a linear regression of log step time, or of log samples to target, on the log values of the

@@ -217,19 +217,19 @@ class Acquisition:
         )
 
     def _may_train(self, index: int) -> bool:
-        """Whether a run of exactly this candidate can be started or resumed."""
+        """Whether a run of this candidate, on its own nodes, can be started or resumed."""
         run, configuration = self._runs[index], self._prospects.configurations[index]
         if run is None:
             return self._may_start and self._state.space.is_runnable(configuration)
         return run.configuration == configuration and run.is_open
 
     def _may_time(self, index: int) -> bool:
-        """Whether a candidate's steps can be timed and have not been timed yet."""
+        """Whether a timing probe of a candidate is possible, and its step time was not measured yet."""
         cluster, configuration = self._state.cluster, self._prospects.configurations[index]
         if self._timed is None or timing_key(configuration, cluster) in self._timed:
             return False
-        # The step times of emulated ranks are computed from the cluster's description, so that timing them
-        # shows nothing new. If a part of the cluster exists, its real ranks can be timed.
+        # The step times of emulated ranks are computed from the cluster's description, so timing them shows
+        # nothing new. If a part of the cluster exists, its real ranks can be timed.
         return cluster.at_hand is None or not cluster.emulates(configuration)
 
     def _slice_seconds(self, log_incumbent: float) -> Array:

@@ -54,7 +54,7 @@ class Calibration:
         return min(max(found, _LEAST), _MOST)
 
     def stretched(self, forecast: Forecast, elapsed: Array) -> Forecast:
-        """Multiplies the width of the distribution of each candidate's remaining time to target by s.
+        """Multiplies the width of the distribution of each candidate's remaining time to target by `scale`.
 
         The medians stay the same.
 
@@ -114,7 +114,7 @@ def calibration_record(
         study: The study.
         state: State of the study at its end.
         checked: Predictions of the study, each with the measured time to target of its run.
-        now: Present time, in seconds since the epoch.
+        now: Present time, in seconds since the Unix epoch.
         applied: The calibration that the predictions used. Its effect is removed from the stored errors.
 
     Returns:

@@ -33,7 +33,7 @@ class UnderWay:
         """Returns the number of seconds for which the slice uses its nodes.
 
         Args:
-            to_end: Whether to count up to the expected end of the slice, rather than up to now.
+            to_end: Whether to count the seconds until the expected end of the slice, rather than until now.
         """
         return max(self.elapsed_seconds, self.expected_seconds) if to_end else self.elapsed_seconds
 

@@ -102,7 +102,7 @@ def forget_transfer(folder: Path) -> None:
 
 
 def transferred(folder: Path) -> float:
-    """Returns the seconds to add to the prober's training seconds to get those of the whole run.
+    """Returns the stored offset: seconds to add to the prober's training seconds to get those of the run.
 
     Args:
         folder: Folder of the probe.

@@ -30,7 +30,7 @@ class SearchContext:
             probe).
         parallel: Maximum number of concurrent slices. The number of nodes of the cluster may limit it
             further.
-        clock: Function that returns the present time, in seconds since the epoch.
+        clock: Function that returns the present time, in seconds since the Unix epoch.
         sleep: Function that waits for the given number of seconds.
         listen: Function that receives the events of the search.
     """

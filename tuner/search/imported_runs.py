@@ -39,8 +39,8 @@ class ImportedRuns:
 
     Args:
         probes: One probe record for each run, with the learning curve of the run.
-        is_same_hardware: Whether the user stated that the run used the same hardware as the job; one value
-            for each element of `probes`.
+        is_same_hardware: For each element of `probes`, whether the user has declared that this run used the
+            same hardware as the job.
     """
 
     probes: tuple[ProbeRecord, ...] = ()

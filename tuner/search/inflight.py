@@ -40,7 +40,7 @@ class Slice:
         clock_offset: Seconds to add to the prober's training seconds to get those of the whole run, from
             `transferred`. It is 0 unless the run was transferred to this probe from other nodes.
         started_at: Time at which the slice started, in seconds of the prober's clock (`Prober.now`).
-        renew_at: Time at which to renew the lease, in seconds since the epoch.
+        renew_at: Time at which to renew the lease, in seconds since the Unix epoch.
         pending_seconds: Seconds during which the slice waited for nodes. No budget is charged for them.
         is_crowded: Whether the ranks of the slice had to share CPU cores with the ranks of concurrent slices.
         shown: Step and waiting message of the last progress event that was sent.

@@ -42,7 +42,7 @@ def lost_span(folder: Path, lease: Lease) -> Span:
         lease: Lease (time-limited right to work on the probe) of the killed process.
 
     Returns:
-        Start and end, in seconds since the epoch; 0 and 0 if there was no lost slice.
+        Start and end of the span, in seconds since the Unix epoch; 0 and 0 if there was no lost slice.
     """
     description = folder / DESCRIPTION_FILE
     try:
@@ -57,7 +57,7 @@ def lost_span(folder: Path, lease: Lease) -> Span:
 
 
 def note_charged(folder: Path) -> None:
-    """Marks a lost slice as charged, so that `lost_span` returns an empty span for it from now on.
+    """Marks a lost slice as charged; from now on, `lost_span` returns an empty span for it.
 
     Args:
         folder: Folder of the slice's probe.
@@ -73,7 +73,7 @@ def lost_slice(probe: ProbeRecord, span: Span, others: Sequence[Span], cluster: 
         probe: Probe of the slice.
         span: Time span in which the slice ran, from `lost_span`.
         others: Time spans of other lost slices. Time in which the slice overlaps with them is stored as
-            shared time, so that it counts once in the elapsed time.
+            shared time, so it counts once in the elapsed time.
         cluster: The cluster on which the slice ran.
     """
     before, seconds = probe.measurement, covered([span])

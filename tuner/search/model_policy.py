@@ -28,7 +28,7 @@ from tuner.search.stopping import arrival, ended_by_fault, limit_reached, may_st
 #: of training seconds.
 _FIRST_SHARE, _FIRST_UNKNOWN = 0.1, 600.0
 #: Numbers of first short probes: without and with cost models, which describe the effect of every axis, so
-#: that fewer probes are needed.
+#: fewer probes are needed.
 _FIRST_PROBES, _FIRST_WITH_LAWS = 3, 1
 #: If the goal is to minimize dollars, the first probes are chosen from the cheapest candidates, which are
 #: this share of all candidates.
@@ -283,8 +283,8 @@ def _unrisen_until(state: SearchState, configuration: Configuration, run: Run | 
 
     - A run without a score trains until its first score.
     - A run with a score doubles the number of samples that it has processed.
-    - If every slice is charged a start-up, the slice also trains at least as long as a start-up takes, so
-      that the start-up is at most half of the slice's cost.
+    - If a start-up is charged for every slice, the slice trains at least as long as a start-up takes, so the
+      start-up is at most half of the slice's cost.
     - The slice ends at the latest when the budget ends.
 
     Args:

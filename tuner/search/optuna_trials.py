@@ -14,7 +14,7 @@ from tuner.search.sampler import ProposedSampler, distributions, knob_distributi
 
 
 class StudyTrials:
-    """Stores the probes as trials of an Optuna study, so that Optuna's own tools can show them.
+    """Stores the probes as trials of an Optuna study, in which Optuna's tools can show them.
 
     - The value of a trial is the number of training seconds to target, which is minimized.
     - The intermediate values are the scores of the run. Their step is the number of samples processed.
@@ -70,7 +70,8 @@ class StudyTrials:
 
         Args:
             number: Number of the trial.
-            points: Scores; those at a number of samples for which the trial has a value are ignored.
+            points: Scores of the run. If the trial already has a value at the number of samples of a score,
+                this score is ignored.
         """
         running = self._stored(number)
         if running is None:
@@ -105,7 +106,7 @@ class StudyTrials:
         self._study.tell(number, seconds_to_target, state=state)
 
     def fail_orphans(self, known: Collection[int]) -> None:
-        """Ends all running trials without a probe.
+        """Marks all running trials that have no probe as failed.
 
         Such a trial exists if Paceline was killed after it had created the trial and before the probe.
 

@@ -66,7 +66,7 @@ class Ask:
 
 @dataclass(frozen=True, kw_only=True)
 class Abandon:
-    """Action: end a paused probe for good, because its run cannot become the best.
+    """Action: end a paused probe, which is not resumed later, because its run cannot become the best.
 
     Args:
         probe_id: ID of the paused probe.

@@ -29,7 +29,7 @@ def remember_beliefs(
         context: Study, ledger and clock.
         state: State of the search.
         beliefs: The forecasts to store.
-        also: One more configuration whose prediction is stored; None for no other.
+        also: One more configuration whose prediction is stored; None for no further configuration.
     """
     forecast, study, now = beliefs.forecast, context.study, context.clock()
     quantiles = np.stack([forecast.quantile(level) for level in LEVELS])

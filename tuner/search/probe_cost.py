@@ -30,7 +30,7 @@ _LEAST_SHARE = 0.02
 
 @dataclass(frozen=True, kw_only=True)
 class ProbeCost:
-    """Costs of probing each candidate, in the goal's unit (seconds or dollars).
+    """Costs of a probe of each candidate, in the goal's unit (seconds or dollars).
 
     Args:
         price: Cost of one charged second of each candidate, `(num,)`.

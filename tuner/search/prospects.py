@@ -19,7 +19,7 @@ Array = npt.NDArray[np.float64]
 NEVER = 600.0
 #: Number of quantiles that represent the posterior samples of a candidate's time to target.
 _NUM_PARTS = 40
-#: At most this share of a run's time to target counts as trained, so that the remaining time is above 0.
+#: At most this share of a run's time to target counts as trained, so the remaining time is above 0.
 _MOST_DONE = 1.0 - 1e-6
 
 

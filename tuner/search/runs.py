@@ -169,7 +169,7 @@ def paid_slices(probe: ProbeRecord) -> Iterator[tuple[Measurement, float]]:
 
 
 def is_interrupted(measurement: Measurement, trained: float) -> bool:
-    """Whether a slice was interrupted when the search ended, so that its training is lost.
+    """Whether a slice was interrupted when the search ended, so its training is lost.
 
     Args:
         measurement: Measurement of the slice.

@@ -81,7 +81,7 @@ def knob_distributions(space: SearchSpace, strategy: str) -> dict[str, Categoric
 
 
 def untried(study: Study, space: ListedSpace) -> list[Configuration]:
-    """Returns the recorded configurations that have no trial yet, or all if each of them has a trial.
+    """Returns the recorded configurations without a trial; all recorded ones if each has a trial.
 
     A recorded run is replayed only once, because a second replay would show nothing new. Trials of timing
     probes do not count.

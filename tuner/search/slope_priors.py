@@ -77,7 +77,7 @@ def pooled(known: Slope, stated: Sequence[tuple[float, float]]) -> Slope:
 
     Args:
         known: The textbook prior.
-        stated: Posterior mean and standard deviation of the slope in each past study.
+        stated: Posterior mean and standard deviation of the slope, one pair for each past study.
     """
     pairs = [(known.mean, known.sd), *((mean, math.hypot(sd, _BETWEEN_JOBS_SD)) for mean, sd in stated)]
     precision = np.array([sd**-2 for _, sd in pairs])

@@ -13,7 +13,7 @@ from tuner.analytic.laws import Array
 from tuner.domain.workload import METRICS
 from tuner.job import Job
 
-#: The first score of a run is ignored as that of a failed run if it is worse than the median of all first
+#: A run counts as failed, and its first score is ignored, if this score is worse than the median of all first
 #: scores by more than this number of median absolute deviations.
 _BROKEN = 4.0
 #: Lower bound of progress. A run with a lower value has not improved or has failed.

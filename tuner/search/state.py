@@ -23,10 +23,11 @@ from tuner.search.runs import Run, RunCache, is_interrupted, paid_slices, run_ke
 from tuner.search.start_value import guessed_start, progress_of
 from tuner.search.timings import TimingKey, timing_key
 
-#: Runs that end by themselves end at the same length if the shortest has at least this share of the longest.
+#: Runs that end by themselves count as equally long if the shortest of them has at least this share of the
+#: length of the longest run.
 _ALIKE = 0.95
-#: Seconds between two slices, for fitting, deciding and storing. They are part of the elapsed time, but no
-#: slice is charged for them.
+#: Seconds between two slices, in which models are fitted, the next slice is chosen and results are stored.
+#: They are part of the elapsed time, but are not charged for any slice.
 _DECIDING_SECONDS = 0.2
 
 
@@ -72,8 +73,8 @@ class SearchState:
         """Returns the dollars of all ended and running slices.
 
         Args:
-            to_end: Whether a running slice counts with its expected dollars at its end, rather than with its
-                dollars so far.
+            to_end: Whether to add the dollars that a running slice will have cost at its expected end, rather
+                than its dollars so far.
         """
         price = self.cluster.dollars_per_second
         return self.spent.dollars + sum(
@@ -84,8 +85,8 @@ class SearchState:
         """Returns the node seconds of all slices: seconds of a slice times its number of nodes.
 
         Args:
-            to_end: Whether a running slice counts with its expected seconds at its end, rather than with its
-                seconds so far.
+            to_end: Whether to add the seconds that a running slice will have used at its expected end, rather
+                than its seconds so far.
         """
         charged = sum(m.charged_seconds * self.cluster.nodes_held(m.configuration) for m in self.slices)
         return charged + sum(a.held_seconds(to_end=to_end) * a.num_nodes for a in self.capacity.under_way)
@@ -107,8 +108,8 @@ class SearchState:
     def further_trainings(self) -> int:
         """Number of trainings after the search that will use the recommended configuration.
 
-        It is the number in the goal. Without emulated ranks, it is one less, because the search itself trains
-        one model to the target.
+        For emulated ranks, it is the number of trainings in the goal. For real ranks, it is one less, because
+        the search itself trains one model to the target.
         """
         trainings = self.job.goal.trainings
         return trainings - 1 if self.terms.is_training else trainings

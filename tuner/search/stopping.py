@@ -15,10 +15,11 @@ from tuner.search.state import SearchState
 SECONDS_PER_HOUR = 3600.0
 #: Reason for the end of a search whose job has a fault that every further probe would have too.
 JOB_FAULT = "the command of the job, or how its output is read, has to be corrected"
-#: A search without scores ends after this number of failed probes in a row. It also ends after at least twice
-#: this number of probes if at least half of them failed.
+#: A search without scores ends after this number of consecutive failed probes. It ends, too, if at least half
+#: of all probes failed, and their number is at least twice this number.
 _FAULTS_IN_A_ROW = 3
-#: After this number of failed probes in a row, no new probe is started, even if others have scores.
+#: After this number of consecutive failed probes, no new probe is started, even if earlier probes have
+#: scores.
 _FAULTS_WITH_SCORES = 6
 
 
@@ -98,7 +99,7 @@ def may_start(state: SearchState) -> bool:
 
 
 def all_fail(state: SearchState) -> bool:
-    """Whether the last `_FAULTS_WITH_SCORES` probes have all failed, so that no new probe is started."""
+    """Whether the last `_FAULTS_WITH_SCORES` probes have all failed, so no new probe is started."""
     ran = [p for p in state.probes if p.slices and p.probe_id not in state.past_faults]
     last = ran[-_FAULTS_WITH_SCORES:]
     return len(last) == _FAULTS_WITH_SCORES and all(p.outcome.is_fault for p in last)

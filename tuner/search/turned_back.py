@@ -17,7 +17,7 @@ _FEWEST_LATER, _LATER_SHARE = 3, 0.25
 #: The later scores must be worse than the best score by this number of standard deviations of the noise, and
 #: by this share of the difference between the best score and the first score.
 _NOISE_FACTOR, _GAIN_SHARE = 3.0, 0.005
-#: The later scores must also be worse by this share of the difference between the best score and the target.
+#: In addition, the later scores must be worse by this share of the difference between best score and target.
 _LOSS_SHARE = 0.05
 #: A run has levelled off if three conditions hold. (1) Its progress to the target is at least
 #: `_LEAST_PROGRESS`. (2) Let the present slope be the change of the score per change of the logarithm of

@@ -49,7 +49,7 @@ def calibrate_job(
         num_nodes: Number of nodes to measure, at least 2. With the local launcher, the default is the number
             of nodes that the cores of this machine suffice for; with other launchers, the largest number of
             nodes in the job. The default is at most 8.
-        effort: How many steps and messages each measurement takes.
+        effort: Numbers of steps and messages in each measurement; more give more exact results.
         listen: Function that is called with the name of each measurement when it starts.
         make_launcher: Function that creates the launcher. By default, it is the launcher in the job file.
 
@@ -84,7 +84,7 @@ def calibration_plan(
         opened: The job.
         num_nodes: Number of nodes to measure; None for the default of `calibrate_job`.
         num_samples: Number of samples in the training set.
-        effort: How many steps and messages each measurement takes.
+        effort: Numbers of steps and messages in each measurement; more give more exact results.
     """
     job, devices = opened.job, opened.job.cluster.devices_per_node
     largest = num_nodes or _nodes_at_hand(opened)

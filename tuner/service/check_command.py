@@ -74,8 +74,8 @@ def check_command(
     Args:
         opened: A job with a command.
         resume: Whether to start the script a second time, to test that it resumes from its checkpoint.
-        wait_seconds: Longest time from the first output of the script to its first score, in seconds. If
-            the size of an epoch is known, the check also waits for the end of the first epoch.
+        wait_seconds: Longest time from the first output of the script to its first score, in seconds. If the
+            number of samples per epoch is known, the check waits at least for the end of the first epoch.
         say: Called with a line of progress every ten seconds.
         make_prober: Creates the prober, which this function closes.
 

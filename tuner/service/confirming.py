@@ -151,7 +151,7 @@ def confirm(
         num_seeds: Number of new seeds.
         folder: The output folder, which exists.
         listen: Receives progress events and warnings.
-        make_prober: Creates a prober for each training, so that every training starts new processes.
+        make_prober: Function that creates a prober for each training, so every training starts new processes.
 
     Raises:
         StorageError: Another process works on a training, or the database or the folder cannot be read or

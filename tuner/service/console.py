@@ -46,7 +46,7 @@ class PlainConsole:
         """Writes the event as a line. Progress of a slice is skipped for 15 seconds after its last line."""
         now = self._clock()
         if event.kind == "progress":
-            # The interval is per slice, so that the progress of each concurrent slice appears.
+            # The interval is counted for each slice, so the progress of every concurrent slice is shown.
             said = self._said_last if event.num_slots == 1 else self._said.setdefault(event.probe_id, now)
             if now - said < _PLAIN_EVERY_SECONDS or event.measurement is None:
                 return

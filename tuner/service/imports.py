@@ -75,7 +75,8 @@ def store_runs(ledger: Ledger, opened: OpenedJob, runs: Sequence[PastRun], *, fr
         ledger: The database in which the runs are stored.
         opened: The job.
         runs: The runs to store.
-        fresh: Whether to start a new study, so that the search ignores runs that were imported before.
+        fresh: Whether to start a new study of imported runs; then the search ignores runs that were imported
+            before.
     """
     goal, owner = opened.job.goal, own_name()
     described = {

@@ -43,7 +43,8 @@ class OpenedJob:
     Args:
         job: The content of the job file.
         path: Path of the job file.
-        fingerprint: Hash of everything that learning curves and step times depend on (`Job.fingerprint`).
+        fingerprint: Hash of all settings that change learning curves or step times (`Job.fingerprint`).
+            Studies with another fingerprint are not resumed.
         code: Hash of the script or of the Workload's source; empty if the job has neither.
     """
 
