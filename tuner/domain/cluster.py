@@ -55,7 +55,7 @@ class VirtualCluster:
 
     Args:
         fixed_seconds: a0, the part of a step's time that does not depend on b, in seconds.
-        seconds_per_sample: a1, seconds per sample.
+        seconds_per_sample: a1, the increase of a step's time per sample, in seconds.
         jitter: k, the standard deviation of the step time of a rank, divided by its mean c(b).
         persistent: Share of the variance of the step time that comes from constant differences between ranks;
             the rest of the variance is between steps.
@@ -66,8 +66,9 @@ class VirtualCluster:
             seconds; None if it equals `latency`.
         message_bytes_per_second: Bandwidth of a link for messages between two ranks, in bytes per second;
             None if it equals `bytes_per_second`.
-        overlap: g, at least 1: how well an all-reduce of gradients overlaps with compute. A step with compute
-            time c and all-reduce time s takes (c^g + s^g)^(1/g).
+        overlap: g, at least 1: how well an all-reduce of gradients overlaps with compute. A step with c
+            seconds of compute and s seconds of all-reduce takes (c^g + s^g)^(1/g) seconds: c + s for g = 1
+            (no overlap), and nearly the larger of c and s for large g.
         delays: Artificial delays of some ranks, which are added to their step times.
         seconds_between_failures: Mean compute time of a rank between two failures of this rank, in seconds;
             None for no failures.
@@ -205,7 +206,13 @@ class Cluster:
         return ranks * there.threads_per_rank / there.cores_per_host
 
     def oversubscription(self, num_nodes: int) -> float:
-        """Returns the threads of all ranks on a host divided by its cores, at least 1 (1 if unknown)."""
+        """Returns the threads of all ranks on a host, divided by the host's cores, but at least 1.
+
+        The result is 1 if the number of cores is unknown.
+
+        Args:
+            num_nodes: Number of nodes of the configuration.
+        """
         if self.cores_per_host is None:
             return 1.0
         ranks = self.num_ranks(num_nodes) if self.nodes_share_host else self.devices_per_node

@@ -56,8 +56,8 @@ def job_warnings(job: Job) -> list[str]:
 def _combinations(space: SearchSpace) -> list[Configuration]:
     """Returns one configuration for each combination of nodes, batch size and strategy.
 
-    The learning rate and the parameters of the strategy have arbitrary values, because it does not depend on
-    them whether a configuration can run.
+    The learning rate and the parameters of the strategy have arbitrary values, because a configuration can
+    run with all values of them or with none.
     """
     if isinstance(space, ListedSpace):
         return list(space.configurations)

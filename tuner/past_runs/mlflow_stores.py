@@ -122,8 +122,8 @@ def _small_text(path: Path) -> str:
 def _rows(logged: Sequence[tuple[str, float, float, float]]) -> tuple[Row, ...]:
     """Groups logged values into rows: all metrics that were logged at one step are one row.
 
-    If a metric was logged several times at the same step, as by scripts that state no step, each value is in
-    a separate row.
+    If a metric was logged several times at the same step (for example because the script logs without steps),
+    each value is in a separate row.
 
     Args:
         logged: Name of the metric, timestamp in milliseconds, value and step of each logged value.

@@ -74,7 +74,7 @@ class LaunchPlan:
 
     @property
     def variables(self) -> dict[str, str]:
-        """The recommended values as variables `PACELINE_NAME`, and the other environment variables."""
+        """All environment variables of the command; each recommended value is in `PACELINE_NAME`."""
         chosen = {f"PACELINE_{axis.upper()}": value for axis, value in self.values.items()}
         return {**chosen, **self.environment}
 

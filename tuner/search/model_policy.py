@@ -71,7 +71,7 @@ class ModelPolicy:
         self._past_faults: frozenset[int] | None = None
 
     def decide(self, state: SearchState) -> Decision:
-        """See `Policy`."""
+        """Returns the next action and its forecasts; see `Policy`."""
         if self._past_faults is None:
             self._past_faults = ended_by_fault(state)
         state = replace(state, past_faults=self._past_faults)

@@ -43,7 +43,7 @@ class OpportunityCost:
 
     @property
     def leader_is_under_way(self) -> bool:
-        """Whether the leader is training now."""
+        """Whether a slice of the leader's run is running now."""
         return self.leader is not None and self.is_under_way(self.leader)
 
     @property

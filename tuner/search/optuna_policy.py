@@ -33,7 +33,7 @@ class OptunaPolicy:
         self._past_faults: frozenset[int] | None = None
 
     def decide(self, state: SearchState) -> Decision:
-        """See `Policy`."""
+        """Returns the next action, without forecasts; see `Policy`."""
         return Decision(action=self._action(state))
 
     def _action(self, state: SearchState) -> Action:

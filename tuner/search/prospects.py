@@ -129,12 +129,11 @@ class Prospects:
     def shared_with(self, index: int) -> Array:
         """Computes the share of each candidate's variance that one other candidate has in common, `(num,)`.
 
-        The share is the squared correlation of their log seconds to target. Uncertainty in common does not
-        change which of the two candidates is better.
+        The share is the squared correlation of their log seconds to target. Uncertainty that two candidates
+        have in common does not change which of them is better.
 
         Args:
-            index: Index of the other candidate, which others are compared with; the share of this candidate
-                itself is set to 0.
+            index: Index of the candidate with which all others are compared; its own share is set to 0.
         """
         shared = squared_correlation(self.draws, self.draws[:, [index]])
         shared[index] = 0.0

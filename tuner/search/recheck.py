@@ -1,4 +1,4 @@
-"""Time the user's present settings a second time if they were timed only in the first slice of the study.
+"""Time the steps of the user's present settings again if only the first slice of the study timed them.
 
 The steps of the first slice may be slower than later ones, for example because caches were empty.
 """

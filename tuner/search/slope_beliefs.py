@@ -154,10 +154,10 @@ class _Believed:
         self._believed: dict[str, Slope] = {**quantity.slopes, **believed}
 
     def fit(self, seen: Observations, rows: Mapping[Configuration, int]) -> SlopeFit:
-        """Fits the quantity and returns its posterior.
+        """Fits the regression slopes of the quantity to measured values and returns their posterior.
 
         Args:
-            seen: Measured values of the quantity; may be empty.
+            seen: Measured values of the quantity; if there are none, the posterior equals the prior.
             rows: Maps each key (`run_key`) to its row in the design matrix.
         """
         level = float(seen.values.mean()) if len(seen.values) else 0.0

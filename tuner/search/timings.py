@@ -1,4 +1,4 @@
-"""Keys of step times, equal for configurations with the same nodes, batch size and communication."""
+"""Keys of step times: values that are equal for configurations with the same step time."""
 
 from __future__ import annotations
 

@@ -49,7 +49,7 @@ class TrainPolicy:
             self._limit_words = f", {VERIFY_FACTOR:g} times the predicted {expected_seconds:.3g} s or more"
 
     def decide(self, state: SearchState) -> Decision:
-        """See `Policy`."""
+        """Returns the next action, without forecasts; see `Policy`."""
         if self._past_faults is None:
             self._past_faults = state.num_faults
         run = run_of(state, self._configuration)
