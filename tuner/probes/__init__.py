@@ -1,4 +1,4 @@
-"""Probers, which run probes (short training runs of one configuration) in slices; one module per kind."""
+"""Probers, which run probes (short trainings of one configuration) in slices (parts of a probe)."""
 
 from tuner.probes.prober import ProbeHandle, Prober, Until
 

@@ -1,4 +1,4 @@
-"""Base class of the probers that run each slice as a job of a launcher."""
+"""Base class of the probers that start a launcher's job for each slice (part of a probe, see `prober`)."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ Slice = TypeVar("Slice")
 
 
 class LaunchedProber(Prober, Generic[Slice]):
-    """Plans slices, and stores the state of each slice that was started under the identity of its handle.
+    """Plans slices, and stores the state of each started slice; the key is the identity of its handle.
 
     Args:
         job: The job.
@@ -49,7 +49,7 @@ class LaunchedProber(Prober, Generic[Slice]):
         *,
         score_untrained: bool = True,
     ) -> tuple[SlicePlan, ProbeFolder]:
-        """Plans a slice and writes the plan to the probe's folder; returns the plan and the folder."""
+        """Plans a slice, and writes the plan to the probe's folder; returns the plan and the folder."""
         if purpose is Purpose.TIMING and until.steps is None:
             until = replace(until, steps=self._job.probe.timing_steps)
         probe_folder = ProbeFolder(folder.resolve())

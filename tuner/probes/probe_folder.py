@@ -1,4 +1,4 @@
-"""Folder of a probe, with the plan of its last slice and its learning curve as lines of JSON."""
+"""Folder of a probe: the plan of its last slice (part of the probe's training), and its learning curve."""
 
 from __future__ import annotations
 
@@ -26,12 +26,12 @@ _SPARE_BYTES = 2**16
 class ProbeFolder:
     """Writes and reads a probe's `probe.json` and `metrics.jsonl`.
 
-    - Each line of `metrics.jsonl` has the number of a slice, and either a score or a mark that the slice has
-      ended.
-    - A slice is lost if it has no such mark, because the tuner was killed while the slice ran, or if the mark
-      was withdrawn, because the study database did not store the slice.
-    - The next slice of the run takes over the scores of a lost slice, as far as training had come at the
-      checkpoint from which the run resumes.
+    - Each line of `metrics.jsonl` has the number of a slice. It also has either a score, or an end entry,
+      which says that the slice has ended.
+    - A slice without an end entry is lost: the tuner was killed while the slice ran. A slice is also lost if
+      its end entry was withdrawn, because the study database did not store the slice.
+    - The next slice of the run takes over those scores of a lost slice that are not beyond the checkpoint
+      from which the run resumes.
 
     Args:
         folder: Folder of the probe; created if it does not exist.
@@ -53,7 +53,7 @@ class ProbeFolder:
 
     @property
     def slice_number(self) -> int:
-        """Number of the current slice, from 1; lost slices have numbers too."""
+        """Number of the current slice, counted from 1, with lost slices."""
         return self._slice
 
     @property
@@ -63,17 +63,17 @@ class ProbeFolder:
 
     @property
     def reported_samples(self) -> frozenset[int]:
-        """Numbers of samples processed at the scores of earlier slices that have ended."""
+        """For each score of the slices that have ended: the number of samples processed at the score."""
         return frozenset(self._reported)
 
     @property
     def reported_points(self) -> list[CurvePoint]:
-        """Scores of earlier slices that have ended, in the order of samples processed."""
+        """Scores of the slices that have ended, ordered by the number of samples processed."""
         found = {samples: point for number in self._ended for samples, point in self._points[number].items()}
         return [found[samples] for samples in sorted(found)]
 
     def restart_slice(self) -> None:
-        """Withdraws the scores of the current slice, so that they can be added again.
+        """Withdraws all scores of the current slice that were added so far.
 
         Raises:
             StorageError: The file cannot be written.
@@ -81,7 +81,7 @@ class ProbeFolder:
         self._append({"slice": self._slice, "restarted": True})
 
     def lost_points(self, up_to_samples: int) -> list[CurvePoint]:
-        """Returns the scores of lost slices, in order, as far as the run has come when it resumes.
+        """Returns the scores of lost slices up to a number of samples, ordered by samples.
 
         Args:
             up_to_samples: Number of samples processed at the checkpoint from which the run resumes.
@@ -134,7 +134,7 @@ class ProbeFolder:
         self._append({"slice": self._slice, **asdict(point)})
 
     def end_slice(self, outcome: Outcome) -> None:
-        """Appends a mark that the current slice has ended.
+        """Appends the end entry of the current slice to `metrics.jsonl`.
 
         Args:
             outcome: How the slice has ended.
@@ -148,7 +148,7 @@ class ProbeFolder:
         """Marks an ended slice as lost if the study database lacks any of its scores.
 
         Args:
-            stored_samples: Numbers of samples processed at the scores of this run in the study database.
+            stored_samples: For each score of this run in the study database, the number of samples processed.
 
         Raises:
             StorageError: The file cannot be written.
@@ -161,7 +161,7 @@ class ProbeFolder:
             self._read_slices()
 
     def check_disk_space(self) -> None:
-        """Checks that the folder can be written.
+        """Checks that a file can be written to the folder.
 
         Raises:
             StorageError: The disk is full or the folder was removed.
@@ -219,7 +219,7 @@ def take_back_ends(folder: Path, stored_samples: Collection[int]) -> None:
 
     Args:
         folder: Folder of the probe.
-        stored_samples: Numbers of samples processed at the scores of the run in the study database.
+        stored_samples: For each score of the run in the study database, the number of samples processed.
 
     Raises:
         StorageError: The folder cannot be read or written.

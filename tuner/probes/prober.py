@@ -1,4 +1,4 @@
-"""Interface of probers, which start slices of probes and poll them without blocking.
+"""Interface of probers, which start slices of probes and return their measurements without blocking.
 
 A probe is a training run of one configuration, made to measure it. A slice is a part of that run: the next
 slice of the same probe continues from the checkpoint of the previous slice. A score is one evaluation of the
@@ -47,7 +47,7 @@ class Until:
 
 @dataclass(frozen=True, kw_only=True)
 class ProbeHandle:
-    """Handle of a slice that was started; `Prober.poll` and `Prober.cancel` take it.
+    """Identifies a slice that was started, for `Prober.poll` and `Prober.cancel`.
 
     Args:
         identity: Number of the slice as text, unique within the prober.
@@ -69,8 +69,8 @@ class Prober(ABC):
       checkpoint there.
     - All slices in a folder have the same configuration. Only `nodes` may differ, and only if the number of
       nodes does not change the training that the strategy does.
-    - `poll` returns a measurement that grows until its outcome is no longer RUNNING. It covers one slice, not
-      the whole run (see `Measurement`).
+    - `poll` returns the measurement of one slice, not of the whole run (see `Measurement`). While its outcome
+      is RUNNING, later polls return more of it.
     - If training fails, the measurement has an outcome such as FAILED. A prober raises an exception only if
       it cannot run any slice.
     """
@@ -85,7 +85,7 @@ class Prober(ABC):
             configuration: The configuration to train.
             purpose: Whether the slice times steps or trains.
             until: Limits of the slice.
-            folder: Folder of the probe; the slice resumes from a checkpoint there.
+            folder: Folder of the probe; the slice resumes from the newest checkpoint in this folder, if any.
 
         Raises:
             ProbeError: No rank can be started.
@@ -102,14 +102,14 @@ class Prober(ABC):
 
     @abstractmethod
     def cancel(self, handle: ProbeHandle) -> None:
-        """Ends a slice and all processes that it started; its checkpoints are not deleted."""
+        """Stops a slice and all processes that it started; its checkpoints are not deleted."""
 
     def ask_to_end(self, handle: ProbeHandle) -> float | None:
-        """Asks a slice to save a checkpoint and end; poll it until its outcome is no longer RUNNING.
+        """Asks a slice to save a checkpoint and end; then poll it until its outcome is no longer RUNNING.
 
         Returns:
-            Seconds that the slice may take to save; None if this prober cannot ask, so that the caller has to
-            cancel the slice.
+            Seconds that the slice may take to save; None if this prober cannot ask slices to end. The caller
+            must cancel the slice then.
         """
         return None
 
@@ -127,4 +127,4 @@ class Prober(ABC):
 
     @abstractmethod
     def close(self) -> None:
-        """Ends every slice and releases warm processes."""
+        """Stops every slice, and ends processes that wait for another slice."""

@@ -1,4 +1,4 @@
-"""Prober that replays a recording: it returns the measurements and charges of real probes without training.
+"""Prober that replays a recording: it returns measurements as if it trained, without training.
 
 A recording has the learning curve and the step time of each configuration of a job.
 """
@@ -38,14 +38,15 @@ DIVERGED_END = "diverged"
 
 @dataclass(frozen=True, kw_only=True)
 class _Position:
-    """Training progress of a replayed run; the checkpoint of the run has only this content.
+    """Training progress of a replayed run on a recorded curve; it is stored as the run's checkpoint.
 
     Args:
         configuration: Key of the configuration whose recorded curve is replayed.
-        seconds: Training time in the recorded curve, seconds.
-        step: Number of steps done in the recorded curve; may be a fraction.
-        ahead_seconds: Training clock of this run minus `seconds`. It is not 0 after the run was resumed with
-            another configuration: the run continues in another curve, at the same number of samples.
+        seconds: Training time of the recorded curve at this place, seconds.
+        step: Number of steps of the recorded curve at this place; may be a fraction.
+        ahead_seconds: Training time of this run minus `seconds`. It is not 0 after the run was resumed with
+            another configuration: the run then continues on that configuration's curve, at the same number of
+            samples.
     """
 
     configuration: str = ""
@@ -68,38 +69,38 @@ class _Slice:
 
 
 class RecordedProber(Prober):
-    """Replays a recording under a virtual clock, so that slices take no real time.
+    """Replays a recording under a virtual clock, so slices take no real time.
 
     How the clock advances:
 
-    - If the polled slice is the next of all started slices to end, the clock jumps to its end. So if only one
-      slice was started, its first poll returns its end.
-    - Other slices are RUNNING until the slices that end before them were polled.
-    - Start the next slice on the nodes of an ended slice before the next poll, else the nodes stay idle while
-      the clock jumps.
+    - If the polled slice is the one that ends first of all started slices, the clock jumps to its end, and
+      the poll returns its final measurement. If only one slice was started, this happens at its first poll.
+    - A poll of another slice returns RUNNING.
+    - When a slice has ended, start the next slice on its nodes before the next poll. Otherwise the nodes are
+      idle while the clock jumps.
     - If the same slice is polled twice in a row, the clock jumps to the end of this slice, even if other
       slices end before it.
 
     What a slice measures:
 
-    - A slice measures the step time, and its part of the configuration's learning curve. A timing probe
-      measures only the step time.
-    - It is charged for the time of that part. The first slice of a run is charged for the start-up time of
-      the recording, too.
-    - Its outcome is PAUSED at a limit, REACHED at the score that reaches the target, and STOPPED or DIVERGED
-      at the end of the recorded curve.
+    - The measurement of a slice has the recorded step time, and the slice's part of the configuration's
+      learning curve. That of a timing probe has only the step time.
+    - A slice is charged for the training time of its part of the curve. The first slice of a run is also
+      charged for the start-up time of the recording.
+    - The outcome of a slice is PAUSED at a limit, REACHED at the score that reaches the target, and STOPPED
+      or DIVERGED at the end of the recorded curve.
 
-    The training progress of a run is stored in its folder when `poll` returns the end of the slice. A slice
-    whose end was not polled before the tuner was killed is replayed and charged again.
+    The training progress of a run is stored in its folder when `poll` returns the final measurement of a
+    slice. If the tuner is killed before that, the slice is replayed and charged again.
 
     Args:
-        recording: The recording.
-        cluster: The cluster whose nodes are charged; None for the cluster of the recording.
-        target: The score that ends a run; None for the target of the recording.
-        consecutive: Number of consecutive scores past the target that end a run.
-        timing_steps: Number of steps of a timing probe whose limits do not state a number of steps.
+        recording: The recording to replay.
+        cluster: The cluster for whose nodes slices are charged; None for the cluster of the recording.
+        target: The score at which a run ends; None for the target of the recording.
+        consecutive: Number of consecutive scores past the target after which a run ends.
+        timing_steps: Number of steps of a timing probe whose limits do not include a number of steps.
         can_resume: Whether a run resumes where its last slice ended. Otherwise each slice starts the run
-            over, and the start-up and all earlier training are charged again, as `repeated_seconds`.
+            over: it is charged for the start-up, and for all earlier training again (`repeated_seconds`).
         pays_to_resume: Whether a slice that resumes is charged for a start-up too.
         folderless: Whether the training progress of runs is stored in memory instead of in files.
     """
@@ -172,7 +173,8 @@ class RecordedProber(Prober):
     def cancel(self, handle: ProbeHandle) -> None:
         """Cancels a slice that has not ended.
 
-        It is charged up to the current virtual time. The training progress of its run does not change.
+        The slice is charged up to the current virtual time. Its training is lost: the next slice of the run
+        resumes where the cancelled slice started.
         """
         found = self._slice(handle)
         if not found.reported:
@@ -187,7 +189,7 @@ class RecordedProber(Prober):
             self.cancel(found.handle)
 
     def _running(self, found: _Slice) -> Measurement:
-        """Returns the measurement of a slice before its end: only the charge for its nodes so far."""
+        """Returns the measurement of a slice that has not ended: only the charge for its nodes so far."""
         configuration = found.handle.configuration
         charged = charge(self._now - found.started_at, configuration, self._cluster)
         return Measurement(
@@ -267,8 +269,8 @@ class RecordedProber(Prober):
 def _end(run: RecordedRun, start: _Position, until: Until) -> _Position:
     """Returns the training progress at the end of a slice.
 
-    This is the first limit that the slice reaches, but not before its start and not after the end of the
-    recorded curve.
+    The slice ends at the first limit that it reaches, or at the end of the recorded curve. If a limit is
+    before the start of the slice, the slice ends at its start.
 
     Args:
         run: The recorded run of the slice's configuration.
@@ -295,7 +297,7 @@ def _end(run: RecordedRun, start: _Position, until: Until) -> _Position:
 
 
 def _points(run: RecordedRun, start: _Position, end: _Position) -> list[CurvePoint]:
-    """Returns the scores after the start of a slice, up to its end; the first slice includes step 0.
+    """Returns the scores after the start of a slice, up to its end; those of a run's first slice with step 0.
 
     Args:
         run: The recorded run of the slice's configuration.
@@ -316,10 +318,10 @@ def _points(run: RecordedRun, start: _Position, end: _Position) -> list[CurvePoi
 
 
 def _timing(run: RecordedRun, steps: float) -> RankTiming:
-    """Returns the recorded step time, as the computing time of one rank that represents all ranks.
+    """Returns the recorded step time as the compute time of one rank, which represents all ranks.
 
-    The recording has the mean step time of the run and its spread between repetitions of the run, but not the
-    time that ranks waited for each other.
+    A recording has the mean step time of the run, and how much it differs between repetitions of the run. It
+    does not have the time for which ranks waited for each other.
 
     Args:
         run: The recorded run.
@@ -364,8 +366,8 @@ def _read(folder: Path) -> _Position | None:
 
 
 def _write(folder: Path, position: _Position) -> None:
-    # If the process is killed, the file still is complete. It is not flushed to the disk, since that would
-    # take longer than the replay; the slice is replayed if the file is lost in a power cut.
+    # If the process is killed, the file is still complete. It is not flushed to the disk, since that would
+    # take longer than the replay. If a power cut destroys the file, the slice is replayed.
     path = folder / CHECKPOINTS_FOLDER / STATE_FILE
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_suffix(f".{os.getpid()}.partial")

@@ -1,4 +1,4 @@
-"""Estimates how often the user's script scores its model, from the scores of the slices measured so far."""
+"""Estimates after how many samples or steps the user's script scores its model, from its scores so far."""
 
 from __future__ import annotations
 
@@ -13,25 +13,26 @@ from search_spaces import Configuration
 from tuner.domain.measurement import Measurement, Outcome, Purpose
 from tuner.job import Job
 
-#: A distance between scores counts as a multiple of the smallest distance if it differs from the multiple by
-#: less than this share of the smallest distance.
+#: A distance (in samples or steps) between two scores is taken as a multiple of the smallest distance if it
+#: differs from that multiple by less than this share of the smallest distance.
 _EVEN_SHARE = 0.25
-#: Scores come up to this share of their distance too early or late, since a script can score only after a
-#: whole step.
+#: A score may come earlier or later than scheduled by this share of the distance between scores, since a
+#: script can only score after a whole step.
 _ROUNDING = 0.05
 
 
 @dataclass(frozen=True, kw_only=True)
 class ScoreSchedule:
-    """Distance between the scores of a script, and whether the script reports progress between them.
+    """The samples or steps between two scores of a script, and whether it reports progress in between.
 
     Args:
         every_samples: Number of samples between two scores; None if unknown, or if the script scores after a
             fixed number of steps.
         every_steps: Number of optimizer steps between two scores; None if unknown, or if the script scores
             after a fixed number of samples.
-        has_scores: Whether any score was read.
-        times_steps: Whether steps can be timed without a score, since progress is reported between scores.
+        has_scores: Whether the script has reported a score so far.
+        times_steps: Whether the script reports progress between scores, so steps can be timed without a
+            score.
     """
 
     every_samples: float | None = None
@@ -55,7 +56,8 @@ class ScoreSchedule:
 
         Args:
             configuration: The configuration of the run.
-            samples: Number of processed samples; returned, rounded up, if the schedule is unknown.
+            samples: Number of samples processed. If the schedule is unknown, the result is this number,
+                rounded up.
         """
         every = self._distance(configuration)
         if every is None:
@@ -73,9 +75,11 @@ def score_schedule(job: Job, slices: Sequence[Measurement]) -> ScoreSchedule:
 
     A script scores after a fixed number of samples (such as an epoch) or after a fixed number of steps. Runs
     with different batch sizes show which of the two is fixed. If all runs have the same batch size, the
-    number of samples is taken as fixed if it is a whole number of epochs, else the number of steps.
+    number of samples is assumed to be fixed if it is a whole number of epochs; otherwise, the number of steps
+    is.
 
-    The schedule of a job that trains a `Workload` is empty, since Paceline decides when such a job is scored.
+    If the job trains a `Workload` instead of a script, the result is an empty schedule, since Paceline
+    decides when such a job is scored.
 
     Args:
         job: The job.
@@ -116,7 +120,10 @@ def score_schedule(job: Job, slices: Sequence[Measurement]) -> ScoreSchedule:
 
 
 def _every(gaps: Sequence[float]) -> float | None:
-    """Returns the smallest gap if all gaps are about multiples of it and most equal it; else None."""
+    """Returns the smallest gap if all gaps are about multiples of it, and most are about equal to it.
+
+    Otherwise, it returns None.
+    """
     smallest = min(gaps)
     if smallest <= 0:
         return None

@@ -1,4 +1,4 @@
-"""Plan of a slice, as plain data that is sent to its ranks; this module does not import torch."""
+"""Plan of a slice (part of a probe), as plain data for its ranks; this module does not import torch."""
 
 from __future__ import annotations
 
@@ -27,8 +27,8 @@ class SlicePlan:
     """Plan of one slice of a probe.
 
     Args:
-        job: The job.
-        job_folder: Folder of the job file; the workload's module is looked for there first.
+        job: The job that the slice belongs to.
+        job_folder: Folder of the job file, in which the workload's module is searched first.
         configuration: The configuration that the slice trains.
         purpose: Whether the slice times steps or trains.
         until: Limits of the slice.
@@ -59,10 +59,10 @@ class SlicePlan:
         return self.purpose is Purpose.TIMING
 
     def has_all_scores(self, num_scores: int) -> bool:
-        """Whether the slice has as many scores as its limit `until.scores` allows.
+        """Whether the slice has reached its limit `until.scores`.
 
         Args:
-            num_scores: Number of new scores in the slice so far.
+            num_scores: Number of scores of the slice so far that count for the limit.
         """
         return self.until.scores is not None and num_scores >= self.until.scores
 
@@ -94,9 +94,10 @@ class SlicePlan:
         )
 
 
-#: By default, the first evaluation comes after an epoch divided by this number.
+#: By default, the first evaluation comes after the samples of one epoch divided by this number.
 FIRST_EVALUATION_PER_EPOCH = 32
-#: Smallest default number of samples before the first evaluation; a whole epoch if it has fewer samples.
+#: Smallest default number of samples before the first evaluation. If an epoch has fewer samples, the first
+#: evaluation comes after one epoch.
 SMALLEST_FIRST_EVALUATION = 1024
 
 
@@ -110,8 +111,8 @@ class EvaluationPoints:
     Args:
         first_samples: The first evaluation point, at least 1.
         growth: Ratio of each evaluation point to the previous one, above 1.
-        horizon_samples: An additional point at the end of the learning-rate schedule; None if the schedule
-            has no end.
+        horizon_samples: Number of samples at which the learning-rate schedule ends, an additional evaluation
+            point; None if the schedule has no end.
     """
 
     def __init__(self, first_samples: int, growth: float, horizon_samples: int | None = None) -> None:
@@ -151,8 +152,8 @@ def first_evaluation(num_training_samples: int, stated: int | None) -> int:
 
     Args:
         num_training_samples: Number of samples in the training set.
-        stated: The number that the job file states; None if it states none. The default is 1/32 of an epoch,
-            but at least 1024 samples, or a whole epoch if that has fewer.
+        stated: The number that is configured in the job file, which is returned. None for the default: 1/32
+            of an epoch, but at least 1024 samples, or one epoch if an epoch has fewer samples.
     """
     if stated is not None:
         return stated

@@ -48,7 +48,7 @@ class SliceRecord:
 
         Args:
             rank: The rank that sent the message.
-            message: The message; `ProgressReporter` describes the kinds.
+            message: The message; `ProgressReporter` describes the kinds of messages.
 
         Raises:
             StorageError: The curve cannot be written to the folder of the probe.
@@ -57,7 +57,8 @@ class SliceRecord:
         if kind == "progress":
             self._last_said[rank] = dict(message)
         elif kind == "started":
-            # Setup needs all ranks. Only the rank that arrived last did not wait: its time is the shortest.
+            # Ranks wait for each other during setup. The last rank to arrive does not wait, and has the
+            # shortest time.
             self._setup_seconds = min(self._setup_seconds, message["setup_seconds"])
             if rank != 0 and self._has_started:
                 return
@@ -78,14 +79,15 @@ class SliceRecord:
         """Adds the results of the ranks, and returns the outcome of the slice.
 
         Args:
-            results: Maps each rank to the result of its function. The outcome is that of the rank that leads.
+            results: Maps each rank to the result of its function. The slice has the outcome of the leader,
+                which is the rank whose result has `leads` set, or else the rank with the lowest index.
         """
         self._results = results
         self._leader = min(results, key=lambda rank: (not results[rank].get("leads"), rank))
         return Outcome(results[self._leader]["outcome"])
 
     def last_words(self) -> str:
-        """Describes the last progress message of each rank, for error messages."""
+        """Returns a text about the last progress message of each rank, for error messages."""
         ranks = range(self.job.num_ranks)
         return "; ".join(f"rank {rank}: {_words(self._last_said.get(rank))}" for rank in ranks)
 
@@ -109,12 +111,12 @@ class SliceRecord:
         status = self._results.get(self._leader) or self._furthest_said()
         held = elapsed_seconds
         if self._results and startup_seconds is not None:
-            # Ranks that have returned hold no node: a late poll costs nothing.
+            # When all ranks have returned, no node is in use: the time until the poll is not charged.
             seconds = max(result["seconds"] for result in self._results.values())
             held = min(held, startup_seconds + seconds)
         charged = charge(held, self.plan.configuration, self._cluster)
         if self.plan.is_emulated:
-            # An emulated slice holds this machine, not the nodes.
+            # An emulated slice uses this machine, not the nodes.
             charged = Charge(seconds=charged.seconds)
         curve = tuple(self._points[samples] for samples in sorted(self._points))
         last = curve[-1] if curve else None
@@ -151,16 +153,16 @@ class SliceRecord:
         )
 
     def _furthest_said(self) -> dict[str, Any]:
-        """Returns the progress message that stands for the slice.
+        """Returns the progress message that is used for the whole slice.
 
-        It is the last one of rank 0; if ranks do not wait for each other, it is the last one of the rank that
-        has processed the most samples.
+        If ranks wait for each other (strategies with a barrier), it is the last message of rank 0. Otherwise
+        it is the last message of the rank whose message has the largest number of samples.
         """
         said = sorted(self._last_said.items(), key=lambda item: (-item[1]["samples"], item[0]))
         return self._last_said.get(0, {}) if not said or self._goes_in_step else said[0][1]
 
     def _lost_ranks(self) -> tuple[int, ...]:
-        """Returns the ranks that the leading rank lost, and the ranks that returned no result."""
+        """Returns the ranks that did not respond to the leader at the end, or that returned no result."""
         if not self._results or self._goes_in_step:
             return ()
         unheard = set(self._results[self._leader].get("lost_ranks", ()))

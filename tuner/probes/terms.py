@@ -1,4 +1,4 @@
-"""Properties of a job's probes: cost of continuing a run, times of scores, whether runs can resume."""
+"""Properties of a job's probes: costs of continuing a run, when runs are scored, whether runs can resume."""
 
 from __future__ import annotations
 
@@ -22,14 +22,14 @@ _WARM_STARTUP_SECONDS = 0.5
 class ProbeTerms:
     """Properties of a job's prober that the search depends on.
 
-    The search reads these properties, so that it does not depend on the class of the prober.
+    The search only reads these properties, so it does not depend on the class of the prober.
 
     Args:
         is_training: Whether slices are part of the training that the user wants. They are not if the cluster
-            is virtual, that is, if all ranks are emulated in one process of this host.
+            exists only as a description and its ranks are emulated in one process of this host.
         resumes: Whether a run continues where its last slice ended. Otherwise each slice starts the run over.
         pays_to_resume: Whether a slice that continues a run is charged for a start-up too.
-        times_alone: Whether a slice can time steps without training; a recording cannot.
+        times_alone: Whether a slice can time steps without training; a replayed recording cannot.
         reuses_ranks: Whether later slices run on the processes of the first slice and start much faster.
         ends_itself: Whether a run may end by itself, as a script does after its last epoch.
         startup_seconds: Assumed start-up time of a slice until one was measured, seconds.
@@ -50,7 +50,7 @@ class ProbeTerms:
     score_growth: float = 1.0
 
     def later_startup(self, measured: Sequence[float]) -> float:
-        """Predicts the start-up of the next slice, seconds.
+        """Predicts the start-up time of the next slice, seconds.
 
         Args:
             measured: Start-up times of the slices so far, seconds, oldest first.

@@ -1,4 +1,4 @@
-"""Prober that trains the job's workload on ranks of a launcher, in slices from checkpoint to checkpoint."""
+"""Prober that trains the job's workload on ranks that a launcher starts, in slices (parts of a training)."""
 
 from __future__ import annotations
 
@@ -29,15 +29,15 @@ class TrainingProber(LaunchedProber[SliceRecord]):
     - REACHED once the scores have reached the target of the job.
     - STOPPED at the end of the learning-rate schedule.
     - DIVERGED once the loss, the gradient or the score is not finite.
-    - TIMED_OUT if no rank reports anything for `probe.hang_timeout`; raise this limit if a single step or
-      evaluation takes longer.
+    - TIMED_OUT if no rank reports progress for the time `probe.hang_timeout`. Increase this time if a single
+      step or evaluation takes longer.
     - OUT_OF_MEMORY or FAILED if a rank fails.
 
-    If the strategy is asynchronous, a slice goes on without ranks that were lost while other ranks train; the
-    measurement lists the lost ranks.
+    If the strategy is asynchronous, a slice continues without ranks that were lost (died or stopped
+    responding); the measurement lists the lost ranks.
 
-    If the ranks are emulated, one process of this host trains for all of them, under a virtual clock. The job
-    is charged for the time of that process and costs no dollars.
+    If the ranks are emulated, one process of this host trains all ranks under a virtual clock. The job is
+    charged for the time of that process, and no dollars.
 
     Args:
         job: The job.
@@ -114,9 +114,10 @@ class TrainingProber(LaunchedProber[SliceRecord]):
         self._end(record, status, Outcome.STOPPED)
 
     def ask_to_end(self, handle: ProbeHandle) -> float | None:
-        """Returns 0, so that the caller cancels the slice at once.
+        """Returns 0: the slice gets no additional time to save a checkpoint.
 
-        Ranks save a checkpoint only at the end of a slice, and that end is close to the end of the budget.
+        Ranks cannot be asked to save a checkpoint early. The slice ends by its own limits near the end of the
+        budget, and saves a checkpoint then.
         """
         return 0.0
 
@@ -150,7 +151,7 @@ class TrainingProber(LaunchedProber[SliceRecord]):
             self._measured(record, status, outcome, error), infrastructure_fault=lost and outcome.is_fault
         )
         if outcome is Outcome.FAILED:
-            # A full disk makes ranks fail; then this raises a StorageError instead.
+            # If a full disk is why ranks failed, this raises a StorageError.
             record.folder.check_disk_space()
         record.folder.end_slice(outcome)
         if any(point.samples == 0 for point in record.ended.curve):

@@ -18,9 +18,9 @@ _SETTLED_RATIO = 1.25
 def settled_from(step_seconds: Sequence[float], *, at_least: int = WARMUP_STEPS) -> int:
     """Returns the index of the first step after the warm-up.
 
-    The warm-up has at least `at_least` steps. It goes on while the median time of the next five steps
-    exceeds the median of the second half of the series by more than a quarter. It has at most half of the
-    steps of the series.
+    The warm-up has at least `at_least` steps. It continues while the median time of the next five steps
+    exceeds the median time of the second half of all steps by more than a quarter. It has at most half of all
+    steps.
 
     Args:
         step_seconds: Seconds of each step since a start-up or a resume, in order.
@@ -39,16 +39,16 @@ def settled_from(step_seconds: Sequence[float], *, at_least: int = WARMUP_STEPS)
 class TrainingClock:
     """Adds the step times of a slice to the training clock of the previous slices.
 
-    The first steps after a start-up or a resume are slow for reasons that an uninterrupted run does not have
-    (allocators, caches, buckets that are rebuilt, connections); the first step has taken up to 38 times the
-    median. So the measured time of each warm-up step is replaced:
+    The first steps after a start-up or a resume are slow because of allocators, caches, the rebuilding of
+    gradient buckets, and new connections; the first step has taken up to 38 times the median. An
+    uninterrupted run would not have these delays, so the measured time of each warm-up step is replaced:
 
     - by the median of the later steps of its slice, if there are at least `WARMUP_STEPS` later steps;
     - otherwise by the typical step time of the previous slice on the same ranks, if known;
     - otherwise by the median of all steps except the first.
 
-    The clock at the first steps may therefore change until `is_settled` is true. Slices are charged by the
-    wall clock, without this correction.
+    The training time after one of the first steps may therefore change until `is_settled` is true. The cost
+    of a slice is computed from the wall-clock time, without this correction.
 
     Args:
         start_seconds: The training clock at the end of the previous slice, seconds.
@@ -71,7 +71,7 @@ class TrainingClock:
 
     @property
     def is_settled(self) -> bool:
-        """Whether there are so many steps that later ones no longer change the results of `seconds_at`."""
+        """Whether enough steps were added that further steps do not change the results of `seconds_at`."""
         return len(self._early) >= _SETTLED_AFTER_STEPS
 
     @property
@@ -98,7 +98,7 @@ class TrainingClock:
         return median(self._early[1:] or self._early)
 
     def add(self, step_seconds: float) -> None:
-        """Adds a step.
+        """Adds the time of one step to the clock.
 
         Args:
             step_seconds: Wall-clock time of the step, seconds.

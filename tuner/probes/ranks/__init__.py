@@ -1,1 +1,1 @@
-"""Code that the ranks of a probe run: training loops, evaluation, gradient noise, checkpoints, progress."""
+"""Code that the ranks of a probe execute: training loops, evaluation, gradient noise and checkpoints."""

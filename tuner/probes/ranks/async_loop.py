@@ -1,4 +1,4 @@
-"""Training loop of a rank whose strategy has no barrier (asynchronous), for one slice of a probe."""
+"""Training loop of an asynchronous rank (the strategy has no barrier) for one slice (part of a probe)."""
 
 from __future__ import annotations
 
@@ -21,15 +21,15 @@ from tuner.transport import Transport
 
 #: Training seconds between two checkpoints within a slice.
 _CHECKPOINT_SECONDS = 20.0
-#: While the leader evaluates or saves, other ranks wait at least this many seconds before they treat it as
-#: lost.
+#: While the leader evaluates or saves a checkpoint, the other ranks wait at least this many seconds before
+#: they treat the leader as lost.
 _LEAST_PAUSE_SECONDS = 10.0
-#: Number of steps after which a rank posts its median step time to the other ranks again.
+#: A rank posts its median step time to the other ranks after every this many steps.
 _REPORT_STEPS = 16
-#: Seconds between two polls of a rank that waits.
+#: Seconds after which a waiting rank reads the statuses of the other ranks again.
 _IDLE_SECONDS = 0.001
 
-#: Outcomes of a slice. A status contains the position of the outcome in this tuple, counted from 1.
+#: Outcomes of a slice. `Field.ENDED` of a status is the index of the outcome in this tuple, counted from 1.
 ENDS = (Outcome.PAUSED, Outcome.STOPPED, Outcome.REACHED, Outcome.DIVERGED)
 
 
@@ -37,22 +37,25 @@ class AsynchronousRunner:
     """Trains one rank asynchronously until the end of the slice.
 
     - After each step, a rank posts its status and reads the statuses of the other ranks.
-    - When all ranks together have processed the samples of an evaluation point, each rank takes a snapshot of
-      its parameters and continues. When the snapshots have arrived at the leader, it evaluates their mean.
+    - The leader is the rank that evaluates, saves checkpoints and decides when the slice ends (see
+      `Membership`).
+    - When all ranks together have processed the samples of an evaluation point, each rank takes a snapshot
+      (copy) of its parameters and continues. When the snapshots have arrived at the leader, it evaluates
+      their mean.
     - While the leader evaluates or saves, the other ranks pause as soon as they notice. The pause does not
       count as training time on any rank. The leader does not wait for the other ranks before it evaluates.
-    - Ranks that die or stop responding are left out.
-    - Training time, curve and outcome of the slice are those of the leader.
+    - Ranks that die or stop responding are lost: the other ranks continue without them.
+    - Training time, learning curve and outcome of the slice are those of the leader.
 
     Args:
         plan: Plan of the slice.
         replica: This rank's model, optimizer and strategy, loaded from the checkpoint.
         transport: Sends vectors and statuses between the ranks.
-        membership: This rank's view of the other ranks: their statuses, which are alive, and which leads.
+        membership: Statuses of all ranks, which ranks respond, and which rank is the leader.
         scorer: Evaluates the mean of the snapshots.
         noise: Collects the gradient noise of this rank.
         evaluation_points: Numbers of samples at which the model is evaluated.
-        run_start: Training time and samples per rank of the training that the slice continues.
+        run_start: Training time and samples per rank at the checkpoint that the slice continues.
         reporter: Sends progress and results to the process that started the ranks.
         horizon_samples: Number of samples at which the learning-rate schedule ends; None if it has no end.
     """
@@ -133,7 +136,7 @@ class AsynchronousRunner:
 
     @property
     def seconds(self) -> float:
-        """Training time, in seconds; if this rank took the lead, it continues the previous leader's time."""
+        """Training time, in seconds; a rank that became the leader continues the previous leader's time."""
         return self.clock.seconds + self._ahead_seconds
 
     @property
@@ -186,7 +189,7 @@ class AsynchronousRunner:
         return membership.of_leader(Field.STARTED) >= 1
 
     def _leave(self) -> None:
-        """Posts that this rank has noticed the end of the slice, and waits for all live ranks to notice."""
+        """Posts that this rank has noticed the end of the slice, and waits until all live ranks have, too."""
         self.membership.post(left=1)
         while not self.membership.all_live(Field.LEFT, 1):
             self.replica.strategy.attend()
@@ -243,9 +246,10 @@ class AsynchronousRunner:
             )
 
     def _lead(self) -> bool:
-        """Does the leader's work between two steps: evaluates, saves, or ends the slice.
+        """Does the leader's work between two steps: evaluates, saves a checkpoint, or ends the slice.
 
-        Returns whether it did so, so that the caller checks for the end of the slice before the next step.
+        Returns whether it did any of these. If so, the caller checks whether the slice has ended before it
+        makes the next step.
         """
         membership = self.membership
         if not self._has_led:
@@ -334,14 +338,14 @@ class AsynchronousRunner:
             )
 
     def _resend_unsettled(self) -> None:
-        """Sends the first curve points again, with training times without the slow first steps."""
+        """Sends the first curve points again, with training times that leave out the slow first steps."""
         for num_steps, point in self._unsettled:
             seconds = self.clock.seconds_at(num_steps) + self._ahead_seconds
             self.reporter.curve(replace(point, training_seconds=seconds))
         self._unsettled = []
 
     def _limit_samples(self) -> int | None:
-        """Returns the number of samples of all ranks at which the slice ends; None for no limit."""
+        """Returns the number of samples of all ranks together at which the slice ends; None for no limit."""
         until, limits = self.plan.until, []
         if until.samples is not None:
             limits.append(until.samples)
@@ -392,7 +396,7 @@ class AsynchronousRunner:
         self.lost_ranks = self.membership.lost_ranks()
 
     def _save(self, ended: int = 0) -> None:
-        """Saves a checkpoint, unless another rank takes the lead meanwhile.
+        """Saves a checkpoint, unless another rank becomes the leader meanwhile.
 
         Args:
             ended: Value of `Field.ENDED` to post after saving; 0 if the slice continues.

@@ -28,7 +28,7 @@ class ClockState:
 
     Args:
         training_seconds: Training time so far, in seconds.
-        typical_step_seconds: Typical seconds of a step on these ranks, without the slow first steps; None if
+        typical_step_seconds: Median seconds of a step on these ranks, without the slow first steps; None if
             unknown.
     """
 
@@ -38,7 +38,7 @@ class ClockState:
 
 @dataclass(frozen=True, kw_only=True)
 class RunStart:
-    """Training time and samples of the training that a slice continues.
+    """Training time and samples at the checkpoint from which a slice continues.
 
     Args:
         clock: Training time so far.
@@ -50,11 +50,12 @@ class RunStart:
 
 
 def own_state(replica: Replica) -> dict[str, Any]:
-    """Returns the state of one rank, on the CPU: buffers and random generators.
+    """Returns the part of a checkpoint that belongs to one rank, on the CPU.
 
-    If the strategy lets the ranks' parameters differ, the state also contains parameters, optimizer, strategy
-    and step. Tensors are moved to the CPU because `gather_object` restores a tensor on the device with the
-    same number, which is another rank's device.
+    It contains the model's buffers and the states of random generators. If the parameters of ranks may differ
+    under the strategy, it also contains parameters, optimizer, strategy and step. Tensors are moved to the
+    CPU because `gather_object` restores a tensor on the device with the same index, which belongs to another
+    rank.
     """
     own: dict[str, Any] = {"buffers": _buffers(replica), "random": random_state(replica.device)}
     if _replicas_differ(replica):
@@ -78,8 +79,8 @@ def write_run(
 
     Args:
         folder: Folder of the checkpoints.
-        replica: Replica of the rank that writes. Its model and optimizer are stored for all ranks if the
-            strategy keeps replicas equal.
+        replica: Replica of the rank that writes. If all replicas are equal under the strategy, its model and
+            optimizer are stored once for all ranks.
         clock: Training time.
         owns: Result of `own_state` of each rank; None for a lost rank.
         step: Number of global batches processed.
@@ -111,7 +112,7 @@ def save_run(
     rank: int,
     group: ProcessGroup | None,
 ) -> Path | None:
-    """Saves a checkpoint of synchronous ranks. All ranks must call it; rank 0 writes.
+    """Saves a checkpoint of synchronous ranks. All ranks must call this function; rank 0 writes the file.
 
     Args:
         folder: Folder of the checkpoints.
@@ -121,7 +122,7 @@ def save_run(
         group: Process group of all ranks; None for one rank.
 
     Returns:
-        The checkpoint's path on rank 0, None elsewhere.
+        The path of the checkpoint on rank 0; None on other ranks.
 
     Raises:
         StorageError: The folder cannot be written.
@@ -137,12 +138,13 @@ def save_run(
 
 
 def load_run(path: Path | None, replica: Replica, *, rank: int, num_ranks: int, seed: int) -> RunStart:
-    """Loads a checkpoint into a replica, or seeds a new training if there is none.
+    """Loads a checkpoint into a replica; if there is no checkpoint, seeds a new training.
 
-    - With the same number of ranks as before, the training continues as if it was never interrupted. A rank
-      that was lost when the checkpoint was saved becomes a copy of the first rank that was not lost.
-    - With another number of ranks, buffers are set to their mean over the old ranks, and random generators
-      are seeded from seed, rank and samples.
+    - If the checkpoint has the same number of ranks, the training continues as if it was never interrupted. A
+      rank that was lost when the checkpoint was saved gets the state of the first rank that was not lost,
+      except for buffers (their mean) and random generators (new seeds).
+    - If the checkpoint has another number of ranks, buffers are set to their mean over the ranks of the
+      checkpoint, and random generators are seeded from seed, rank and samples.
 
     Args:
         path: Path of the checkpoint; None for a new training.
@@ -180,7 +182,7 @@ def load_run(path: Path | None, replica: Replica, *, rank: int, num_ranks: int, 
 
 
 def on_host(state: Any) -> Any:
-    """Returns a copy of a state with all tensors on the CPU. Tensors on the CPU are not copied."""
+    """Returns a state with all tensors moved to the CPU; tensors that are already there are not copied."""
     if isinstance(state, Tensor):
         return state.cpu()
     if isinstance(state, dict):
@@ -218,7 +220,7 @@ def _mean_buffers(of_ranks: list[dict[str, Tensor]]) -> dict[str, Tensor]:
 
 
 def seed_all(*entropy: int) -> None:
-    """Seeds the generators of Python, NumPy and torch from some non-negative integers."""
+    """Seeds the random generators of Python, NumPy and torch; the seeds follow from non-negative integers."""
     words = np.random.SeedSequence(entropy).generate_state(3)
     random.seed(int(words[0]))
     np.random.seed(int(words[1]))

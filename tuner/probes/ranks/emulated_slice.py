@@ -1,4 +1,4 @@
-"""Entry point of an emulated probe: one process runs one slice for all virtual ranks.
+"""Entry point of an emulated probe: one process runs one slice (part of the probe) for all virtual ranks.
 
 Emulated means: the ranks' gradients and update rules are computed in this process, and step times come from a
 virtual clock.
@@ -265,7 +265,7 @@ class _EmulatedSlice:
 
 
 def rank_timings(run: Emulation) -> list[RankTiming]:
-    """Returns the step times of the virtual ranks. Ranks with equal batch size and delays share one entry.
+    """Returns the step times of the virtual ranks, one entry for all ranks with equal batch size and delays.
 
     Rank 0, which may be the parameter server, has an entry of its own.
     """

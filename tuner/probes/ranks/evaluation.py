@@ -1,4 +1,4 @@
-"""Evaluates a model during training: metric and gradient noise. Evaluation is no training time."""
+"""Measures metric and gradient noise of a model during training; this does not count as training time."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ class ModelScorer:
         workload: Workload with the metric.
         training_data: Training data, from which batch-norm statistics are estimated.
         validation_data: Data on which the metric is computed.
-        target: Decides whether the target is reached.
+        target: Decides from the scores so far whether the target is reached.
         model_path: File to save the model to if its metric is past the target.
         seed: Seed for choosing the samples from which batch-norm statistics are estimated.
     """
@@ -77,7 +77,10 @@ class ModelScorer:
         return value
 
     def is_reached(self, value: float) -> bool:
-        """Adds the metric of an evaluation, once; returns whether the target is reached now."""
+        """Adds the metric of an evaluation to the target count; returns whether the target is reached now.
+
+        Call it once per evaluation, since the target may require several consecutive scores.
+        """
         return self._target.is_reached(value)
 
     def _value(self) -> float:
@@ -131,7 +134,7 @@ class Scorer:
             seed=seed,
         )
         self.seconds = 0.0
-        #: Time of the last evaluation, in training steps of rank 0; equal on all ranks; 0 if unknown.
+        #: Number of training steps of rank 0 that take as long as the last evaluation; 0 if unknown.
         self.equivalent_steps = 0.0
 
     def score(self, step_seconds: float | None = None) -> tuple[float, bool]:
@@ -205,7 +208,7 @@ def _check_score(value: float, workload: Workload) -> None:
 
 
 class NoiseWatch:
-    """Measures gradient noise between evaluations: from gradients that ranks exchange, or by extra gradients.
+    """Measures gradient noise, from gradients that ranks exchange or from additional gradients.
 
     Args:
         replica: Replica of this rank.
@@ -243,7 +246,11 @@ class NoiseWatch:
             )
 
     def add(self, exchanges: list[Exchange]) -> None:
-        """Adds the squared gradient norms from the gradient exchanges between ranks in a chunk of steps."""
+        """Adds the squared gradient norms of several steps to the sums since the last evaluation.
+
+        Args:
+            exchanges: What the ranks exchanged in each step; steps without measured norms are skipped.
+        """
         weight = self._replica.share.num_samples / self._replica.batch_size
         for exchange in exchanges:
             local, mean = exchange.local_squared_norm, exchange.mean_squared_norm

@@ -1,7 +1,15 @@
-"""Gradient noise statistics from the squared norms of small- and large-batch gradients.
+"""Estimates gradient noise from squared norms of gradients over small batches and over a large batch.
 
-Legend: B batch size of the large gradient g; it is the mean of p small gradients g_r over b_r samples,
-weighted by b_r / B; G the true gradient; S the trace of the covariance of one sample's gradient.
+For example, p ranks compute the small gradients g_r, and the all-reduce computes the large gradient g.
+Symbols:
+
+- g_r: mean gradient over the b_r samples of part r of a batch (small gradient).
+- g: mean gradient over the whole batch of B samples (large gradient), the mean of the g_r weighted by b_r /
+  B.
+- p: number of parts.
+- G: the gradient without noise, that is, the expected value of g.
+- S: trace of the covariance matrix of the gradient of a single sample (the noise).
+- E: expected value.
 
     E|g|^2   = |G|^2 + S / B                      (McCandlish et al. 2018, equation A.1)
     E|g_r|^2 = |G|^2 + S / b_r
@@ -10,9 +18,9 @@ weighted by b_r / B; G the true gradient; S the trace of the covariance of one s
     S     = B (A - |g|^2) / (p - 1)
     |G|^2 = (p |g|^2 - A) / (p - 1)
 
-Both estimates are unbiased. A single estimate of |G|^2 may be negative: average S and |G|^2 separately before
-dividing. The formulas assume that the samples of a batch are independent given the parameters, which does not
-hold under batch norm.
+Both estimates are unbiased. A single estimate of |G|^2 may be negative. To compute the noise scale S / |G|^2,
+therefore average S and |G|^2 over many estimates first. The formulas assume that the samples of a batch are
+independent given the parameters, which does not hold under batch norm.
 """
 
 from __future__ import annotations
@@ -34,8 +42,8 @@ from tuner.probes.ranks.checkpoint_state import undisturbed
 #: Number of small gradients of one estimate (p), if one rank measures alone.
 NUM_PARTS = 8
 
-#: If one rank measures alone: most time for gradient noise, as a share of training time. It is charged as
-#: evaluation time.
+#: If one rank measures alone: the largest share of training time that it uses to measure gradient noise. This
+#: time counts as evaluation time.
 _TIME_SHARE = 0.08
 
 _MOST_ESTIMATES_AT_A_POINT = 8
@@ -44,7 +52,7 @@ _MOST_ESTIMATES_AT_A_POINT = 8
 def noise_and_squared_gradient(
     weighted_small: float, large: float, *, batch_size: int, num_parts: int
 ) -> tuple[float, float]:
-    """Computes unbiased estimates of S and |G|^2 from squared norms (see the legend at the top of the file).
+    """Computes unbiased estimates of S and |G|^2 from squared norms (see the module docstring).
 
     Args:
         weighted_small: A, the weighted mean of the small gradients' squared norms.
@@ -58,7 +66,7 @@ def noise_and_squared_gradient(
 
 
 class NoiseTally:
-    """Sums of the pairs (A, |g|^2) between two evaluations; one pair per step or estimate is added."""
+    """Adds up A and |g|^2 (see the module docstring) over the estimates between two evaluations."""
 
     def __init__(self) -> None:
         self._weighted_small = 0.0
@@ -67,11 +75,17 @@ class NoiseTally:
 
     @property
     def sums(self) -> tuple[float, float, int]:
-        """Sum of A (or of this rank's part of it), sum of |g|^2, and number of pairs."""
+        """Sum of A (or of this rank's term of A), sum of |g|^2, and number of estimates."""
         return self._weighted_small, self._large, self._count
 
     def add(self, weighted_small: float, large: float) -> None:
-        """Adds a pair. A rank that knows only its own term of A adds that term."""
+        """Adds one estimate to the sums.
+
+        Args:
+            weighted_small: A; or this rank's term of A, (b_r / B) |g_r|^2, if the rank only knows its own
+                term.
+            large: |g|^2.
+        """
         self._weighted_small += weighted_small
         self._large += large
         self._count += 1
@@ -79,10 +93,10 @@ class NoiseTally:
     def take(
         self, weighted_small_sum: float, *, samples: int, batch_size: int, num_parts: int
     ) -> NoiseStatistic:
-        """Returns the mean estimates of the added pairs, and resets the sums.
+        """Returns the means of S and |G|^2 over the added estimates, and resets the sums.
 
         Args:
-            weighted_small_sum: Sum of A over the pairs, with the terms of all ranks.
+            weighted_small_sum: Sum of A over the added estimates, with the terms of all ranks.
             samples: Number of samples processed so far.
             batch_size: B, samples of the large gradient.
             num_parts: p, number of small gradients.
@@ -98,11 +112,11 @@ class NoiseTally:
 
 
 class OneRankNoise:
-    """Measures gradient noise on one rank by extra gradients.
+    """Measures gradient noise on one rank, by computing gradients that are not used for training.
 
-    An estimate takes the gradients of `NUM_PARTS` micro-batches of random samples at the current parameters.
-    At each evaluation, estimates are made as long as their total time stays below `_TIME_SHARE` of the
-    training time. Parameters, buffers and random generators do not change.
+    One estimate computes the gradients of `NUM_PARTS` micro-batches of random samples at the current
+    parameters. At each evaluation, estimates are made as long as their total time stays below `_TIME_SHARE`
+    of the training time. Parameters, buffers and random generators do not change.
 
     Args:
         workload: Workload with the loss.
@@ -138,8 +152,8 @@ class OneRankNoise:
         Args:
             samples: Number of samples processed so far.
             slice_seconds: Training time of the slice so far.
-            seconds_a_sample: Seconds per sample of a training step, to predict the time of the first
-                estimate.
+            seconds_a_sample: Seconds per sample of a training step, from which the time of the first estimate
+                is predicted.
         """
         tally = NoiseTally()
         rng = np.random.default_rng((self._seed, samples))
@@ -187,9 +201,11 @@ class OneRankNoise:
 
 
 def part_size(batch_size: int, num_training_samples: int, maximum: int | None) -> int | None:
-    """Returns the number of samples of one small gradient: an eighth of the batch, but 8 to 64.
+    """Returns the number of samples of one small gradient, if one rank measures gradient noise alone.
 
-    It is smaller if the data or `maximum` require it; None if the data are too few for two samples each.
+    It is an eighth of the global batch, clamped to [8, 64]. It is smaller if the training data have fewer
+    than `NUM_PARTS` times that many samples, or if `maximum` is smaller. The result is None if it would be
+    below 2.
 
     Args:
         batch_size: Global batch size.

@@ -1,4 +1,4 @@
-"""Membership of asynchronous ranks: statuses, detection of lost ranks, and choice of the leader."""
+"""Statuses of asynchronous ranks, detection of lost ranks (that do not respond), and choice of the leader."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from tuner.transport import STATUS_WIDTH, Transport
 
 Array = npt.NDArray[np.float64]
 
-#: A rank is never treated as lost after a shorter silence, in seconds: if ranks share cores, the operating
-#: system may interrupt one for some time.
+#: A rank that has posted no status for less than this many seconds is never treated as lost. If ranks share
+#: cores, the operating system may interrupt a rank for some time.
 _LEAST_SILENCE_SECONDS = 1.0
 
 #: A checkpoint waits this many seconds for a rank that has stopped responding, because its host may be busy.
@@ -22,7 +22,7 @@ _MAY_RETURN_SECONDS = 5.0
 
 
 class Field(IntEnum):
-    """Fields of a rank's status. Those marked (leader) are valid only in the leader's status."""
+    """Fields of a rank's status. Fields marked (leader) are valid only in the leader's status."""
 
     STEPS = 0
     """Steps that the rank has made since the training started."""
@@ -35,7 +35,7 @@ class Field(IntEnum):
     NON_FINITE = 4
     """1 after the rank's loss was infinite or NaN."""
     TERM = 5
-    """Serial number of the rank's leadership. The rank with the highest number leads."""
+    """Number of the rank's term as the leader; each new leader has a higher number. The highest one leads."""
     STARTED = 6
     """(leader) 1 when training may start."""
     READY = 19
@@ -47,19 +47,19 @@ class Field(IntEnum):
     COPIED = 9
     """Number of the last evaluation point for which the rank has taken its snapshot."""
     PAUSE = 10
-    """(leader) Number of the last pause requested."""
+    """(leader) Number of the last pause that the leader has requested; pauses are numbered from 1."""
     PAUSE_SECONDS = 11
     """(leader) Longest duration of the last requested pause, seconds."""
     RELEASED = 12
     """(leader) Number of the last pause that has ended."""
     PAUSED = 13
-    """Number of the last pause in which the rank has stopped, with none of its own requests in flight."""
+    """Number of the last pause in which the rank has stopped, after all its requests were replied to."""
     SAVE = 14
     """(leader) Number of the last pause in which the ranks must write their parts of a checkpoint."""
     SAVED = 15
     """Number of the last pause in which the rank has written its part of a checkpoint."""
     ENDED = 16
-    """(leader) Position of the slice's outcome in `async_loop.ENDS`, from 1; 0 while the slice runs."""
+    """(leader) Index of the slice's outcome in `async_loop.ENDS`, counted from 1; 0 while the slice runs."""
     SECONDS = 18
     """Training time of the rank, seconds."""
     LEFT = 17
@@ -80,13 +80,15 @@ _TAKEN_OVER = (
 
 
 class Membership:
-    """One rank's view of all ranks.
+    """The statuses of all ranks, as known to one rank.
 
-    - A rank is live if its last status is not older than a limit, which depends on the median and the median
-      absolute deviation of its step times. Lost ranks are left out until they post a status again.
-    - The leader evaluates, ends the slice and, if the strategy has a parameter server, is that server.
-    - The leader is the rank with the highest term (`Field.TERM`). If it is lost, the lowest live rank becomes
-      leader with a higher term. When the old leader responds again, it is no longer the leader.
+    - A rank is live if its last status is not older than a limit. The limit depends on the median and the
+      median absolute deviation of the rank's step times. All other ranks are lost, until they post a status
+      again.
+    - The leader evaluates and ends the slice. If the strategy has a parameter server, it runs on the leader.
+    - The leader is the rank with the highest term (`Field.TERM`). If this rank is lost, the live rank with
+      the lowest index becomes the leader, with a higher term. When the old leader responds again, it is no
+      longer the leader.
 
     Args:
         transport: Sends the statuses.
@@ -117,7 +119,7 @@ class Membership:
 
     @property
     def leads(self) -> bool:
-        """Whether this rank leads."""
+        """Whether this rank is the leader."""
         return self.leader() == self.rank
 
     @property
@@ -130,7 +132,7 @@ class Membership:
         return int(max(self._rows[rank, Field.SAMPLES], self._started_samples[rank]))
 
     def poll(self) -> None:
-        """Reads the statuses of all ranks. If the leader is lost and this rank is next, it becomes leader."""
+        """Reads the statuses of all ranks; if the leader is lost, the lowest live rank becomes the leader."""
         self._rows = self._transport.statuses()
         self._rows[self.rank] = self._own
         silent = self._silent = self._transport.silent_seconds()
@@ -143,7 +145,7 @@ class Membership:
             self._take_lead()
 
     def refresh(self) -> None:
-        """Posts this rank's status and reads all statuses, so that a waiting rank counts as live."""
+        """Posts this rank's status and reads all statuses; a waiting rank calls it to stay live."""
         self.post()
         self.poll()
 
@@ -179,7 +181,7 @@ class Membership:
         return tuple(rank for rank in range(self._transport.num_ranks) if rank not in self._live)
 
     def may_return(self) -> bool:
-        """Whether a rank was lost so recently that it may only be delayed and respond again."""
+        """Whether a rank was lost only a short time ago, so it may be delayed and respond again."""
         return any(self._silent[rank] <= _MAY_RETURN_SECONDS for rank in self.lost_ranks())
 
     def leader(self) -> int:

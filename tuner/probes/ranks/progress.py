@@ -57,12 +57,12 @@ class ProgressReporter:
         self._send("progress", phase=phase, **self._status)
 
     def beat(self, *, step: int, samples: int) -> None:
-        """Sends the training progress between two steps, unless a message was sent a moment ago."""
+        """Updates and sends the training progress, unless a message was sent less than half a second ago."""
         self._status.update(step=step, samples=samples)
         self.alive("training")
 
     def alive(self, phase: str) -> None:
-        """Sends the training progress and the current activity, unless a message was sent a moment ago."""
+        """Does the same as `progress`, unless a message was sent less than half a second ago."""
         if time.perf_counter() - self._last_sent >= _BEAT_SECONDS:
             self.progress(phase)
 

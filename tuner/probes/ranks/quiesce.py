@@ -1,4 +1,4 @@
-"""Checkpoints of asynchronous ranks: pauses all ranks, waits for messages in flight, and writes a checkpoint.
+"""Pauses all asynchronous ranks to write a checkpoint, after the messages in flight have arrived.
 
 It also gathers the snapshots of all ranks for an evaluation.
 """
@@ -20,7 +20,7 @@ from tuner.probes.ranks.replica import Replica
 from tuner.strategies import Strategy
 from tuner.transport import Transport
 
-#: Seconds between two checks of a paused rank whether it may continue.
+#: A paused rank checks every this many seconds whether it may continue.
 _PAUSE_POLL_SECONDS = 0.001
 
 
@@ -31,9 +31,8 @@ class ConsistentSnapshot:
 
     1. The leader requests a pause.
     2. Each rank stops after its current step, and answers requests until none of its own is in flight.
-    3. When all live ranks have stopped, each writes its part of the checkpoint: parameters, optimizer,
-    strategy,
-       random generators and received messages.
+    3. When all live ranks have stopped, each writes its part of the checkpoint: parameters,
+       optimizer, strategy, random generators and received messages.
     4. The leader joins the parts to one checkpoint and ends the pause.
 
     A rank that does not respond during the pause is left out. A pushed vector may still be in flight when the
@@ -71,13 +70,14 @@ class ConsistentSnapshot:
         return number > membership.of_leader(Field.RELEASED)
 
     def pause(self) -> None:
-        """Pauses until the leader ends the pause, falls silent, or ends the slice."""
+        """Pauses until the leader ends the pause or the slice, or until another rank becomes the leader."""
         membership = self._membership
         leader = membership.leader()
         began = time.monotonic()
         while True:
             number = membership.of(leader, Field.PAUSE)
-            # A message that has not arrived by then was lost with its connection.
+            # A reply that has not arrived within the longest duration of the pause was lost with its
+            # connection.
             is_overdue = time.monotonic() - began > membership.of(leader, Field.PAUSE_SECONDS)
             settled = self._replica.strategy.attend() or is_overdue
             paused = {"paused": number} if settled else {}
@@ -164,7 +164,7 @@ class ConsistentSnapshot:
                 part.unlink(missing_ok=True)
 
     def _await(self, field: Field, number: float, seconds: float) -> bool:
-        """Answers requests until a field of every live rank is at least `number`.
+        """Replies to requests of other ranks until a field of every live rank's status is at least `number`.
 
         Args:
             field: The field to compare.
@@ -241,7 +241,7 @@ class Snapshots:
         self._membership.post(copied=evaluation)
 
     def are_complete(self) -> bool:
-        """Whether every live rank has taken the needed snapshot; only the leader calls it."""
+        """Whether all snapshots for the next evaluation point were taken; only the leader calls it."""
         evaluation = self._membership.own(Field.EVALUATION)
         if self._strategy.traits.scored == "center":
             return self._membership.own(Field.COPIED) >= evaluation

@@ -1,4 +1,4 @@
-"""Entry point of the ranks of a training probe: runs one slice from the last checkpoint on."""
+"""Entry point of the ranks of a probe: runs one slice (part of the probe) from the last checkpoint on."""
 
 from __future__ import annotations
 
@@ -69,8 +69,8 @@ def run_slice(context: RankContext, payload: Mapping[str, Any]) -> dict[str, Any
         reporter.progress("connecting to the other ranks")
         if context.num_ranks > 1 and not traits_of(plan.configuration.strategy).barrier:
             return rank.run_asynchronous()
-        # Longer than the limit of the process that watches the ranks, which can then tell a hang from a dead
-        # rank.
+        # The timeout is longer than that of the process that watches the ranks. That process can then tell a
+        # rank that hangs from a rank that died.
         timeout_seconds = 2 * plan.job.probe.hang_seconds + 30
         with process_group(
             context.init_method,

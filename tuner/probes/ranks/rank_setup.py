@@ -44,7 +44,7 @@ _warm: dict[str, Prepared] = {}
 
 
 def prepare(plan: SlicePlan) -> Prepared:
-    """Returns workload, data and initial model; cached if the last slice here had the same job.
+    """Returns workload, data and initial model, cached if this process's last slice had the same job.
 
     Random generators are seeded with the job's seed before data and model are created, so that they are equal
     on all ranks.
@@ -73,9 +73,9 @@ def _seeded_model(workload: Workload, seed: int) -> nn.Module:
 
 _PROCESS = Path("/proc/self")
 
-#: Parts of messages of a plain RuntimeError that means: out of memory. It is raised if an allocation fails
-#: outside of torch's caching allocator: in the CPU's allocator, in the CUDA runtime (when it creates a
-#: context), or in cuBLAS and cuDNN for their workspaces.
+#: If the message of a RuntimeError contains one of these texts, memory ran out. Such errors are raised if an
+#: allocation fails outside of torch's caching allocator: in the CPU's allocator, in the CUDA runtime (when it
+#: creates a context), or in cuBLAS and cuDNN (for their workspaces).
 _OUT_OF_MEMORY_WORDS = (
     "can't allocate memory",
     "CUDA error: out of memory",
@@ -86,7 +86,7 @@ _OUT_OF_MEMORY_WORDS = (
 
 
 def reset_peak_bytes(device: torch.device) -> None:
-    """Resets the peak memory, because a process that is used again may have run larger probes before."""
+    """Resets the measured peak memory; needed because the process may have run larger probes before."""
     if device.type != "cpu":
         _statistics(device).reset_peak_memory_stats(device)
         return
@@ -99,7 +99,7 @@ def reset_peak_bytes(device: torch.device) -> None:
 
 
 def peak_bytes(device: torch.device) -> int:
-    """Returns the largest memory since `reset_peak_bytes`, in bytes.
+    """Returns the peak memory since `reset_peak_bytes`, in bytes.
 
     On an accelerator: the memory of tensors. On the CPU: the resident size of the process, which includes
     libraries and data sets.

@@ -30,7 +30,7 @@ class Replica:
         data: The training data.
         strategy: Strategy that combines the gradients or parameters of the ranks.
         links: Connections of this rank to the other ranks.
-        batch_size: Global batch size: samples of one step of all ranks.
+        batch_size: Global batch size: number of samples that all ranks together process in one step.
         learning_rate: Peak learning rate, which the schedule multiplies by a factor.
         max_batch_size_per_rank: Largest micro-batch; gradients of larger shares are accumulated. None for no
             limit.
@@ -77,7 +77,7 @@ class Replica:
         self._loss_total = torch.zeros((), device=self.device)
 
     def run_chunk(self, num_steps: int, after_each: Callable[[], None]) -> None:
-        """Makes some steps without waiting for the device, unless the workload or strategy does.
+        """Makes several steps without waiting for the device after each, unless workload or strategy waits.
 
         Args:
             num_steps: Number of steps, at least 1.
@@ -94,9 +94,10 @@ class Replica:
         """Returns the results of the steps of the last `run_chunk`.
 
         Returns:
-            The time of each step; what each step exchanged with other ranks; and whether the training is
-            still finite. Synchronous ranks judge this by the exchanged values, so that all come to the same
-            result; a single or asynchronous rank judges by its own losses.
+            1. The time of each step.
+            2. The measurements of each step's communication with other ranks.
+            3. Whether the training is still finite. Synchronous ranks check the exchanged values for this, so
+               the result is the same on all ranks. A single or asynchronous rank checks its own losses.
         """
         exchanges = self.strategy.exchanges()
         steps = self._timer.read(exchanges)
@@ -166,9 +167,9 @@ class StepSeconds:
 
 
 class StepTimer:
-    """Records timestamps during a chunk of steps, and computes step times from them afterwards.
+    """Records timestamps during a chunk (several steps without a wait), and computes step times afterwards.
 
-    A step's time begins at the end of the previous step, so that the time between two steps is included.
+    The time of a step begins at the end of the previous step, so it includes the time between the two steps.
 
     Args:
         device: Device that the steps run on.

@@ -1,4 +1,7 @@
-"""Training loop of a synchronous rank for one slice: chunks of steps, evaluations and checkpoints."""
+"""Training loop of a synchronous rank for one slice (part of a probe).
+
+A chunk is a number of steps that ranks make without agreeing on anything in between.
+"""
 
 from __future__ import annotations
 
@@ -21,8 +24,8 @@ from tuner.probes.training_clock import TrainingClock
 if TYPE_CHECKING:
     from torch.distributed import ProcessGroup
 
-#: Seconds that a chunk of steps takes, about. Between two chunks, the ranks agree on the length of the next
-#: one.
+#: Approximate duration of a chunk, in seconds. Between two chunks, the ranks agree on the number of steps of
+#: the next chunk.
 _CHUNK_SECONDS = 1.0
 
 #: Training seconds between two checkpoints within a slice.
@@ -30,12 +33,15 @@ _CHECKPOINT_SECONDS = 20.0
 
 
 class SliceRunner:
-    """Trains one rank in lockstep with the other ranks until the end of the slice.
+    """Trains one rank until the end of the slice; all ranks make the same steps at the same time.
 
     - Steps run in chunks. Within a chunk, ranks communicate only as the strategy requires.
-    - The length of a chunk follows from numbers that all ranks know (next evaluation, samples, steps) and, if
-      time matters, from the training time of rank 0, which sends the length to the other ranks.
-    - Between chunks, ranks check that the training is finite, evaluate, and save. This is no training time.
+    - Timing probes without a time limit: each rank computes the number of steps of a chunk from numbers that
+      all ranks know (samples and steps of the limits).
+    - All other slices: rank 0 computes the number of steps, also from its training time, and sends it to the
+      other ranks.
+    - Between chunks, ranks check that the training is finite, evaluate, and save checkpoints. This does not
+      count as training time.
 
     Args:
         plan: Plan of the slice.
@@ -176,7 +182,7 @@ class SliceRunner:
         return Outcome.REACHED if is_reached else Outcome.RUNNING
 
     def _resend_unsettled(self) -> None:
-        """Sends the first curve points again, with training times without the slow first steps."""
+        """Sends the first curve points again, with training times that leave out the slow first steps."""
         if self.rank == 0:
             for num_steps, point in self._unsettled:
                 seconds = self.clock.seconds_at(num_steps)
@@ -184,13 +190,14 @@ class SliceRunner:
         self._unsettled = []
 
     def _agree(self) -> tuple[int, bool]:
-        """Agrees with the other ranks on the next chunk.
+        """Agrees with the other ranks on the number of steps of the next chunk, and on saving a checkpoint.
 
-        If the training time does not matter, every rank computes the same result without communication.
+        In a timing probe without a time limit, every rank computes the same result without communication. In
+        all other slices, rank 0 decides and sends its decision to the other ranks.
 
         Returns:
-            Number of steps of the next chunk, 0 if the slice ends; and whether to save a checkpoint before
-            it.
+            1. Number of steps of the next chunk; 0 if the slice ends now.
+            2. Whether to save a checkpoint before the next chunk.
         """
         save = self.clock.seconds - self._saved_seconds >= _CHECKPOINT_SECONDS and not self.plan.is_timing
         decision = [self._steps_to_end(), int(save)]
@@ -225,7 +232,7 @@ class SliceRunner:
     def _steps_by_clock(self) -> int:
         """Returns the number of steps in about a second, or to the slice's time limit if that is nearer.
 
-        It is at most twice that of the last chunk.
+        The number is at most twice the number of steps of the last chunk.
         """
         until = self.plan.until
         seconds = _CHUNK_SECONDS

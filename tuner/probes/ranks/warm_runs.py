@@ -1,4 +1,4 @@
-"""Cache of emulations in memory, so that the next slice of a probe does not have to load its checkpoint.
+"""Caches emulations in memory; the next slice of a probe then does not have to load a checkpoint.
 
 With 128 virtual ranks, creating the models and loading a checkpoint takes about 2 s.
 """
@@ -14,8 +14,8 @@ from torch import Tensor
 
 from tuner.emulation import Emulation, Trained
 
-#: Largest memory of all cached emulations, in bytes. For each parameter, four values are counted: itself, its
-#: gradient and two values of the optimizer.
+#: `_MOST_BYTES`: largest memory of all cached emulations, in bytes. The memory of an emulation is estimated
+#: as four values per parameter: the parameter, its gradient and two values of the optimizer.
 _MOST_BYTES = 1 << 30
 _VALUES_PER_PARAMETER = 4
 
@@ -29,7 +29,7 @@ class _Stored:
 
 
 class WarmRuns:
-    """Cache that maps the folder of a probe to its emulation at the newest checkpoint.
+    """Caches the emulation of each probe at the probe's newest checkpoint, by the folder of the probe.
 
     If the cached emulations need too much memory, the oldest ones are removed.
 
@@ -46,8 +46,8 @@ class WarmRuns:
 
         Args:
             folder: Folder of the probe.
-            run: The emulation.
-            checkpoint: Path of the checkpoint to which it was saved.
+            run: The emulation, at the end of a slice.
+            checkpoint: Path of the checkpoint to which the emulation was just saved.
         """
         self._stored.pop(folder, None)
         num_bytes = _VALUES_PER_PARAMETER * sum(
@@ -63,11 +63,14 @@ class WarmRuns:
             self._stored.popitem(last=False)
 
     def take(self, folder: Path, trained: Trained, newest: Path | None) -> Emulation | None:
-        """Removes the cached emulation of a probe; returns it if it is at the newest checkpoint.
+        """Removes the cached emulation of a probe from the cache, and returns it if it can be used.
+
+        It can be used if it is at the newest checkpoint and has the required settings. Otherwise, and if
+        nothing is cached, the result is None.
 
         Args:
             folder: Folder of the probe.
-            trained: Model, data, configuration and cluster that the emulation must have.
+            trained: Settings that the emulation must have.
             newest: Path of the probe's newest checkpoint; None if there is none.
         """
         stored = self._stored.pop(folder, None)
