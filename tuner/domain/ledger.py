@@ -265,10 +265,11 @@ class Ledger(Protocol):
         """
 
     def renew(self, lease: Lease, *, lease_seconds: float) -> Lease:
-        """Extends a lease, so it expires `lease_seconds` from now. Returns the extended lease.
+        """Extends a lease: it then expires `lease_seconds` seconds from now. Returns the extended lease.
 
         Raises:
-            LeaseLostError: The probe was taken by another attempt, released, or has ended.
+            LeaseLostError: The lease is not valid: another worker took the probe, the lease was released, or
+                the probe has ended.
         """
 
     def append_slice(self, lease: Lease, measurement: Measurement) -> None:
@@ -277,7 +278,8 @@ class Ledger(Protocol):
         The slice's outcome becomes the probe's outcome. If the probe cannot continue, the lease is released.
 
         Raises:
-            LeaseLostError: The probe was taken by another attempt, released, or has ended.
+            LeaseLostError: The lease is not valid: another worker took the probe, the lease was released, or
+                the probe has ended.
         """
 
     def release(self, lease: Lease) -> None:

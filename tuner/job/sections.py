@@ -304,7 +304,7 @@ class GoalSection(Section):
         return TargetCount(self.target, maximize=self.maximize, consecutive=self.consecutive_scores)
 
     def crossing(self, curve: Sequence[CurvePoint]) -> tuple[float, float] | None:
-        """Returns the samples and the training seconds at which a curve reaches the target, else None.
+        """Returns samples and training seconds at which a curve reaches the target; None if it does not.
 
         Args:
             curve: Evaluations in order of samples processed, without the evaluation of the untrained model.

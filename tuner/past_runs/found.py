@@ -192,7 +192,7 @@ def _yaml(text: str) -> object:
 
 
 def parameters_nearby(path: Path, left_out: list[LeftOut], *, is_alone: bool) -> dict[str, str]:
-    """Reads the parameters in the JSON and YAML files that belong to a file with curves.
+    """Reads the parameters of runs from the JSON and YAML files that belong to a file with curves.
 
     These files have the same name as the file with curves. If the folder has only one file with curves,
     configuration files such as `config.yaml` in the folder belong to it too.

@@ -253,7 +253,7 @@ def _basis(name: str, alternative: Alternative, is_measured: bool) -> str:
 
 
 def known_words(alternative: Alternative) -> str:
-    """Returns the number of samples and the seconds for which an alternative's run was observed, in words."""
+    """Describes how far a configuration was trained: number of samples and training seconds, in words."""
     samples, seconds = alternative.samples_observed, alternative.seconds_observed
     return f"{format_count(samples)} samples ({format_seconds(seconds)})"
 

@@ -233,7 +233,7 @@ def weigh(prospects: Prospects, costs: Costs, slice_seconds: Callable[[float], A
 def _risks_within(prospects: Prospects, price: Array, keeps: Array) -> Array:
     """Computes the logarithms of the expected costs within the goal's limits, `(num,)`.
 
-    They are infinite for candidates that exceed the limits.
+    The logarithm of a candidate that exceeds the limits is infinite.
 
     If no candidate keeps the limits, a finite penalty is added to each logarithm instead.
 

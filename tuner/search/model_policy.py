@@ -49,7 +49,7 @@ _FEWEST_TRIED = 3
 
 
 class ModelPolicy:
-    """Chooses slices by the expected improvement over the incumbent per cost (`Acquisition`).
+    """Chooses slices by their expected improvement over the incumbent, divided by cost (`Acquisition`).
 
     The incumbent is the candidate with the smallest expected cost.
 

@@ -1,4 +1,4 @@
-"""Opportunity cost of a probe: the cost of the delay that it causes while other slices run concurrently.
+"""Opportunity cost of a probe: the seconds or dollars that are lost because the probe runs now.
 
 Below, the leader is the candidate with the smallest expected cost, if a training of it to the target is
 planned but not finished.

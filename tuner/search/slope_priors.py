@@ -50,7 +50,7 @@ def learnt_from_fits(fits: Sequence[FitRecord]) -> SlopeBeliefs | None:
     """Computes a prior from the slopes that were fitted in past studies.
 
     The prior mean of a slope is the mean over the studies, weighted by precision (the reciprocal of the
-    variance). The variance between jobs is added.
+    variance). The variance of the slope between jobs is added to the prior variance.
 
     Args:
         fits: Records from `Ledger.past_fits`, at most one per study and model.

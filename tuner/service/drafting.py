@@ -140,7 +140,7 @@ def draft_of(
     say: Callable[[str], object],
     may_run: Callable[[str], bool] = lambda _: False,
 ) -> Draft:
-    """Returns the draft that follows from a command's source, help and configuration files.
+    """Returns a draft of a job, made from a command's source, help and configuration files.
 
     Args:
         line: The command, split into launcher, script and arguments.
