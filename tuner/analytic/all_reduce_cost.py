@@ -67,7 +67,7 @@ class Sharing:
     Args:
         device_exponent: x: if k devices share the network adapter of a node, the bandwidth is multiplied by
             k^-x. 0 means that sharing the adapter costs nothing.
-        peer_gain: Logarithm of (bandwidth of one node to several other nodes divided by its bandwidth to a
+        peer_gain: h, logarithm of (bandwidth of one node to several other nodes divided by its bandwidth to a
             single other node). On AWS, for example, one connection between two hosts outside of a cluster
             placement group is limited to 5 Gbit/s. Rings that visit the nodes in different orders use several
             connections at once, so the peer gain is above 0.
@@ -97,6 +97,7 @@ def topology_ring_seconds(
     - m_N: expected maximum of N standard normals (`expected_maximum`).
 
     The ring algorithm is that of Patarasuk and Yuan 2009. Limits of the formula:
+
     - It assumes that all ranks are equally fast, and that all nodes are of one kind.
     - Libraries that use trees for small messages are faster than the formula.
 

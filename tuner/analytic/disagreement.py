@@ -2,11 +2,13 @@
 
 Disagreement is the variance of one rank's parameters around the mean over all ranks. Its unit is
 v = lr^2 S / b, the variance that gradient noise adds to the parameters of one rank in one step.
+
 - lr: learning rate.
 - S: total variance of the gradient of a single sample (the numerator of the gradient noise scale).
 - b: batch size of one rank, samples.
 - p: number of ranks.
 - tau: steps between two exchanges of parameters.
+
 The formulas assume that gradients are pure noise, that all ranks make their steps at the same times, and that
 there is no momentum.
 

@@ -7,8 +7,8 @@ The noise scale grows during a run. A run with batch size B needs samples(B) sam
 - B: batch size over which gradients are averaged, samples (`samples_model.counted_batch`).
 - s: number of samples to target of a very small batch.
 - u: training progress in (0, 1]: a run with a very small batch has progress u after u s samples.
-- N(u): noise scale at progress u, samples.
-- N: noise scale of the whole run, the harmonic mean of N(u), samples.
+- N(u): effective noise scale at progress u, samples. It grows as a power of u.
+- N: noise scale of the whole run, the harmonic mean of N(u) over u, samples.
 - g: growth, 0 <= g < 1. With g = 0 the noise scale is constant (McCandlish et al. 2018, equation 2.7).
 
 A run with batch size B has progress u when it has processed x of its X = samples(B) samples, where
@@ -19,8 +19,7 @@ At this progress the run measures the noise scale N_measured, where
 
     1 / N_measured = e^d / N(u) + k / B
 
-- d: logarithm of (effective noise scale / noise scale measured with a very large batch). The effective noise
-  scale N(u) is the one that determines the number of samples.
+- d: logarithm of (N(u) / noise scale that a run with a very large batch would measure at u).
 - k: influence of the run's own gradient noise. This noise has the variance S / B (S: total variance of the
   gradient of a single sample). It moves the parameters of the model, and that adds k S / B to the squared
   gradient that the run measures.
@@ -94,7 +93,7 @@ def noise_places(statistics: Sequence[NoiseStatistic]) -> list[NoisePlace]:
     """
     seen = [s for s in statistics if s.samples > 0 and s.num_estimates > 0]
     logs = np.log([s.samples for s in seen])
-    # Sections are counted from the end of the run, so that the last one, nearest to the target, is complete.
+    # Sections are counted from the end of the run: the last section, nearest to the target, is then complete.
     back = np.minimum((logs.max(initial=0.0) - logs) // _FOLDS_COMBINED, _MOST_PLACES - 1)
     found = []
     for place in np.unique(back)[::-1]:

@@ -162,7 +162,7 @@ class Predictor:
         kinds = list(dict.fromkeys(statistics))
         places = {kind: place for place, kind in enumerate(kinds)}
         kind_of = np.array([places[kind] for kind in statistics], dtype=np.intp)
-        # Separate generators, so that each quantity has the same posterior samples at every decision of a
+        # With separate generators, each quantity has the same posterior samples at every decision of a
         # search.
         of_samples, of_seconds = rng.spawn(2)
         log_samples = self._log_samples(kinds, of_samples)[:, kind_of]
@@ -210,7 +210,8 @@ class Predictor:
     def _never(self, kinds: Sequence[Configuration]) -> npt.NDArray[np.bool_]:
         """Returns whether a run never reaches the target, per posterior sample, `(NUM_DRAWS, num_kinds)`.
 
-        Whether one run reaches the target is independent of whether another run does, except for the edge.
+        Whether one run reaches the target is independent of whether another run does, except that the edge
+        (`Chances.edge`) is the same for all runs.
         """
         chances = self.chances_of(kinds)
         # Each column is permuted, so whether a run never reaches the target is independent of its samples.

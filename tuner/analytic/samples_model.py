@@ -448,8 +448,8 @@ def _measured_scales(unknowns: Array, rows: Array) -> Array:
         return log_measured_scale(
             rows[:, _LOG_BATCH], np.exp(rows[:, _LOG_SHARE]), float(unknowns[0]), unknowns[1:]
         )
-    # Central differences change one parameter at a time. Most are not among these four, so many columns of
-    # `unknowns` are equal; each distinct column is computed once.
+    # Central differences change one parameter of the law at a time. Most parameters are not among these four,
+    # so many columns of `unknowns` are equal; each distinct column is computed once.
     distinct, places = np.unique(unknowns[:, :, 0], axis=1, return_inverse=True)
     return np.stack([_measured_scales(own, rows) for own in distinct.T])[places]
 

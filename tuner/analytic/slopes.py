@@ -11,6 +11,7 @@ configuration i:
 - d_i ~ N(0, own_sd^2): an independent deviation of each candidate.
 
 An observation of candidate i is y_i + a c + e.
+
 - c ~ N(0, 1): an error that is the same for all unfinished runs, such as that of the learning-curve template.
 - a: the standard deviation of that error in this observation; 0 for a finished run.
 - e: independent noise of this observation.

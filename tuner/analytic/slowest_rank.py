@@ -116,7 +116,6 @@ def slowest_step_seconds(
     - k_tau: coefficient of variation of a rank's time for tau steps, k_tau^2 = k^2 (h + (1 - h) / tau). The
       transient part of the jitter averages out over tau steps; the persistent part (a slow node) does not.
 
-
     With delays it is the integral of 1 - prod_r F_r, where F_r is the distribution function of rank r's time:
 
     - For tau = 1, F_r is that of the sum of a normal and a uniform variable.

@@ -42,7 +42,6 @@ def server_exchange_seconds(num_ranks: Array, service: Array, think: Array) -> A
 
     The formula starts with Q_0 = U_0 = 0. The result is R_p.
 
-
     - The server is always busy (saturated) from about 1 + Z / s ranks on. It then completes one request every
       s seconds, and a rank spends p s - Z seconds at the server.
     - The formula assumes that think times vary randomly. If all think times are equal, ranks wait less.

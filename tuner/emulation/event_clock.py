@@ -11,8 +11,8 @@ from typing import Any, NamedTuple
 class Event(NamedTuple):
     """A scheduled event.
 
-    Events of the same time are processed in the order in which they were scheduled, so that the result of an
-    emulation depends only on its seed.
+    Events of the same time are processed in the order in which they were scheduled. The result of an
+    emulation therefore depends only on its seed.
 
     Args:
         seconds: Time of the event on the virtual clock.

@@ -104,7 +104,7 @@ SMALLEST_FIRST_EVALUATION = 1024
 class EvaluationPoints:
     """Numbers of processed samples after which a run is evaluated.
 
-    These evaluation points depend only on the job, so that the curves of all configurations are comparable.
+    These evaluation points depend only on the job, so the curves of all configurations are comparable.
     The model is evaluated after the optimizer step that reaches a point; it is evaluated once after a step
     that passes several points.
 

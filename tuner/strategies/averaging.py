@@ -41,7 +41,7 @@ class AveragingRule:
         """
 
     def combine(self, mean: Tensor) -> None:
-        """Replaces the mean of all ranks' parameters, in place, by the parameters to continue with.
+        """Overwrites the mean of all ranks' parameters with the parameters with which all ranks continue.
 
         Args:
             mean: Mean of all ranks' parameters, `(num_parameters,)`; changed in place.

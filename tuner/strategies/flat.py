@@ -101,7 +101,11 @@ class FlatParameters:
 
 
 def _memory_order(parameters: Iterable[nn.Parameter]) -> list[Tensor]:
-    """Returns each parameter as a tensor that is contiguous in memory, so that its strides are preserved."""
+    """Returns each parameter with its dimensions permuted to the order in which they are in memory.
+
+    The result can be flattened without changing the parameter's memory layout (such as channels last). A
+    parameter with gaps in memory is made contiguous first.
+    """
     ordered = []
     for parameter in parameters:
         values = parameter.detach()

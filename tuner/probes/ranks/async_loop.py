@@ -100,8 +100,8 @@ class AsynchronousRunner:
         self._unsettled: list[tuple[int, CurvePoint]] = []
         self._copied_point: CurvePoint | None = None
         self._last_end: float | None = None
-        #: Seconds added to this rank's training time after it took the lead, so that the time never goes
-        #: backwards.
+        #: Seconds added to this rank's training time when it became the leader. The training time of the
+        #: slice therefore does not decrease when the leader changes.
         self._ahead_seconds = 0.0
         self._has_led = membership.rank == 0
 

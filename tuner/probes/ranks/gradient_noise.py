@@ -4,8 +4,7 @@ For example, p ranks compute the small gradients g_r, and the all-reduce compute
 Symbols:
 
 - g_r: mean gradient over the b_r samples of part r of a batch (small gradient).
-- g: mean gradient over the whole batch of B samples (large gradient), the mean of the g_r weighted by b_r /
-  B.
+- g: mean gradient over the whole batch of B samples (large gradient). It is the sum of (b_r / B) g_r over r.
 - p: number of parts.
 - G: the gradient without noise, that is, the expected value of g.
 - S: trace of the covariance matrix of the gradient of a single sample (the noise).
@@ -13,7 +12,7 @@ Symbols:
 
     E|g|^2   = |G|^2 + S / B                      (McCandlish et al. 2018, equation A.1)
     E|g_r|^2 = |G|^2 + S / b_r
-    A        = sum_r (b_r / B) |g_r|^2,  so  E A = |G|^2 + p S / B,  whatever the b_r
+    A        = sum_r (b_r / B) |g_r|^2,  so  E A = |G|^2 + p S / B  for all values of b_r
 
     S     = B (A - |g|^2) / (p - 1)
     |G|^2 = (p |g|^2 - A) / (p - 1)

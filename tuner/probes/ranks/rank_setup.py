@@ -46,8 +46,8 @@ _warm: dict[str, Prepared] = {}
 def prepare(plan: SlicePlan) -> Prepared:
     """Returns workload, data and initial model, cached if this process's last slice had the same job.
 
-    Random generators are seeded with the job's seed before data and model are created, so that they are equal
-    on all ranks.
+    Random generators are seeded with the job's seed before data and model are created. Data and model are
+    therefore equal on all ranks.
     """
     section = plan.job.trained.model_dump(mode="json")
     key = json.dumps([section, plan.job.seed, str(plan.job_folder)], sort_keys=True)
