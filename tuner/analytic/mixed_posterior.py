@@ -193,7 +193,7 @@ def fit_mixed(
     """Fits a law under the neutral prior, and under priors from past studies and imported runs, if any.
 
     Args:
-        law: The law.
+        law: Function that predicts the observations from parameters and inputs.
         parameters: The parameters with their neutral priors, `(num_parameters,)`.
         past: Values of the parameters in past studies and imported runs, from which the other priors follow.
         residual: Covariance function of the residual.

@@ -34,7 +34,7 @@ class NeverOdds:
     """Coefficients of the log odds that a run never reaches its target.
 
     Args:
-        constant: Constant term.
+        constant: Constant term of the log odds.
         of_log_folds: Factor of log f.
         of_progress: Factor of the progress.
         unknown: Probability (not log odds) for a run with fewer than `FEWEST_SCORES` scores.

@@ -24,7 +24,7 @@ def spread_uniforms(num_draws: int, num_dimensions: int) -> Array:
     evenly only if `num_dimensions` is small.
 
     Args:
-        num_draws: Number of points.
+        num_draws: Number of points to generate, one per row of the result.
         num_dimensions: Dimension of the cube.
     """
     ratio = 2.0

@@ -191,7 +191,7 @@ def fit(
     """Fits the parameters of a law and its residual to observations.
 
     Args:
-        law: The law.
+        law: Function that predicts the observations from parameters and inputs.
         parameters: The parameters with their priors, `(num_parameters,)`.
         residual: Covariance function of the residual.
         inputs: Inputs of the observations, `(num_points, num_features)`; may be empty, then the result is the

@@ -59,7 +59,7 @@ def setup_of(configuration: Configuration, num_ranks: int) -> Setup:
     all-reduce, so that one run informs the predictions of all strategies.
 
     Args:
-        configuration: The configuration.
+        configuration: The configuration, with its strategy and the values of the knobs.
         num_ranks: Number of ranks that train it.
     """
     traits = traits_of(configuration.strategy)

@@ -53,7 +53,7 @@ def batch_seconds(
         compute: Seconds of compute in a step of one rank, including the effect of shared cores, `(num,)`.
         num_ranks: Number of ranks of each step, whole numbers, `(num,)`.
         tau: Steps between two exchanges of gradients or parameters, `(num,)`.
-        network: The costs of communication.
+        network: The costs of communication, and the jitter and delays of the ranks.
     """
     steps = RankSteps(traits=traits, compute=compute, num_ranks=num_ranks, tau=tau, network=network)
     return STEP_TIME_LAWS[traits.step_time_law](steps)

@@ -49,7 +49,7 @@ class EventClock:
 
         Args:
             seconds: Time of the event on the virtual clock.
-            kind: Kind of event.
+            kind: Kind of event, such as `ends` for the end of a step.
             rank: Index of the rank that the event concerns.
             content: Further data of the event (see `Event.content`).
 

@@ -162,7 +162,7 @@ class CenterMixing(Mixing):
     - The server is on rank 0, as with real ranks. Rank 0's own exchange takes no time.
 
     Args:
-        ranks: All virtual ranks.
+        ranks: All virtual ranks, ordered by index; rank 0 has the server.
         configuration: Configuration with the strategy and its parameters.
         clock: Virtual clock of the emulation.
         cluster: Description of the links.

@@ -35,7 +35,7 @@ class StepDraws:
     Args:
         cluster: Description of step times and delays.
         num_ranks: Number of virtual ranks.
-        seed: Seed of all random draws.
+        seed: Seed of the jitter, the delays and the failures.
     """
 
     def __init__(self, cluster: VirtualCluster, num_ranks: int, seed: int) -> None:

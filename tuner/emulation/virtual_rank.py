@@ -19,7 +19,7 @@ class VirtualRank:
 
     Args:
         rank: Index of this rank.
-        num_ranks: Number of ranks.
+        num_ranks: Number of ranks that share each global batch.
         workload: Workload with loss, optimizer and learning-rate schedule.
         model: Model of this rank, on its device.
         data: The training data.
@@ -79,7 +79,7 @@ class VirtualRank:
 
         Args:
             offset: Position of the first of these samples within the global batch.
-            num_samples: Number of samples.
+            num_samples: Number of samples whose gradient is added.
             weight: Factor by which the mean loss of these samples is multiplied.
         """
         if not self._computes:

@@ -24,7 +24,7 @@ class LaunchedProber(Prober, Generic[Slice]):
     """Plans slices, and stores the state of each started slice; the key is the identity of its handle.
 
     Args:
-        job: The job.
+        job: The job whose configurations are probed.
         job_folder: Folder of the job file; the workload's module is looked for there first.
         launcher: Starts the processes of a slice; `close` of the prober closes it.
         clock: Returns the seconds on a monotonic clock.

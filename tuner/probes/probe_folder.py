@@ -92,7 +92,7 @@ class ProbeFolder:
         """Writes the plan of the current slice and the versions of the software to `probe.json`.
 
         Args:
-            plan: Plan of the slice.
+            plan: Plan of the current slice: job, configuration, purpose and limits.
             num_ranks: Number of ranks that train.
 
         Raises:

@@ -324,7 +324,7 @@ def _timing(run: RecordedRun, steps: float) -> RankTiming:
     does not have the time for which ranks waited for each other.
 
     Args:
-        run: The recorded run.
+        run: The recorded run of the slice's configuration.
         steps: Number of steps that the slice replays.
     """
     mean = run.step_seconds

@@ -82,7 +82,7 @@ def score_schedule(job: Job, slices: Sequence[Measurement]) -> ScoreSchedule:
     decides when such a job is scored.
 
     Args:
-        job: The job.
+        job: The job. Only a job that runs a script has a schedule.
         slices: Measurements of all slices so far.
     """
     if not job.runs_command:

@@ -19,7 +19,7 @@ class SliceRecord:
     """Collects the messages of a slice's ranks and builds a measurement from them.
 
     Args:
-        plan: Plan of the slice.
+        plan: Plan of the slice: job, configuration, purpose and limits.
         job: Handle of the launched job that runs the slice.
         folder: Folder of the probe, to which scores are written.
         cluster: The cluster on which the slice runs.

@@ -79,7 +79,7 @@ def probe_terms(job: Job, cluster: Cluster, slices: Sequence[Measurement], epoch
     """Returns the properties of a job's probes.
 
     Args:
-        job: The job.
+        job: The job whose probes are described.
         cluster: The cluster on which the job trains.
         slices: Measurements of all slices so far; they may show that the script cannot resume.
         epoch_samples: Number of samples in the training set.

@@ -40,7 +40,7 @@ class TrainingProber(LaunchedProber[SliceRecord]):
     charged for the time of that process, and no dollars.
 
     Args:
-        job: The job.
+        job: The job whose workload is trained.
         job_folder: Folder of the job file; the workload's module is looked for there first.
         launcher: Starts the ranks; `close` of the prober closes it.
         clock: Returns the seconds on a monotonic clock.

@@ -11,7 +11,7 @@ WARMUP_STEPS = 5
 #: Number of steps after which the length of the warm-up no longer changes.
 _SETTLED_AFTER_STEPS = 40
 
-#: The warm-up lasts while the median step time exceeds the later median by this factor.
+#: The warm-up lasts while the median step time is longer than the median of later steps by this factor.
 _SETTLED_RATIO = 1.25
 
 

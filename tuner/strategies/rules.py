@@ -21,7 +21,7 @@ def moving_rate(beta: float, num_ranks: int) -> float:
 
     Args:
         beta: Share of the difference by which the center moves in total when every rank exchanges once.
-        num_ranks: p.
+        num_ranks: p, number of ranks.
     """
     return beta / num_ranks
 

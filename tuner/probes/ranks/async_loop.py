@@ -48,7 +48,7 @@ class AsynchronousRunner:
     - Training time, learning curve and outcome of the slice are those of the leader.
 
     Args:
-        plan: Plan of the slice.
+        plan: Plan of the slice: job, configuration, limits and folder.
         replica: This rank's model, optimizer and strategy, loaded from the checkpoint.
         transport: Sends vectors and statuses between the ranks.
         membership: Statuses of all ranks, which ranks respond, and which rank is the leader.

@@ -78,10 +78,10 @@ def write_run(
     """Writes a checkpoint, and returns its path.
 
     Args:
-        folder: Folder of the checkpoints.
+        folder: Folder to which the checkpoint is written.
         replica: Replica of the rank that writes. If all replicas are equal under the strategy, its model and
             optimizer are stored once for all ranks.
-        clock: Training time.
+        clock: Training time to store in the checkpoint.
         owns: Result of `own_state` of each rank; None for a lost rank.
         step: Number of global batches processed.
         rank_samples: Number of samples that each rank has processed; empty if ranks are synchronous.
@@ -115,9 +115,9 @@ def save_run(
     """Saves a checkpoint of synchronous ranks. All ranks must call this function; rank 0 writes the file.
 
     Args:
-        folder: Folder of the checkpoints.
+        folder: Folder to which the checkpoint is written.
         replica: Replica of this rank.
-        clock: Training time.
+        clock: Training time to store in the checkpoint.
         rank: Index of this rank.
         group: Process group of all ranks; None for one rank.
 
@@ -150,8 +150,8 @@ def load_run(path: Path | None, replica: Replica, *, rank: int, num_ranks: int, 
         path: Path of the checkpoint; None for a new training.
         replica: New replica, which is changed in place.
         rank: Index of this rank.
-        num_ranks: Number of ranks.
-        seed: Seed of the job.
+        num_ranks: Number of ranks that train now.
+        seed: Seed of the job, from which random generators are seeded.
     """
     if path is None:
         seed_all(seed, 1, rank, 0)

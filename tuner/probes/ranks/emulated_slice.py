@@ -68,7 +68,7 @@ class _EmulatedSlice:
     """One slice of an emulated probe.
 
     Args:
-        plan: Plan of the slice.
+        plan: Plan of the slice: job, configuration, limits and folder.
         prepared: Workload, data and initial model.
         device: Device that computes the gradients.
         reporter: Sends progress and results.

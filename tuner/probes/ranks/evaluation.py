@@ -33,7 +33,7 @@ class ModelScorer:
     """Evaluates a model with its current parameters, and saves it if its metric is past the target.
 
     Args:
-        model: The model.
+        model: The model to evaluate, on its device.
         workload: Workload with the metric.
         training_data: Training data, from which batch-norm statistics are estimated.
         validation_data: Data on which the metric is computed.
@@ -213,7 +213,7 @@ class NoiseWatch:
     Args:
         replica: Replica of this rank.
         group: Process group of all ranks; None if this rank measures alone.
-        seed: Seed of the job.
+        seed: Seed of the job, for choosing the samples of additional gradients.
         max_batch_size_per_rank: Largest number of samples of one gradient; None for no limit.
     """
 

@@ -91,7 +91,7 @@ class Membership:
       longer the leader.
 
     Args:
-        transport: Sends the statuses.
+        transport: Exchanges the statuses between the ranks.
         first_silence_seconds: Longest time without a status, in seconds, for a rank whose step times are
             unknown.
     """

@@ -46,7 +46,7 @@ class ConsistentSnapshot:
         replica: Replica of this rank.
         membership: Statuses of all ranks, by which pauses are requested and confirmed.
         folder: Folder of the probe, in which the parts are written.
-        checkpoints: Folder of the checkpoints.
+        checkpoints: Folder to which checkpoints are written.
         report: Function that reports to the launcher that this rank is alive, called while it is paused.
     """
 
@@ -167,7 +167,7 @@ class ConsistentSnapshot:
         """Replies to requests of other ranks until a field of every live rank's status is at least `number`.
 
         Args:
-            field: The field to compare.
+            field: The field of the statuses to compare with `number`.
             number: Number of the pause.
             seconds: Time after which this rank's own requests in flight count as lost.
 

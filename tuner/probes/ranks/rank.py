@@ -91,7 +91,7 @@ class _Rank:
 
     Args:
         context: Rank context of the launcher.
-        plan: Plan of the slice.
+        plan: Plan of the slice: job, configuration, limits and folder.
         prepared: Workload, data and initial model.
         device: Device that the rank trains on.
         reporter: Sends progress and results.

@@ -24,7 +24,7 @@ class Prepared:
     """Workload, data and initial model, which are the same for all slices of a job.
 
     Args:
-        workload: The workload.
+        workload: The workload, with loss, metric, optimizer and schedule.
         training_data: The workload's training data.
         validation_data: The workload's data for evaluation.
         untrained: Model with the initial parameters, equal on all ranks.

@@ -44,10 +44,10 @@ class SliceRunner:
       count as training time.
 
     Args:
-        plan: Plan of the slice.
+        plan: Plan of the slice: job, configuration, limits and folder.
         replica: This rank's model, optimizer and strategy, loaded from the checkpoint.
-        scorer: Evaluates the replica.
-        noise: Measures gradient noise.
+        scorer: Computes the metric of the replica at evaluation points.
+        noise: Measures gradient noise between evaluations.
         evaluation_points: Numbers of samples at which the model is evaluated.
         run_start: Training time of the training that the slice continues.
         reporter: Sends progress and results to the process that started the ranks.

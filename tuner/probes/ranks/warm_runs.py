@@ -45,7 +45,7 @@ class WarmRuns:
         """Caches an emulation that was just saved, unless it is too large.
 
         Args:
-            folder: Folder of the probe.
+            folder: Folder of the probe; the key in the cache.
             run: The emulation, at the end of a slice.
             checkpoint: Path of the checkpoint to which the emulation was just saved.
         """
@@ -69,7 +69,7 @@ class WarmRuns:
         nothing is cached, the result is None.
 
         Args:
-            folder: Folder of the probe.
+            folder: Folder of the probe; the key in the cache.
             trained: Settings that the emulation must have.
             newest: Path of the probe's newest checkpoint; None if there is none.
         """
