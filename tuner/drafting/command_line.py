@@ -162,7 +162,9 @@ def split_command(command: str) -> CommandLine:
     try:
         command.encode()
     except UnicodeEncodeError as error:
-        raise JobError(f"--script: {command!r} is not text in UTF-8: rename the file") from error
+        raise JobError(
+            f"--script: {command!r} contains a file name that is not valid UTF-8: rename that file"
+        ) from error
     environment = {}
     while words and _ASSIGNMENT.fullmatch(words[0]):
         name, _, value = words.pop(0).partition("=")

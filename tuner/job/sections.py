@@ -119,7 +119,8 @@ class MachineSection(Section):
         default=1.5, description="overlap of an all-reduce with compute, from 1 (none) to 10 (almost full)"
     )
     time_between_failures: Duration | None = Field(
-        default=None, description="mean compute time until a rank fails; never if absent"
+        default=None,
+        description="mean compute time until an emulated rank fails; if it is not set, ranks never fail",
     )
     restart: DurationOrZero = Field(
         default=0.0, description="time that a rank loses at each failure, such as '2m'"

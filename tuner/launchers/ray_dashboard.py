@@ -216,8 +216,9 @@ class RayDashboard:
 
     def _unreachable(self, words: str) -> ProbeError:
         return ProbeError(
-            f"the Ray cluster at {self.address} cannot be used: {words}. cluster.ray.address must be that of "
-            "its dashboard, such as http://head-node:8265; `ray job list --address ...` asks the same"
+            f"the Ray cluster at {self.address} cannot be used: {words}. Set cluster.ray.address to the "
+            "address of its dashboard, such as http://head-node:8265, and check it with "
+            "`ray job list --address ...`"
         )
 
 

@@ -61,14 +61,16 @@ class Mapping(BaseModel):
         'of parameters and numbers to be multiplied, such as ["per_device_train_batch_size", 4]',
     )
     learning_rate: str | PositiveFloat | None = Field(
-        default=None, description="parameter with the peak learning rate, or a number"
+        default=None, description="name of the parameter with the peak learning rate, or that rate"
     )
-    nodes: str | PositiveInt = Field(default=1, description="parameter with the number of nodes, or a number")
+    nodes: str | PositiveInt = Field(
+        default=1, description="name of the parameter with the number of nodes, or that number"
+    )
     strategy: str = Field(
         default="all_reduce", description="name of a strategy, or parameter with the name of the strategy"
     )
     tau: str | PositiveInt | None = Field(
-        default=None, description="parameter with the steps between two exchanges, or a number"
+        default=None, description="name of the parameter with the steps between two exchanges, or that number"
     )
     beta: str | PositiveFloat | None = Field(
         default=None, description="elastic_averaging: parameter with beta, or a number"

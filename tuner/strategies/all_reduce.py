@@ -172,7 +172,9 @@ class AllReduce(Strategy):
         """Does nothing: gradients are exchanged before the step."""
 
     def scoring(self, vector: Tensor) -> AbstractContextManager[None]:
-        raise AssertionError("parameters are the same on all ranks: use scored_parameters")
+        raise AssertionError(
+            "all-reduce has no own vector to score: all ranks have the same parameters; use scored_parameters"
+        )
 
     def exchanges(self) -> list[Exchange]:
         found = [Exchange() for _ in range(self._steps_alone)]
