@@ -38,13 +38,13 @@ NEUTRAL, PAST_STUDIES, IMPORTED_RUNS = "neutral", "past studies", "imported runs
 
 @dataclass(frozen=True, kw_only=True)
 class MixedPosterior:
-    """A weighted mixture of posteriors of the same law under different priors.
+    """A weighted mixture of posteriors of the same cost model under different priors.
 
     The weight of a posterior is proportional to the evidence of its prior times the prior's own probability.
     Predictions have the mean and covariance of the mixture, and are treated as normal.
 
     Args:
-        parts: One posterior for each prior; the first one has the neutral prior.
+        parts: One posterior for each prior; the first one has the neutral prior, which uses no past runs.
         names: Name of the prior of each part.
         before: Probability of each prior before the first observation; sums to 1.
     """

@@ -147,17 +147,18 @@ class RateEdge:
 
 
 def fit_rate_edge(best: float, best_sd: float, runs: Sequence[RunEvidence], staleness: Array) -> RateEdge:
-    """Returns the posterior of the edge and of its shift.
+    """Returns the posterior of the edge, the largest stable learning rate, and of its shift.
 
-    Runs with a barrier inform the edge; asynchronous runs inform the edge and the shift together. For
-    example, if an asynchronous run on many ranks breaks down, a shift may be the reason, so the estimated
-    edge of runs with a barrier hardly changes.
+    The shift is how much smaller the edge is for asynchronous runs. Synchronous runs tell only about the
+    edge; asynchronous runs tell about the edge and the shift together. For example, if an asynchronous run
+    on many ranks breaks down, a shift may be the reason, so the estimated edge of synchronous runs hardly
+    changes.
 
     Args:
         best: Logarithm of the best learning rate of large batches.
         best_sd: Standard deviation of `best`.
         runs: The runs of the study.
-        staleness: log p for each run with p asynchronous ranks, 0 for runs with a barrier, `(num_runs,)`.
+        staleness: log p for each run with p asynchronous ranks, 0 for synchronous runs, `(num_runs,)`.
     """
     center, sd = best + _ABOVE_BEST, math.hypot(_SD, best_sd)
     grid = np.linspace(center - 4 * sd, center + 4 * sd, 161)

@@ -327,8 +327,9 @@ class SamplesModel:
         theta = {name: value for name, (value, _) in self.parameters().items()}
         scale = math.exp(theta["log noise scale"])
         lines = [
-            f"Batches far below {scale:.0f} samples need {math.exp(theta['log samples']):.3g} samples "
-            "to target at their best learning rate. The best learning rate of large batches is "
+            f"To reach the target, training with batch sizes far below {scale:.0f} takes "
+            f"{math.exp(theta['log samples']):.3g} samples at the best learning rate. The best learning rate "
+            "of large batches is "
             f"{math.exp(theta['log best rate']):.2g}.",
         ]
         if NOISE_FLOOR not in self.posterior.at_prior():

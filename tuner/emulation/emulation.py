@@ -119,7 +119,7 @@ class Emulation(ABC):
 
     @property
     def model(self) -> nn.Module:
-        """The first rank's model. Within `scored()`, it has the parameters to evaluate."""
+        """The first rank's model. Inside the context manager `scored()` it has the parameters to evaluate."""
         return self.ranks[0].model
 
     @property

@@ -252,8 +252,8 @@ class GoalSection(Section):
     )
     trainings: PositiveInt = Field(
         default=1,
-        description="number of trainings that will use the recommendation; 1: the search trains to the "
-        "target",
+        description="number of trainings that will use the recommendation; if it is 1, the search itself "
+        "trains to the target, and this is that training",
     )
     deadline: Duration | None = Field(
         default=None, description="longest time to target that a recommendation may have"

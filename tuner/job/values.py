@@ -142,7 +142,7 @@ ListedConfiguration = Annotated[
     WithJsonSchema(
         {
             "type": "object",
-            "description": "one of the recorded configurations, axis by axis",
+            "description": "one of the recorded configurations, with the value of each parameter",
             "additionalProperties": {"type": ["string", "number", "boolean"]},
         }
     ),

@@ -222,7 +222,7 @@ class Driver:
         nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
         able = sum(all(node.get(name, 0) >= want for name, want in self._bundle.items()) for node in nodes)
         demand = _demand(self._num_nodes, self._bundle)
-        there = f"the cluster has {len(nodes)} nodes, {able} of them with as much"
+        there = f"the cluster has {len(nodes)} nodes, {able} of them with these resources"
         if able < self._num_nodes:
             return f"never placed on the nodes there are: {demand}; {there}", True
         free = ray.available_resources()

@@ -226,7 +226,7 @@ def command_rows(opened: OpenedJob, check: CommandCheck) -> list[tuple[str, Any]
     ]
     rows += [("read", f"{text}  ->  {fields}") for text, fields in heard.matched.items()]
     if score is None or not heard.num_scores:
-        rows += [("not read, looks like a score", example) for example in heard.unmatched]
+        rows += [("looks like a score, but no pattern matches it", example) for example in heard.unmatched]
     if step is not None:
         batch = measurement.configuration.batch_size
         rows += [

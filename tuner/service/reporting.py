@@ -106,7 +106,8 @@ def _other_fits(ledger: Ledger, study: StudyRecord) -> list[FitRecord]:
 def remember_calibration(ledger: Ledger, study: StudyRecord, ending: Ending) -> None:
     """Stores the errors of a study's early forecasts if a run with such a forecast reached the target.
 
-    By these errors, later studies widen or narrow the intervals of their forecasts.
+    A forecast of the time to target is early if at most a quarter of the run was known when it was made.
+    Later studies use the errors to widen or narrow their intervals.
     """
     applied = learnt_calibration(_other_fits(ledger, study), kind_of(ending.state.job))
     record = calibration_record(study, ending.state, checked_predictions(ending), ending.created_at, applied)

@@ -165,7 +165,7 @@ def test_what_the_cluster_can_never_give_fails_with_what_is_there(
         launcher.close()
     assert status.state is JobState.FAILED
     assert "2 nodes with 1 CPU, 1 GPU, 2 tpu each" in status.failures[0].reason
-    assert "0 of them with as much" in status.failures[0].reason
+    assert "0 of them with these resources" in status.failures[0].reason
     assert "waited 4 s" in status.failures[0].reason
 
 

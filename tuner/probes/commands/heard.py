@@ -1,4 +1,4 @@
-"""Collects examples of the lines that a slice has read, and warnings about lines that were not read."""
+"""Collects examples of the lines of a script's output that were parsed, and of those that were not."""
 
 from __future__ import annotations
 

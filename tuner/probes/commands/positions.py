@@ -57,7 +57,7 @@ class _Counter:
 
 
 class Positions:
-    """Computes the positions of the lines of one job of a slice (part of a training run), in their order.
+    """Computes the training progress (step, samples) at each line that one start of a script prints.
 
     Facts about how the script counts are added to `habits`. If a new fact changes how lines are read,
     `has_changed` becomes True: then the caller has to pass all lines of the job to a new instance.

@@ -314,7 +314,9 @@ def noise_statistic(fields: Mapping[str, Any]) -> NoiseStatistic:
     try:
         samples, small, small_norm, large, large_norm = (float(fields[name]) for name in names)
     except (KeyError, TypeError, ValueError, OverflowError) as error:
-        raise ValueError(f"reports gradient noise, but lacks a number: {error}") from error
+        raise ValueError(
+            f"reports gradient noise, but a field is missing or not a number: {error}"
+        ) from error
     if not all(map(math.isfinite, (samples, small_norm, large_norm))) or not 0 < small < large:
         raise ValueError("reports gradient noise without finite norms, or with small_batch >= large_batch")
     # (B - b) / (b B) equals 1/b - 1/B, but is not rounded to zero if b and B differ by little.

@@ -53,7 +53,7 @@ def test_json_lines_come_as_they_are_whole(tmp_path: Path) -> None:
         ('{"samples": true}', "which is not a number"),
         ('{"samples": -1}', "allowed is 0 or more"),
         ('{"samples": NaN}', "which is not a finite number"),
-        ('{"event": "noise", "samples": 1}', "lacks a number"),
+        ('{"event": "noise", "samples": 1}', "a field is missing or not a number"),
     ],
 )
 def test_what_cannot_be_understood_is_passed_over_with_a_warning(
