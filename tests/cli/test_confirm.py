@@ -93,7 +93,7 @@ def test_a_command_is_trained_with_new_seeds(folder: Path, paceline: Command) ->
     assert ended.code == 0, ended.stderr
     assert "with new seeds" in ended.stdout
     found = json.loads(Path("paceline-out/curve/recommendation.json").read_text())["confirmation"]
-    assert [t["seed"] for t in found["present"]["trainings"]] == [1000, 2000, 3000]
+    assert [t["seed"] for t in found["baseline"]["trainings"]] == [1000, 2000, 3000]
     assert found["uses_seed"] is True
     assert found["is_significant"] is True
     assert found["lower"] > 1

@@ -85,7 +85,7 @@ def test_a_failing_node_ends_the_others_and_the_job(
     (folder / "job.py").write_text(launch_text(made, "ray"))
     ended = submitted(folder, ray_cluster, tmp_path)
     assert ended.returncode != 0
-    assert "node 1 ended with 3" in ended.stdout + ended.stderr
+    assert "the script on node 1 ended with exit code 3" in ended.stdout + ended.stderr
     process = int((tmp_path / "process").read_text())
     end = time.monotonic() + 60
     while alive(process):
