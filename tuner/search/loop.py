@@ -160,15 +160,15 @@ class Search:
                 remember_beliefs(self._context, state, decision.beliefs, also=chosen)
             if isinstance(action, Stop):
                 self._say(state, SearchEvent(kind="end", text=action.reason))
-                is_known = not self._end_all(state, action)
+                has_more = self._end_all(state, action)
                 if self._asked is not None:
                     self._context.trials.end(self._asked[1], Outcome.STOPPED, None, None)
-                beliefs = decision.beliefs
-                if not is_known:
+                state, beliefs = self.state(), decision.beliefs
+                if has_more:
                     # The slices that were just ended have new measurements, so the forecasts are out of date.
-                    action, beliefs = arrival(self.state()) or action, None
-                self._settle(self.state(), action)
-                return SearchResult(state=self.state(), beliefs=beliefs, stop=action)
+                    action, beliefs = arrival(state) or action, None
+                self._settle(state, action)
+                return SearchResult(state=state, beliefs=beliefs, stop=action)
             if isinstance(action, Abandon):
                 self._abandon(state, action)
             else:
