@@ -28,8 +28,8 @@ from tuner.launchers.registry import ClusterSettings, LauncherEntry, LauncherSec
 from tuner.launchers.scheduler_backend import BackendView, NodeJob, SchedulerBackend
 
 _DRIVER = Path(__file__).with_name("ray_driver.py")
-#: Ray kills a stopped job after 3 s by default. It is told to wait for the grace period of the node agents
-#: plus these seconds, which the driver needs to end.
+#: Ray kills a stopped job after 3 s by default. Here it waits for the grace period of the node agents plus
+#: these seconds, which the driver needs to end.
 _STOP_LATE_SECONDS = 30.0
 #: When all node agents have ended, the driver has to exit within these seconds.
 _LEAVE_SECONDS = 10.0

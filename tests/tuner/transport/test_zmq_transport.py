@@ -139,7 +139,7 @@ def test_an_end_that_comes_while_wake_ups_are_read_is_not_lost(
     wake_up_socket = thread._wake_up_socket
 
     class ClosedWithin:
-        """A wake-up socket whose thread is told to end just before, or just after, it is read."""
+        """A wake-up socket: the thread is asked to end just before, or just after, the socket is read."""
 
         def recv(self, size: int) -> bytes:
             if before:

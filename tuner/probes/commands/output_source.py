@@ -34,7 +34,7 @@ _NUMBER = re.compile(r"[-+]?\d+(?:[.,]\d+)?(?:[eE][-+]?\d+)?%?|\bnan\b|\binf\b",
 _MOST_BYTES, _MOST_BYTES_AT_END = 2**22, 2**26
 #: Largest number of scores of the selected rank that are stored, to compare those of other ranks with them.
 _MOST_COMPARED = 200
-#: The user is told if another rank has this many matching lines and the selected rank has none.
+#: Paceline warns if another rank has this many matching lines and the selected rank has none.
 _MANY_MATCHES = 3
 
 #: Matches the prefix with the rank that launchers and scripts add if all ranks print into one stream.

@@ -17,7 +17,7 @@ _FRACTIONS = (
 )  # fmt: skip
 #: Largest number of NaN values at the beginning of a run that are skipped.
 _MOST_UNDEFINED = 5
-#: The user is told if this many values in a row are between 0 and 1 while the target is above 1.
+#: Paceline warns if this many values in a row are between 0 and 1 while the target is above 1.
 _FEW = 3
 
 
