@@ -81,7 +81,7 @@ class AsynchronousRunner:
         self.steps: list[StepSeconds] = []
         self.staleness: list[float] = []
         self.exchanged_bytes = 0
-        #: Ranks that were lost when the slice ended; set on the leader only.
+        #: Ranks that did not train to the end of the slice; set on the leader only.
         self.lost_ranks: tuple[int, ...] = ()
         self._score_snapshots = Snapshots(replica.strategy, transport, membership)
         self._checkpoints = CheckpointFolder(plan.folder / CHECKPOINTS_FOLDER)
@@ -93,6 +93,8 @@ class AsynchronousRunner:
         self._started_samples = replica.samples
         self._start_seconds = self._saved_seconds = run_start.clock.training_seconds
         self._saved_samples = replica.samples
+        #: Ranks without a state in the last checkpoint of this slice; None before the first one.
+        self._absent_ranks: tuple[int, ...] | None = None
         self._hang_seconds = plan.job.probe.hang_seconds
         self._step_timeout = AdaptiveTimeout(self._hang_seconds)
         self._score_timeout = AdaptiveTimeout(self._hang_seconds, _LEAST_PAUSE_SECONDS)
@@ -393,7 +395,9 @@ class AsynchronousRunner:
             self._save(ended)
         else:
             self.membership.post(ended=ended)
-        self.lost_ranks = self.membership.lost_ranks()
+        # A rank whose state is in the last checkpoint has trained to the end, even if it is silent now.
+        is_saved = self._absent_ranks is not None and self._saved_samples == self.membership.total_samples
+        self.lost_ranks = (self._absent_ranks or ()) if is_saved else self.membership.lost_ranks()
 
     def _save(self, ended: int = 0) -> None:
         """Saves a checkpoint, unless another rank becomes the leader meanwhile.
@@ -413,6 +417,7 @@ class AsynchronousRunner:
         self._save_timeout.note(time.perf_counter() - began)
         self.reporter.checkpoint(str(path))
         self._saved_seconds, self._saved_samples = self.seconds, self.membership.total_samples
+        self._absent_ranks = self._snapshot.absent_ranks
 
     def _set_position(self) -> None:
         total = self.membership.total_samples

@@ -60,6 +60,8 @@ class ConsistentSnapshot:
     ) -> None:
         self._replica, self._membership = replica, membership
         self._parts, self._checkpoints, self._report = folder / "parts", checkpoints, report
+        #: Ranks whose state is not in the last checkpoint, because they did not respond; set on the leader.
+        self.absent_ranks: tuple[int, ...] = ()
 
     def is_asked_for(self) -> bool:
         """Whether another rank leads and requests a pause."""
@@ -145,6 +147,7 @@ class ConsistentSnapshot:
                 own if rank == membership.rank else self._part(rank, int(number))
                 for rank in range(self._replica.share.num_ranks)
             ]
+            self.absent_ranks = tuple(rank for rank, state in enumerate(owns) if state is None)
             total = membership.total_samples
             self._replica.samples = total
             path = write_run(
