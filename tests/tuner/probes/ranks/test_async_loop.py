@@ -122,7 +122,7 @@ def test_reaching_the_target_saves_the_model_that_was_scored(
     launcher: LocalLauncher, tmp_path: Path, name: str
 ) -> None:
     job = tiny_job("Blobs", target=0.9, parameters={"batch_norm": True})
-    measured = run(launcher, tmp_path, of(name, 2), Until(samples=20_000), job)
+    measured = run(launcher, tmp_path, of(name, 2), Until(samples=200_000), job)
     assert measured.outcome is Outcome.REACHED, measured.error
     assert measured.curve[-1].value >= 0.9
     workload = Blobs(batch_norm=True)
