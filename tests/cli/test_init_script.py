@@ -71,6 +71,13 @@ def test_without_a_terminal_or_yes_the_command_does_not_run(folder: Path) -> Non
     assert "pattern = 'epoch" in done.stdout or "no score was seen" in done.stdout
 
 
+def test_a_help_that_fails_is_quoted(folder: Path) -> None:
+    (folder / "train.py").write_text("import there_is_no_such_module\n" + SCRIPT)
+    done = init(folder, "--script", "python train.py")
+    assert "python train.py --help failed: ModuleNotFoundError: No module named 'there_is" in done.stderr
+    assert "batch_size = {" in (folder / "job.toml").read_text()
+
+
 def test_a_loss_is_minimized_and_read_with_its_epoch(folder: Path) -> None:
     done = init(folder, "--script", "python train.py --lr 0.25", "--yes", "sub.toml")
     assert done.returncode == 0, done.stderr

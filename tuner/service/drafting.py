@@ -165,8 +165,11 @@ def draft_of(
         run = run_for(command, folder=folder, seconds=_HELP_SECONDS, environment=line.environment | plain)
         text = "\n".join(run.lines)
         listed = options_of_help(text) if is_help(text) else []
-        if not listed:
-            say("note: its help lists no options")
+        if not listed and run.failed:
+            printed = [line.strip() for line in run.lines if line.strip()]
+            say(f"note: {command} failed: {printed[-1] if printed else 'it printed nothing'}")
+        elif not listed:
+            say(f"note: the output of {command} lists no options")
     files = tuple(config_files(line.arguments, folder))
     constants = []
     if source.overrides_globals:
