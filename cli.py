@@ -28,7 +28,7 @@ from tuner.service.options import (
     SourceFormat,
     StorageUrl,
 )
-from tuner.service.output import ask, print_rows, say, shown_progress
+from tuner.service.output import ask, print_rows, say, show, shown_progress
 
 if TYPE_CHECKING:
     from storage import Storage
@@ -121,10 +121,10 @@ def run(
         result = run_job(opened, store, options, listen)
     recommendation = result.recommendation
     if output_format is Format.TABLE:
-        typer.echo(result.text)
-        typer.echo(f"report: {result.files['report.html']}")
+        show(result.text)
+        show(f"report: {result.files['report.html']}")
     elif output_format is Format.JSON:
-        typer.echo(json.dumps(recommendation.to_dict(), indent=2))
+        show(json.dumps(recommendation.to_dict(), indent=2))
     else:
         data = recommendation.to_dict()["choice"]
         seconds = {f"seconds_{name}": value for name, value in (data["seconds"] or {}).items()}
@@ -222,7 +222,7 @@ def report(job: JobPath, storage: StorageUrl = None, output: Output = None) -> N
     with study_store(storage, job, to_read=True) as store:
         files = report_job(opened, store, output or default_output(opened.job))
     for path in files.values():
-        typer.echo(path)
+        show(str(path))
 
 
 def record(
@@ -334,7 +334,13 @@ def export(
     )
     with study_store(storage, job, to_read=True) as store:
         text = export_job(opened, store, options)
-    typer.echo(text if output is None else f"wrote {output}", nl=output is not None)
+    if output is not None:
+        show(f"wrote {output}")
+    elif sys.stdout.isatty():
+        show(text, nl=False)
+    else:
+        # A file gets the exact text.
+        typer.echo(text, nl=False)
 
 
 def _export_line(job: Path, target: LaunchTarget, **others: object) -> str:
@@ -350,7 +356,7 @@ def upgrade(
     from storage import open_storage
 
     open_storage(url).close()
-    typer.echo("the study database is up to date")
+    show("the study database is up to date")
 
 
 for _command in (
@@ -391,7 +397,7 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
     try:
         code = app(args=list(arguments) if arguments is not None else None, standalone_mode=False)
     except TunerError as error:
-        typer.echo(f"paceline: {error}", err=True)
+        say(f"paceline: {error}")
         sys.exit(error.exit_code)
     except KeyboardInterrupt:
         code = INTERRUPTED
@@ -404,7 +410,7 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
         sys.exit(getattr(error, "exit_code", 2))
     # Typer returns this exit code for an interrupt, without a message.
     if code == INTERRUPTED:
-        typer.echo("paceline: interrupted; run the same command to resume", err=True)
+        say("paceline: interrupted; run the same command to resume")
     sys.exit(code if isinstance(code, int) else 0)
 
 

@@ -134,7 +134,8 @@ def test_a_script_without_options_for_batch_and_rate_gets_advice(folder: Path) -
 def test_wrong_calls_are_refused(folder: Path, arguments: list[str], said: str) -> None:
     (folder / "folder.toml").mkdir()
     done = init(folder, *arguments)
-    assert (done.returncode, said in done.stderr) == (2, True), done.stderr
+    code = 6 if said == "is a folder" else 2
+    assert (done.returncode, said in done.stderr) == (code, True), done.stderr
     assert not (folder / "job.toml").exists()
 
 

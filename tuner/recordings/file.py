@@ -12,14 +12,14 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 import numpy as np
 
 from search_spaces import Configuration
-from tuner.domain.checkpoints import write_atomically
 from tuner.domain.cluster import Machine
-from tuner.domain.errors import JobError, StorageError
+from tuner.domain.errors import JobError
+from tuner.domain.output_file import unwritable, write_output
 from tuner.recordings.recording import Array, RecordedRun, Recording
 
 _COLUMNS = ("seconds", "step", "value")
@@ -73,17 +73,12 @@ def write_recording(recording: Recording, path: Path) -> None:
     lines = [_header(recording), *(_line(run) for run in recording.runs)]
     text = "".join(json.dumps(line, allow_nan=False) + "\n" for line in lines)
 
-    def write(file: BinaryIO) -> None:
-        # Without a time stamp, equal recordings give identical files.
-        file.write(gzip.compress(text.encode(), mtime=0))
-
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        write_atomically(path, write)
     except OSError as error:
-        raise StorageError(
-            f"the recording {path} cannot be written: {error.strerror}; choose another --output"
-        ) from error
+        raise unwritable(path, error) from error
+    # Without a time stamp, equal recordings give identical files.
+    write_output(path, gzip.compress(text.encode(), mtime=0))
 
 
 @lru_cache(maxsize=8)

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import math
 
 from tuner.domain.ledger import ProbeRecord
+from tuner.domain.safe_text import csv_text
 from tuner.report.content import ReportContent
 from tuner.report.tables import best_value, last_value
 
@@ -18,17 +17,12 @@ def trials_csv(content: ReportContent) -> str:
     """
     axes = list(dict.fromkeys(axis for probe in content.probes for axis in probe.configuration))
     maximize = content.job.goal.maximize
-    stream = io.StringIO()
     columns = [
         "trial_number", "purpose", *axes, "outcome", "samples", "training_seconds", "best_value",
         "last_value", "charged_seconds", "charged_dollars", "step_seconds_median", "reason", "error",
     ]  # fmt: skip
-    writer = csv.DictWriter(stream, columns, restval="", lineterminator="\n")
-    writer.writeheader()
-    for probe in content.probes:
-        row = {**_cells(probe, maximize=maximize), **probe.configuration}
-        writer.writerow({key: _cell(value) for key, value in row.items()})
-    return stream.getvalue()
+    rows = [{**_cells(probe, maximize=maximize), **probe.configuration} for probe in content.probes]
+    return csv_text(columns, [{key: _finite(value) for key, value in row.items()} for row in rows])
 
 
 def _cells(probe: ProbeRecord, *, maximize: bool) -> dict[str, object]:
@@ -54,7 +48,5 @@ def _cells(probe: ProbeRecord, *, maximize: bool) -> dict[str, object]:
     }
 
 
-def _cell(value: object) -> object:
-    if value is None or (isinstance(value, float) and not math.isfinite(value)):
-        return ""
-    return value
+def _finite(value: object) -> object:
+    return None if isinstance(value, float) and not math.isfinite(value) else value

@@ -14,6 +14,7 @@ import yaml
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from tuner.domain.errors import JobError
+from tuner.domain.safe_text import printable
 from tuner.launchers import OnePer
 from tuner.report.launch_plan import LaunchPlan
 
@@ -91,7 +92,7 @@ def _environment() -> Environment:
         keep_trailing_newline=True,
     )
     environment.filters |= {
-        "comment": lambda words: f"# {' '.join(words.split())}",
+        "comment": lambda words: f"# {' '.join(printable(words).split())}",
         "json": json.dumps,
         "kubernetes_name": _kubernetes_name,
         # Kubernetes replaces `$(NAME)` by a variable, and `$$` by a dollar sign.

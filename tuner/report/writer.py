@@ -2,24 +2,19 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
-import os
-import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from tuner.domain.errors import StorageError
+from tuner.domain.output_file import EXECUTABLE, READABLE, check_replaceable, unwritable, write_output
+from tuner.domain.safe_text import printable
 from tuner.report.content import ReportContent, UnansweredContent
 from tuner.report.csv import trials_csv
 from tuner.report.launch_files import launch_text
 from tuner.report.launch_plan import launch_plan
 from tuner.report.pages import report_html, report_markdown, unanswered_html, unanswered_markdown
 from tuner.report.unanswered import unanswered_json
-
-_READABLE = 0o644
-_EXECUTABLE = 0o755
 
 
 def write_report(content: ReportContent, folder: Path) -> dict[str, Path]:
@@ -39,8 +34,8 @@ def write_report(content: ReportContent, folder: Path) -> dict[str, Path]:
     recommendation = content.recommendation
     texts = {
         "recommendation.json": json.dumps(recommendation.to_dict(), indent=2, allow_nan=False) + "\n",
-        "report.html": report_html(content),
-        "report.md": report_markdown(content),
+        "report.html": printable(report_html(content)),
+        "report.md": printable(report_markdown(content)),
         "trials.csv": trials_csv(content),
     }
     if recommendation.command.strip():
@@ -66,8 +61,8 @@ def write_unanswered(content: UnansweredContent, folder: Path) -> dict[str, Path
     """
     texts = {
         "report.json": unanswered_json(content),
-        "report.html": unanswered_html(content),
-        "report.md": unanswered_markdown(content),
+        "report.html": printable(unanswered_html(content)),
+        "report.md": printable(unanswered_markdown(content)),
     }
     return _write_all(texts, folder, replaced=("recommendation.json", "launch.sh"))
 
@@ -83,40 +78,16 @@ def _write_all(texts: Mapping[str, str], folder: Path, replaced: Sequence[str]) 
     Returns:
         The path of each written file by name.
     """
-    written = {}
-    path = folder / next(iter(texts))
+    path = folder
     try:
         folder.mkdir(parents=True, exist_ok=True)
+        for name in (*replaced, *texts):
+            check_replaceable(folder / name)
         for name in replaced:
             path = folder / name
             path.unlink(missing_ok=True)
-        for name, text in texts.items():
-            path = folder / name
-            write_text(path, text, executable=name == "launch.sh")
-            written[name] = path
     except OSError as error:
-        raise StorageError(
-            f"cannot write {path}: {error.strerror or error}; free disk space or give another output folder"
-        ) from error
-    return written
-
-
-def write_text(path: Path, text: str, *, executable: bool = False) -> None:
-    """Writes a text file atomically: replaces an existing file only after all data are on disk.
-
-    Raises:
-        OSError: The file cannot be written.
-    """
-    descriptor, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
-    temporary = Path(name)
-    try:
-        with os.fdopen(descriptor, "w", encoding="utf-8", newline="") as stream:
-            stream.write(text)
-            stream.flush()
-            os.fsync(stream.fileno())
-        temporary.chmod(_EXECUTABLE if executable else _READABLE)
-        temporary.replace(path)
-    except BaseException:
-        with contextlib.suppress(OSError):
-            temporary.unlink()
-        raise
+        raise unwritable(path, error) from error
+    for name, text in texts.items():
+        write_output(folder / name, text, mode=EXECUTABLE if name == "launch.sh" else READABLE)
+    return {name: folder / name for name in texts}

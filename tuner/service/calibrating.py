@@ -10,7 +10,6 @@ from __future__ import annotations
 import os
 from collections.abc import Callable
 from dataclasses import asdict
-from pathlib import Path
 from typing import Any
 
 from tuner.calibration import (
@@ -23,7 +22,7 @@ from tuner.calibration import (
     machine_section,
 )
 from tuner.calibration.plan import batch_sizes_to_time
-from tuner.domain.errors import JobError, StorageError
+from tuner.domain.errors import JobError
 from tuner.launchers import Launcher
 from tuner.service.check_command import tiny_configuration
 from tuner.service.launchers import job_launcher, passing_folder
@@ -158,31 +157,6 @@ def constants_rows(constants: Constants) -> list[dict[str, Any]]:
 def constants_data(constants: Constants) -> dict[str, Any]:
     """Returns the measured constants as nested dictionaries, to print as JSON."""
     return asdict(constants)
-
-
-def write_section(path: Path, text: str) -> None:
-    """Writes the section `[cluster.machine]` to a file.
-
-    Raises:
-        StorageError: The file cannot be written.
-    """
-    try:
-        path.write_text(text, encoding="utf-8")
-    except OSError as error:
-        raise StorageError(f"{path} cannot be written: {error.strerror}; choose another path") from error
-
-
-def check_free(path: Path) -> None:
-    """Checks, before the measurements, that a file does not exist and can be created.
-
-    Raises:
-        JobError: The file exists.
-        StorageError: Its folder does not exist.
-    """
-    if path.exists():
-        raise JobError(f"{path} already exists; give another path")
-    if not path.resolve().parent.is_dir():
-        raise StorageError(f"{path} cannot be written: its folder does not exist; choose another path")
 
 
 def _row(what: str, figure: Figure) -> dict[str, Any]:

@@ -11,6 +11,7 @@ from rich.status import Status
 from rich.text import Text
 
 from tuner.domain.measurement import Measurement
+from tuner.domain.safe_text import printable
 from tuner.search.events import SearchEvent, clock_words
 
 #: Seconds between two progress lines of a slice when the output is not a terminal.
@@ -80,7 +81,7 @@ class RichConsole:
             self._stands[event.probe_id] = f"{what}: {progress_words(event.measurement)}"
             self._live()
             return
-        text = event.text
+        text = printable(event.text)
         if event.num_slots > 1 and event.probe_id is not None:
             text = f"probe {event.probe_id}: {text}"
         if event.kind == "decision":
@@ -94,7 +95,7 @@ class RichConsole:
 
     def _live(self) -> None:
         """Updates the live lines of all running slices."""
-        text = Text("\n".join(self._stands.values()))
+        text = Text(printable("\n".join(self._stands.values())))
         if self._status is None:
             self._status = self._terminal.status(text)
             self._status.start()

@@ -12,7 +12,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from tuner.domain.errors import InfeasibleError, StorageError
+from tuner.domain.errors import InfeasibleError
+from tuner.domain.output_file import write_output
 from tuner.drafting.command_line import CommandLine, split_command
 from tuner.drafting.config_files import ConfigFile, config_files
 from tuner.drafting.draft import Draft, given_names, given_value, is_state
@@ -128,10 +129,7 @@ def write_job(path: Path, job: JobDraft) -> None:
     Raises:
         StorageError: The file cannot be written.
     """
-    try:
-        path.write_text(job.text(), encoding="utf-8", errors="backslashreplace")
-    except OSError as error:
-        raise StorageError(f"{path} cannot be written: {error.strerror}; choose another path") from error
+    write_output(path, job.text())
 
 
 def draft_of(

@@ -6,13 +6,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from tuner.domain.errors import JobError, StorageError
+from tuner.domain.errors import JobError
 from tuner.domain.ledger import Ledger
+from tuner.domain.output_file import EXECUTABLE, READABLE, check_free, write_output
 from tuner.domain.recommendation import Recommendation
 from tuner.job import ClusterSection
 from tuner.report.launch_files import TARGETS, launch_text
 from tuner.report.launch_plan import LaunchPlan, launch_plan
-from tuner.report.writer import write_text
 from tuner.service.opening import OpenedJob, StudyStore
 from tuner.service.views import require_study
 
@@ -51,7 +51,10 @@ def export_job(opened: OpenedJob, store: StudyStore, options: ExportOptions) -> 
     """
     text = launch_text(_plan(opened, newest_recommendation(store.ledger, opened), options), options.target)
     if options.output is not None:
-        _write(options.output, text, options)
+        check_free(options.output, force=options.force)
+        write_output(
+            options.output, text, mode=EXECUTABLE if TARGETS[options.target].executable else READABLE
+        )
     return text
 
 
@@ -101,16 +104,3 @@ def _settings(cluster: ClusterSection, target: str) -> Mapping[str, object]:
     """Returns the settings in the job file for the scheduler of the target; empty if there are none."""
     section = cluster.launcher_section if target == cluster.launcher else None
     return {} if section is None else section.model_dump(exclude_none=True)
-
-
-def _write(path: Path, text: str, options: ExportOptions) -> None:
-    if path.is_dir():
-        raise StorageError(f"{path} cannot be written: it is a folder; choose another --output")
-    if path.exists() and not options.force:
-        raise JobError(f"{path} already exists; give another --output, or --force to overwrite it")
-    try:
-        write_text(path, text, executable=TARGETS[options.target].executable)
-    except OSError as error:
-        raise StorageError(
-            f"{path} cannot be written: {error.strerror or error}; choose another --output"
-        ) from error

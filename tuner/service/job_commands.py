@@ -8,7 +8,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from tuner.domain.errors import InfeasibleError, JobError, StorageError, TunerError
+from tuner.domain.errors import InfeasibleError, JobError, TunerError
+from tuner.domain.output_file import check_free, write_output
+from tuner.domain.safe_text import printable
 from tuner.service.options import (
     INTERRUPTED,
     Format,
@@ -16,7 +18,7 @@ from tuner.service.options import (
     JobPath,
     MachineFormat,
 )
-from tuner.service.output import print_rows, say
+from tuner.service.output import print_rows, say, show
 
 if TYPE_CHECKING:
     from tuner.service.opening import OpenedJob
@@ -55,21 +57,11 @@ def init(
     if example:
         texts |= {path.parent / name: text for name, text in example_scripts(example).items()}
     for file in texts:
-        _check_free(file, force=force)
+        check_free(file, force=force)
     for file, text in texts.items():
-        try:
-            file.write_text(text)
-        except OSError as error:
-            raise StorageError(f"{file} cannot be written: {error.strerror}; choose another path") from error
+        write_output(file, text)
     written = " and ".join(str(file) for file in texts)
-    typer.echo(f"wrote {written}; next: paceline check {path}")
-
-
-def _check_free(file: Path, *, force: bool) -> None:
-    if file.is_dir():
-        raise JobError(f"{file} is a folder; give the path of a file")
-    if file.exists() and not force:
-        raise JobError(f"{file} already exists; give another path, or --force to overwrite it")
+    show(f"wrote {written}; next: paceline check {path}")
 
 
 def _init_from_script(command: str, path: Path, *, yes: bool, force: bool, wait: str) -> None:
@@ -81,9 +73,7 @@ def _init_from_script(command: str, path: Path, *, yes: bool, force: bool, wait:
     seconds = _seconds_of(wait)
     if path.suffix != ".toml":
         raise JobError(f"{path}: the name of a job file ends in .toml; give another path, such as job.toml")
-    _check_free(path, force=force)
-    if not path.resolve().parent.is_dir():
-        raise StorageError(f"{path} cannot be written: there is no folder {path.parent}; choose another path")
+    check_free(path, force=force)
 
     def may_run(question: str) -> bool:
         if yes:
@@ -91,7 +81,7 @@ def _init_from_script(command: str, path: Path, *, yes: bool, force: bool, wait:
         if not sys.stdin.isatty():
             say("note: the command was not run, since there is no terminal; --yes runs it without asking")
             return False
-        return typer.confirm(question, default=True, err=True)
+        return typer.confirm(printable(question), default=True, err=True)
 
     drafted = draft_job(command, path, may_run=may_run, say=say, seconds=seconds)
     say(f"wrote {path}")
@@ -220,27 +210,25 @@ def calibrate(
     r"""Measure step times and links, and print \[cluster.machine] for jobs that emulate such nodes."""
     from tuner.service.calibrating import (
         calibrate_job,
-        check_free,
         constants_data,
         constants_rows,
         section_of,
-        write_section,
     )
     from tuner.service.opening import open_job
 
     opened = open_job(job)
     if output is not None:
-        check_free(output)
+        check_free(output, force=None)
     constants = calibrate_job(opened, num_nodes=nodes, listen=say)
     for warning in constants.warnings:
         say(f"warning: {warning}")
     section = section_of(constants, opened)
     if output is not None:
-        write_section(output, section)
+        write_output(output, section)
     if output_format is MachineFormat.TOML:
-        typer.echo(section, nl=False)
+        show(section, nl=False)
     elif output_format is MachineFormat.JSON:
-        typer.echo(json.dumps(constants_data(constants), indent=2))
+        show(json.dumps(constants_data(constants), indent=2))
     else:
         print_rows(constants_rows(constants), Format.TABLE)
 
@@ -256,9 +244,9 @@ def schema(
     if recommendation:
         from tuner.report import recommendation_schema
 
-        typer.echo(json.dumps(recommendation_schema(), indent=2))
+        show(json.dumps(recommendation_schema(), indent=2))
         return
-    typer.echo(json.dumps(job_schema(), indent=2))
+    show(json.dumps(job_schema(), indent=2))
 
 
 def doctor(output_format: FormatOption = Format.TABLE) -> None:

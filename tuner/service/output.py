@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import json
 import sys
 from collections.abc import Iterator, Sequence
@@ -11,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
+from tuner.domain.safe_text import csv_text, printable
 from tuner.service.options import Format
 
 if TYPE_CHECKING:
@@ -18,8 +18,13 @@ if TYPE_CHECKING:
 
 
 def say(line: str) -> None:
-    """Prints a line on stderr."""
-    typer.echo(line, err=True)
+    """Prints a line on stderr, without control sequences."""
+    typer.echo(printable(line), err=True)
+
+
+def show(text: str, *, nl: bool = True) -> None:
+    """Prints a text on stdout, without control sequences; `nl` adds a line break."""
+    typer.echo(printable(text), nl=nl)
 
 
 def ask(question: str, names: Sequence[str]) -> str:
@@ -51,25 +56,23 @@ def shown_progress() -> Iterator[Listener]:
 def print_rows(rows: list[dict[str, Any]], output_format: Format) -> None:
     """Prints rows on stdout as a table, JSON or CSV. The keys of the rows are the columns."""
     if output_format is Format.JSON:
-        typer.echo(json.dumps(rows, indent=2, default=str))
+        show(json.dumps(rows, indent=2, default=str))
         return
     columns = list(dict.fromkeys(key for row in rows for key in row))
     if output_format is Format.CSV:
-        writer = csv.DictWriter(sys.stdout, fieldnames=columns, lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(rows)
+        show(csv_text(columns, rows), nl=False)
         return
     texts = [[_text(row.get(column)) for column in columns] for row in rows]
     widths = [
         max(len(column), *(len(line) for text in texts for line in text[i].splitlines() or [""]))
         for i, column in enumerate(columns)
     ]
-    typer.echo("  ".join(c.ljust(w) for c, w in zip(columns, widths, strict=True)).rstrip())
+    show("  ".join(c.ljust(w) for c, w in zip(columns, widths, strict=True)).rstrip())
     for text in texts:
-        typer.echo("  ".join(t.ljust(w) for t, w in zip(text, widths, strict=True)).rstrip())
+        show("  ".join(t.ljust(w) for t, w in zip(text, widths, strict=True)).rstrip())
 
 
 def _text(value: Any) -> str:
     if value is None:
         return "-"
-    return f"{value:.6g}" if isinstance(value, float) else str(value)
+    return f"{value:.6g}" if isinstance(value, float) else printable(str(value))

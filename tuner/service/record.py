@@ -13,9 +13,10 @@ import numpy as np
 
 from search_spaces import Configuration
 from tuner.domain.cluster import Machine
-from tuner.domain.errors import JobError, StorageError
+from tuner.domain.errors import JobError
 from tuner.domain.ledger import ProbeRecord, StudyRecord
 from tuner.domain.measurement import Measurement, Outcome, Purpose, merged
+from tuner.domain.output_file import check_free
 from tuner.probes.recorded import DIVERGED_END
 from tuner.recordings.file import write_recording
 from tuner.recordings.recording import RecordedRun, Recording
@@ -76,10 +77,7 @@ def record_study(
     """
     study = require_study(store.ledger, opened)
     path = output or Path(f"{study.name}{_SUFFIX}")
-    if path.exists() and not force:
-        raise JobError(f"{path} already exists; give another --output, or --force to overwrite it")
-    if path.is_dir():
-        raise StorageError(f"the recording {path} cannot be written: it is a folder; choose another --output")
+    check_free(path, force=force, makes_folder=True)
     probes = store.ledger.probes(study.study_id)
     recording, left_out = recording_of(opened, study, probes)
     write_recording(recording, path)

@@ -51,8 +51,27 @@ def test_a_later_report_replaces_the_earlier(tmp_path: Path, builder: ModuleType
 def test_a_folder_that_cannot_be_made_is_a_storage_error(tmp_path: Path, builder: ModuleType) -> None:
     occupied = tmp_path / "file"
     occupied.write_text("")
-    with pytest.raises(StorageError, match=r"cannot write .*file/out/recommendation\.json.*another output"):
+    with pytest.raises(StorageError, match=r"file/out cannot be written: .*another path"):
         write_report(builder.content(), occupied / "out")
+
+
+def test_a_link_in_the_folder_is_not_followed_and_nothing_is_written(
+    tmp_path: Path, builder: ModuleType
+) -> None:
+    folder, outside = tmp_path / "out", tmp_path / "outside"
+    folder.mkdir()
+    outside.write_text("untouched")
+    (folder / "trials.csv").symlink_to(outside)
+    with pytest.raises(StorageError, match=r"trials\.csv cannot be written: it is a symbolic link"):
+        write_report(builder.content(), folder)
+    assert outside.read_text() == "untouched"
+    assert [path.name for path in folder.iterdir()] == ["trials.csv"]
+
+
+def test_control_sequences_of_names_reach_no_file(tmp_path: Path, builder: ModuleType) -> None:
+    answer = replace(builder.recommendation(), job_name="a\x1b]0;title\x07\x1b[31mb", goal="x\r\x9by")
+    for path in write_report(builder.content(answer=answer), tmp_path).values():
+        assert not set("\x1b\x07\r\x9b") & set(path.read_bytes().decode()), path.name
 
 
 def test_a_file_that_cannot_be_replaced_stays_and_leaves_no_remains(

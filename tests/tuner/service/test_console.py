@@ -12,6 +12,8 @@ from tuner.domain.measurement import CurvePoint, Measurement, Outcome, Purpose
 from tuner.search.events import SearchEvent
 from tuner.service import console
 from tuner.service.console import PlainConsole, RichConsole, progress_words
+from tuner.service.options import Format
+from tuner.service.output import print_rows, say, show
 
 SEEN = Measurement(
     configuration=Configuration(nodes=1, batch_size=32, learning_rate=0.1, strategy="all_reduce"),
@@ -115,3 +117,29 @@ def test_on_a_terminal_every_slice_under_way_has_a_line_of_its_own(monkeypatch: 
     rich.show(SearchEvent(kind="slice", text="paused", probe_id=3, num_slots=2))
     assert str(rich._status.status).splitlines() == living.splitlines()[1:]
     rich.close()
+
+
+def test_a_terminal_obeys_nothing_that_a_script_wrote(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    hostile = "a\x1b]0;title\x07\x1b[2J\rb"
+    say(hostile)
+    show(hostile)
+    for output_format in Format:
+        print_rows([{"name": hostile, "value": 1.5}], output_format)
+    out, err = capsys.readouterr()
+    written = io.StringIO()
+    monkeypatch.setattr(
+        console, "Terminal", lambda **_: Terminal(file=written, force_terminal=True, color_system=None)
+    )
+    rich = RichConsole()
+    rich.show(SearchEvent(kind="note", text=hostile))
+    rich.close()
+    for text in (out, err, written.getvalue()):
+        assert "ab" in text
+        assert not set("\x1b\x07\r") & set(text)
+
+
+def test_csv_output_contains_no_formula(capsys: pytest.CaptureFixture[str]) -> None:
+    print_rows([{"name": "=1+1", "value": -1.5}], Format.CSV)
+    assert capsys.readouterr().out == "name,value\n'=1+1,-1.5\n"
