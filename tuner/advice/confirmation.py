@@ -1,6 +1,6 @@
-"""Compare repeated trainings of the recommendation with repeated trainings of the user's present settings.
+"""Compares repeated trainings of the recommendation with those of the user's present settings.
 
-The result is the ratio of the times to target, with a confidence interval.
+The result is the ratio of their times to target, with a confidence interval.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ def compare_trainings(
     seconds: float,
     dollars: float,
 ) -> Confirmation:
-    """Compares trainings of the recommendation with trainings of the present settings.
+    """Compares repeated trainings of the recommendation with those of the user's present settings.
 
     The speed-up is the geometric mean of the times to target of the present settings, divided by that of the
     recommendation. If a training missed the target, its training time is a lower bound of its time to target:
@@ -77,7 +77,7 @@ def compare_trainings(
 
 
 def settings_of(configuration: Configuration, trainings: Sequence[ConfirmedTraining]) -> ConfirmedSettings:
-    """Groups the trainings of one configuration and computes their median time to target.
+    """Collects the repeated trainings of one configuration, with their median time to target.
 
     Args:
         configuration: The configuration.
@@ -126,10 +126,10 @@ def welch_factor(first: Sequence[float], second: Sequence[float]) -> float | Non
 
 
 def _all_trained(settings: ConfirmedSettings) -> bool:
-    """Whether all training times are above 0; only then are they useful lower bounds of times to target."""
+    """Whether all trainings lasted longer than 0 s, so their times are lower bounds of times to target."""
     return all(training.training_seconds > 0.0 for training in settings.trainings)
 
 
 def _log_seconds(settings: ConfirmedSettings) -> list[float]:
-    """Returns the logarithm of each training's training seconds, up to the target or to its earlier end."""
+    """Returns the logarithm of the seconds that each training took, to the target or to its earlier end."""
     return [math.log(max(training.training_seconds, 1e-9)) for training in settings.trainings]

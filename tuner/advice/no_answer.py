@@ -1,4 +1,4 @@
-"""Explain why a search ended without a recommendation, and what the user can change."""
+"""Explains why a search ended without a recommendation, and what the user can change."""
 
 from __future__ import annotations
 
@@ -28,11 +28,11 @@ _SURELY_TURNED_BACK = 0.9
 
 @dataclass(frozen=True, kw_only=True)
 class NoAnswer:
-    """A search that ended without a recommendation.
+    """The explanation of a search that ended without a recommendation.
 
     Args:
         reason: The reason why there is no recommendation, as one clause.
-        changes: Changes of the job or script that may help, as one clause each, such as `widen [space]`.
+        changes: Changes of the job or script that may help, such as `widen [space]`.
         warnings: Warnings about the user's script, one sentence each.
         probes_failed: Whether failed probes (short trainings) are the reason.
     """
@@ -43,7 +43,7 @@ class NoAnswer:
     probes_failed: bool
 
     def error(self, report: Path | None = None) -> ProbeError | InfeasibleError:
-        """Returns the error that ends the command; its message lists reason, changes and warnings.
+        """Returns the error that ends the command. Its message has the reason, the changes and the warnings.
 
         Args:
             report: Path of the report, which is added to the message; None if there is no report.
@@ -59,7 +59,7 @@ class NoAnswer:
 
 
 def has_score(state: SearchState) -> bool:
-    """Whether the study has any finite score of a model that was trained for at least one step."""
+    """Whether any model was evaluated after at least one training step, with a finite result."""
     return any(
         point.samples > 0 and math.isfinite(point.value)
         for measurement in state.slices
@@ -68,7 +68,10 @@ def has_score(state: SearchState) -> bool:
 
 
 def shows_no_gain(state: SearchState) -> bool:
-    """Whether no run has improved clearly since its first score, although each has `FEWEST_SCORES` scores."""
+    """Whether no run has improved clearly since its first evaluation, although each was evaluated often.
+
+    Each run must have at least `FEWEST_SCORES` scores.
+    """
     scored = [run for run in state.runs.values() if run.measurement.trained_curve]
     return bool(scored) and not any(
         run.arrived or run.rise_samples is not None or len(run.measurement.trained_curve) < FEWEST_SCORES
@@ -79,13 +82,12 @@ def shows_no_gain(state: SearchState) -> bool:
 def has_turned_back(state: SearchState) -> bool:
     """Whether the target is out of reach because runs stopped improving before they reached it.
 
-    A run has turned back if its scores have become worse or have levelled off (`Run.turned_back`).
+    A run has stopped improving if its scores have become worse or have levelled off (`Run.turned_back`). The
+    target is out of reach in two cases:
 
-    The target is out of reach in two cases:
-
-    - All runs with a score have turned back.
-    - Some runs have turned back. The other runs very probably miss the target too, and none of them has come
-      clearly closer to the target than the runs that have turned back.
+    - All runs with a score have stopped improving.
+    - Some runs have stopped improving. The other runs very probably miss the target too, and none of them has
+      come clearly closer to the target than those that have stopped improving.
 
     Args:
         state: State of the search.
@@ -102,8 +104,7 @@ def has_turned_back(state: SearchState) -> bool:
 def _whole_runs(state: SearchState) -> list[Run]:
     """Returns the runs with a score that neither diverged nor failed.
 
-    If there are other runs, the result does not contain runs that have turned back and lost most of their
-    progress to the target.
+    Runs that have lost most of their progress to the target are left out, unless there are only such runs.
     """
     broken = (Outcome.DIVERGED, Outcome.FAILED, Outcome.TIMED_OUT)
     evidence, known = state.evidence()
@@ -121,14 +122,17 @@ def _whole_runs(state: SearchState) -> list[Run]:
 
 
 def _turned_and_others(state: SearchState) -> tuple[list[Run], list[Run]]:
-    """Returns two lists of runs with a score: those that turned back or levelled off, and the others."""
+    """Returns two lists of runs with a score: those that have stopped improving, and the others."""
     scored = _whole_runs(state)
     turned = [run for run in scored if run.turned_back is not None]
     return turned, [run for run in scored if run.turned_back is None]
 
 
 def _came_furthest(state: SearchState) -> bool:
-    """Whether the runs that turned back came about as close to the target as any other run, or closer."""
+    """Whether the runs that stopped improving came about as close to the target as the other runs.
+
+    They may also have come closer.
+    """
     turned, others = _turned_and_others(state)
     sign = state.job.goal.sign
 
@@ -165,7 +169,7 @@ def no_answer(state: SearchState, stop: Stop, job_path: Path) -> NoAnswer:
 
 
 def last_fault(state: SearchState) -> str:
-    """Returns a sentence with the last line of the error message of the last failed probe."""
+    """Returns a sentence that quotes the last line of the error message of the last failed training."""
     errors = [p.measurement.error for p in state.probes if p.outcome.is_fault and p.measurement is not None]
     lines = (errors[-1] or "").strip().splitlines() if errors else []
     return f"Last error: {lines[-1]}." if lines else "The last failed probe printed no error."
@@ -178,7 +182,7 @@ def _where_to_read(state: SearchState, job_path: Path) -> str:
 
 
 def _without_score(state: SearchState, stop: Stop, job_path: Path) -> tuple[str, tuple[str, ...]]:
-    """Returns the reason and the changes for a search in which no model was scored after training."""
+    """Explains why a search ended in which no model was evaluated after training."""
     if not state.slices:
         return f"nothing was measured: {stop.reason}", ("raise the limits in [budget]", "widen [space]")
     diverged = sum(probe.outcome is Outcome.DIVERGED for probe in state.probes)
@@ -225,7 +229,7 @@ def _unreachable(state: SearchState, stop: Stop) -> tuple[str, tuple[str, ...]]:
 
 
 def _best_value(state: SearchState) -> float:
-    """Returns the best score of all runs; scores of untrained models do not count."""
+    """Returns the best metric value of all runs; values of untrained models do not count."""
     values = [point.value for run in state.runs.values() for point in run.measurement.finite_curve]
     return (max if state.job.goal.maximize else min)(values, default=math.nan)
 
@@ -261,7 +265,7 @@ def _turned_back_words(state: SearchState, runs: list[Run]) -> str:
 
 
 def _ended_words(state: SearchState, runs: list[Run]) -> tuple[str, tuple[str, ...]]:
-    """Returns reason and changes if scripts or learning-rate schedules ended before the target."""
+    """Explains that scripts or learning-rate schedules ended before the target was reached."""
     longest = max(runs, key=lambda run: run.measurement.samples)
     best = format_value(_best_value(state))
     samples = format_count(longest.measurement.samples)

@@ -1,4 +1,4 @@
-"""Build the recommendation at the end of a search, with its evidence and its costs."""
+"""Builds the recommendation at the end of a search, with its evidence and its costs."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ _UNEVEN_SD = 0.25
 
 @dataclass(frozen=True, kw_only=True)
 class Ending:
-    """The results of a search from which its recommendation is made.
+    """Everything that a recommendation is made from: the state of a search at its end, and its forecasts.
 
     Args:
         state: State at the end of the search.
@@ -75,7 +75,7 @@ class Ending:
 
 
 def recommend(ending: Ending) -> Recommendation | None:
-    """Builds the recommendation.
+    """Builds the recommendation of a search that has ended.
 
     Args:
         ending: The results of the search.
@@ -127,7 +127,7 @@ def recommend(ending: Ending) -> Recommendation | None:
 
 
 def _uneven(ending: Ending) -> tuple[str, ...]:
-    """Returns a warning if the speed of the machine changes over time, which makes times hard to compare."""
+    """Returns a warning if step times change during the search, which makes times hard to compare."""
     sd = ending.beliefs.predictor.seconds.between_moments_sd
     if sd < _UNEVEN_SD or not ending.state.terms.times_alone:
         return ()
@@ -138,7 +138,7 @@ def _uneven(ending: Ending) -> tuple[str, ...]:
 
 
 def _trains_here(state: SearchState, choice: Configuration) -> bool:
-    """Whether the recommendation can be trained: its ranks are real, and no recording is replayed."""
+    """Whether Paceline can train the configuration: its ranks are real, and no recording is replayed."""
     return state.job.recording() is None and not state.cluster.emulates(choice)
 
 
@@ -178,8 +178,7 @@ def goal_words(state: SearchState) -> str:
 def _model_of(state: SearchState, run: Run | None) -> str | None:
     """Returns the path of the model that the search trained to the target.
 
-    It is None if no run of the recommended configuration reached the target, if ranks were emulated, or if a
-    recording was replayed.
+    It is None if no run reached the target, or if ranks were emulated or a recording was replayed.
     """
     if run is None or not run.arrived or not _trains_here(state, run.configuration):
         return None
@@ -187,7 +186,7 @@ def _model_of(state: SearchState, run: Run | None) -> str | None:
 
 
 def trained_model(run: Run) -> str | None:
-    """Returns the path of the state dictionary that a run stored at the target.
+    """Returns the path of the trained model (its state dictionary) that a run stored at the target.
 
     If there is no such file, it returns the path of the run's last checkpoint, or None without a checkpoint.
 
@@ -202,10 +201,10 @@ def trained_model(run: Run) -> str | None:
 
 
 def tuning_cost(state: SearchState) -> TuningCost:
-    """Sums up the cost of the search.
+    """Sums up what the search cost.
 
-    The seconds are split by the purpose of the slices, and by part: training, evaluation, start-up, repeated
-    training and other time.
+    The seconds are split by the purpose of the slices (parts of trainings), and by what they were spent on:
+    training, evaluation, start-up, repeated training and other time.
 
     Args:
         state: State of the search.
@@ -253,7 +252,7 @@ def landscape(ending: Ending) -> list[Alternative]:
 
 
 def checked_predictions(ending: Ending) -> list[PredictedAgainstMeasured]:
-    """Compares predictions that were made before their run reached the target with the measured times.
+    """Compares predictions of the time to target with the times that were measured later.
 
     Args:
         ending: The results of the search.
@@ -276,7 +275,7 @@ def checked_predictions(ending: Ending) -> list[PredictedAgainstMeasured]:
 
 
 def _choice(ending: Ending) -> Configuration | None:
-    """Returns the configuration to recommend; None if no configuration is expected to reach the target.
+    """Returns the configuration to recommend; None if none is expected to reach the target.
 
     If the search ended because a run reached the target, only configurations of runs that reached the target
     are considered. Otherwise, the result is the choice of the forecasts (`Beliefs.recommended`).
@@ -300,12 +299,12 @@ def _choice(ending: Ending) -> Configuration | None:
 
 
 def _measured_first(ending: Ending, chosen: int, expected: npt.NDArray[np.float64]) -> int:
-    """Replaces the choice by a measured configuration or the present settings if these may be as good.
+    """Replaces the chosen configuration by a measured one or the present settings if these may be as good.
 
     - If the chosen configuration has no score, it is replaced by the best configuration with a score, unless
       it costs less even at the upper end of its 90% interval.
-    - If the chosen configuration differs from the user's present settings only in axes without effect, it is
-      replaced by the present settings, unless its run was clearly faster.
+    - If the chosen configuration differs from the user's present settings only in parameters without effect,
+      it is replaced by the present settings, unless its run was clearly faster.
 
     Args:
         ending: The results of the search.
@@ -338,14 +337,14 @@ def _measured_first(ending: Ending, chosen: int, expected: npt.NDArray[np.float6
 
 
 def _is_ahead(run: Run, present: Run | None) -> bool:
-    """Whether a run that reached the target was clearly faster than the run of the present settings."""
+    """Whether a run that reached the target was clearly faster than that of the user's present settings."""
     if present is None or present.seconds_to_target is None or run.seconds_to_target is None:
         return True
     return present.seconds_to_target > _SAME_TIME * run.seconds_to_target
 
 
 def _is_scored(state: SearchState, configuration: Configuration) -> bool:
-    """Whether there is a score of a run with the learning curve of this configuration (`run_key`)."""
+    """Whether a model with the learning curve of this configuration was evaluated after training."""
     run = run_of(state, configuration)
     return run is not None and bool(run.measurement.trained_curve)
 
@@ -378,7 +377,7 @@ def _alternative(ending: Ending, configuration: Configuration) -> Alternative:
 
 
 def _repeat(seconds: float, beliefs: Beliefs) -> Estimate:
-    """Predicts the time to target if a measured run is repeated with another order of the data.
+    """Predicts the time to target of a measured run if it is repeated with another order of the data.
 
     Args:
         seconds: Measured training seconds to target.
@@ -396,7 +395,7 @@ def _dollars(state: SearchState, configuration: Configuration, seconds: Estimate
 
 
 def _runner_up(ending: Ending, choice: Configuration) -> Alternative | None:
-    """Returns the best of the configurations that differ from the choice in more than the learning rate."""
+    """Returns the best other configuration; one that differs only in the learning rate does not count."""
     expected = ending.beliefs.expected
     same, given_up = choice.without("learning_rate"), ending.state.given_up
     others = [
@@ -446,7 +445,7 @@ def _verification(ending: Ending, run: Run | None) -> Verification | None:
 
 
 def _score_seconds(run: Run) -> float | None:
-    """Returns the training seconds at the first score at or after the target."""
+    """Returns the training seconds at the first evaluation that reached the target."""
     crossed = run.samples_to_target or 0.0
     return next((p.training_seconds for p in run.measurement.trained_curve if p.samples >= crossed), None)
 
@@ -488,7 +487,7 @@ def _counted(count: int, noun: str) -> str:
 
 
 def _regret_words(ending: Ending) -> str:
-    """Returns a sentence with the largest saving that another configuration offers with 90% probability."""
+    """Writes a sentence on how much better another configuration may be, with 90% probability."""
     bound = ending.beliefs.regret_bound
     if not math.isfinite(bound):
         return "It is not known yet how much better another configuration may be."

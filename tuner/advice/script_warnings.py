@@ -25,11 +25,12 @@ _FEWEST_PROGRESS = 0.3
 
 
 def script_warnings(state: SearchState) -> tuple[str, ...]:
-    """Returns warnings about the user's script: axes without effect, a doubtful target, and remarks.
+    """Returns warnings about possible mistakes in the user's script.
 
-    An axis (such as the batch size) without effect is probably not read by the script. Remarks were made by
-    the
-    program that read the output of the script.
+    - An axis of the search space, such as the batch size, has no effect. Probably the script does not read
+      it.
+    - The target looks wrong, for example because the first evaluation already met it.
+    - Remarks of the program that read the output of the script.
 
     Args:
         state: State of the search.
@@ -44,12 +45,15 @@ def script_warnings(state: SearchState) -> tuple[str, ...]:
 
 
 def remarks_of(state: SearchState) -> tuple[str, ...]:
-    """Returns the remarks in the measurements of the study (`Measurement.remarks`), without duplicates."""
+    """Returns the remarks on the user's script that were stored with the measurements, without duplicates."""
     return tuple(dict.fromkeys(remark for measurement in state.slices for remark in measurement.remarks))
 
 
 def axes_without_effect(state: SearchState) -> frozenset[str]:
-    """Returns the axes that seem to have no effect, because runs with different values have equal scores."""
+    """Returns the parameters whose value seems to have no effect on the scores of runs.
+
+    They are axes of the search space, such as the batch size.
+    """
     if not state.job.runs_command:
         return frozenset()
     pairs = _same_runs(_learning_runs(state))
@@ -57,7 +61,7 @@ def axes_without_effect(state: SearchState) -> frozenset[str]:
 
 
 def _learning_runs(state: SearchState) -> list[Run]:
-    """Returns the runs that have improved clearly; before that, all settings may have equal scores."""
+    """Returns the runs that have improved clearly; until then, all settings may give equal scores."""
     found = []
     for run in state.runs.values():
         values = [point.value for point in run.measurement.trained_curve]
@@ -71,7 +75,7 @@ def _learning_runs(state: SearchState) -> list[Run]:
 
 
 def differing_axes(one: Configuration, other: Configuration) -> frozenset[str]:
-    """Returns the axes in which two configurations differ."""
+    """Returns the names of the parameters in which two configurations differ."""
     return frozenset(axis for axis in {**one, **other} if one.get(axis) != other.get(axis))
 
 
@@ -93,13 +97,11 @@ def _no_effect(runs: Sequence[Run]) -> Iterable[str]:
 
 
 def _same_runs(runs: Sequence[Run]) -> list[tuple[Run, Run]]:
-    """Returns pairs of runs with different configurations whose common scores are equal.
+    """Returns pairs of runs that have equal scores although their configurations differ.
 
-    Common scores are those that both runs have at the same number of steps (or of samples).
-
-    A pair may have equal scores by chance. For example, it differs in learning rate and strategy, but another
-    pair that differs only in the learning rate has different scores: so the learning rate has an effect, and
-    the first pair is left out.
+    Only scores at the same number of steps (or of samples) are compared. A pair may have equal scores by
+    chance. For example, it differs in learning rate and strategy, but another pair that differs only in the
+    learning rate has different scores: so the learning rate has an effect, and the first pair is left out.
     """
     pairs = [pair for pair in itertools.combinations(runs, 2) if _differing(*pair) and _shared(*pair)]
     same = [pair for pair in pairs if any(_are_same(*pair, position) for position in _positions(*pair))]
@@ -147,7 +149,7 @@ def _are_same(one: Run, other: Run, position: str) -> bool:
 
 
 def _differing(one: Run, other: Run) -> tuple[str, ...]:
-    """Returns the axes in which the configurations of two runs differ, except for the number of nodes."""
+    """Returns the parameters in which the configurations of two runs differ, except the number of nodes."""
     axes = differing_axes(one.configuration, other.configuration) - {"nodes"}
     return tuple(axis for axis in {**one.configuration, **other.configuration} if axis in axes)
 

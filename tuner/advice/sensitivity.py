@@ -1,8 +1,8 @@
-"""Sensitivity analysis of a recommendation for a cluster that exists only as a description.
+"""Finds out how wrong the description of an emulated cluster may be without changing the recommendation.
 
-The description is the section [cluster.machine] of the job file, and the nodes are emulated. The analysis
-finds the factor by which a property of the cluster, such as its bandwidth, must differ from the description
-before another strategy or another number of nodes is better.
+The description is the section [cluster.machine] of the job file. The analysis finds the factor by which a
+property of the cluster, such as its bandwidth, must differ from the description before another strategy or
+another number of nodes is better.
 """
 
 from __future__ import annotations
@@ -129,7 +129,9 @@ def _turn(quantity: _Quantity, sign: float, expected: Array, beliefs: Beliefs, p
 
 
 def _log_ratio(quantity: _Quantity, log_factor: float, beliefs: Beliefs) -> Array:
-    """Computes the change of the logarithm of seconds per sample if a property changes, `(num,)`.
+    """Predicts how the seconds per sample change if one property of the cluster changes, `(num,)`.
+
+    The result is the change of their logarithm, for each candidate.
 
     Args:
         quantity: The property.

@@ -1,4 +1,4 @@
-"""Compare communication strategies, each with its best configuration, and explain the recommended one."""
+"""Compares communication strategies, each with its best configuration, and explains the recommended one."""
 
 from __future__ import annotations
 
@@ -24,17 +24,17 @@ def strategy_outlooks(
     choice: Configuration,
     alternative: Callable[[Configuration], Alternative],
 ) -> tuple[StrategyOutlook, ...]:
-    """Computes the predicted time and samples to target of each strategy at its best configuration.
+    """Predicts time and samples to target of each communication strategy with its best configuration.
 
     Args:
         state: State of the search.
         beliefs: Forecasts of all candidates.
         choice: The recommended configuration.
-        alternative: Function that returns the forecast of a configuration.
+        alternative: Function that returns the predicted time and cost of a configuration.
 
     Returns:
-        The outlook of the recommended strategy, then those of the other strategies, sorted by time to target.
-        Empty if the candidates have only one strategy.
+        The predictions for the recommended strategy, then those for the other strategies, sorted by time to
+        target. Empty if the candidates have only one strategy.
     """
     best = _best_by_strategy(beliefs, choice)
     if len(best) < 2:
@@ -81,7 +81,7 @@ def _outlook(state: SearchState, beliefs: Beliefs, alternative: Alternative) -> 
 
 
 def _worded(outlooks: Sequence[StrategyOutlook], cluster: Cluster) -> tuple[StrategyOutlook, ...]:
-    """Adds a sentence to each outlook, which compares the strategy of the outlook with another strategy.
+    """Adds to the predictions of each strategy a sentence that compares it with another strategy.
 
     The recommended strategy is compared with all-reduce, which users know best. If all-reduce is recommended,
     or is not in the space, the second best strategy is used instead. All other strategies are compared with

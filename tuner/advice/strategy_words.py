@@ -1,6 +1,6 @@
-"""Explain in a sentence why one communication strategy is faster than another.
+"""Writes sentences that explain why one communication strategy is faster than another.
 
-The sentence compares the number of samples to target and the time per batch.
+A sentence compares the number of samples to target and the time per batch.
 """
 
 from __future__ import annotations
@@ -20,11 +20,11 @@ _SAMPLES_NAMED = 1000
 
 
 def contrast(one: StrategyOutlook, other: StrategyOutlook, cluster: Cluster, *, chosen: bool) -> str:
-    """Writes a sentence that compares the best configurations of two strategies.
+    """Writes a sentence that compares two strategies, each with its best configuration.
 
     Args:
-        one: The strategy that is the subject of the sentence.
-        other: The strategy that `one` is compared with.
+        one: Predictions for the strategy that is the subject of the sentence.
+        other: Predictions for the strategy that `one` is compared with.
         cluster: The cluster; its artificially delayed ranks may be a reason for the difference.
         chosen: Whether `one` is the recommended strategy. If not, the sentence says "would need" instead of
             "needs".
@@ -82,7 +82,10 @@ def _seconds_words(one: StrategyOutlook, other: StrategyOutlook, take: str, slow
 
 
 def _reason(one: StrategyOutlook, other: StrategyOutlook, slower: float, cluster: Cluster) -> str:
-    """Writes a clause on delayed ranks; empty unless exactly one of the two strategies waits for them."""
+    """Writes a clause that names delayed ranks as the reason for a difference between two strategies.
+
+    It is empty unless exactly one of the two strategies waits for delayed ranks.
+    """
     if slower < 1 / _EQUAL_RATIO and other.waits_for_slowest and not one.waits_for_slowest:
         late = _delayed_words(cluster, other)
         return f", because no rank waits for {late}" if late else ""
@@ -104,7 +107,7 @@ def _delayed_words(cluster: Cluster, waiting: StrategyOutlook) -> str:
 
 
 def ranks_words(ranks: Sequence[int]) -> str:
-    """Formats ranks, such as `rank 1` or `ranks 1, 2 and 3`."""
+    """Lists ranks in words, such as `rank 1` or `ranks 1, 2 and 3`."""
     if len(ranks) == 1:
         return f"rank {ranks[0]}"
     *first, last = (str(rank) for rank in ranks)
@@ -112,7 +115,7 @@ def ranks_words(ranks: Sequence[int]) -> str:
 
 
 def waits_words(outlook: StrategyOutlook) -> str:
-    """Says how often ranks wait for the slowest rank, such as `every 4 steps`; `no` if they never wait."""
+    """Says in words how often ranks wait for the slowest rank, such as `every 4 steps`, or `no`."""
     if not outlook.waits_for_slowest:
         return "no"
     tau = traits_of(outlook.configuration.strategy).tau_of(outlook.configuration)

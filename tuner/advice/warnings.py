@@ -1,4 +1,4 @@
-"""Warnings that are shown with a recommendation, about reasons why it may be wrong."""
+"""Writes the warnings that are shown with a recommendation: reasons why it may be wrong."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from tuner.search.state import SearchState
 def cautions(state: SearchState, stop: Stop, choice: Configuration) -> list[str]:
     """Returns warnings about reasons why a recommendation may be wrong.
 
-    Examples of reasons are shared cores, artificial delays, failed probes, the end of the budget, and times
-    from a single run.
+    Examples of reasons are shared cores, artificial delays, failed trainings, the end of the budget, and
+    times from a single run.
 
     Args:
         state: State at the end of the search.
@@ -93,7 +93,7 @@ def cautions(state: SearchState, stop: Stop, choice: Configuration) -> list[str]
 
 
 def _given_up(state: SearchState) -> str:
-    """Writes a sentence on configurations that failed and are not tried again; it contains the last error."""
+    """Writes a sentence on configurations that failed and are not tried again, with the last error."""
     given_up = state.given_up
     if not given_up:
         return ""
@@ -105,7 +105,7 @@ def _given_up(state: SearchState) -> str:
 
 
 def _untold(state: SearchState, choice: Configuration) -> list[str]:
-    """Returns warnings about values that the models need but the user's script did not report."""
+    """Returns warnings about values that the models need and that the user's script did not report."""
     if not state.job.runs_command:
         return []
     lines = []
@@ -147,7 +147,7 @@ def _emulated(state: SearchState) -> list[str]:
 
 
 def _lost(state: SearchState) -> list[str]:
-    """Returns one warning for each probe that continued without some of its ranks."""
+    """Returns a warning for each probe (trial training) that continued without some of its ranks."""
     lines = []
     for probe in state.probes:
         lost = sorted({rank for measurement in probe.slices for rank in measurement.lost_ranks})

@@ -1,8 +1,8 @@
 """Cost model of all-reduce: seconds of a ring of ranks, for any distribution of the ranks over nodes.
 
-The model assumes one ring through all ranks. Fitted to the throughput table of Pollux (Qiao
-et al. 2021), it has a mean error of 6.7-7.0% of the step time on at most 4 nodes. A model with a hierarchy of
-rings (one ring within each node, then one ring over the nodes) has an error of 7.1-7.8%.
+The model assumes one ring through all ranks. Fitted to the throughput table of Pollux (Qiao et al. 2021), it
+has a mean error of 6.7-7.0% of the step time on at most 4 nodes. A model with a hierarchy of rings (one ring
+within each node, then one ring over the nodes) has an error of 7.1-7.8%.
 """
 
 from __future__ import annotations
@@ -17,9 +17,10 @@ from tuner.analytic.laws import Array, Values, expected_maximum
 def ring_all_reduce_seconds(
     num_ranks: Array, num_bytes: float, *, latency: Values, bytes_per_second: Values
 ) -> Array:
-    """Returns the seconds of a ring all-reduce, `(num,)`.
+    """Returns the seconds of a ring all-reduce if all links between ranks are equal, `(num,)`.
 
-    The formula is 2 (p - 1) A + 2 ((p - 1) / p) n / w (Patarasuk and Yuan 2009).
+    The formula is 2 (p - 1) A + 2 ((p - 1) / p) n / w (Patarasuk and Yuan 2009), with the symbols of the
+    arguments.
 
     Args:
         num_ranks: p, number of ranks in each case, `(num,)`.
@@ -34,7 +35,7 @@ def ring_all_reduce_seconds(
 
 @dataclass(frozen=True, kw_only=True)
 class Placements:
-    """Which ranks are on the same node, for each of `num` steps.
+    """How the ranks are distributed over nodes, for each of `num` steps.
 
     Args:
         num_nodes: Number of nodes with at least one rank, `(num,)`.
@@ -49,11 +50,12 @@ class Placements:
 
 @dataclass(frozen=True, kw_only=True)
 class Link:
-    """The network or bus between two ranks that are neighbors in the ring.
+    """The connection (network or bus) between two ranks that are neighbors in the ring of an all-reduce.
 
     Args:
-        latency_seconds: A, seconds per hop, at least 0.
-        bytes_per_second: w, bandwidth, above 0.
+        latency_seconds: A, seconds that a message takes from one rank to the next in addition to its
+            transfer, at least 0.
+        bytes_per_second: w, bandwidth in bytes per second, above 0.
     """
 
     latency_seconds: Values
@@ -62,11 +64,11 @@ class Link:
 
 @dataclass(frozen=True, kw_only=True)
 class Sharing:
-    """How the links between nodes differ from links that are all equally fast and used by one rank each.
+    """How far the network links between nodes differ from equally fast links that one rank each uses.
 
     Args:
-        device_exponent: x: if k devices share the network adapter of a node, the bandwidth is multiplied by
-            k^-x. 0 means that sharing the adapter costs nothing.
+        device_exponent: x: if k devices share the network adapter of a node, its bandwidth for each of them
+            is multiplied by k^-x. 0 means that sharing the adapter costs nothing.
         peer_gain: h, logarithm of (bandwidth of one node to several other nodes divided by its bandwidth to a
             single other node). On AWS, for example, one connection between two hosts outside of a cluster
             placement group is limited to 5 Gbit/s. Rings that visit the nodes in different orders use several

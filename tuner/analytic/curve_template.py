@@ -10,8 +10,8 @@ progress first reaches it.
 
 - If runs have passed two neighboring levels, the template averages the e-folds that these runs needed from
   the lower to the higher level. Unfinished runs contribute too.
-- For levels that no run has passed, the template averages over a grid of shapes. The weight of a shape
-  depends on how well it predicts the e-folds between the levels that runs have passed. Where the shapes
+- For levels that no run has passed, the template averages over many possible curve shapes. The weight of a
+  shape depends on how well it predicts the e-folds between the levels that runs have passed. Where the shapes
   differ, the prediction is uncertain, by the same error for all runs.
 
 A shape is a power law:
@@ -71,13 +71,16 @@ SHAPES, PRIOR = _grid()
 
 
 def increments_of_shapes(levels: Array) -> Array:
-    """Returns the e-folds of samples from each level of progress to the next one, for every shape.
+    """Returns by which factors the number of samples grows between levels of progress, as logarithms.
+
+    Training progress is 0 at the first value of the metric and 1 at the target. There is one row for each
+    possible shape (`SHAPES`) of the learning curve.
 
     Args:
         levels: Levels of progress, ascending, in (0, 1], `(num_levels,)`.
 
     Returns:
-        Differences of the logarithm of samples, `(num_shapes, num_levels - 1)`.
+        Differences of the logarithm of samples between neighboring levels, `(num_shapes, num_levels - 1)`.
     """
     height, rise, tail = SHAPES.T[:, :, None]
     log_samples = np.log((1.0 - levels / height) ** (-1.0 / tail) - 1.0) / rise
@@ -113,12 +116,14 @@ _LEAST_AHEAD = 0.02
 
 @dataclass(frozen=True, kw_only=True)
 class Passage:
-    """The number of samples at which a run first passed each level of progress.
+    """The number of samples after which a run first reached each level of training progress.
+
+    Training progress is 0 at the first value of the metric and 1 at the target; the levels are `LEVELS`.
 
     Args:
-        log_samples: Logarithm of the number of samples processed when the run first passed each of `LEVELS`,
-            `(num_levels,)`. It is NaN for a level that the run has not passed, and for a level that it had
-            already passed at its first evaluation.
+        log_samples: Logarithm of the number of samples processed when the run first reached each level,
+            `(num_levels,)`. It is NaN for a level that the run has not reached, and for a level that it had
+            already reached at its first evaluation.
         log_seen: Logarithm of the number of samples processed at the last evaluation.
         progress: The best training progress of all evaluations.
     """
@@ -129,9 +134,10 @@ class Passage:
 
 
 def passage_of(samples: Array, progress: Array) -> Passage:
-    """Returns the number of samples at which a run first passed each level of progress.
+    """Computes the number of samples after which a run first reached each level of training progress.
 
-    Between evaluations, progress is interpolated linearly over the logarithm of samples.
+    Training progress is 0 at the first value of the metric and 1 at the target. Between evaluations, it is
+    interpolated linearly over the logarithm of samples.
 
     Args:
         samples: Number of samples processed at each evaluation, ascending, above 0, `(num_points,)` with at
@@ -152,26 +158,32 @@ def passage_of(samples: Array, progress: Array) -> Passage:
 
 @dataclass(frozen=True, kw_only=True)
 class Template:
-    """The e-folds of samples that runs of one workload need from each level of progress to the next one.
+    """How fast runs of one workload make progress: e-folds of samples between levels of progress.
+
+    An e-fold is a factor of e in the number of samples. Training progress is 0 at the first value of the
+    metric and 1 at the target; its levels are `LEVELS`.
 
     Args:
-        folds: For each shape, the average of the e-folds that the shape predicts and the e-folds that runs
-            needed, `(num_shapes, num_levels - 1)`.
-        weights: Posterior probability of each shape, `(num_shapes,)`.
+        folds: E-folds of samples from each level to the next one. For each possible shape of the learning
+            curve, they are the average of what the shape predicts and what runs needed, `(num_shapes,
+            num_levels - 1)`.
+        weights: Posterior probability of each shape of the learning curve, `(num_shapes,)`.
     """
 
     folds: Array
     weights: Array
 
     def ahead(self, progress: float) -> tuple[float, float]:
-        """Returns the e-folds of samples from a level of progress to the target, and their uncertainty.
+        """Predicts how many more samples a run needs from its present progress to the target.
+
+        The result is in e-folds: factors of e in the number of samples.
 
         Args:
-            progress: Present progress of the run.
+            progress: Present progress of the run, 0 at the first value of the metric and 1 at the target.
 
         Returns:
-            The geometric mean over the shapes, and the root mean square difference of the shapes from that
-            mean.
+            Two numbers: the geometric mean of the e-folds over the possible shapes of the learning curve, and
+            the root mean square difference of the shapes from that mean.
         """
         if progress >= 1.0:
             return 0.0, 0.0
@@ -182,21 +194,21 @@ class Template:
         return middle, math.sqrt(float(self.weights @ (found - middle) ** 2))
 
     def steepness(self, progress: float) -> float:
-        """Returns by how many e-folds the number of samples grows per unit of progress, at this progress."""
+        """Returns how fast log samples grow with progress, where the progress has the given value."""
         place = int(np.searchsorted(LEVELS, progress, side="right")) - 1
         place = min(max(place, 0), self.folds.shape[1] - 1)
         return float(self.weights @ self.folds[:, place] / (LEVELS[place + 1] - LEVELS[place]))
 
 
 def template_of(passages: Sequence[Passage], prior: Array = PRIOR) -> Template:
-    """Returns the template that fits the runs of one workload.
+    """Fits the learning-curve template to the runs of one workload.
 
-    The e-folds between levels that runs have passed determine the probability of each shape. The shapes
-    predict the e-folds between the other levels.
+    The runs determine how probable each possible shape of the learning curve is. Where no run has come yet,
+    the shapes predict how many samples are needed.
 
     Args:
-        passages: Where each run passed the levels of progress, for every run with an evaluation; may be
-            empty.
+        passages: For every run with an evaluation, the number of samples at which it reached each level of
+            progress; may be empty.
         prior: Prior probability of each shape, `(num_shapes,)`.
     """
     if not passages:
@@ -215,19 +227,22 @@ def template_of(passages: Sequence[Passage], prior: Array = PRIOR) -> Template:
 
 
 def informed_shapes(passages: Sequence[Passage]) -> Array:
-    """Returns the probability of each shape, given runs that may be of another workload.
+    """Computes how probable each shape of the learning curve is, given runs of possibly another workload.
 
     The result, `(num_shapes,)`, is the average of `PRIOR` and of the shapes' probability given those runs. If
     the workloads are dissimilar, the runs therefore do little harm.
 
     Args:
-        passages: Where each of those runs passed the levels of progress; may be empty.
+        passages: For each of those runs, the number of samples at which it reached each level of progress;
+            may be empty.
     """
     return np.asarray(0.5 * (PRIOR + template_of(passages).weights), dtype=float)
 
 
 def variance_after(share: Array) -> Array:
-    """Returns the variance of the extrapolation error of the logarithm of samples to target, `(num,)`.
+    """Returns how uncertain the logarithm of samples to target is after a part of the training, `(num,)`.
+
+    It is the variance of the error with which the learning curve is extrapolated to the target.
 
     Args:
         share: Samples processed divided by samples to target, in (0, 1), `(num,)`.
@@ -237,7 +252,7 @@ def variance_after(share: Array) -> Array:
 
 @dataclass(frozen=True, kw_only=True)
 class Ahead:
-    """The e-folds of samples that a run needs until its target, and the standard deviations of its errors.
+    """How many more samples a run needs to its target, in e-folds (factors of e), and how uncertain this is.
 
     Args:
         folds: Expected e-folds of samples until the target.
@@ -254,16 +269,16 @@ class Ahead:
 
 
 def ahead_of(passage: Passage, template: Template) -> Ahead:
-    """Returns the e-folds of samples that a run needs from its last evaluation until its target.
+    """Predicts how many more samples a run needs from its last evaluation to its target.
 
-    - If the run has not reached the first level (`LEVELS[0]`), the template says little. The result is the
-      e-folds from that level, plus `_STUCK_FOLDS`.
-    - Otherwise the result is the e-folds from the present progress, which is known only up to the noise of an
-      evaluation.
+    - If the run has made almost no progress (less than `LEVELS[0]`), the template says little. The result is
+      the number of e-folds (factors of e in samples) from that level on, plus `_STUCK_FOLDS`.
+    - Otherwise, the result is the number of e-folds from the present progress, which is known only up to the
+      noise of an evaluation.
 
     Args:
-        passage: Where the run passed the levels of progress.
-        template: The template of the run's workload.
+        passage: The number of samples at which the run reached each level of progress.
+        template: The learning-curve template of the run's workload.
     """
     folds, common_sd = template.ahead(passage.progress)
     folds = max(folds, _LEAST_AHEAD)

@@ -1,7 +1,7 @@
-"""Laws (analytic models) of samples to target: how much replicas differ, and how many samples that costs.
+"""Formulas for how much the replicas of ranks differ, and how many more samples to target that costs.
 
-Disagreement is the variance of one rank's parameters around the mean over all ranks. Its unit is
-v = lr^2 S / b, the variance that gradient noise adds to the parameters of one rank in one step.
+Disagreement is the variance of one rank's parameters around the mean over all ranks. Its unit is v = lr^2 S /
+b, the variance that gradient noise adds to the parameters of one rank in one step.
 
 - lr: learning rate.
 - S: total variance of the gradient of a single sample (the numerator of the gradient noise scale).
@@ -12,7 +12,7 @@ v = lr^2 S / b, the variance that gradient noise adds to the parameters of one r
 The formulas assume that gradients are pure noise, that all ranks make their steps at the same times, and that
 there is no momentum.
 
-`tuner.analytic.strategy_laws` maps the names of these laws to their objects.
+`tuner.analytic.strategy_laws` maps the name of each formula to it.
 """
 
 from __future__ import annotations
@@ -27,11 +27,13 @@ from tuner.analytic.strategy_encoding import Setup
 
 @dataclass(frozen=True, kw_only=True)
 class SamplesLaw:
-    """The number of samples to target divided by that of all-reduce: (1 + disagreement)^cost.
+    """How many more samples a strategy needs to the target than all-reduce: (1 + disagreement)^cost times.
+
+    Disagreement is the variance of one rank's parameters around the mean over all ranks.
 
     Args:
-        cost: The exponent: a parameter with its prior, which a fit estimates. Strategies with the same `cost`
-            have the same value of it, so runs of one of them improve the predictions for the others.
+        cost: The exponent, a parameter that is fitted to measurements. Strategies with the same `cost` have
+            the same value of it, so runs of one of them improve the predictions for the others.
         disagreement: Function that returns the disagreement just before ranks exchange parameters. It is
             called for at least two ranks.
     """
@@ -60,30 +62,40 @@ AVERAGING = Parameter(name="log samples that disagreement costs averaging at int
 
 
 def pull_disagreement(setup: Setup) -> float:
-    """Returns the disagreement of gossip by pulling, tau 4 (p - 1) / (2 p + 1)."""
+    """Returns how much ranks differ with gossip by pulling: tau 4 (p - 1) / (2 p + 1).
+
+    tau is the number of steps between two exchanges, and p the number of ranks. The result is a variance in
+    the unit that the module docstring defines.
+    """
     p = setup.num_ranks
     return setup.tau * (4.0 * (p - 1) / (2.0 * p + 1.0))
 
 
 def push_disagreement(setup: Setup) -> float:
-    """Returns the disagreement of gossip by pushing, about tau e (1 - 1/p)^1.72.
+    """Returns how much ranks differ with gossip by pushing: about tau e (1 - 1/p)^1.72.
 
-    The exponent 1.72 is fitted. The disagreement divided by tau is 2.16 at p = 8, and
-    approaches e for many ranks.
+    tau is the number of steps between two exchanges, and p the number of ranks. The result is a variance in
+    the unit that the module docstring defines. The exponent 1.72 is fitted. The result divided by tau is 2.16
+    at p = 8, and approaches e for many ranks.
     """
     return float(setup.tau * math.e * (1.0 - 1.0 / setup.num_ranks) ** 1.72)
 
 
 def pairs_disagreement(setup: Setup) -> float:
-    """Returns the disagreement of gossip in pairs, tau 2 (1 - 1/p)^2."""
+    """Returns how much ranks differ with gossip in pairs: tau 2 (1 - 1/p)^2.
+
+    tau is the number of steps between two exchanges, and p the number of ranks. The result is a variance in
+    the unit that the module docstring defines.
+    """
     return setup.tau * (2.0 * (1.0 - 1.0 / setup.num_ranks) ** 2)
 
 
 def elastic_disagreement(setup: Setup) -> float:
-    """Returns the disagreement of elastic averaging, tau (1 - 1/p) / (2 a - a^2).
+    """Returns how much ranks differ with elastic averaging: tau (1 - 1/p) / (2 a - a^2).
 
-    a = beta / p is the share of their difference by which a rank and the center move towards each other; beta
-    is a parameter of the strategy.
+    tau is the number of steps between two exchanges, and p the number of ranks. a = beta / p is the share of
+    their difference by which a rank and the center move towards each other; beta is a parameter of the
+    strategy. The result is a variance in the unit that the module docstring defines.
     """
     p = setup.num_ranks
     a = float(setup.configuration.get("beta", setup.traits.knobs["beta"].default)) / p
@@ -91,18 +103,20 @@ def elastic_disagreement(setup: Setup) -> float:
 
 
 def server_disagreement(setup: Setup) -> float:
-    """Returns the disagreement of a parameter server, tau (p - 1).
+    """Returns how stale updates are with a parameter server: tau (p - 1).
 
-    Unlike in the other strategies, this is not a variance. It is the number of updates of other ranks that a
-    rank has not received when it sends its own.
+    tau is the number of steps between two exchanges, and p the number of ranks. Unlike for the other
+    strategies, this is not a variance. It is the number of updates of other ranks that a rank has not
+    received when it sends its own.
     """
     return float(setup.tau * (setup.num_ranks - 1))
 
 
 def averaging_disagreement(setup: Setup) -> float:
-    """Returns the disagreement of averaging, (1 - 1/p) (tau - 1) / 2.
+    """Returns how much ranks differ if they are averaged at intervals: (1 - 1/p) (tau - 1) / 2.
 
-    The disagreement is 0 just after ranks average their parameters, and grows until the next average. The
-    result is its mean over the tau steps in between.
+    tau is the number of steps between two averages, and p the number of ranks. The difference is 0 just after
+    ranks average their parameters, and grows until the next average. The result is its mean over the tau
+    steps in between, a variance in the unit that the module docstring defines.
     """
     return (1.0 - 1.0 / setup.num_ranks) * (setup.tau - 1) / 2.0

@@ -1,8 +1,8 @@
-"""Computes the columns of the slope models from configurations, for a search space with any axes.
+"""Converts configurations to the columns of linear regressions, for a search space with any axes.
 
-A slope model (`tuner.analytic.slopes`) is a linear regression. It predicts a logarithm, such as the logarithm
-of seconds per sample, from columns, such as the logarithm of the number of nodes. The column "apart" is 1 for
-configurations whose ranks are asynchronous (without a barrier) and 0 for the others.
+The regressions (slope models, `tuner.analytic.slopes`) predict a logarithm, such as that of seconds per
+sample, from columns, such as the logarithm of the number of nodes. The column "apart" is 1 for configurations
+whose ranks are asynchronous (without a barrier) and 0 for the others.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ _LENGTH_SHARE, _LEAST_LENGTH = 0.4, 0.8
 
 @dataclass(frozen=True, kw_only=True)
 class Slope:
-    """Two priors of one regression slope: by how much the predicted logarithm changes per unit of a column.
+    """Two priors of one regression coefficient: the change of the predicted logarithm per unit of a column.
 
     The textbook prior expresses published knowledge; the neutral prior assumes no direction.
 
@@ -71,13 +71,15 @@ SAMPLES_SLOPES = {
 
 @dataclass(frozen=True, kw_only=True)
 class Quantity:
-    """A quantity whose logarithm a slope model predicts; all standard deviations are those of the logarithm.
+    """A quantity whose logarithm a linear regression (slope model) predicts.
+
+    All standard deviations are those of the logarithm.
 
     Args:
         name: Name of the quantity in messages.
-        slopes: Maps the name of a column to the priors of its slope.
-        residual_sds: Standard deviations of the residual to try; the model is a mixture over them, weighted
-            by how well they explain the observations.
+        slopes: Maps the name of a column to the priors of its regression coefficient.
+        residual_sds: Standard deviations to try for the smooth deviation from the regression (the residual).
+            The model is a mixture over them, weighted by how well they explain the observations.
         own_sd: Standard deviation of the deviation of a single configuration, independent of all others.
         noise_sd: Standard deviation of an observation's noise.
     """
@@ -89,7 +91,7 @@ class Quantity:
     noise_sd: float = 0.0
 
     def observed(self, rows: IntArray, values: Array) -> Observations:
-        """Returns observations with the noise `noise_sd`.
+        """Combines measured values with the noise `noise_sd` to observations for a fit.
 
         Args:
             rows: Index of the observed candidate for each observation, `(num,)`.
@@ -121,14 +123,15 @@ _NEARLY_NOTHING = 0.1
 
 @dataclass(frozen=True, kw_only=True)
 class Features:
-    """The features of all configurations of a search space, for the slope models.
+    """All configurations of a search space as rows of numbers, for linear regressions (slope models).
 
     Args:
         names: Names of the columns; the first one is `intercept`.
         columns: Design matrix, `(num_configurations, num_columns)`. Ordered axes are logarithms, shifted so
             that the middle of their range is 0.
-        positions: Inputs of the residual's Gaussian process, `(num_configurations, num_axes)`: ordered axes
-            as in `columns`, and an indicator for each value of an unordered axis.
+        positions: Inputs of a Gaussian process, which models the smooth deviation from the regression,
+            `(num_configurations, num_axes)`: ordered axes as in `columns`, and an indicator for each value of
+            an unordered axis.
         lengths: Length scale of the Gaussian process in each column of `positions`, `(num_axes,)`.
         axes: Name of each column of `positions`, such as `log nodes` for an ordered axis, and
             `strategy=all_reduce` for a value of an unordered axis.
@@ -141,19 +144,19 @@ class Features:
     axes: tuple[str, ...]
 
     def design(self, slopes: Mapping[str, Slope]) -> Design:
-        """Returns the inputs of a slope model, without columns that cannot affect its quantity.
+        """Returns the inputs of one regression, without columns that cannot affect its quantity.
 
         Args:
-            slopes: Maps the name of a column to the priors of its slope.
+            slopes: Maps the name of a column to the priors of its regression coefficient.
         """
         near = [i for i, axis in enumerate(self.axes) if not _cannot_matter(axis, slopes)]
         return Design(self.columns[:, self._used(slopes)], self.positions[:, near], self.lengths[near])
 
     def names_of(self, slopes: Mapping[str, Slope]) -> list[str]:
-        """Returns the names of the columns of `design`.
+        """Returns the names of the columns that `design` returns.
 
         Args:
-            slopes: Maps the name of a column to the priors of its slope.
+            slopes: Maps the name of a column to the priors of its regression coefficient.
         """
         return [self.names[i] for i in self._used(slopes)]
 
@@ -163,7 +166,7 @@ class Features:
 
 
 def _cannot_matter(axis: str, slopes: Mapping[str, Slope]) -> bool:
-    """Whether a column of `positions` cannot matter, such as the learning rate for seconds per sample."""
+    """Whether an axis cannot affect a quantity, as the learning rate cannot affect seconds per sample."""
     slope = slopes.get("log cores" if axis.startswith("machine=") else axis)
     return slope is not None and slope.neutral_sd < _NEARLY_NOTHING
 
@@ -171,14 +174,14 @@ def _cannot_matter(axis: str, slopes: Mapping[str, Slope]) -> bool:
 def prior_of(
     name: str, names: Sequence[str], slopes: Mapping[str, Slope], *, level: float, sign: float = 1.0
 ) -> SlopePrior:
-    """Returns a prior of the regression slopes of a design matrix, one slope for each column.
+    """Returns a prior of all coefficients of a linear regression, one for each column.
 
     Args:
         name: Name of the prior; `neutral` uses the neutral priors of the slopes, any other name the textbook
             priors.
         names: Names of the columns of the design matrix, in order.
-        slopes: Maps the name of a column to the priors of its slope. Other columns have a wide prior around
-            0.
+        slopes: Maps the name of a column to the priors of its coefficient. Other columns have a wide prior
+            around 0.
         level: Prior mean of the intercept.
         sign: Factor by which the textbook means are multiplied; -1 reverses them.
     """
@@ -193,7 +196,7 @@ def prior_of(
 def features_of(
     configurations: Sequence[Configuration], *, cores: Mapping[str, int], devices_per_node: int = 1
 ) -> Features:
-    """Returns the features of the configurations of a search space.
+    """Converts the configurations of a search space to rows of numbers, for linear regressions.
 
     Args:
         configurations: All configurations that will be predicted, in the order of the result's rows.

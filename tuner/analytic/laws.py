@@ -1,4 +1,4 @@
-"""Formulas of step time and of the number of samples to target, with their sources and limits."""
+"""Formulas for the number of samples to target and for parts of the step time, with sources and limits."""
 
 from __future__ import annotations
 
@@ -32,8 +32,8 @@ def expected_maximum(num_ranks: Array) -> Array:
 def overlapped_seconds(compute: Array, exchange: Array, overlap: Values) -> Array:
     """Returns the total seconds of compute and communication that partly overlap: (c^g + s^g)^(1/g).
 
-    The overlap exponent g is from Pollux (Qiao et al., OSDI 2021, equation 10): with 1, compute and
-    communication add up; with large values, only the longer one matters.
+    The symbols are those of the arguments. The overlap exponent g is from Pollux (Qiao et al., OSDI 2021,
+    equation 10): with 1, compute and communication add up; with large values, only the longer one matters.
 
     Args:
         compute: c, seconds of compute.
@@ -48,10 +48,10 @@ def log_samples_at_best_rate(
 ) -> Array:
     """Returns the logarithm of the number of samples to target at the best learning rate.
 
-    The number of samples is s (1 + B / B_noise + (B_floor / B)^2).
-    The first two terms are McCandlish et al. 2018, equation 2.7, multiplied by the batch size: batches far
-    above the noise scale B_noise waste samples. These terms assume that the noise scale is constant. If it
-    grows during a run, large batches waste fewer samples late in the run than early.
+    The number of samples is s (1 + B / B_noise + (B_floor / B)^2), with the symbols of the arguments. The
+    first two terms are McCandlish et al. 2018, equation 2.7, multiplied by the batch size: batches far above
+    the noise scale B_noise waste samples. These terms assume that the noise scale is constant. If it grows
+    during a run, large batches waste fewer samples late in the run than early.
 
     The third term makes small batches expensive. Their gradient noise raises the final loss, so they need a
     longer run to get below the target (Zhang et al. 2019, the noisy quadratic model; measured by Li et al.
@@ -74,10 +74,10 @@ def log_samples_at_best_rate(
 
 
 def log_best_rate(batch_size: Array, *, log_rate: Values, noise_scale: Values, exponent: Values) -> Array:
-    """Returns the logarithm of the best learning rate, r / (1 + B_noise / B)^x.
+    """Returns the logarithm of the best learning rate for a batch size, r / (1 + B_noise / B)^x.
 
     The formula is that of McCandlish et al. 2018, equation 2.6, with x = 1 for SGD. For Adam, x = 1/2
-    (Malladi et al. 2022).
+    (Malladi et al. 2022). The symbols are those of the arguments.
 
     Args:
         batch_size: B, global batch size, samples.
@@ -90,11 +90,12 @@ def log_best_rate(batch_size: Array, *, log_rate: Values, noise_scale: Values, e
 
 
 def rate_penalty(log_ratio: Array, *, slope_below: Values, slope_above: Values, width: Values) -> Array:
-    """Returns the logarithm of (samples to target at a learning rate / those at the best learning rate).
+    """Returns how many more samples a learning rate needs than the best one, as a logarithm of the ratio.
 
-    The formula is a w (sqrt(1 + (z / w)^2) - 1). It is quadratic near the best rate. Far below the best rate,
-    the number of samples is proportional to rate^-a. Far above it, the number is proportional to rate^a, up
-    to the rate at which training breaks down. The exponent a differs below and above the best rate.
+    The formula is a w (sqrt(1 + (z / w)^2) - 1), with the symbols of the arguments. It is quadratic near the
+    best rate. Far below the best rate, the number of samples is proportional to rate^-a. Far above it, the
+    number is proportional to rate^a, up to the rate at which training breaks down. The exponent a differs
+    below and above the best rate.
 
     Args:
         log_ratio: z, logarithm of the learning rate divided by the best rate.

@@ -1,7 +1,8 @@
-"""Extrapolates the learning curve of every run to the target: posterior samples of samples to target.
+"""Extrapolates the learning curve of every run to the target, to predict the samples that are needed.
 
-A run has turned back if its metric has become clearly worse than its best value (`RunEvidence.turned_back`).
-A run has collapsed if it lost most of its progress (`RunEvidence.has_collapsed`).
+A run has turned back if its metric has become clearly worse than its best value, or has levelled off
+(`RunEvidence.turned_back`). A run has collapsed if it lost most of its progress
+(`RunEvidence.has_collapsed`).
 """
 
 from __future__ import annotations
@@ -41,7 +42,7 @@ _LEVEL_SD = 0.03
 
 @dataclass(frozen=True, kw_only=True)
 class Arrivals:
-    """For all runs, the number of samples at which a run will reach the target, with posterior samples.
+    """Prediction of how many samples each run needs to its target, as posterior samples.
 
     `median`, `own` and `common` refer to the logarithm of the number of samples; a posterior sample of it is
     median + own + common. The error `common` is stored separately, since it is the same for all runs and does
@@ -64,7 +65,7 @@ class Arrivals:
 
 
 def extrapolate(runs: Sequence[RunEvidence], shapes: Array = PRIOR) -> Arrivals:
-    """Extrapolates the learning curve of every run to the target (see `curve_template`).
+    """Extrapolates the learning curve of every run to the target, with the template of `curve_template`.
 
     Args:
         runs: The runs of one workload. Diverged runs and runs without an evaluation are not extrapolated.
@@ -128,15 +129,16 @@ def extrapolate(runs: Sequence[RunEvidence], shapes: Array = PRIOR) -> Arrivals:
 
 
 def others_never(levels: Sequence[float]) -> float:
-    """Returns the probability that a run never reaches the target, given other runs that turned back.
+    """Estimates how probably a run misses the target if other runs stopped improving before they reached it.
 
     The probability applies to a run that has not come clearly further than the other runs (`FURTHER_SHARE`).
-    It grows with the number of other runs, and falls with the spread of the levels at which they turned back.
-    It is 0 if there are none. The levels are modeled as normally distributed with unknown mean and variance
-    (Student's t); `_LEVEL_SD` counts as one additional observation of the standard deviation.
+    It grows with the number of other runs, and falls with the spread of the levels at which they stopped
+    improving. It is 0 if there are none. The levels are modeled as normally distributed with unknown mean and
+    variance (Student's t); `_LEVEL_SD` counts as one additional observation of the standard deviation.
 
     Args:
-        levels: Best training progress of each other run that turned back.
+        levels: Best training progress of each other run that stopped improving, 0 at the first value of the
+            metric and 1 at the target.
     """
     from scipy.special import stdtr  # takes a while to import; only models need it
 

@@ -1,14 +1,15 @@
-"""Mixture of posteriors: one law fitted under several priors, weighted by their evidence.
+"""Fits one cost model under several priors of its parameters, and weights the results.
 
-A law (analytic model; see `tuner.analytic.regression`) has up to three priors of its parameters:
+A cost model (law; see `tuner.analytic.regression`) is a formula with fitted parameters. It has up to three
+priors of its parameters:
 
 - the neutral prior, which always has a part of the weight, so misleading past studies do little harm;
 - a prior from past studies (earlier tunings by Paceline) in the database;
 - a prior from runs that the user imported for this job.
 
-A prior from past studies treats the value of a parameter in each study as one observation of the parameter.
-The variance of this observation is the posterior variance in that study plus an assumed variance between
-jobs.
+The weight of a prior grows with how well it predicts the measurements. A prior from past studies treats the
+value of a parameter in each study as one observation of the parameter. The variance of this observation is
+the posterior variance in that study plus an assumed variance between jobs.
 """
 
 from __future__ import annotations
@@ -38,15 +39,15 @@ NEUTRAL, PAST_STUDIES, IMPORTED_RUNS = "neutral", "past studies", "imported runs
 
 @dataclass(frozen=True, kw_only=True)
 class MixedPosterior:
-    """A weighted mixture of posteriors of the same cost model under different priors.
+    """A weighted mixture of fits of the same cost model under different priors of its parameters.
 
-    The weight of a posterior is proportional to the evidence of its prior times the prior's own probability.
-    Predictions have the mean and covariance of the mixture, and are treated as normal.
+    The weight of a fit is proportional to the evidence of its prior (marginal likelihood) times the prior's
+    own probability. Predictions have the mean and covariance of the mixture, and are treated as normal.
 
     Args:
-        parts: One posterior for each prior; the first one has the neutral prior, which uses no past runs.
+        parts: The fit under each prior; the first one has the neutral prior, which uses no past runs.
         names: Name of the prior of each part.
-        before: Probability of each prior before the first observation; sums to 1.
+        before: Probability of each prior before the first observation; the probabilities add up to 1.
     """
 
     parts: tuple[Posterior, ...]
@@ -62,7 +63,7 @@ class MixedPosterior:
 
     @property
     def parameters(self) -> tuple[Parameter, ...]:
-        """The parameters with their neutral priors."""
+        """The parameters of the cost model, with their neutral priors."""
         return self.parts[0].parameters
 
     @property
@@ -78,13 +79,16 @@ class MixedPosterior:
 
     @property
     def rms(self) -> float:
-        """Root mean square of the observations minus the law's predictions."""
+        """Root mean square of the differences between observations and the model's predictions."""
         return float(self.weights @ np.array([part.rms for part in self.parts]))
 
     def predict(
         self, inputs: Array, *, observed: IntArray | None = None, own_variance: float = 0.0
     ) -> tuple[Array, Array]:
-        """Returns mean `(num,)` and covariance `(num, num)` of the mixture; see `Posterior.predict`."""
+        """Predicts with all fits and combines them; returns mean `(num,)` and covariance `(num, num)`.
+
+        The arguments are those of `Posterior.predict`.
+        """
         found = [p.predict(inputs, observed=observed, own_variance=own_variance) for p in self.parts]
         mean = sum(weight * own for weight, (own, _) in zip(self.weights, found, strict=True))
         covariance = sum(
@@ -94,24 +98,25 @@ class MixedPosterior:
         return np.asarray(mean), np.asarray(covariance)
 
     def moved(self, unknowns: Sequence[str], change: float) -> MixedPosterior:
-        """Returns a copy with some parameters changed by a constant; the fitted residual stays the same.
+        """Returns a copy in which a constant is added to some parameters of the cost model.
+
+        The fitted residual (the smooth deviation from the model) stays the same.
 
         Args:
-            unknowns: Names of the parameters to change.
-            change: Number to add to each of these parameters, on the scale on which the law uses them (often
-                a
+            unknowns: Names of the parameters to which the constant is added.
+            change: The constant, on the scale on which the model uses the parameters (often a logarithm).
             logarithm).
         """
         added = change * np.array([parameter.name in unknowns for parameter in self.parameters])
         return replace(self, parts=tuple(replace(part, theta=part.theta + added) for part in self.parts))
 
     def parameter_values(self) -> dict[str, tuple[float, float]]:
-        """Returns a mapping from the name of each parameter to its posterior mean and standard deviation."""
+        """Returns the posterior mean and standard deviation of each parameter; the keys are the names."""
         values = zip(self.parameters, self.theta, self.theta_sd, strict=True)
         return {parameter.name: (float(value), float(sd)) for parameter, value, sd in values}
 
     def findings(self) -> dict[str, object]:
-        """Returns facts about the fit that Paceline stores with a study.
+        """Returns facts about the fit that are stored with a study.
 
         They are: whether the fit converged, its root mean square error, the parameters that the observations
         do not determine, and, if there are several priors, the weights of the priors.
@@ -128,7 +133,7 @@ class MixedPosterior:
         return dict(zip(self.names, self.weights.tolist(), strict=True))
 
     def sentences(self) -> list[str]:
-        """Returns sentences for the user about the weights of the priors and undetermined parameters."""
+        """Returns sentences for the user: weights of the priors, and parameters that are still unknown."""
         weights = [
             f"The prior from {_FOUND[name]} has a weight of {weight:.0%}, {_REMAINDER[len(self.parts) > 2]}. "
             f"Before the first run its weight was {before:.0%}; this job's runs changed the weight by how "
@@ -138,7 +143,7 @@ class MixedPosterior:
         return weights + unknown_sentences([name.removeprefix("log ") for name in self.at_prior()])
 
     def at_prior(self) -> list[str]:
-        """Returns the names of the parameters that the observations determine under none of the priors."""
+        """Returns the names of the parameters that the observations hardly determine, under any prior."""
         found = [set(part.at_prior()) for part in self.parts]
         return [p.name for p in self.parameters if all(p.name in names for names in found)]
 
@@ -153,7 +158,7 @@ _REMAINDER = ("a neutral prior the rest", "the other priors the rest")
 
 
 def weights_sentence(weights: Mapping[str, float]) -> str:
-    """Returns a sentence for the user about the weights of priors.
+    """Writes a sentence for the user that lists the weights of several priors.
 
     Args:
         weights: Maps the name of each prior to its weight.
@@ -163,17 +168,19 @@ def weights_sentence(weights: Mapping[str, float]) -> str:
 
 
 def unknown_sentences(names: Sequence[str]) -> list[str]:
-    """Returns a sentence about parameters that the observations do not determine.
+    """Writes a sentence for the user that lists the parameters that the measurements do not determine.
+
+    Without such parameters, the result is empty.
 
     Args:
-        names: Names of these parameters; without names there is no sentence.
+        names: Names of these parameters.
     """
     found = ", ".join(shown_name(name) for name in names)
     return [f"Not determined by the data yet, so left at the prior: {found}."] if names else []
 
 
 def shown_name(name: str) -> str:
-    """Returns the name of a parameter as messages show it; fits store some parameters under an older name."""
+    """Returns the name of a parameter for messages, because some names in the database are old words."""
     return name.replace("ranks apart", "asynchronous ranks").replace("apart", "asynchronous")
 
 
@@ -190,13 +197,15 @@ def fit_mixed(
     start: Array | None = None,
     tolerance: float = 1e-7,
 ) -> MixedPosterior:
-    """Fits a law under the neutral prior, and under priors from past studies and imported runs, if any.
+    """Fits a cost model under the neutral prior, and under priors from past studies and imported runs.
 
     Args:
-        law: Function that predicts the observations from parameters and inputs.
+        law: The cost model: a function that predicts the observations from parameters and inputs.
         parameters: The parameters with their neutral priors, `(num_parameters,)`.
-        past: Values of the parameters in past studies and imported runs, from which the other priors follow.
-        residual: Covariance function of the residual.
+        past: Values of the parameters in past studies and imported runs, from which the other priors follow;
+            empty for the neutral prior only.
+        residual: Covariance function of the residual, the smooth deviation of the observations from the
+            model.
         inputs: Inputs of the observations, `(num_points, num_features)`; may be empty.
         observations: Observed values, `(num_points,)`.
         noise_sd: Standard deviation of the noise of each observation, above 0, `(num_points,)`.
@@ -238,10 +247,10 @@ _BETWEEN_IMPORTED = 0.5
 
 @dataclass(frozen=True, kw_only=True)
 class PastValue:
-    """The value of a parameter in one past study.
+    """The value that a parameter of a cost model had in one past study.
 
     Args:
-        mean: Posterior mean in that study, on the scale of the law.
+        mean: Posterior mean in that study, on the scale on which the model uses the parameter.
         sd: Posterior standard deviation in that study, above 0.
         is_alike: Whether the study had the same workload, data and hardware as this job.
         is_imported: Whether the value comes from runs that the user imported for this job.
@@ -254,9 +263,9 @@ class PastValue:
 
     @property
     def between(self) -> float:
-        """Assumed standard deviation of the difference between that study's value and this job's value.
+        """Assumed difference between the value in that study and in this job, as a standard deviation.
 
-        It is a multiple of the neutral prior's standard deviation.
+        The unit is the standard deviation of the parameter's neutral prior.
         """
         if self.is_imported:
             return _BETWEEN_IMPORTED
@@ -268,11 +277,14 @@ PastLaw = Mapping[str, Sequence[PastValue]]
 
 
 def informed(parameters: Sequence[Parameter], past: PastLaw) -> tuple[Parameter, ...] | None:
-    """Returns the parameters with priors from past studies; None if no study has a value of a parameter.
+    """Replaces the neutral priors of parameters by priors from past studies.
 
     Args:
         parameters: The parameters with their neutral priors.
         past: Values of the parameters in past studies.
+
+    Returns:
+        The parameters with the new priors; None if no study has a value of any of them.
     """
     if not any(past.get(parameter.name) for parameter in parameters):
         return None
@@ -280,7 +292,7 @@ def informed(parameters: Sequence[Parameter], past: PastLaw) -> tuple[Parameter,
 
 
 def _informed(parameter: Parameter, stated: Sequence[PastValue]) -> Parameter:
-    """Returns a parameter whose prior combines the neutral prior and the values in past studies.
+    """Combines the neutral prior of a parameter with its values in past studies to a new prior.
 
     The prior mean is the mean of the neutral prior and of the values, weighted by their precisions (inverse
     variances). The prior's standard deviation is at least the assumed standard deviation between jobs.

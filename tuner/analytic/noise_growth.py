@@ -66,12 +66,13 @@ _LOG_GRID = np.log(_GRID)
 
 @dataclass(frozen=True, kw_only=True)
 class NoisePlace:
-    """The measured noise scale of one section of a run.
+    """The gradient noise scale that was measured in one section of a run.
 
     Args:
         log_samples: Logarithm of the number of samples processed, in the middle of the section.
         log_scale: Logarithm of the measured noise scale, samples.
-        sd: Standard deviation of `log_scale` around the power law.
+        sd: Standard deviation of `log_scale` around the power law by which the noise scale grows during a
+            run.
     """
 
     log_samples: float
@@ -80,7 +81,7 @@ class NoisePlace:
 
 
 def noise_places(statistics: Sequence[NoiseStatistic]) -> list[NoisePlace]:
-    """Returns the measured noise scale S / |G|^2 of each section of a run.
+    """Computes the gradient noise scale S / |G|^2 in each section of a run.
 
     S is the total variance of the gradient of a single sample, and G the gradient without noise. Each of S
     and |G|^2 is averaged over the section before the division.
@@ -109,7 +110,10 @@ def noise_places(statistics: Sequence[NoiseStatistic]) -> list[NoisePlace]:
 
 
 def progress_of_share(share: Array, relative_batch: Array, growth: float) -> Array:
-    """Returns the training progress u of runs (see the module docstring), in the shape of `share`.
+    """Converts the share of its samples that a run has processed to its training progress u.
+
+    A run with a very small batch has progress u after the share u of its samples. The result has the shape of
+    `share`.
 
     Args:
         share: x / X, share of its samples to target that a run has processed, in (0, 1].
@@ -129,13 +133,15 @@ def progress_of_share(share: Array, relative_batch: Array, growth: float) -> Arr
 def log_measured_scale(
     log_batch: Array, share: Array, log_noise_scale: float, unknowns: Sequence[float] | Array
 ) -> Array:
-    """Returns the logarithm of the noise scale that a run measures, `(num,)`.
+    """Predicts the logarithm of the gradient noise scale that a run measures, `(num,)`.
+
+    The module docstring has the formula and its symbols.
 
     Args:
         log_batch: Logarithm of the batch size B, `(num,)`.
         share: Share of its samples to target that the run has processed, in (0, 1], `(num,)`.
         log_noise_scale: Logarithm of N, the noise scale of the whole run, samples.
-        unknowns: g, log k and d: values of the parameters `UNKNOWNS`, `(3,)`.
+        unknowns: g, log k and d: values of the parameters in `UNKNOWNS`, `(3,)`.
     """
     growth = float(np.clip(unknowns[0], 0.0, _MOST_GROWTH))
     batch = np.exp(log_batch)
@@ -146,9 +152,10 @@ def log_measured_scale(
 
 
 def whole_run_scale(share: Array, log_scale: Array) -> float:
-    """Returns an estimate of log N, the logarithm of the noise scale of the whole run, from measurements.
+    """Estimates the logarithm of the noise scale of a whole run from measurements during the run.
 
-    It uses the prior means of g and d, and ignores the run's own gradient noise (k).
+    It uses the prior means of the parameters g and d of the module docstring, and ignores the run's own
+    gradient noise (k).
 
     Args:
         share: Share of its samples to target that the run had processed at each measurement, `(num,)`.
@@ -159,7 +166,9 @@ def whole_run_scale(share: Array, log_scale: Array) -> float:
 
 
 def noise_scale(statistics: Sequence[NoiseStatistic]) -> float | None:
-    """Returns the noise scale S / |G|^2 in samples, where S and |G|^2 are averages over the statistics.
+    """Computes the gradient noise scale S / |G|^2 from statistics of one section of a run, in samples.
+
+    S and |G|^2 are averaged before the division.
 
     Args:
         statistics: Unbiased estimates of S (total variance of the gradient of a single sample) and of |G|^2

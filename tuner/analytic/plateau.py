@@ -14,7 +14,7 @@ The coefficients differ between two kinds of run:
   regression over recorded curves that were truncated at random. "Never" means not within the recording, which
   is at least twice as long as the truncated curve (`python -m benchmarks.plateaus` repeats the fit).
 - Runs that train now and can continue: such a run with much progress that slows down has probably leveled
-  off. The coefficients were chosen on synthetic scripts, some of which level off or turn back below the
+  off. The coefficients were chosen on synthetic scripts, some of which level off or get worse below the
   target. The constant term is lower than fitted, since users choose targets for scripts that they know
   (`python -m benchmarks.made_scripts --fit` repeats the fit).
 """
@@ -31,7 +31,10 @@ from tuner.analytic.laws import Array
 
 @dataclass(frozen=True, kw_only=True)
 class NeverOdds:
-    """Coefficients of the log odds that a run never reaches its target.
+    """Coefficients of the log odds that a run never reaches its target, for one kind of run.
+
+    The log odds are a linear function of the training progress and of log f. f is the number of e-folds
+    (factors of e) of samples that the run needs to the target at its present slope.
 
     Args:
         constant: Constant term of the log odds.
@@ -59,11 +62,12 @@ SECOND_DIFFERENCE = 0.6745 * 6.0**0.5
 
 
 def chance_of_never(samples: Array, progress: Array, odds: NeverOdds) -> float:
-    """Returns the probability that a run never reaches the target, in (0, 1).
+    """Estimates the probability that a run never reaches its target, from its evaluations so far, in (0, 1).
 
     Args:
         samples: Number of samples processed at each score, ascending, above 0, `(num_points,)`.
-        progress: (value - start) / (target - start) of the metric at each score, below 1, `(num_points,)`.
+        progress: Training progress at each score, 0 at the first value of the metric and 1 at the target,
+            below 1, `(num_points,)`.
         odds: Coefficients for the kind of run.
     """
     if len(samples) < FEWEST_SCORES:
@@ -74,7 +78,10 @@ def chance_of_never(samples: Array, progress: Array, odds: NeverOdds) -> float:
 
 
 def plateau_features(samples: Array, progress: Array) -> tuple[float, float]:
-    """Returns log f and the best progress, both clamped; the log odds are a linear function of them.
+    """Computes two numbers from which the probability of missing the target is predicted.
+
+    They are the logarithm of the e-folds (factors of e) of samples that the run still needs at its present
+    slope, and its best progress. Both are limited to a range.
 
     Args:
         samples: Number of samples processed at each score, as for `chance_of_never`; at least `FEWEST_SCORES`
@@ -86,12 +93,12 @@ def plateau_features(samples: Array, progress: Array) -> tuple[float, float]:
 
 
 def needed_folds(samples: Array, progress: Array) -> float:
-    """Returns f, the e-folds of samples that the run needs to the target at its present slope, above 0.
+    """Estimates how many more samples a run needs to its target at its present slope, in e-folds.
 
-    The slope is that of a line through the scores of the second half of the samples, or through the last
-    `FEWEST_SCORES` scores if the half has fewer. Its standard error is added to it. The error combines the
-    scatter around the line with the noise of single scores, which is estimated from the second differences of
-    the progress.
+    An e-fold is a factor of e in the number of samples. The slope is that of a line through the scores of the
+    second half of the samples, or through the last `FEWEST_SCORES` scores if the half has fewer. Its standard
+    error is added to it. The error combines the scatter around the line with the noise of single scores,
+    which is estimated from the second differences of the progress.
 
     Args:
         samples: Number of samples processed at each score, as for `chance_of_never`; at least `FEWEST_SCORES`
@@ -109,11 +116,11 @@ def needed_folds(samples: Array, progress: Array) -> float:
 
 
 def fitted_line(x: Array, y: Array) -> tuple[float, float, float]:
-    """Returns the slope of the least-squares line, its standard error, and the line's value at the last x.
+    """Fits a line by least squares; returns its slope, the slope's standard error, and the last value.
 
     Args:
-        x: Positions, `(num_points,)` with at least two different values.
-        y: Values at the positions, `(num_points,)`.
+        x: Horizontal positions of the points, `(num_points,)` with at least two different values.
+        y: Values at these positions, `(num_points,)`.
     """
     centred = x - x.mean()
     spread = float((centred**2).sum())

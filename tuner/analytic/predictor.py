@@ -1,7 +1,8 @@
-"""Predicts the time to target: posterior samples of seconds per sample times number of samples to target.
+"""Predicts the training time to the target, as posterior samples.
 
-The posterior samples (draws) are joint: row i of all configurations belongs to the same values of the models'
-parameters. Errors that two configurations have in common therefore cancel when the two are compared.
+The time is the seconds per sample times the number of samples to target. The posterior samples (draws) are
+joint: row i of all configurations belongs to the same values of the models' parameters. Errors that two
+configurations have in common therefore cancel when the two are compared.
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ _COPRIME, _OTHER_COPRIME = 61, 97
 
 @dataclass(frozen=True, kw_only=True)
 class RunState:
-    """The state of a run that was started; the search may resume the run.
+    """How far a started run has come, for predictions of its remaining time.
 
     Args:
         configuration: The configuration of the run.
@@ -52,16 +53,14 @@ class RunState:
 
 @dataclass(frozen=True, kw_only=True)
 class Forecast:
-    """Posterior samples of time and number of samples to target for some configurations.
-
-    `log_seconds`, `log_samples` and `never` have one row per posterior sample and one column per
-    configuration, `(NUM_DRAWS, num_configurations)`.
+    """Predicted training time and number of samples to target of some configurations, as posterior samples.
 
     Args:
         configurations: The configurations, in the order of the columns.
         log_seconds: Logarithm of the training seconds from start to target, if the target is reached.
-        log_samples: Logarithm of the number of samples from start to target, if the target is reached.
-        never: Whether the run never reaches the target.
+        log_samples: Logarithm of the number of training samples from start to target, if the target is
+            reached.
+        never: Whether the target is never reached.
         seconds_per_sample: Median seconds per sample, `(num_configurations,)`.
         log_seconds_sd: Standard deviation of the logarithm of seconds per sample (not of `log_seconds`),
             `(num_configurations,)`.
@@ -76,19 +75,19 @@ class Forecast:
 
     @cached_property
     def total(self) -> Array:
-        """Training seconds from start to target, `(NUM_DRAWS, num_configurations)`; infinite if never."""
+        """Training seconds to target, infinite if never reached, `(NUM_DRAWS, num_configurations)`."""
         return np.where(self.never, np.inf, np.exp(np.minimum(self.log_seconds, 600.0)))
 
     @cached_property
     def samples(self) -> Array:
-        """Number of samples to target, `(NUM_DRAWS, num_configurations)`; infinite if never reached."""
+        """Number of training samples to target, infinite if never, `(NUM_DRAWS, num_configurations)`."""
         return np.where(self.never, np.inf, np.exp(np.minimum(self.log_samples, 600.0)))
 
     def quantile(self, level: float) -> Array:
         """Returns a quantile of the training seconds from start to target, `(num_configurations,)`.
 
-        Posterior samples in which the run never reaches the target are left out. The quantile is infinite for
-        a configuration that reaches the target in no posterior sample.
+        Posterior samples in which the target is never reached are left out. The quantile is infinite for a
+        configuration that reaches the target in no posterior sample.
 
         Args:
             level: Level of the quantile, in [0, 1).
@@ -98,20 +97,20 @@ class Forecast:
         return np.asarray(ordered[position, np.arange(ordered.shape[1])], dtype=float)
 
     def probability_of_reaching(self) -> Array:
-        """Returns the share of posterior samples that reach the target, `(num_configurations,)`."""
+        """Returns the share of posterior samples in which the target is reached, `(num_configurations,)`."""
         return np.asarray(1.0 - self.never.mean(axis=0), dtype=float)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Chances:
-    """Probabilities that a run never reaches the target.
+    """Probabilities that runs never reach the target.
 
     Args:
-        of_runs: Maps the `run_key` of each started run to its probability of never reaching the target. The
-            key is the part of the configuration that affects the number of samples to target.
+        of_runs: Maps the key (`run_key`) of each started run to its probability of never reaching the target.
+            The key is the part of the configuration that affects the number of samples to target.
         of_others: This probability for every configuration that was not started.
-        edge: The posterior of the edge, the learning rate above which training breaks down. It applies to
-            configurations that were not started; None if unknown.
+        edge: How likely training breaks down at each learning rate. It applies to configurations that were
+            not started; None if unknown.
     """
 
     of_runs: Mapping[Configuration, float]
@@ -121,13 +120,13 @@ class Chances:
 
 @dataclass(frozen=True, kw_only=True)
 class Predictor:
-    """Predicts training seconds to target from a model of speed and a model of samples to target.
+    """Predicts training seconds to target, from a model of speed and a model of samples to target.
 
     Args:
         seconds: The model of seconds per sample.
         samples: The main model of samples to target; reports and studies use this one.
         chances: Probabilities of never reaching the target.
-        runs: Maps the `run_key` of each started run (see `Chances`) to the run's state.
+        runs: Maps the key (`run_key`) of each started run (see `Chances`) to how far the run has come.
         other: A second model of samples to target; None to use `samples` only.
         weight_of_other: Share of the posterior samples that are taken from `other` instead of `samples`, in
             [0, 1].
@@ -148,15 +147,15 @@ class Predictor:
         statistics: Sequence[Configuration],
         rng: np.random.Generator,
     ) -> Forecast:
-        """Returns joint posterior samples of time and number of samples to target.
+        """Predicts time and number of samples to target of some configurations, as joint posterior samples.
 
         For a started run, the seconds that it has already trained are known; only the remaining samples are
         predicted.
 
         Args:
             configurations: The configurations to predict, `(num_configurations,)`.
-            statistics: The `run_key` of each configuration: configurations with the same key train alike and
-                differ only in speed, `(num_configurations,)`.
+            statistics: The key (`run_key`) of each configuration: configurations with the same key train
+                alike and differ only in speed, `(num_configurations,)`.
             rng: Random generator of the posterior samples.
         """
         kinds = list(dict.fromkeys(statistics))
@@ -189,9 +188,9 @@ class Predictor:
         )
 
     def _log_samples(self, kinds: Sequence[Configuration], rng: np.random.Generator) -> Array:
-        """Returns joint posterior samples of the logarithm of samples to target, assuming it is reached.
+        """Predicts the logarithm of samples to target, as joint posterior samples, `(NUM_DRAWS, num_kinds)`.
 
-        The shape is `(NUM_DRAWS, num_kinds)`.
+        The prediction is made under the condition that the target is reached.
         """
         started = [self.runs.get(kind) for kind in kinds]
         indexes = [run.index if run else None for run in started]
@@ -208,10 +207,10 @@ class Predictor:
         return draws
 
     def _never(self, kinds: Sequence[Configuration]) -> npt.NDArray[np.bool_]:
-        """Returns whether a run never reaches the target, per posterior sample, `(NUM_DRAWS, num_kinds)`.
+        """Decides for each posterior sample whether a run never reaches the target, `(NUM_DRAWS, num_kinds)`.
 
-        Whether one run reaches the target is independent of whether another run does, except that the edge
-        (`Chances.edge`) is the same for all runs.
+        Whether one run reaches the target is independent of whether another run does, with one exception: the
+        learning rate above which training breaks down (`Chances.edge`) is the same for all runs.
         """
         chances = self.chances_of(kinds)
         # Each column is permuted, so whether a run never reaches the target is independent of its samples.
@@ -228,12 +227,12 @@ class Predictor:
         return never
 
     def chances_of(self, kinds: Sequence[Configuration]) -> Array:
-        """Returns the probability of never reaching the target, `(num_kinds,)`.
+        """Returns the probability that each run never reaches the target, `(num_kinds,)`.
 
         The result does not include that training breaks down at large learning rates (`Chances.edge`).
 
         Args:
-            kinds: The `run_key` of each run to predict, `(num_kinds,)`.
+            kinds: The key (`run_key`) of each run to predict, `(num_kinds,)`.
         """
         return np.array([self._chance(kind) for kind in kinds], dtype=float)
 
@@ -245,7 +244,7 @@ class Predictor:
 
 
 def _later(draws: Array, least: float) -> Array:
-    """Raises each posterior sample to at least the number of samples that the run has processed.
+    """Raises predictions of the samples to target to at least the number that the run has processed.
 
     The run has not reached its target yet, so it needs more samples than it has processed.
 

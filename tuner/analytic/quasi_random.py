@@ -1,4 +1,4 @@
-"""Quasi-random numbers: deterministic, evenly spread points that represent a distribution.
+"""Quasi-random numbers: deterministic, evenly spread points that represent a probability distribution.
 
 The models compute their posterior samples from these points. SciPy's sequences are not used:
 `scipy.stats.qmc` takes 1.2 s to import, and with other points, searches with a given seed would have other
@@ -18,7 +18,7 @@ NUM_DRAWS = 256
 
 
 def spread_uniforms(num_draws: int, num_dimensions: int) -> Array:
-    """Returns evenly spread points of the unit cube, `(num_draws, num_dimensions)`.
+    """Returns evenly spread points of the unit cube, one per row, `(num_draws, num_dimensions)`.
 
     The points are an additive recurrence with the generalized golden ratio (Roberts 2018). They are spread
     evenly only if `num_dimensions` is small.
@@ -37,7 +37,10 @@ def spread_uniforms(num_draws: int, num_dimensions: int) -> Array:
 
 @lru_cache(maxsize=16)
 def spread_normals(num_draws: int, num_dimensions: int) -> Array:
-    """Returns evenly spread standard normals, `(num_draws, num_dimensions)`; the array is read-only."""
+    """Returns evenly spread points of a standard normal distribution, `(num_draws, num_dimensions)`.
+
+    The returned array is read-only.
+    """
     from scipy.special import ndtri  # takes a while to import; only models need it
 
     found = np.asarray(ndtri(spread_uniforms(num_draws, num_dimensions)))
@@ -46,9 +49,9 @@ def spread_normals(num_draws: int, num_dimensions: int) -> Array:
 
 
 def shuffled_normals(rng: np.random.Generator, num: int) -> Array:
-    """Returns evenly spread standard normals, `(NUM_DRAWS, num)`.
+    """Returns columns of evenly spread standard normal numbers, each in random order, `(NUM_DRAWS, num)`.
 
-    Every column consists of the same values, in its own random order.
+    Every column contains the same numbers, in its own random order.
 
     Args:
         rng: Random generator of the orders.
@@ -61,10 +64,10 @@ def shuffled_normals(rng: np.random.Generator, num: int) -> Array:
 
 
 def correlated(covariance: Array, normals: Array) -> Array:
-    """Returns zero-mean normal numbers with a given covariance, `(num_draws, num)`.
+    """Converts independent normal numbers to normal numbers with a given covariance, `(num_draws, num)`.
 
     Args:
-        covariance: The covariance, `(num, num)`.
+        covariance: The covariance between the columns of the result, `(num, num)`.
         normals: Independent standard normals, `(num_draws, num)`.
     """
     values, vectors = np.linalg.eigh(covariance)

@@ -1,7 +1,7 @@
 """Estimates the edge: the learning rate above which training breaks down.
 
-Asynchronous ranks apply stale updates (updates that were computed from older parameters). With p such ranks,
-the logarithm of the edge is lower by shift times log p than with a barrier.
+Asynchronous ranks apply stale updates (updates that were computed from older parameters), which lowers the
+edge. With p such ranks, its logarithm is lower by shift times log p than for ranks that wait for each other.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ _COLLAPSED, _FEWEST_LATER = 0.5, 3
 
 @dataclass(frozen=True, kw_only=True)
 class RunEvidence:
-    """The learning curve and the outcome of one run, to which the models are fitted.
+    """What is known about one run: learning curve, outcome and gradient noise; models are fitted to it.
 
     Args:
         configuration: The configuration of the run.
@@ -35,7 +35,8 @@ class RunEvidence:
         samples_to_target: Number of samples processed when the run reached the target; None if it has not.
         diverged: Whether the loss or the parameters became non-finite.
         ended: Whether the run ended without reaching the target.
-        turned_back: Whether the metric has become worse than its earlier best value.
+        turned_back: Whether the run has stopped improving: its metric became worse than its earlier best
+            value, or levelled off.
         emulated: Whether the ranks were emulated, that is, trained on this host under a virtual clock.
         noise: Gradient statistics along the run, in order of training.
     """
@@ -52,7 +53,7 @@ class RunEvidence:
 
     @property
     def is_stuck(self) -> bool:
-        """Whether the training progress at the last two evaluations is near 0."""
+        """Whether the run has made almost no progress to the target, by its last two evaluations."""
         return bool(np.max(self.progress[-2:], initial=0.0) < _STUCK)
 
     @property
@@ -68,12 +69,12 @@ class RunEvidence:
 
 
 def broke_down(run: RunEvidence, runs: Sequence[RunEvidence]) -> bool:
-    """Whether a run broke down because of its learning rate.
+    """Whether a run broke down because its learning rate was too large.
 
     - A run that diverged broke down.
-    - A run that is stuck (progress near 0) broke down if another run made progress with a smaller learning
-      rate. The first evaluation of the other run must not come after more samples than the last evaluation of
-      the stuck run.
+    - A run without progress broke down if another run made progress with a smaller learning rate. The first
+      evaluation of the other run must not come after more samples than the last evaluation of the run without
+      progress.
 
     Args:
         run: The run that may have broken down.
@@ -105,10 +106,11 @@ SHIFTS = np.linspace(0.0, 2.0, 21)
 
 @dataclass(frozen=True, kw_only=True)
 class RateEdge:
-    """The joint posterior of the edge and of its shift (see the module docstring), on a grid.
+    """How probable each learning rate is to be the edge, above which training breaks down.
 
-    The logarithm of the edge with a barrier is one of the values in `grid`; the shift is one of the values in
-    `SHIFTS`.
+    It is the joint posterior of the edge and of its shift (see the module docstring), on a grid. The
+    logarithm of the edge for ranks that wait for each other is one of the values in `grid`; the shift is one
+    of the values in `SHIFTS`.
 
     Args:
         grid: Logarithms of learning rates, `(num_grid,)`.
@@ -120,11 +122,14 @@ class RateEdge:
 
     @property
     def weights(self) -> Array:
-        """Probability of each edge of the grid, `(num_grid,)`."""
+        """Probability of each learning rate of the grid to be the edge, `(num_grid,)`."""
         return np.asarray(self.joint.sum(axis=1))
 
     def draws(self, uniforms: Array) -> Array:
-        """Returns posterior samples of the logarithm of the edge with a barrier, in the shape of `uniforms`.
+        """Returns posterior samples of the logarithm of the edge, in the shape of `uniforms`.
+
+        The edge is the learning rate above which training breaks down, here for ranks that wait for each
+        other.
 
         Args:
             uniforms: Uniform random numbers in (0, 1); each selects the edge with that cumulative
@@ -133,7 +138,9 @@ class RateEdge:
         return np.asarray(np.interp(uniforms, np.cumsum(self.weights), self.grid), dtype=float)
 
     def shift_draws(self, edges: Array, uniforms: Array) -> Array:
-        """Returns posterior samples of the shift, given posterior samples of the edge, `(num_draws,)`.
+        """Returns posterior samples of the shift of the edge, given samples of the edge, `(num_draws,)`.
+
+        The shift says how much lower the edge is for asynchronous ranks (see the module docstring).
 
         Args:
             edges: Posterior samples of the logarithm of the edge, from `draws`, `(num_draws,)`.
@@ -147,11 +154,11 @@ class RateEdge:
 
 
 def fit_rate_edge(best: float, best_sd: float, runs: Sequence[RunEvidence], staleness: Array) -> RateEdge:
-    """Returns the posterior of the edge, the largest stable learning rate, and of its shift.
+    """Estimates the edge, the learning rate above which training breaks down, and its shift.
 
     The shift is how much smaller the edge is for asynchronous runs. Synchronous runs tell only about the
-    edge; asynchronous runs tell about the edge and the shift together. For example, if an asynchronous run
-    on many ranks breaks down, a shift may be the reason, so the estimated edge of synchronous runs hardly
+    edge; asynchronous runs tell about the edge and the shift together. For example, if an asynchronous run on
+    many ranks breaks down, a shift may be the reason, so the estimated edge of synchronous runs hardly
     changes.
 
     Args:
@@ -174,7 +181,11 @@ def fit_rate_edge(best: float, best_sd: float, runs: Sequence[RunEvidence], stal
 
 
 def _log_likelihood(run: RunEvidence, runs: Sequence[RunEvidence], edge: Array) -> Array:
-    """Returns the log likelihood of a run for each edge, up to a constant, in the shape of `edge`."""
+    """Returns how probable the outcome of a run is for each value of the edge, as a logarithm.
+
+    The edge is the learning rate above which training breaks down. The result has the shape of `edge`, and is
+    known up to a constant.
+    """
     distance = (math.log(run.configuration.learning_rate) - edge) / _WIDTH
     if broke_down(run, runs):
         return np.asarray(-np.logaddexp(0.0, -distance), dtype=float)

@@ -1,17 +1,17 @@
-"""Bayesian nonlinear regression: a law with priors on its parameters, plus a Gaussian-process residual.
+"""Bayesian nonlinear regression: fits a formula with priors on its parameters, plus a smooth residual.
 
-A law (analytic model) is a function that predicts observations from parameters theta and inputs x:
+The formula (law) is a function that predicts observations from parameters theta and inputs x:
 
     y_i = law(theta, x_i) + g(x_i) + e_i
 
 - theta ~ N(prior_mean, prior_sd^2): the parameters.
-- g: the residual, a zero-mean Gaussian process: the smooth deviation of reality from the law.
+- g: the residual, a zero-mean Gaussian process: the smooth deviation of reality from the formula.
 - e_i ~ N(0, noise_sd_i^2): noise of observation i.
 
-The fit finds theta with the highest posterior density and linearizes the law around it. Predictions are those
-of one Gaussian process with kernel J(x) diag(prior_sd^2) J(x')' + k(x, x'), where J is the Jacobian of the
-law and k the kernel of the residual (O'Hagan 1978; Rasmussen and Williams 2006, section 2.7). The
-linearization is accurate if data or prior determine theta so well that the law is nearly linear over the
+The fit finds theta with the highest posterior density and linearizes the formula around it. Predictions are
+those of one Gaussian process with kernel J(x) diag(prior_sd^2) J(x')' + k(x, x'), where J is the Jacobian of
+the formula and k the kernel of the residual (O'Hagan 1978; Rasmussen and Williams 2006, section 2.7). The
+linearization is accurate if data or prior determine theta so well that the formula is nearly linear over the
 remaining range.
 """
 
@@ -42,7 +42,10 @@ _STEP = 1e-4
 
 
 class Kernel(Protocol):
-    """Interface of the covariance function of the residual, a Gaussian process."""
+    """Interface of the covariance function of the residual.
+
+    The residual is the smooth deviation of observations from the fitted formula, a Gaussian process.
+    """
 
     def covariance(self, left: Array, right: Array) -> Array:
         """Returns the covariances of the residual between all pairs of inputs, `(num_left, num_right)`.
@@ -55,11 +58,11 @@ class Kernel(Protocol):
 
 @dataclass(frozen=True, kw_only=True)
 class Parameter:
-    """One parameter of a law, with its normal prior.
+    """One parameter of a fitted formula, with its normal prior.
 
     Args:
         name: Name of the parameter, with its unit.
-        mean: Prior mean, on the scale on which the law uses the parameter (often a logarithm).
+        mean: Prior mean, on the scale on which the formula uses the parameter (often a logarithm).
         sd: Prior standard deviation, on the same scale.
     """
 
@@ -71,6 +74,8 @@ class Parameter:
 @dataclass(frozen=True, kw_only=True)
 class Residual:
     """Squared-exponential covariance function of the residual.
+
+    The residual is the smooth deviation of observations from the fitted formula, a Gaussian process.
 
     Args:
         sd: Standard deviation of the residual; 0 for no residual.
@@ -102,11 +107,13 @@ class Residual:
 
 @dataclass(frozen=True, kw_only=True)
 class Posterior:
-    """The posterior of a law's parameters and of the residual.
+    """Result of a fit: the posterior of the parameters of a formula and of the residual.
+
+    The residual is the smooth deviation of observations from the formula (law), a Gaussian process.
 
     Args:
-        law: The fitted law.
-        slopes: Function that returns the Jacobian of the law (see `Slopes`).
+        law: The fitted formula.
+        slopes: Function that returns the Jacobian of the formula (see `Slopes`).
         parameters: The parameters with their priors, in the order of `theta`.
         theta: Maximum a posteriori values of the parameters, `(num_parameters,)`.
         theta_sd: Posterior standard deviations of the parameters, `(num_parameters,)`.
@@ -116,9 +123,9 @@ class Posterior:
             and y the observations. A prediction multiplies its covariances with the observations by them.
         precision: Inverse of the prior covariance of the observations, which includes the uncertainty of
             theta, the residual and the noise, `(num_points, num_points)`.
-        jacobian: Jacobian of the law at the observations, `(num_points, num_parameters)`.
+        jacobian: Jacobian of the formula at the observations, `(num_points, num_parameters)`.
         converged: Whether the search for theta converged.
-        rms: Root mean square of the observations minus the law's predictions.
+        rms: Root mean square of the observations minus the formula's predictions.
         log_evidence: Log marginal likelihood of the observations (Laplace's approximation); 0 without
             observations.
     """
@@ -140,11 +147,12 @@ class Posterior:
     def predict(
         self, inputs: Array, *, observed: IntArray | None = None, own_variance: float = 0.0
     ) -> tuple[Array, Array]:
-        """Predicts law plus residual; returns the mean `(num,)` and the covariance `(num, num)`.
+        """Predicts observations at new inputs; returns the mean `(num,)` and the covariance `(num, num)`.
 
-        For example, each run deviates from law plus residual by the effect of its seed. A fit treats this
-        deviation as noise of the run's observation. It is the same whenever the same run is predicted, but
-        other runs with the same inputs do not have it. Therefore:
+        The prediction is that of the fitted formula plus the residual (the smooth deviation from it). In
+        addition, each run deviates by the effect of its random seed. A fit treats this deviation as noise of
+        the run's observation. It is the same whenever the same run is predicted, but other runs with the same
+        inputs do not have it. Therefore:
 
         - Predictions of an observed run include its deviation, as far as the observation shows it.
         - Predictions of a new run do not include a deviation.
@@ -153,7 +161,7 @@ class Posterior:
             inputs: The inputs to predict, `(num, num_features)`.
             observed: For each input, the index of the observation of the same run, or -1 for a new run,
                 `(num,)`; None if all inputs are of new runs.
-            own_variance: Variance of the deviation between runs with the same inputs.
+            own_variance: Variance of the deviation between runs with the same inputs but different seeds.
         """
         mean = self.law(self.theta, inputs)
         jacobian = self.slopes(self.theta, inputs)
@@ -171,7 +179,10 @@ class Posterior:
         return mean, 0.5 * (covariance + covariance.T)
 
     def at_prior(self) -> list[str]:
-        """Returns the names of the parameters whose posterior is nearly as wide as the prior."""
+        """Returns the names of the parameters that the observations hardly determine.
+
+        Their posterior is nearly as wide as their prior.
+        """
         known = zip(self.parameters, self.theta_sd, strict=True)
         return [parameter.name for parameter, sd in known if sd > 0.9 * parameter.sd]
 
@@ -188,17 +199,18 @@ def fit(
     start: Array | None = None,
     tolerance: float = 1e-7,
 ) -> Posterior:
-    """Fits the parameters of a law and its residual to observations.
+    """Fits the parameters of a formula to observations, with a smooth residual.
 
     Args:
-        law: Function that predicts the observations from parameters and inputs.
+        law: The formula: a function that predicts the observations from parameters and inputs.
         parameters: The parameters with their priors, `(num_parameters,)`.
-        residual: Covariance function of the residual.
+        residual: Covariance function of the residual, the smooth deviation of the observations from the
+            formula.
         inputs: Inputs of the observations, `(num_points, num_features)`; may be empty, then the result is the
             prior.
         observations: Observed values, `(num_points,)`.
         noise_sd: Standard deviation of the noise of each observation, above 0, `(num_points,)`.
-        slopes: Function that returns the Jacobian of the law; None to compute it by central differences
+        slopes: Function that returns the Jacobian of the formula; None to compute it by central differences
             (`broadcast_slopes`).
         start: Initial theta of the search, `(num_parameters,)`; None for the prior mean.
         tolerance: The search for theta minimizes a sum of squares. It ends when a step reduces this sum by
@@ -250,10 +262,10 @@ def fit(
 
 
 def broadcast_slopes(law: Law) -> Slopes:
-    """Returns a function that computes the Jacobian of a law by central differences, in one call.
+    """Returns a function that computes the Jacobian of a formula by central differences, in one call.
 
     Args:
-        law: A law that accepts many thetas at once (see `Law`).
+        law: The formula. It must accept many values of theta at once (see `Law`).
     """
 
     def slopes(theta: Array, inputs: Array) -> Array:
@@ -272,7 +284,7 @@ def _levenberg_marquardt(
     scale: Array,
     tolerance: float,
 ) -> tuple[Array, bool]:
-    """Minimizes a sum of squares; returns theta and whether the search converged.
+    """Minimizes a sum of squares by Levenberg-Marquardt; returns theta and whether the search converged.
 
     `scipy.optimize.least_squares` (method `lm`) is not used: it finds the same theta to 4 digits but takes
     1.1 to 1.2 times as long (measured in fits to 9 runs and to 24 timings), and the differences in further

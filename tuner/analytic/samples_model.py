@@ -1,8 +1,8 @@
 """Samples model: predicts the number of samples to target for any batch size, learning rate and strategy.
 
-A law (analytic model) gives the logarithm of the number of samples that a run must process to reach its
-target. Its parameters are fitted to the runs of a study, finished or not. Runs may be emulated, that is,
-trained on this host under a virtual clock; their numbers of samples may then be biased.
+A formula (law) gives the logarithm of the number of samples that a run must process to reach its target. Its
+parameters are fitted to the runs of a study, finished or not. Runs may be emulated, that is, trained on this
+host under a virtual clock; their numbers of samples may then be biased.
 """
 
 from __future__ import annotations
@@ -76,7 +76,7 @@ def _setup(configuration: Configuration, devices_per_node: int) -> Setup:
 
 
 def staleness(configurations: Sequence[Configuration], devices_per_node: int) -> Array:
-    """Returns log p for configurations without a barrier and 0 for all others, `(num,)`; p: number of ranks.
+    """Returns log p for configurations whose p ranks do not wait for each other, 0 for others, `(num,)`.
 
     Args:
         configurations: The configurations, `(num,)`.
@@ -87,7 +87,7 @@ def staleness(configurations: Sequence[Configuration], devices_per_node: int) ->
 
 
 def counted_batch(configuration: Configuration, devices_per_node: int) -> float:
-    """Returns the batch size that determines the gradient noise, in samples.
+    """Returns the number of samples over which gradients are averaged, which determines the gradient noise.
 
     This is the global batch size, except for a parameter server: there it is the batch size of one rank.
 
@@ -108,10 +108,10 @@ def samples_inputs(
     log_share: float | Sequence[float] = 0.0,
     is_noise: bool = False,
 ) -> Array:
-    """Returns the inputs of the law and of its residual, one row per configuration, `(num, num_features)`.
+    """Converts configurations to the inputs of the samples model, one row each, `(num, num_features)`.
 
     A configuration without a learning rate trains at the rate that its script chooses for the batch size. The
-    law treats this rate as the best one.
+    model treats this rate as the best one.
 
     Args:
         configurations: The configurations to predict, or those of observed runs, `(num,)`.
@@ -137,7 +137,9 @@ def samples_inputs(
 
 @dataclass(frozen=True, kw_only=True)
 class _Law:
-    """The law: predicts the logarithms of samples to target, and of the noise scale that a run measures.
+    """The formula of the samples model: predicts samples to target, and the noise scale that a run measures.
+
+    Both predictions are logarithms.
 
     Args:
         parameters: The parameters with their priors, in the order of `theta`.
@@ -149,7 +151,9 @@ class _Law:
     exponent: float
 
     def __call__(self, theta: Array, inputs: Array) -> Array:
-        """Returns the prediction for each row of `inputs`, `(num_points,)`.
+        """Predicts a logarithm for each row of `inputs`, `(num_points,)`.
+
+        It is that of the number of samples to target, or of the noise scale that a run measures.
 
         Args:
             theta: Values of the parameters, `(num_parameters,)`; or `(num_parameters, num, 1)`, then the
@@ -170,7 +174,8 @@ class _Law:
     def _log_samples(self, unknowns: Mapping[str, Array], inputs: Array) -> Array:
         """Returns the logarithm of the number of samples to target.
 
-        It is the sum of three terms: the effects of batch size, learning rate and disagreement of replicas.
+        It is the sum of three terms: the effects of the batch size, of the learning rate, and of how much the
+        replicas of the ranks differ.
         """
         noise_scale, batch = np.exp(unknowns["log noise scale"]), np.exp(inputs[:, _LOG_BATCH])
         best = log_best_rate(
@@ -245,17 +250,16 @@ class RatePrior:
 
 @dataclass(frozen=True, kw_only=True)
 class SamplesModel:
-    """The fitted samples model: the posterior of the number of samples to target.
+    """The fitted samples model, which predicts the number of samples to target.
 
     Args:
-        posterior: The posterior of the logarithms of samples to target and of measured noise scales; its
-            inputs are rows of `samples_inputs`.
+        posterior: The posterior of the parameters. Its inputs are rows of `samples_inputs`.
         arrivals: The number of samples at which each run is expected to reach the target, with its
             uncertainty.
         reported: The runs whose number of samples to target is an observation of `posterior`: entry i is the
-            index, in the list of fitted runs, of the run that observation i belongs to. The observations of
-            measured noise scales come after them.
-        edge: The posterior of the learning rate above which training breaks down.
+            index, in the list of fitted runs, of the run that observation i belongs to. Observations of
+            measured noise scales come after these.
+        edge: How probable it is at each learning rate that training breaks down.
         devices_per_node: Ranks on one node.
     """
 
@@ -268,9 +272,9 @@ class SamplesModel:
     def log_samples(
         self, configurations: Sequence[Configuration], runs: Sequence[int | None] | None = None
     ) -> tuple[Array, Array]:
-        """Returns mean `(num,)` and covariance `(num, num)` of the logarithm of samples to target.
+        """Predicts the logarithm of samples to target; returns mean `(num,)` and covariance `(num, num)`.
 
-        The error that all extrapolations have in common (`Arrivals.common`) is not included.
+        The error that the extrapolations of all runs have in common (`Arrivals.common`) is not included.
 
         Args:
             configurations: The configurations to predict, `(num,)`.
@@ -286,7 +290,7 @@ class SamplesModel:
     def log_samples_draws(
         self, kinds: Sequence[Configuration], runs: Sequence[int | None], rng: np.random.Generator
     ) -> Array:
-        """Returns joint posterior samples of the logarithm of samples to target, `(NUM_DRAWS, num_kinds)`.
+        """Predicts the logarithm of samples to target, as joint posterior samples, `(NUM_DRAWS, num_kinds)`.
 
         Args:
             kinds: The configurations to predict, `(num_kinds,)`.
@@ -301,7 +305,7 @@ class SamplesModel:
         return np.asarray(draws, dtype=float)
 
     def left_out_log_densities(self) -> dict[int, float]:
-        """Returns how well each run's samples to target are predicted from all other runs.
+        """Returns how well the samples to target of each run are predicted from all other runs.
 
         Returns:
             Maps the index of each run to the logarithm of the predictive density of its observation.
@@ -315,15 +319,15 @@ class SamplesModel:
         return {run: float(mixed[place]) for place, run in enumerate(self.reported)}
 
     def parameters(self) -> dict[str, tuple[float, float]]:
-        """Returns a mapping from the name of each parameter to its posterior mean and standard deviation."""
+        """Returns the posterior mean and standard deviation of each parameter; the keys are the names."""
         return self.posterior.parameter_values()
 
     def findings(self) -> dict[str, object]:
-        """Returns further facts about the fit that Paceline stores, such as the weights of the priors."""
+        """Returns facts about the fit that are stored with a study, such as the weights of the priors."""
         return {**self.posterior.findings(), "sentences": self.summary()}
 
     def summary(self) -> list[str]:
-        """Returns sentences for the user about what the runs showed."""
+        """Returns sentences for the user on what the runs showed about batch size and learning rate."""
         theta = {name: value for name, (value, _) in self.parameters().items()}
         scale = math.exp(theta["log noise scale"])
         lines = [
@@ -369,7 +373,7 @@ def fit_samples(
         strategies: Names of the strategies to predict, in addition to those of the runs.
         emulation_differs: Whether the predictions are for training on real nodes. Then the fit includes the
             bias of emulated runs as a parameter.
-        past: Values of the parameters in past studies; None for none.
+        past: Values of the parameters in past studies, which serve as priors; None for no such values.
         shapes: Prior probability of each learning-curve shape in `curve_template.SHAPES`, `(num_shapes,)`.
     """
     arrivals = extrapolate(runs, shapes)
@@ -419,7 +423,7 @@ def fit_samples(
 def _measured_noise(
     runs: Sequence[RunEvidence], reported: Sequence[int], medians: Array, own_sd: Array, devices_per_node: int
 ) -> tuple[Array, Array, Array]:
-    """Returns the noise scales that the runs measured, as inputs and observations for the fit of the law.
+    """Converts the gradient noise scales that runs measured to inputs and observations for the fit.
 
     Returns:
         Rows of `samples_inputs`, `(num, num_features)`; logarithms of the noise scales, `(num,)`; standard
@@ -438,7 +442,7 @@ def _measured_noise(
 
 
 def _measured_scales(unknowns: Array, rows: Array) -> Array:
-    """Returns the logarithm of the noise scale that a run measures, `(num_rows,)` or `(num, num_rows)`.
+    """Predicts the logarithm of the noise scale that runs measure, `(num_rows,)` or `(num, num_rows)`.
 
     Args:
         unknowns: Logarithm of the noise scale, followed by the parameters `noise_growth.UNKNOWNS`, `(4,)` or
@@ -458,12 +462,13 @@ def _measured_scales(unknowns: Array, rows: Array) -> Array:
 def _basin_parameters(
     prior: RatePrior, medians: Array, reported: Sequence[int], noise_inputs: Array, noise_scales: Array
 ) -> tuple[Parameter, ...]:
-    """Returns the parameters that the law needs for every strategy, with their priors.
+    """Returns the parameters of the samples model that every strategy needs, with their priors.
 
-    - The slopes of the learning-rate penalty have textbook means and wide priors.
+    - The parameters for the effect of the learning rate have textbook means and wide priors.
     - The prior mean of the noise scale is estimated from measured gradient noise. Without measurements, it is
       the largest batch size of the search space, since users rarely include batch sizes that waste samples.
-    - The prior mean of the noise floor is far below the user's batch size.
+    - The prior mean of the noise floor, the batch size below which many samples are needed, is far below the
+      user's batch size.
     """
     if len(noise_inputs):
         shares = np.exp(noise_inputs[:, _LOG_SHARE])

@@ -1,4 +1,4 @@
-"""Slope model: Bayesian linear regression with a Gaussian-process residual, mixed over several priors.
+"""Slope model: Bayesian linear regression with a smooth residual, as a mixture over several priors.
 
 The model predicts a quantity y, such as the logarithm of seconds per sample, for every candidate
 configuration i:
@@ -6,7 +6,7 @@ configuration i:
     y_i = w' x_i + g(x_i) + d_i
 
 - x_i: the candidate's row of the design matrix, such as the logarithm of the number of nodes.
-- w ~ N(m, diag(v)): the regression slopes.
+- w ~ N(m, diag(v)): the regression coefficients (slopes).
 - g: the residual, a zero-mean Gaussian process: the smooth deviation from the linear function.
 - d_i ~ N(0, own_sd^2): an independent deviation of each candidate.
 
@@ -49,12 +49,12 @@ _LEAST_WEIGHT = 0.02
 
 @dataclass(frozen=True, kw_only=True)
 class SlopePrior:
-    """A normal prior of the regression slopes.
+    """A normal prior of the coefficients (slopes) of a linear regression.
 
     Args:
         name: Name of the prior, such as `neutral`.
-        mean: Prior mean of each slope, one for each column of the design matrix, `(num_columns,)`.
-        sd: Prior standard deviation of each slope, `(num_columns,)`.
+        mean: Prior mean of each coefficient, one for each column of the design matrix, `(num_columns,)`.
+        sd: Prior standard deviation of each coefficient, `(num_columns,)`.
     """
 
     name: str
@@ -64,13 +64,13 @@ class SlopePrior:
 
 @dataclass(frozen=True, kw_only=True)
 class Observations:
-    """Observed values of some candidates; a candidate may have several observations.
+    """Observed values of some candidate configurations; a candidate may have several observations.
 
     Args:
         rows: Index of the observed candidate for each observation, `(num,)`.
-        values: Observed value of y, usually a logarithm, `(num,)`.
-        noise_sd: Standard deviation of the independent noise e, above 0, `(num,)`.
-        common_sd: a, standard deviation of the error that all unfinished runs have in common, `(num,)`.
+        values: Observed value of the quantity y that the regression predicts, usually a logarithm, `(num,)`.
+        noise_sd: Standard deviation of the independent noise of each observation, above 0, `(num,)`.
+        common_sd: Standard deviation of the error that all unfinished runs have in common, `(num,)`.
     """
 
     rows: IntArray
@@ -80,11 +80,13 @@ class Observations:
 
 
 class Design:
-    """The inputs of the model for all candidates: the design matrix, and covariances of the residual.
+    """The inputs of a linear regression for all candidates: design matrix, and covariances of the residual.
+
+    The residual is the smooth deviation from the regression, a Gaussian process.
 
     Args:
-        columns: Design matrix: one row per candidate, one column per slope, including the intercept,
-            `(num_candidates, num_columns)`.
+        columns: Design matrix: one row per candidate, one column per regression coefficient, including the
+            intercept, `(num_candidates, num_columns)`.
         positions: Inputs of the residual's Gaussian process, `(num_candidates, num_axes)`.
         lengths: Length scale of each column of `positions`, `(num_axes,)`.
     """
@@ -96,10 +98,13 @@ class Design:
         self._roots: dict[float, Array] = {}
 
     def kernel(self, factor: float) -> Array:
-        """Returns the correlations of the residual between candidates, `(num_candidates, num_candidates)`.
+        """Returns the correlations of the residual between all pairs of candidates.
+
+        The residual is the smooth deviation from the regression. The shape is `(num_candidates,
+        num_candidates)`.
 
         Args:
-            factor: Multiplies the length scales.
+            factor: Factor by which the length scales of the residual are multiplied.
         """
         known = self._kernels.get(factor)
         if known is None:
@@ -113,7 +118,7 @@ class Design:
         """Returns the Cholesky factor of `kernel(factor)`, `(num_candidates, num_candidates)`.
 
         Args:
-            factor: Multiplies the length scales.
+            factor: Factor by which the length scales of the residual are multiplied.
         """
         known = self._roots.get(factor)
         if known is None:
@@ -125,14 +130,16 @@ class Design:
 
 @dataclass(frozen=True, kw_only=True)
 class Component:
-    """One component of the mixture: one prior of the slopes and one kernel of the residual, with its fit.
+    """One linear regression of the mixture: one prior of its coefficients and one kernel of its residual.
+
+    The residual is the smooth deviation from the regression.
 
     Args:
         design: The design matrix and residual kernels of all candidates.
-        seen: The `num` observations that the component was fitted to.
-        own_sd: Standard deviation of each candidate's independent deviation d.
-        prior: The prior of the regression slopes.
-        residual_sd: Standard deviation of the residual g.
+        seen: The `num` observations that the regression was fitted to.
+        own_sd: Standard deviation of the independent deviation of each candidate from the regression.
+        prior: The prior of the regression coefficients.
+        residual_sd: Standard deviation of the residual.
         length_factor: Factor by which the length scales of the residual are multiplied.
         log_evidence: Logarithm of the marginal likelihood of the observations.
         inverse_root: Inverse of the Cholesky factor of the prior covariance of the observations, `(num,
@@ -164,12 +171,12 @@ class Component:
 
     @cached_property
     def mean(self) -> Array:
-        """Posterior mean of y of every candidate, `(num_candidates,)`."""
+        """Posterior mean of the predicted quantity for every candidate, `(num_candidates,)`."""
         return np.asarray(self.design.columns @ self.prior.mean + self.whitened @ self.lowered, dtype=float)
 
     @cached_property
     def variance(self) -> Array:
-        """Posterior variance of y of every candidate, `(num_candidates,)`."""
+        """Posterior variance of the predicted quantity for every candidate, `(num_candidates,)`."""
         prior = self.design.columns**2 @ self.prior.sd**2 + self.residual_sd**2 + self.own_sd**2
         explained = np.einsum("ij,ij->j", self.lowered, self.lowered)
         return np.asarray(np.maximum(prior - explained, 1e-8), dtype=float)
@@ -177,16 +184,16 @@ class Component:
 
 @dataclass(frozen=True, kw_only=True)
 class SlopeModel:
-    """The posterior of the whole mixture, for all candidates.
+    """The fitted mixture of linear regressions, with its predictions for all candidates.
 
     Args:
-        mean: Posterior mean of y, `(num_candidates,)`.
-        variance: Posterior variance of y, `(num_candidates,)`.
-        slopes: Posterior means of the regression slopes, `(num_columns,)`.
-        slopes_sd: Posterior standard deviations of the regression slopes, `(num_columns,)`.
+        mean: Posterior mean of the predicted quantity, `(num_candidates,)`.
+        variance: Posterior variance of the predicted quantity, `(num_candidates,)`.
+        slopes: Posterior means of the regression coefficients, `(num_columns,)`.
+        slopes_sd: Posterior standard deviations of the regression coefficients, `(num_columns,)`.
         weights: Maps the name of each prior to its weight; the weights add up to 1.
-        own_sd: Standard deviation of each candidate's independent deviation d.
-        parts: The components of the mixture, each with its weight; components of small weight are left out.
+        own_sd: Standard deviation of the independent deviation of each candidate from the regression.
+        parts: The regressions of the mixture, each with its weight; those of small weight are left out.
         design: The design matrix and residual kernels of all candidates.
         seen: The observations that the model was fitted to.
     """
@@ -202,11 +209,12 @@ class SlopeModel:
     seen: Observations
 
     def draws(self, rng: np.random.Generator) -> Array:
-        """Returns joint posterior samples of y of all candidates, `(NUM_DRAWS, num_candidates)`.
+        """Returns joint posterior samples of the predicted quantity, `(NUM_DRAWS, num_candidates)`.
 
-        The number of posterior samples from a component is proportional to the component's weight. A
-        posterior sample is a sample from the prior that is corrected by the observations (Matheron's rule;
-        Wilson et al. 2020). This way, the posterior covariance matrix of all candidates is not needed.
+        The number of posterior samples from a component of the mixture is proportional to the component's
+        weight. A posterior sample is a sample from the prior that is corrected by the observations
+        (Matheron's rule; Wilson et al. 2020). This way, the posterior covariance matrix of all candidates is
+        not needed.
 
         Args:
             rng: Random generator of the posterior samples.
@@ -232,8 +240,8 @@ class SlopeModel:
     def left_out_log_densities(self) -> Array:
         """Returns how well each observation is predicted from all others, as a log density, `(num,)`.
 
-        The formula is that of Rasmussen and Williams 2006, section 5.4.2. The densities of the components are
-        averaged with the components' weights.
+        The formula is that of Rasmussen and Williams 2006, section 5.4.2. The densities of the components of
+        the mixture are averaged with the components' weights.
         """
         found = []
         for weight, component in self.parts:
@@ -262,14 +270,15 @@ def fit_slopes(
     residual_sds: Sequence[float],
     own_sd: float,
 ) -> SlopeModel:
-    """Fits the mixture of slope models to observations.
+    """Fits a mixture of linear regressions to observations, and predicts all candidates.
 
     Args:
         design: The design matrix and residual kernels of all candidates.
-        priors: Priors of the regression slopes, at least one; all have the same prior probability.
+        priors: Priors of the regression coefficients, at least one; all have the same prior probability.
         seen: The observations; may be empty.
-        residual_sds: Standard deviations of the residual to try; the mixture has components for each of them.
-        own_sd: Standard deviation of each candidate's independent deviation d.
+        residual_sds: Standard deviations to try for the residual, the smooth deviation from the regression;
+            the mixture has components for each of them.
+        own_sd: Standard deviation of the independent deviation of each candidate from the regression.
     """
     rows = seen.rows
     base = np.diag(seen.noise_sd**2) + np.outer(seen.common_sd, seen.common_sd)

@@ -1,4 +1,4 @@
-"""Effects of slow ranks: step time of the slowest rank with a barrier, and throughput without a barrier.
+"""Step time of the slowest rank if ranks wait for each other, and throughput if they do not.
 
 The time of a rank for tau steps is tau c, plus random jitter, plus artificial delays that the job file
 specifies. c is the seconds of compute of one step without jitter and delays.
@@ -79,7 +79,10 @@ def _alike(count: int, own: Sequence[RankDelay]) -> DelayedRanks:
 def _delayed_rows(
     num_ranks: Array, delays: tuple[RankDelay, ...]
 ) -> Iterator[tuple[npt.NDArray[np.bool_], tuple[DelayedRanks, ...]]]:
-    """Yields a mask of rows `(num,)` and the groups of ranks, for each number of ranks with delays."""
+    """Yields the rows of `num_ranks` in which ranks are delayed, for each distinct number of ranks.
+
+    Each item is a mask of these rows, `(num,)`, and the ranks grouped by their delays.
+    """
     for p in np.unique(num_ranks) if delays else ():
         groups = delayed_ranks(delays, int(p))
         if groups:
@@ -87,7 +90,7 @@ def _delayed_rows(
 
 
 def per_count(num_ranks: Array, value: Callable[[int], float]) -> Array:
-    """Applies a function to each number of ranks, `(num,)`.
+    """Applies a function to each number of ranks in an array, `(num,)`.
 
     The function is called once per distinct number of ranks.
 
@@ -108,9 +111,10 @@ def slowest_step_seconds(
     persistent: Values,
     delays: tuple[RankDelay, ...] = (),
 ) -> Array:
-    """Returns the expected maximum over ranks of the time for tau steps, divided by tau, `(num,)`.
+    """Returns the seconds per step of the slowest rank if all ranks wait every tau steps, `(num,)`.
 
-    Without delays it is c (1 + k_tau m_p).
+    It is the expected maximum over ranks of the time for tau steps, divided by tau. Without delays it is c (1
+    + k_tau m_p).
 
     - m_p: expected maximum of p standard normals (`expected_maximum`).
     - k_tau: coefficient of variation of a rank's time for tau steps, k_tau^2 = k^2 (h + (1 - h) / tau). The
@@ -125,7 +129,7 @@ def slowest_step_seconds(
     Args:
         compute: c, seconds per step of one rank without jitter, `(num,)`.
         num_ranks: p, number of ranks in each case, `(num,)`.
-        tau: Number of steps after which ranks wait for each other, `(num,)`.
+        tau: tau, number of steps after which ranks wait for each other, `(num,)`.
         jitter: k, coefficient of variation of the time of one step of a rank.
         persistent: h, share of the jitter's variance that is persistent.
         delays: Artificial delays that the job file specifies.
@@ -138,7 +142,7 @@ def slowest_step_seconds(
 
 
 def _expected_excess(jitter_seconds: Array, tau: Array, groups: Sequence[DelayedRanks]) -> Array:
-    """Returns the expected maximum over ranks of jitter plus delay per step, seconds, `(num,)`.
+    """Returns by how many seconds per step jitter and delays are expected to slow the slowest rank, `(num,)`.
 
     Args:
         jitter_seconds: Standard deviation of the jitter per step, seconds, `(num,)`.
@@ -210,7 +214,7 @@ def mean_delay(num_ranks: Array, delays: tuple[RankDelay, ...]) -> Array:
 def unwaiting_batch_seconds(
     compute: Array, exchange: Array, num_ranks: Array, *, overlap: Values, delays: tuple[RankDelay, ...] = ()
 ) -> Array:
-    """Returns the seconds in which asynchronous ranks together process one global batch, `(num,)`.
+    """Returns the seconds in which ranks that do not wait for each other process one global batch, `(num,)`.
 
     All ranks process the same number of samples per step. The result is then the harmonic mean over the ranks
     of step_r = ((c + d_r)^g + e^g)^(1/g), the seconds of one step of rank r. The symbols are those of the

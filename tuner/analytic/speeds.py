@@ -1,4 +1,4 @@
-"""Predicted seconds per sample of some configurations, from the step-time model or a slope model."""
+"""The predicted seconds per sample of some configurations, as the models of speed return them."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from tuner.analytic.laws import Array
 
 @dataclass(frozen=True, kw_only=True)
 class Speeds:
-    """Predicted logarithm of the seconds per sample of some configurations.
+    """Predicted seconds per sample of some configurations; all values are for the logarithm.
 
     Args:
         mean: Mean of each configuration, `(num_configurations,)`.

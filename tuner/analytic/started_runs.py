@@ -1,4 +1,4 @@
-"""Estimates the number of samples to target of started runs, as observations for a slope model.
+"""Estimates the number of samples to target of started runs, as observations for a linear regression.
 
 The estimates assume that every run in progress will reach the target. A version that took into account that a
 learning curve may level off below the target made replayed searches more expensive.
@@ -24,11 +24,11 @@ _ARRIVED_SD = 0.02
 
 @dataclass(frozen=True, kw_only=True)
 class StartedRun:
-    """A run with at least one evaluation.
+    """A run with at least one evaluation, whose number of samples to target is to be estimated.
 
     Args:
         row: Index of the run's configuration in the list of candidates.
-        passage: Where the run passed the levels of training progress.
+        passage: The number of samples at which the run first reached each level of training progress.
         samples_to_target: Number of samples processed when the run reached the target; None if it has not.
         ended: Whether the run ended without reaching the target, or failed.
     """
@@ -40,7 +40,7 @@ class StartedRun:
 
 
 def observed_by(runs: Sequence[StartedRun]) -> Observations:
-    """Returns one observation of the logarithm of samples to target for every started run.
+    """Estimates the logarithm of samples to target of every started run, for the fit of a regression.
 
     Args:
         runs: Runs with at least one evaluation; may be empty.
@@ -56,7 +56,7 @@ def observed_by(runs: Sequence[StartedRun]) -> Observations:
 
 
 def _observation(run: StartedRun, template: Template) -> tuple[float, float, float]:
-    """Returns the logarithm of a run's samples to target, and two standard deviations of its error.
+    """Estimates the logarithm of a run's samples to target; returns it with two standard deviations.
 
     The first standard deviation is that of the error of this run alone. The second is that of the error that
     all unfinished runs have in common.

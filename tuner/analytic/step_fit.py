@@ -1,12 +1,12 @@
-"""Fits the law (analytic model) of step time to timed steps, for any distribution of ranks over nodes.
+"""Fits the model of step time to timed steps, for any distribution of ranks over nodes.
 
-The residual is the smooth deviation of step times from the law. On a cluster of separate machines, it depends
-on the fit itself, so the fit has three passes:
+The model is a formula (`step_law`) plus a residual, the smooth deviation of step times from the formula. On a
+cluster of separate machines, the residual depends on the fit itself, so the fit has three passes:
 
 1. Fit with the residual that follows from the prior means of the parameters. The result gives the share of
    each step that ranks spend on exchanging gradients or parameters.
 2. Fit with the residual for that share. The errors of this fit show by how much compute times and link speeds
-   scatter around the law.
+   scatter around the formula.
 3. Fit with the residual for that share and that scatter.
 """
 
@@ -43,10 +43,10 @@ _ROUGH, _FINE = 1e-2, 1e-3
 
 @dataclass(frozen=True, kw_only=True)
 class TimedSteps:
-    """Timed steps, one entry per timing; the fit merges timings of the same steps.
+    """Measured step times, one entry per timing of a configuration.
 
     Args:
-        steps: The timed steps, `(num,)`.
+        steps: For each timing, the number of ranks, their nodes, batch size and strategy, `(num,)`.
         seconds: Mean seconds of a step in each timing, above 0, `(num,)`.
         own_sd: Standard error of the logarithm of `seconds`, estimated from how much the steps within one
             timing differ, `(num,)`.
@@ -68,17 +68,17 @@ def fit_steps(
     strategies: Sequence[str] = (),
     past: PastLaw | None = None,
 ) -> tuple[MixedPosterior, float]:
-    """Fits the law of step time to timed steps.
+    """Fits the model of step time to measured step times.
 
     Args:
-        timed: The timed steps; may be empty.
+        timed: The measured step times; may be empty.
         cluster: The cluster that the steps ran on.
         parameter_bytes: Bytes of the model's parameters; 0 if unknown. If unknown, the law for separate
             machines has an additional parameter for the number of bytes; on one host, the bandwidth stays at
             its prior.
         strategies: Names of the strategies to predict, in addition to those that were timed.
-        past: Values of the parameters in past studies; ignored for a cluster that is emulated (ranks are
-            trained on this host under a virtual clock).
+        past: Values of the parameters in past studies, which serve as priors; ignored for a cluster that is
+            emulated (ranks are trained on this host under a virtual clock).
 
     Returns:
         1. The posterior of the logarithm of the seconds of a step; its inputs are rows of `Steps.inputs`.
@@ -112,7 +112,7 @@ def fit_steps(
 
 
 def _learn_scatter(law: StepLaw, observed: _Merged, between: float) -> tuple[Array, float, float]:
-    """Makes the first two passes; returns theta, and the scatter of compute and of communication.
+    """Makes the first two passes of the fit; returns theta, and the scatter of compute and of communication.
 
     Each scatter is a multiple of the scatter that `step_residual` assumes.
     """
@@ -126,12 +126,12 @@ def _learn_scatter(law: StepLaw, observed: _Merged, between: float) -> tuple[Arr
 
 
 def _scales(found: Posterior, observed: _Merged, residual: StepResidual) -> tuple[float, float]:
-    """Returns the scatter of compute and of communication, as multiples of the assumed scatter.
+    """Estimates how much compute and communication scatter, as multiples of the assumed scatter.
 
     In each round, one multiple is estimated while the other one is fixed, then the reverse. The estimate is
-    the root of the posterior mean of the squared multiple over the grid `_SCALES`, with the law linearized
-    around the fit. If no step was timed repeatedly, the variance between repeated timings is assumed to grow
-    with the scatter of compute.
+    the root of the posterior mean of the squared multiple over the grid `_SCALES`, with the formula of step
+    time linearized around the fit. If no step was timed repeatedly, the variance between repeated timings is
+    assumed to grow with the scatter of compute.
     """
     compute, exchange = residual.parts(found.inputs, found.inputs)
     mean, sd = (np.array([getattr(p, name) for p in found.parameters]) for name in ("mean", "sd"))
@@ -175,10 +175,10 @@ def _scale_of(part: Array, remainder: Array, missed: Array) -> float:
 
 @dataclass(frozen=True, kw_only=True)
 class _Merged:
-    """Timings in which all timings with the same inputs of the law are merged into one observation.
+    """Measured step times, in which all timings of equal steps are merged into one observation.
 
     Args:
-        inputs: The distinct rows of the law's inputs, `(num, NUM_COLUMNS)`.
+        inputs: The distinct rows of inputs of the formula, `(num, NUM_COLUMNS)`.
         means: Mean logarithm of the seconds of the timings with each row, `(num,)`.
         own_variance: Variance of each mean, estimated from how much the steps within a timing differ,
             `(num,)`.
@@ -197,10 +197,7 @@ class _Merged:
     has_waits: bool
 
     def between_sd(self, scale: float) -> float:
-        """Returns the standard deviation between repeated timings.
-
-        It combines the prior standard deviation times `scale` with the differences between timings.
-        """
+        """Returns by how much repeated timings of the same steps differ, as a standard deviation."""
         prior = (scale * _PRIOR_BETWEEN_MOMENTS_SD) ** 2
         return math.sqrt((_PRIOR_WEIGHT * prior + self.squares) / (_PRIOR_WEIGHT + self.degrees))
 
@@ -209,7 +206,7 @@ class _Merged:
         return np.asarray(np.sqrt(between**2 / self.counts + self.own_variance), dtype=float)
 
     def data(self, between: float) -> tuple[Array, Array, Array]:
-        """Returns the inputs, observations and standard deviations of the noise, as arguments of `fit`."""
+        """Returns inputs, observations and noise standard deviations, in the order that `fit` needs."""
         return self.inputs, self.means, self.noise_sd(between)
 
 

@@ -1,7 +1,7 @@
-"""The law (analytic model) of step time for one cluster.
+"""The formula of step time for one cluster, with its parameters.
 
-The law predicts the logarithm of the seconds of a step from parameters and inputs; inputs are rows of
-`Steps.inputs`.
+The formula (law) predicts the logarithm of the seconds of a step from parameters and inputs; inputs are rows
+of `Steps.inputs`.
 
 - Exchange: the communication of gradients or parameters between ranks.
 - Emulated cluster: a cluster that exists only as a description (`[cluster.machine]` of the job file). Its
@@ -63,13 +63,13 @@ def nodes_are_machines(cluster: Cluster) -> bool:
 
 @dataclass(frozen=True, kw_only=True)
 class StepLaw:
-    """The law of step time for one cluster; a `regression.Law` with its own Jacobian.
+    """The formula of step time for one cluster; a `regression.Law` with its own Jacobian.
 
     Args:
-        parameters: The parameters to fit; others have fixed values (`_DEFAULTS`).
+        parameters: The parameters to fit; the others have fixed values (`_DEFAULTS`).
         cluster: The cluster whose step times are predicted.
-        parameter_bytes: Bytes of the model's parameters. If they are unknown, `NOMINAL_BYTES`, and
-            `UNSTATED_BYTES` is one of the parameters.
+        parameter_bytes: Bytes of the model's parameters. If they are unknown, pass `NOMINAL_BYTES`, and
+            `UNSTATED_BYTES` must be one of the parameters.
     """
 
     parameters: tuple[Parameter, ...]
@@ -88,7 +88,7 @@ class StepLaw:
         return np.asarray(self._at(theta[None, :], inputs)[0], dtype=float)
 
     def slopes(self, theta: Array, inputs: Array) -> Array:
-        """Returns the Jacobian of the law, `(num, num_parameters)`, by forward differences in one call.
+        """Returns the Jacobian of the formula by forward differences, `(num, num_parameters)`.
 
         Args:
             theta: Values of the parameters, `(num_parameters,)`.
@@ -98,10 +98,10 @@ class StepLaw:
         return np.asarray((found[1:] - found[0]).T / _STEP, dtype=float)
 
     def exchange_share(self, theta: Array, inputs: Array) -> Array:
-        """Returns the share s of a step's time that is due to the exchange, between 0 and 1, `(num,)`.
+        """Returns which share of a step's time is due to communication between ranks, from 0 to 1, `(num,)`.
 
-        If the exchange takes 1% longer, the step takes s% longer: s is the derivative of the logarithm of the
-        step's seconds with respect to the logarithm of the exchange's seconds.
+        If the communication takes 1% longer, the step takes s% longer, where s is the share: the derivative
+        of the logarithm of the step's seconds with respect to the logarithm of the communication's seconds.
 
         Args:
             theta: Values of the parameters, `(num_parameters,)`.
@@ -114,7 +114,7 @@ class StepLaw:
         return np.asarray(np.clip((found[1] - found[0]) / _STEP, 0.0, 1.0), dtype=float)
 
     def _at(self, thetas: Array, inputs: Array) -> Array:
-        """Returns the logarithm of seconds for several values of the parameters, `(num_thetas, num)`."""
+        """Returns the log seconds of each step for several values of the parameters, `(num_thetas, num)`."""
         found = np.zeros((len(thetas), len(inputs)))
         for alike in self._alike(inputs, len(thetas)):
             unknowns = self._unknowns(thetas, len(alike.rows))
@@ -138,7 +138,7 @@ class StepLaw:
         return {**_DEFAULTS, **{p.name: own for p, own in zip(self.parameters, values.T, strict=True)}}
 
     def _alike(self, inputs: Array, times: int) -> list[Alike]:
-        """Returns `alike_rows` from a cache, since a fit evaluates the same rows many times."""
+        """Groups the rows of `inputs` by formula; cached, since a fit evaluates the same rows often."""
         for rows, repeated, alike in self._recent:
             if rows is inputs and repeated == times:
                 return alike
@@ -148,7 +148,7 @@ class StepLaw:
         return made
 
     def _seconds(self, unknowns: dict[str, Values], alike: Alike) -> Array:
-        """Returns the seconds of rows with the same formula, `(times * num,)`."""
+        """Returns the step seconds of rows with the same formula, `(times * num,)`."""
         at_hand = self.cluster.at_hand
         cluster = at_hand if at_hand is not None and alike.where == AT_HAND else self.cluster
         own, crowding = self._compute(unknowns, alike, cluster)
@@ -163,9 +163,9 @@ class StepLaw:
         return np.asarray(own * (1 + most * exchange / (slowest + exchange)), dtype=float)
 
     def _compute(self, unknowns: dict[str, Values], alike: Alike, cluster: Cluster) -> tuple[Array, Values]:
-        """Returns the seconds of one rank's compute, and the factor by which ranks on its node slow it down.
+        """Returns the seconds of one rank's compute, and the slowdown by other ranks on its node.
 
-        If the cores of the host are known, the first result includes the slowdown by other ranks, and the
+        The slowdown is a factor. If the cores of the host are known, the first result includes it, and the
         factor is 1. Compute is modeled as linear in the batch size. The error at single batch sizes is up to
         a quarter (caches, kernels); the residual covers it.
         """

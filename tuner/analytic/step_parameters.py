@@ -1,7 +1,7 @@
-"""Parameters of the law (analytic model) of step time, with their priors, for each kind of cluster.
+"""Parameters of the formula of step time, with their priors, for each kind of cluster.
 
 - Exchange: the communication of gradients or parameters between ranks.
-- Hop: the way of a message from one rank to its neighbor in the ring of a collective.
+- Hop: the way of a message from one rank to its neighbor in the ring of a collective operation.
 - Emulated cluster: a cluster that exists only as a description (`[cluster.machine]` of the job file). Its
   ranks are trained on this host under a virtual clock, and their steps are called emulated steps.
 
@@ -82,13 +82,13 @@ _BIAS = Parameter(name="log bias of emulated seconds", mean=0.0, sd=0.1)
 def prior_parameters(
     cluster: Cluster, strategies: Sequence[str], parameter_bytes: float, *, with_waits: bool
 ) -> tuple[Parameter, ...]:
-    """Returns the parameters of the law of step time for a cluster, with their priors.
+    """Returns the parameters of the formula of step time for a cluster, with their priors.
 
     Args:
         cluster: The cluster whose step times are predicted.
         strategies: Names of all strategies that were timed or will be predicted.
         parameter_bytes: Bytes of the model's parameters; 0 if unknown.
-        with_waits: Whether the waits of ranks were timed.
+        with_waits: Whether it was measured how long ranks wait for communication.
     """
     found = _PARAMETERS + (_FURTHER_PARAMETERS if exchanges_asynchronously(strategies) else ())
     if nodes_are_machines(cluster):
@@ -115,7 +115,7 @@ def prior_parameters(
 def _described(
     parameters: tuple[Parameter, ...], virtual: VirtualCluster, most_sd: float
 ) -> tuple[Parameter, ...]:
-    """Returns the parameters with prior means from the description of an emulated cluster.
+    """Sets the prior means of parameters to the values in the description of an emulated cluster.
 
     Args:
         parameters: The parameters with their general priors.

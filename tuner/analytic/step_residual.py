@@ -1,4 +1,4 @@
-"""Covariance of the residual: of how step times deviate from the law (analytic model) of step time."""
+"""Covariances between the deviations of step times from the formula that predicts them."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ _BEND_SD, _COMPUTE_SD, _LINKS_SD, _DRIFT_SD = 0.08, 0.03, 0.12, 0.04
 
 @dataclass(frozen=True, kw_only=True)
 class StepResidual:
-    """Covariance function of the residual on separate machines.
+    """Covariances between the deviations of step times from their formula, on separate machines.
 
     An exchange is the communication of gradients or parameters between ranks. Let s be the share of the
     exchange in a step. If the exchange takes 1% longer, the step takes s% longer; if compute takes 1% longer,
@@ -50,7 +50,7 @@ class StepResidual:
 
     - K(b, b'): correlation for the batch sizes per rank b and b' (`_BY_BATCH`).
     - bend, own, links and drift: the standard deviations of nonlinear compute, of the scatter of compute, of
-      the scatter of exchanges and of the drift.
+      the scatter of exchanges, and of the drift of exchanges with the number of nodes.
     - [same]: 1 if both steps have the same batch size and placement, else 0.
     - [same placement]: 1 if both steps have the same number of nodes, ranks, and ranks per node, else 0.
 
@@ -58,8 +58,8 @@ class StepResidual:
     timed number of nodes N, the variance for n nodes grows with log(n / N).
 
     Args:
-        law: The law of step time, from which s is computed.
-        theta: Values of the law's parameters at which s is computed, `(num_parameters,)`.
+        law: The formula of step time, from which s is computed.
+        theta: Values of the formula's parameters at which s is computed, `(num_parameters,)`.
         compute_scale: Scatter of compute, as a multiple of the assumed scatter.
         exchange_scale: Scatter and drift of the exchange, as a multiple of the assumed values.
     """
@@ -70,21 +70,23 @@ class StepResidual:
     exchange_scale: float = 1.0
 
     def covariance(self, left: Array, right: Array) -> Array:
-        """Returns the covariances between all pairs of inputs, `(num_left, num_right)`.
+        """Returns the covariances between the deviations of all pairs of steps, `(num_left, num_right)`.
 
         Args:
-            left: Inputs of the rows of the result, `(num_left, NUM_COLUMNS)`.
-            right: Inputs of the columns of the result, `(num_right, NUM_COLUMNS)`.
+            left: Inputs of the steps in the rows of the result, `(num_left, NUM_COLUMNS)`.
+            right: Inputs of the steps in the columns of the result, `(num_right, NUM_COLUMNS)`.
         """
         compute, exchange = self.parts(left, right)
         return compute + exchange
 
     def parts(self, left: Array, right: Array) -> tuple[Array, Array]:
-        """Returns the covariances due to compute and due to the exchange, each `(num_left, num_right)`.
+        """Returns two covariances between steps: due to compute, and due to communication.
+
+        Each has the shape `(num_left, num_right)`.
 
         Args:
-            left: Inputs of the rows of the results, `(num_left, NUM_COLUMNS)`.
-            right: Inputs of the columns of the results, `(num_right, NUM_COLUMNS)`.
+            left: Inputs of the steps in the rows of the results, `(num_left, NUM_COLUMNS)`.
+            right: Inputs of the steps in the columns of the results, `(num_right, NUM_COLUMNS)`.
         """
         own = self.law.exchange_share(self.theta, left)
         other = own if right is left else self.law.exchange_share(self.theta, right)

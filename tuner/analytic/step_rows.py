@@ -1,4 +1,4 @@
-"""Inputs of the law (analytic model) of step time: steps as rows of numbers, grouped by formula."""
+"""Converts training steps to rows of numbers, from which the formula of step time predicts their seconds."""
 
 from __future__ import annotations
 
@@ -33,10 +33,10 @@ NUM_COLUMNS = _OF_COMPUTE + 1
 
 @dataclass(frozen=True, kw_only=True)
 class Steps:
-    """Steps that were timed or will be predicted; each becomes one row of the law's inputs.
+    """Training steps that were timed or will be predicted, `num` in all.
 
     Args:
-        placements: The nodes that the ranks of each step are on, `(num,)`.
+        placements: How the ranks of each step are distributed over nodes, `(num,)`.
         batch_size_per_rank: Number of samples that one rank processes per step, `(num,)`.
         setups: Strategy and number of ranks of each step, `(num,)`.
         where: Where each step ran: `ASKED`, `EMULATED` or `AT_HAND`, `(num,)`; None if all are `ASKED`.
@@ -51,10 +51,11 @@ class Steps:
         return len(self.batch_size_per_rank)
 
     def inputs(self, *, of_compute: bool = False) -> Array:
-        """Returns the inputs of the law, `(num, NUM_COLUMNS)`.
+        """Converts the steps to rows of numbers for the formula of step time, `(num, NUM_COLUMNS)`.
 
         Args:
-            of_compute: Whether the rows describe one rank's compute in the steps, instead of whole steps.
+            of_compute: Whether the rows describe only one rank's compute in the steps, instead of whole
+                steps.
         """
         where = self.placements
         found = np.zeros((len(self), NUM_COLUMNS))
@@ -69,7 +70,7 @@ class Steps:
 
 
 def steps_of(configurations: Sequence[Configuration], cluster: Cluster, where: Array | None = None) -> Steps:
-    """Returns the steps of configurations that use whole nodes of a cluster.
+    """Returns the training steps of configurations, for which the step time is then predicted.
 
     Args:
         configurations: The configurations, `(num,)`.
@@ -93,14 +94,16 @@ def steps_of(configurations: Sequence[Configuration], cluster: Cluster, where: A
 
 @dataclass(frozen=True, kw_only=True)
 class Alike:
-    """Rows of the law's inputs that have the same formula, repeated for several values of the parameters.
+    """Training steps whose time has the same formula, as inputs of this formula.
+
+    The steps are repeated for several values of the parameters.
 
     Args:
-        rows: Indices of the rows in the inputs, `(num,)`.
+        rows: Indices of the steps in the inputs, `(num,)`.
         traits: Properties of one of the strategies whose step time has this formula.
         where: Where the steps ran: `ASKED`, `EMULATED` or `AT_HAND`.
-        of_compute: Whether the rows describe one rank's compute, instead of whole steps.
-        placements: The nodes that the ranks are on, `(times * num,)`.
+        of_compute: Whether only one rank's compute is predicted, instead of the whole step.
+        placements: How the ranks are distributed over nodes, `(times * num,)`.
         per_rank: Number of samples that one rank processes per step, `(times * num,)`.
         taus: Steps between two exchanges of gradients or parameters, `(times * num,)`.
     """
@@ -115,7 +118,7 @@ class Alike:
 
 
 def alike_rows(inputs: Array, times: int) -> list[Alike]:
-    """Groups rows of the law's inputs by the formula of their step time.
+    """Groups training steps by the formula of their step time.
 
     Args:
         inputs: Rows of `Steps.inputs`, `(num, NUM_COLUMNS)`.

@@ -1,8 +1,9 @@
-"""Laws (analytic models) of step time: seconds of one global batch under each strategy.
+"""Formulas of step time: seconds in which all ranks process one global batch, for each strategy.
 
-`tuner.analytic.strategy_laws` maps the names of these laws to the functions. Symbols: p, number of ranks; c,
-seconds of compute in a step of one rank; n, bytes of the model's parameters; A, seconds of latency per hop;
-w, bandwidth in bytes per second; tau, steps between two exchanges of gradients or parameters between ranks.
+`tuner.analytic.strategy_laws` maps the names of these formulas to the functions. Symbols: p, number of ranks;
+c, seconds of compute in a step of one rank; n, bytes of the model's parameters; A, seconds of latency per hop
+(from one rank to the next); w, bandwidth in bytes per second; tau, steps between two exchanges of gradients
+or parameters between ranks.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ from tuner.domain.cluster import RankDelay
 
 
 def server_exchange_seconds(num_ranks: Array, service: Array, think: Array) -> Array:
-    """Returns the seconds that one rank spends at a server, including waiting, `(num,)`.
+    """Returns the seconds that one rank spends at a parameter server, including waiting, `(num,)`.
 
     The server handles one request at a time. The formula is mean value analysis (Reiser and Lavenberg 1980),
     with the residual service time of the request in progress (Reiser 1979):
@@ -73,14 +74,15 @@ _UNIFORM = Sharing()
 
 @dataclass(frozen=True, kw_only=True)
 class Network:
-    """The costs of communication between ranks, and the jitter of their steps; the same for all strategies.
+    """Costs of communication between ranks, and jitter of their steps; the same for all strategies.
 
     A value is either one number for all steps, or an array `(num,)`.
 
     Args:
         num_bytes: n, bytes of the model's parameters.
-        latency: A, seconds per hop of a collective; with `placements`, of a hop between nodes.
-        bytes_per_second: w, bandwidth of a collective; with `placements`, between nodes.
+        latency: A, seconds per hop (from one rank to the next) of a collective operation; with `placements`,
+            of a hop between nodes.
+        bytes_per_second: w, bandwidth of a collective operation; with `placements`, between nodes.
         point_to_point: Bandwidth of a message between two ranks, or between a rank and the server, divided by
             w.
         point_to_point_latency: Latency of a message between two ranks, or between a rank and the server,
@@ -93,8 +95,8 @@ class Network:
         peers_wait: Whether messages of gossip take time from the ranks' compute, as they do if ranks share
             cores and memory. Over separate links, messages take no time from compute: a rank does not wait
             for a message, and averages with older parameters instead.
-        placements: The nodes that the ranks of each step are on, `(num,)`; None if each rank has its own
-            node.
+        placements: How the ranks of each step are distributed over nodes, `(num,)`; None if each rank has its
+            own node.
         within: The link between neighbors of the ring on one node.
         sharing: Further properties of the links between nodes: shared adapters, several connections,
             variation.
@@ -134,9 +136,10 @@ class Network:
         )
 
     def message_seconds(self, num_ranks: Array) -> tuple[Array, Array]:
-        """Returns the latency and the transfer time of one parameter vector to another rank, in seconds.
+        """Returns latency and transfer time of a message with all model parameters, in seconds.
 
-        Both are means over all other ranks, some of which are on the same node. Each has the shape `(num,)`.
+        Both are means over all other ranks as receivers, some of which are on the same node. Each has the
+        shape `(num,)`.
 
         Args:
             num_ranks: Number of ranks of each step, `(num,)`.
@@ -154,7 +157,7 @@ class Network:
 
 @dataclass(frozen=True, kw_only=True)
 class RankSteps:
-    """Steps of ranks that train under one strategy; the input of a law of step time.
+    """Training steps of ranks under one strategy, whose duration a formula of step time predicts.
 
     Args:
         traits: The properties of the strategy.
@@ -176,9 +179,9 @@ StepTimeLaw = Callable[[RankSteps], Array]
 
 
 def all_reduce_seconds(steps: RankSteps) -> Array:
-    """Returns the step time of all-reduce: the slowest rank's step, overlapped with a gradient all-reduce.
+    """Returns the step time with all-reduce of gradients, `(num,)`.
 
-    The formula is T - c' + (c'^g + s^g)^(1/g).
+    It is the step of the slowest rank, partly overlapped with the all-reduce: T - c' + (c'^g + s^g)^(1/g).
 
     - T: seconds of the slowest rank's step without the all-reduce.
     - c': seconds of the slowest rank's compute, without artificial delays. Only c' overlaps with the
@@ -186,8 +189,8 @@ def all_reduce_seconds(steps: RankSteps) -> Array:
     - s: seconds of the all-reduce.
     - g: overlap exponent (`Network.overlap`).
 
-    If the delayed rank is the slowest one, its compute is nearer to c than to c', so the result is up to 2%
-    too low.
+    If the delayed rank is the slowest one, its compute is nearer to c (the mean compute of a rank) than to
+    c', so the result is up to 2% too low.
     """
     network, slowest = steps.network, slowest_seconds(steps)
     exchange = network.ring_seconds(steps.num_ranks)
@@ -196,20 +199,20 @@ def all_reduce_seconds(steps: RankSteps) -> Array:
 
 
 def averaging_seconds(steps: RankSteps) -> Array:
-    """Returns the step time of averaging: the slowest rank's step, plus a share of an all-reduce.
+    """Returns the step time if parameters are averaged every tau steps, `(num,)`.
 
-    Every tau steps, an all-reduce averages parameters; 1 / tau of its time is added to each step. It does not
-    overlap with compute, since the next step needs its result
-    (Stich 2019; the same applies to the outer step of DiLoCo, Douillard et al. 2023).
+    It is the step of the slowest rank, plus 1 / tau of an all-reduce. The all-reduce does not overlap with
+    compute, since the next step needs its result (Stich 2019; the same applies to the outer step of DiLoCo,
+    Douillard et al. 2023).
     """
     return slowest_seconds(steps) + steps.network.ring_seconds(steps.num_ranks) / steps.tau
 
 
 def peer_seconds(steps: RankSteps) -> Array:
-    """Returns the step time of gossip: a rank's own step, plus the time that it waits for messages.
+    """Returns the step time with gossip: a rank's own step, plus its waits for messages, `(num,)`.
 
-    No rank waits for the slowest one. Every tau steps, a message takes A + n / w seconds, and a rank waits
-    for the part of this time that does not overlap with compute.
+    No rank waits for the slowest one. Every tau steps, a message takes A + n / w seconds (latency, plus bytes
+    divided by bandwidth), and a rank waits for the part of this time that does not overlap with compute.
 
     Messages between different pairs of ranks are assumed not to slow each other down (Jin et al. 2016,
     section 4). This assumption fails if all messages share one link or the memory of one host.
@@ -224,19 +227,20 @@ def peer_seconds(steps: RankSteps) -> Array:
 
 
 def server_seconds(steps: RankSteps) -> Array:
-    """Returns the step time with a parameter server: a rank's own step, plus a share of a request.
+    """Returns the step time with a parameter server: a rank's own step, plus a share of a request, `(num,)`.
 
-    Every tau steps, a rank sends a request with a vector and waits for the reply; 1 / tau of this time is
-    added to each step.
+    Every tau steps, a rank sends a request with all its parameters and waits for the reply; 1 / tau of this
+    time is added to each step.
 
-    The server's link receives one vector at a time and, at the same time, sends one reply at a time. Each
-    takes s = n / w seconds. Vectors arrive at least s apart, so replies never queue. Ranks therefore only
-    queue for the receiving link, with service time s and think time Z (see `server_exchange_seconds`). Z is
-    the time that a rank spends elsewhere between two requests: tau (c + mean artificial delay) + 2 A + s,
-    where 2 A is the latency of the round trip and the last s is the time of the reply.
+    The server's link receives one request at a time and, at the same time, sends one reply at a time. Each
+    takes s = n / w seconds (bytes divided by bandwidth). Requests arrive at least s apart, so replies never
+    queue. Ranks therefore only queue for the receiving link, with service time s and think time Z (see
+    `server_exchange_seconds`). Z is the time that a rank spends elsewhere between two requests: tau (c + mean
+    artificial delay) + 2 A + s, where c is the compute of a step, 2 A is the latency of the round trip and
+    the last s is the time of the reply.
 
-    Limits: if ranks have very different think times, the law computes with their mean. Rank 0, on whose host
-    the server is, does not use the link, but the law treats rank 0 like the other ranks.
+    Limits: if ranks have very different think times, the formula computes with their mean. Rank 0, on whose
+    host the server is, does not use the link, but the formula treats rank 0 like the other ranks.
     """
     compute, num_ranks, network = steps.compute, steps.num_ranks, steps.network
     hop, vector = network.message_seconds(num_ranks)

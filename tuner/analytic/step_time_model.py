@@ -1,6 +1,6 @@
 """Step-time model: predicts seconds per sample for any number of nodes, batch size and strategy.
 
-It is fitted to timed steps.
+Its parameters are fitted to step times that were measured.
 """
 
 from __future__ import annotations
@@ -24,15 +24,15 @@ from tuner.domain.measurement import Measurement
 
 @dataclass(frozen=True, kw_only=True)
 class SecondsModel:
-    """The posterior of seconds per sample.
+    """The fitted step-time model, which predicts seconds per sample.
 
     Args:
         cluster: The cluster that the job trains on.
-        posterior: The posterior of the logarithm of seconds in which all ranks together process one global
-            batch; its inputs are rows of `Steps.inputs`.
+        posterior: The posterior of the parameters. It predicts the logarithm of the seconds in which all
+            ranks together process one global batch; its inputs are rows of `Steps.inputs`.
         between_moments_sd: Standard deviation of the logarithm of seconds between repeated timings of the
             same steps.
-        num_observations: Number of slices of training whose steps were timed.
+        num_observations: Number of slices (uninterrupted parts of a training) whose steps were timed.
     """
 
     cluster: Cluster
@@ -41,7 +41,7 @@ class SecondsModel:
     num_observations: int
 
     def log_seconds_per_sample(self, configurations: Sequence[Configuration]) -> tuple[Array, Array]:
-        """Returns mean `(num,)` and covariance `(num, num)` of the logarithm of seconds per sample.
+        """Predicts the logarithm of seconds per sample; returns mean `(num,)` and covariance `(num, num)`.
 
         Seconds per sample are the seconds in which all ranks together process one global batch, divided by
         its size.
@@ -71,25 +71,26 @@ class SecondsModel:
         return Speeds(mean=mean[timed_as], sd=sd[timed_as], draws=draws[:, timed_as])
 
     def shifted(self, unknowns: Sequence[str], change: float) -> SecondsModel:
-        """Returns a copy of the model with some parameters changed; the fitted residual stays the same.
+        """Returns a copy of the model in which a constant is added to some parameters.
+
+        The fitted residual (the smooth deviation from the formula) stays the same.
 
         Args:
-            unknowns: Names of the parameters to change.
-            change: Number to add to each of these parameters, on the scale on which the law uses them (often
-                a logarithm).
+            unknowns: Names of the parameters to which the constant is added.
+            change: The constant, on the scale on which the formula uses the parameters (often a logarithm).
         """
         return replace(self, posterior=self.posterior.moved(unknowns, change))
 
     def parameters(self) -> dict[str, tuple[float, float]]:
-        """Returns a mapping from the name of each parameter to its posterior mean and standard deviation."""
+        """Returns the posterior mean and standard deviation of each parameter; the keys are the names."""
         return self.posterior.parameter_values()
 
     def findings(self) -> dict[str, object]:
-        """Returns further facts about the fit that Paceline stores, such as weights of priors."""
+        """Returns facts about the fit that are stored with a study, such as the weights of the priors."""
         return {**self.posterior.findings(), "sentences": self.summary()}
 
     def summary(self) -> list[str]:
-        """Returns sentences for the user about the fitted step time."""
+        """Returns sentences for the user on the measured and predicted step times."""
         if self.num_observations == 0:
             return ["No step was timed yet: predicted seconds are prior guesses."]
         theta = {name: value for name, (value, _) in self.parameters().items()}
@@ -111,10 +112,11 @@ def fit_seconds(
     strategies: Sequence[str] = (),
     past: PastLaw | None = None,
 ) -> SecondsModel:
-    """Fits the step-time model to all slices of training whose steps were timed.
+    """Fits the step-time model to all measurements in which steps were timed.
 
     Args:
-        measurements: Measurements of slices (parts of a training); those without step times are skipped.
+        measurements: Measurements of slices (uninterrupted parts of a training); those without step times are
+            skipped.
         cluster: The cluster that the slices ran on.
         parameter_bytes: Bytes of the model's parameters; 0 if unknown, see `fit_steps`.
         strategies: Names of the strategies to predict, in addition to those that were timed.
@@ -134,7 +136,7 @@ def fit_seconds(
 
 
 def _timed_steps(measurements: Sequence[Measurement], cluster: Cluster) -> TimedSteps:
-    """Returns the timed steps of slices of training, one entry per slice."""
+    """Returns the measured step times, one entry per measurement."""
     where = None
     if cluster.at_hand is not None:
         where = np.array([EMULATED if m.emulated else AT_HAND for m in measurements])

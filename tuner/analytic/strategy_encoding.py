@@ -1,4 +1,4 @@
-"""Encodes strategies for the models: number of ranks, tau, and one column per strategy."""
+"""Converts communication strategies to numbers for the models."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ _KINDS = np.array([_EXCHANGES.index(exchange) for exchange in _EXCHANGES])
 
 @dataclass(frozen=True, kw_only=True)
 class Setup:
-    """The number of ranks of a configuration, and how the ranks train together.
+    """The number of ranks of a configuration, and how these ranks train together.
 
     Args:
         strategy: Name of the strategy.
@@ -47,19 +47,19 @@ class Setup:
 
     @property
     def traits(self) -> StrategyTraits:
-        """Properties of the strategy that are known without running it."""
+        """Properties of the communication strategy, such as whether ranks wait for each other."""
         return traits_of(self.strategy)
 
 
 @lru_cache(maxsize=8192)
 def setup_of(configuration: Configuration, num_ranks: int) -> Setup:
-    """Returns how a configuration trains on `num_ranks` ranks.
+    """Returns how a number of ranks train a configuration together.
 
-    A single rank trains by plain SGD under every strategy without an outer step. The models treat this as
-    all-reduce, so that one run informs the predictions of all strategies.
+    A single rank trains by plain SGD under every strategy without an outer optimizer step. The models treat
+    this as all-reduce, so one run informs the predictions of all strategies.
 
     Args:
-        configuration: The configuration, with its strategy and the values of the knobs.
+        configuration: The configuration, with its strategy and the values of the strategy's parameters.
         num_ranks: Number of ranks that train it.
     """
     traits = traits_of(configuration.strategy)
@@ -70,16 +70,16 @@ def setup_of(configuration: Configuration, num_ranks: int) -> Setup:
 
 
 def strategy_columns(setups: Sequence[Setup]) -> Array:
-    """Returns the one-hot encoding of the setups' strategies, `(num_setups, NUM_STRATEGIES)`."""
+    """Encodes strategies as one-hot rows, `(num_setups, NUM_STRATEGIES)`."""
     own = np.array([_NAMES.index(setup.strategy) for setup in setups], dtype=np.intp)
     return np.eye(NUM_STRATEGIES)[own]
 
 
 def exchanging_alike(columns: Array) -> list[tuple[StrategyTraits, npt.NDArray[np.intp]]]:
-    """Groups rows by the law of step time of their strategy.
+    """Groups configurations by the formula of step time that their strategy has.
 
     Args:
-        columns: Rows of `strategy_columns`, `(num, NUM_STRATEGIES)`.
+        columns: The strategy of each configuration as a row of `strategy_columns`, `(num, NUM_STRATEGIES)`.
 
     Returns:
         For each group, the traits of one of its strategies and the indices of its rows.
@@ -89,5 +89,5 @@ def exchanging_alike(columns: Array) -> list[tuple[StrategyTraits, npt.NDArray[n
 
 
 def exchanges_asynchronously(strategies: Sequence[str]) -> bool:
-    """Whether any strategy exchanges model parameters; the laws then need additional parameters."""
+    """Whether any strategy exchanges model parameters, so that the models need additional parameters."""
     return any(traits_of(name).exchanged == "parameters" for name in strategies)

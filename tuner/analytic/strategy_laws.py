@@ -1,6 +1,6 @@
-"""Maps names to the laws (analytic models) of strategies: one for step time, one for samples to target.
+"""Maps each communication strategy to two formulas: its step time, and its number of samples to target.
 
-The traits of a strategy contain the names of its laws (`StrategyTraits.step_time_law` and `samples_law`).
+The traits of a strategy contain the names of its formulas (`StrategyTraits.step_time_law` and `samples_law`).
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ def batch_seconds(
     """Returns the seconds in which all ranks together process one global batch, `(num,)`.
 
     Args:
-        traits: The properties of the strategy, which specify its law of step time.
+        traits: The properties of the strategy, which specify its formula of step time.
         compute: Seconds of compute in a step of one rank, including the effect of shared cores, `(num,)`.
         num_ranks: Number of ranks of each step, whole numbers, `(num,)`.
         tau: Steps between two exchanges of gradients or parameters, `(num,)`.
@@ -60,12 +60,12 @@ def batch_seconds(
 
 
 def disagreement(setup: Setup) -> float:
-    """Returns the disagreement of replicas just before ranks exchange parameters.
+    """Returns how much the parameters of ranks differ just before ranks exchange them.
 
-    It is 0 for one rank and for all-reduce; see `tuner.analytic.disagreement` for the unit.
+    It is a variance, and 0 for one rank and for all-reduce; see `tuner.analytic.disagreement` for the unit.
 
     Args:
-        setup: The number of ranks, the strategy and its knobs.
+        setup: The number of ranks, the strategy and the values of its parameters.
     """
     law = setup.traits.samples_law
     if law is None or setup.num_ranks == 1:
@@ -74,10 +74,10 @@ def disagreement(setup: Setup) -> float:
 
 
 def disagreement_columns(setup: Setup) -> list[float]:
-    """Returns the numbers by which the law of samples to target multiplies `COST_PARAMETERS`, one for each.
+    """Returns the factors of `COST_PARAMETERS` in the formula of samples to target, one for each parameter.
 
-    The number for the strategy's own cost parameter is log(1 + disagreement). The last number is 1 if the
-    strategy has an outer step. All others are 0.
+    The factor of the strategy's own cost parameter is log(1 + disagreement). The last factor is 1 if the
+    strategy has an outer optimizer step. All others are 0.
     """
     law = setup.traits.samples_law
     own = None if law is None else SAMPLES_LAWS[law].cost
@@ -87,7 +87,7 @@ def disagreement_columns(setup: Setup) -> list[float]:
 
 
 def disagreement_parameters(strategies: Sequence[str]) -> dict[int, Parameter]:
-    """Returns the cost parameters that the given strategies need.
+    """Returns the parameters for additional samples to target that the given strategies need.
 
     Returns:
         Maps a column of `disagreement_columns` to the parameter that multiplies it.

@@ -1,1 +1,1 @@
-"""Plain data types and errors shared by all of Paceline."""
+"""Data types and errors that all other packages of Paceline use."""

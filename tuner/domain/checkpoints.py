@@ -23,13 +23,13 @@ _NAME = re.compile(r"checkpoint-(\d{8})\.json")
 
 @dataclass(frozen=True, kw_only=True)
 class Checkpoint:
-    """One undamaged checkpoint.
+    """One undamaged checkpoint of a training, on disk.
 
     Args:
         path: Path of the content file, from which training resumes.
         number: Serial number in the folder; the newest checkpoint has the largest.
-        note: Data (strings, numbers, lists and dictionaries) that were saved in the manifest of the
-            checkpoint.
+        note: Data (strings, numbers, lists and dictionaries) that were saved with the checkpoint, in its
+            manifest.
     """
 
     path: Path
@@ -40,10 +40,10 @@ class Checkpoint:
 class CheckpointFolder:
     """Saves and finds the checkpoints of one training in a folder.
 
-    A checkpoint consists of a content file and a manifest with the size and SHA-256 of the content. Each file
-    is written under a temporary name, flushed to the disk and renamed, the manifest last. A process that is
-    killed while saving therefore does not damage earlier checkpoints. A content file that does not match its
-    manifest is ignored.
+    A checkpoint consists of a content file and a manifest, a small file with the size and SHA-256 of the
+    content. Each file is written under a temporary name, flushed to the disk and renamed, the manifest last.
+    A process that is killed while saving therefore does not damage earlier checkpoints. A content file that
+    does not match its manifest is ignored.
 
     Args:
         folder: The folder; created when the first checkpoint is saved.
@@ -134,7 +134,7 @@ class CheckpointFolder:
 
 
 def write_atomically(path: Path, write: Callable[[BinaryIO], object]) -> None:
-    """Writes a file atomically: if the process is killed, the file is complete or unchanged.
+    """Writes a file such that it is either complete or unchanged, even if the process is killed.
 
     Args:
         path: Path of the file; an existing file is replaced.

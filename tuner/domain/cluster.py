@@ -1,4 +1,4 @@
-"""The cluster of a job: nodes, devices, virtual machines, prices, and the charge for using nodes."""
+"""Describes the cluster of a job: nodes, devices, emulated machines, and prices."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ class Machine:
 
 @dataclass(frozen=True, kw_only=True)
 class VirtualCluster:
-    """Description of emulated machines and network links, from which step times are computed, not measured.
+    """Description of machines and network links that are emulated; step times are computed from it.
 
     Symbols: b is the number of samples per step of one rank; c(b) = a0 + a1 b is the mean time of its step
     without communication, in seconds.
@@ -89,7 +89,7 @@ class VirtualCluster:
     restart_seconds: float = 0.0
 
     def mean_compute_seconds(self, num_samples: float) -> float:
-        """Returns c(b), the mean seconds of one rank's step on `num_samples` samples."""
+        """Returns c(b), the mean seconds of one rank's step on b = `num_samples` samples."""
         return self.fixed_seconds + self.seconds_per_sample * num_samples
 
     @property
@@ -98,30 +98,30 @@ class VirtualCluster:
         return self.latency if self.message_latency is None else self.message_latency
 
     def link_seconds(self, num_bytes: float) -> float:
-        """Returns how many seconds a message of `num_bytes` bytes occupies a link."""
+        """Returns for how many seconds a message of `num_bytes` bytes occupies a network link."""
         own = self.message_bytes_per_second
         return num_bytes / (self.bytes_per_second if own is None else own)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Cluster:
-    """The machines a job may use.
+    """The nodes on which a job trains, real or emulated.
 
     Args:
-        node_counts: Numbers of nodes that a configuration may have, ascending.
+        node_counts: Numbers of nodes with which a configuration may train, ascending.
         devices_per_node: Number of ranks on one node.
         dollars_per_node_hour: Price of one node per hour; 0 if only time counts.
-        launcher: Name of the launcher that starts the ranks, such as `local`.
+        launcher: Name of the launcher, the program that starts the ranks, such as `local`.
         threads_per_rank: Number of CPU threads of one rank.
         cores_per_host: Number of CPU cores of the host that runs the ranks; None if unknown, or if the ranks
             compute on accelerators.
         nodes_share_host: Whether all nodes are processes of one host (the `local` launcher) and share the
             cores of this host.
-        delays: Artificial delays added to the steps of every probe.
+        delays: Artificial delays that are added to the steps of every training.
         machines: Maps the name of each type of machine to the type, if a configuration specifies the type of
             its nodes; empty if all nodes have the same type.
-        extra_nodes: Number of machines that are charged in addition to the nodes of the configuration, such
-            as the machine of a parameter server.
+        extra_nodes: Number of machines that are used and paid in addition to the nodes of a configuration,
+            such as the machine of a parameter server.
         virtual: Description of emulated nodes ([cluster.machine] of the job file), from which the times of
             emulated ranks are computed; None if no rank is emulated.
         at_hand: The real nodes, if the job has real and emulated nodes. Configurations with at most this
@@ -146,25 +146,25 @@ class Cluster:
     capacity: int | None = None
 
     def nodes_held(self, configuration: Configuration) -> int:
-        """Returns the number of nodes that a configuration uses, with extra nodes; 0 if it is emulated."""
+        """Returns how many nodes a configuration occupies, including extra nodes; 0 if it is emulated."""
         return 0 if self.emulates(configuration) else configuration.nodes + self.extra_nodes
 
     @property
     def nodes_at_once(self) -> int:
-        """Number of nodes that all running configurations together may use at the same time."""
+        """Number of nodes that all trainings together may use at the same time."""
         if self.capacity is not None:
             return self.capacity
         there = self if self.at_hand is None else self.at_hand
         return there.node_counts[-1] + self.extra_nodes
 
     def emulates(self, configuration: Configuration) -> bool:
-        """Whether one process on this host emulates the ranks of a configuration under a virtual clock."""
+        """Whether one process on this host emulates the ranks of a configuration, with a virtual clock."""
         if self.virtual is None:
             return False
         return self.at_hand is None or configuration.nodes > self.at_hand.node_counts[-1]
 
     def carrier_of(self, configuration: Configuration) -> Cluster:
-        """Returns the cluster that trains a configuration.
+        """Returns the cluster on which a configuration trains.
 
         It is `at_hand` (the real nodes) if the job has real and emulated nodes and the configuration is not
         emulated, else this cluster.
@@ -194,10 +194,11 @@ class Cluster:
         return num_nodes * self.devices_per_node
 
     def load(self, configurations: Sequence[Configuration]) -> float:
-        """Returns the number of CPU threads of concurrent configurations, divided by the host's cores.
+        """Returns how many CPU threads several trainings need together, divided by the cores of the host.
 
-        An emulated configuration counts as one rank. The result is 0 if every node is a separate host, or if
-        the number of cores is unknown.
+        The trainings, one for each of `configurations`, run at the same time. An emulated configuration
+        counts as one rank. The result is 0 if every node is a separate host, or if the number of cores is
+        unknown.
         """
         there = self if self.at_hand is None else self.at_hand
         if not there.nodes_share_host or there.cores_per_host is None:
@@ -206,7 +207,7 @@ class Cluster:
         return ranks * there.threads_per_rank / there.cores_per_host
 
     def oversubscription(self, num_nodes: int) -> float:
-        """Returns the threads of all ranks on a host, divided by the host's cores, but at least 1.
+        """Returns how many CPU threads compete for each core of a host, at least 1.
 
         The result is 1 if the number of cores is unknown.
 
@@ -221,7 +222,7 @@ class Cluster:
 
 @dataclass(frozen=True, kw_only=True)
 class Charge:
-    """Seconds and dollars charged.
+    """Seconds and dollars that are charged to the budget of a search.
 
     Args:
         seconds: Wall-clock seconds in which nodes were in use, including start-up and evaluation.
@@ -236,10 +237,10 @@ class Charge:
 
 
 def charge(seconds: float, configuration: Configuration, cluster: Cluster) -> Charge:
-    """Returns the charge for using the nodes of a configuration for a time.
+    """Computes what it costs to use the nodes of a configuration for some time.
 
     Args:
-        seconds: Wall-clock seconds.
+        seconds: Wall-clock seconds for which the nodes are used.
         configuration: The configuration, whose number and type of nodes determine the price.
         cluster: The cluster, which defines the prices.
     """

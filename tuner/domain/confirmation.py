@@ -1,4 +1,4 @@
-"""Confirmation: repeated trainings of the recommendation and of the user's present settings, compared."""
+"""Result of training the recommendation and the user's present settings repeatedly, to compare both."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ ReadConfiguration = Annotated[Configuration, PlainValidator(Configuration)]
 
 @dataclass(frozen=True, kw_only=True)
 class ConfirmedTraining:
-    """One training from new initial parameters until the target, or until its earlier end.
+    """One of the repeated trainings, from new initial parameters until the target or until its earlier end.
 
     Args:
         seed: Random seed of the training.
@@ -34,7 +34,7 @@ class ConfirmedTraining:
 
 @dataclass(frozen=True, kw_only=True)
 class ConfirmedSettings:
-    """All trainings of one configuration.
+    """All repeated trainings of one configuration.
 
     Args:
         configuration: The configuration that was trained.
@@ -49,18 +49,20 @@ class ConfirmedSettings:
 
     @property
     def num_reached(self) -> int:
-        """Number of trainings that reached the target."""
+        """Number of trainings of this configuration that reached the target."""
         return sum(training.reached for training in self.trainings)
 
     @property
     def all_reached(self) -> bool:
-        """Whether there is at least one training, and all trainings reached the target."""
+        """Whether all trainings of this configuration reached the target, and there is at least one."""
         return 0 < len(self.trainings) == self.num_reached
 
 
 @dataclass(frozen=True, kw_only=True)
 class Confirmation:
-    """Comparison of the recommendation with the present settings, both trained with the same new seeds.
+    """Comparison of the recommendation with the user's present settings, by repeated trainings of both.
+
+    Both are trained with the same new random seeds.
 
     Args:
         recommended: Trainings of the recommended configuration.

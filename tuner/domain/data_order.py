@@ -1,4 +1,7 @@
-"""The order of training data: one stream of samples, the same for any number of ranks, split into batches."""
+"""The order in which ranks process the training data.
+
+There is one stream of samples, the same for any number of ranks, which is split into batches.
+"""
 
 from __future__ import annotations
 
@@ -59,9 +62,9 @@ class SampleStream:
 
 
 def shard(batch_size: int, rank: int, num_ranks: int) -> tuple[int, int]:
-    """Returns the contiguous part of a global batch that one rank processes.
+    """Returns which part of a global batch one rank processes.
 
-    The sizes of the parts of two ranks differ by at most one sample.
+    The parts are contiguous, and the sizes of two parts differ by at most one sample.
 
     Args:
         batch_size: Number of samples of the global batch.
@@ -84,7 +87,7 @@ def shard(batch_size: int, rank: int, num_ranks: int) -> tuple[int, int]:
 
 
 def micro_batch_sizes(num_samples: int, maximum: int | None) -> list[int]:
-    """Splits `num_samples` into the fewest micro-batches of at most `maximum` samples each.
+    """Splits `num_samples` into micro-batches of at most `maximum` samples, as few as possible.
 
     Returns the number of samples of each micro-batch; the numbers differ by at most one.
     """
@@ -95,7 +98,7 @@ def micro_batch_sizes(num_samples: int, maximum: int | None) -> list[int]:
 
 
 def fetch(data: Dataset[Any], indices: Sequence[int], device: torch.device) -> Any:
-    """Returns a collated batch of samples on a device.
+    """Reads samples from a data set, collates them to a batch, and moves the batch to a device.
 
     If the data set has a method `__getitems__`, it is called once. It may return a collated batch, as
     `Workload` describes, or a list of samples, as torch's own data sets do.

@@ -1,4 +1,4 @@
-"""Exceptions that end a command with a message instead of a traceback."""
+"""Exceptions that end a command with a message for the user instead of a traceback."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ class TunerError(Exception):
 class JobError(TunerError):
     """The job file, or a file or module that it refers to, is missing or invalid.
 
-    The message contains the file, the key, the allowed values and advice.
+    The message says which file and key are wrong, what is allowed, and what to do.
     """
 
     exit_code = 2
 
 
 class DataNotFoundError(JobError):
-    """A data set was not found; the message says where to get it."""
+    """A data set was not found on this machine; the message says where to get it."""
 
 
 class InfeasibleError(TunerError):
@@ -38,22 +38,22 @@ class ProbeError(TunerError):
 
 
 class StorageError(TunerError):
-    """The study database or the output folder cannot be read or written."""
+    """The database of studies or the output folder cannot be read or written."""
 
     exit_code = 6
 
 
 class LeaseLostError(StorageError):
-    """The lease of a probe is no longer valid, so the results of this worker are not stored.
+    """This process has lost the right to work on a probe, so its results are not stored.
 
-    A lease is the time-limited right of one worker (a process) to work on a probe.
+    A probe is a trial training. The right, called lease, is limited in time and belongs to one process.
     """
 
 
 def did_you_mean(given: str, known: Iterable[str], form: str = "'{}'") -> str:
-    """Returns the end of a message about an unknown name, such as `; did you mean 'x'?`.
+    """Returns the end of an error message about an unknown name, such as `; did you mean 'x'?`.
 
-    The end is `.` if no known name is similar to the unknown name.
+    If no known name is similar to the unknown name, it is just `.`.
 
     Args:
         given: The unknown name.

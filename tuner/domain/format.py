@@ -66,7 +66,7 @@ def format_seconds(seconds: float) -> str:
 
 
 def format_duration_tick(seconds: float) -> str:
-    """Formats a duration for a tick of a chart, without units whose number is zero: 20 s, 5m, 1m 30s, 3d."""
+    """Formats a duration as a label of a chart axis, without parts that are zero: 20 s, 5m, 1m 30s, 3d."""
     words = format_seconds(seconds)
     parts = [part for part in words.split(" ") if part not in ("00s", "00m", "0h")]
     if len(parts) == 1 and parts[0].endswith("h") and seconds % 86400 == 0:
@@ -112,17 +112,17 @@ def format_chance(chance: float) -> str:
 
 
 def format_ratio(ratio: float) -> str:
-    """Formats a factor: 2.9x, 13x."""
+    """Formats the ratio of two quantities as a factor: 2.9x, 13x."""
     return f"{ratio:.2g}x" if ratio < 99.5 else f"{ratio:,.0f}x"
 
 
 def format_count(count: float) -> str:
-    """Formats a count: 12,345."""
+    """Formats a whole number with a comma after each group of three digits: 12,345."""
     return f"{count:,.0f}" if math.isfinite(count) else UNKNOWN
 
 
 def format_short_count(count: float) -> str:
-    """Formats a count for an axis of a chart: 200, 5k, 20k, 1.5M."""
+    """Formats a count as a label of a chart axis: 200, 5k, 20k, 1.5M."""
     for size, character in ((1e9, "G"), (1e6, "M"), (1e3, "k")):
         if count >= size:
             return f"{count / size:g}{character}"
@@ -130,12 +130,12 @@ def format_short_count(count: float) -> str:
 
 
 def format_value(value: float) -> str:
-    """Formats a value of the metric to four significant digits."""
+    """Formats a value of the goal's metric with four significant digits."""
     return format_number(value, 4)
 
 
 def sentence(words: str) -> str:
-    """Makes a sentence from a text: adds a full stop, and capitalizes the first letter.
+    """Makes a sentence from words: adds a full stop and capitalizes the first letter.
 
     A first word that is a name, such as gossip_pull, is not capitalized.
     """
@@ -147,24 +147,24 @@ def sentence(words: str) -> str:
 
 
 def format_moment(seconds_since_epoch: float) -> str:
-    """Formats a time, given in seconds since the Unix epoch: 2025-03-01 14:05 UTC."""
+    """Formats a point in time, given in seconds since the Unix epoch: 2025-03-01 14:05 UTC."""
     return datetime.fromtimestamp(seconds_since_epoch, UTC).strftime("%Y-%m-%d %H:%M UTC")
 
 
 def format_axis(value: AxisValue) -> str:
-    """Formats the value of an axis of the search space; floating-point numbers have three digits."""
+    """Formats a value of one parameter of a configuration; floating-point numbers have three digits."""
     if isinstance(value, bool | str):
         return str(value)
     return format_count(value) if isinstance(value, int) else format_number(value)
 
 
 def axis_title(axis: str) -> str:
-    """Returns the title of an axis of the search space in tables."""
+    """Returns the title that a parameter of a configuration has in tables, such as `batch size`."""
     return axis.replace("_", " ") if axis in KNOBS else _AXIS_TITLES.get(axis, axis)
 
 
 def format_strategy(configuration: Configuration) -> str:
-    """Formats a strategy with its parameters: gossip_pull (tau 4)."""
+    """Formats a communication strategy with its parameters: gossip_pull (tau 4)."""
     knobs = [
         f"{axis_title(knob)} {format_axis(configuration[knob])}"
         for knob in traits_of(configuration.strategy).knobs
@@ -195,12 +195,12 @@ def format_configuration(configuration: Configuration) -> str:
 
 
 def format_interval(estimate: Estimate) -> str:
-    """Formats the 90% interval of a time: 1m 10s to 2m 05s, or 1m 10s to no upper bound."""
+    """Formats the 90% interval of a predicted time: 1m 10s to 2m 05s, or 1m 10s to no upper bound."""
     return _interval(estimate, format_seconds)
 
 
 def format_dollar_interval(estimate: Estimate) -> str:
-    """Formats the 90% interval of a price: $0.40 to $0.55."""
+    """Formats the 90% interval of a predicted price: $0.40 to $0.55."""
     return _interval(estimate, format_dollars)
 
 

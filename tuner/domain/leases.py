@@ -1,7 +1,7 @@
-"""Rules of leases: who may take a probe, which lease is valid, and messages for refused requests.
+"""Rules for leases: which process may work on a probe, and the messages if it may not.
 
-A lease is the time-limited right of one worker (a process of Paceline) to work on a probe. To take a probe is
-to get its next lease.
+A probe is a trial training. A lease is the time-limited right of one worker (a process of Paceline) to work
+on a probe. To take a probe is to get its next lease.
 """
 
 from __future__ import annotations
@@ -14,12 +14,15 @@ from tuner.domain.measurement import Outcome
 
 @dataclass(frozen=True, kw_only=True)
 class LeaseState:
-    """The state of a probe's newest lease, with the rules for who may take the probe.
+    """The newest lease of a probe, with the rules for which worker may take the probe.
+
+    A probe is a trial training. A lease is the time-limited right of one worker (a process) to work on it.
 
     Args:
         probe_id: Number of the probe.
         outcome: State of the probe; an ended probe cannot be taken.
-        owner: Name of the worker that has the newest lease; None if it was released or the probe has ended.
+        owner: Name of the worker that has the newest lease; None if the lease was released or the probe has
+            ended.
         attempt: Number of leases that the probe has had so far.
         expires_at: Time at which the newest lease expires, in seconds since the Unix epoch; None without an
             owner.
@@ -32,12 +35,15 @@ class LeaseState:
     expires_at: float | None
 
     def held(self, now: float) -> Lease | None:
-        """Returns the newest lease if it has not expired at time `now`; None otherwise."""
+        """Returns the newest lease of the probe if it is still valid at time `now`; None otherwise."""
         newest = self._newest()
         return None if newest is None or newest.expires_at <= now else newest
 
     def expired(self, now: float) -> Lease | None:
-        """Returns the newest lease if it has expired at time `now` without being released; None otherwise."""
+        """Returns the newest lease of the probe if it has expired at time `now`; None otherwise.
+
+        A lease that its worker released does not count as expired.
+        """
         newest = self._newest()
         return None if newest is None or newest.expires_at > now else newest
 
@@ -49,7 +55,7 @@ class LeaseState:
         )
 
     def why_not_taken(self, owner: str, now: float) -> str | None:
-        """Returns the reason why the worker `owner` may not take the probe; None if it may take the probe."""
+        """Returns the reason why a worker may not take the probe (get its next lease); None if it may."""
         if not self.outcome.can_continue:
             return f"probe {self.probe_id} has ended ({self.outcome}) and cannot be taken"
         holder = self.held(now)
@@ -62,7 +68,7 @@ class LeaseState:
         return None
 
     def why_lost(self, lease: Lease) -> str | None:
-        """Returns the reason why a lease is no longer valid; None if it is valid.
+        """Returns the reason why a worker may no longer work on the probe with a lease; None if it may.
 
         An expired lease stays valid until another worker takes the probe.
         """

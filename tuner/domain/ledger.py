@@ -1,7 +1,7 @@
-"""The interface of a ledger, the database of Paceline's studies, and the dataclasses of its records.
+"""Interface of the database of studies (the ledger), and the dataclasses of its records.
 
 A study is the search for the best configuration of one job. Optuna's study of the same search, which stores
-probes as trials, is called the Optuna study.
+trainings as trials, is called the Optuna study.
 """
 
 from __future__ import annotations
@@ -20,16 +20,16 @@ EARLY_SHARE = 0.25
 
 @dataclass(frozen=True, kw_only=True)
 class StudyRecord:
-    """One study: a search for the best configuration of a job.
+    """Database record of one study, the search for the best configuration of a job.
 
     Args:
         study_id: Number of the study, unique in the ledger.
         name: Name of the study, and of the Optuna study that belongs to it: the name of the job for its first
             study, then `name-2`, `name-3`, ...
         job_name: Name of the job.
-        fingerprint: Digest of everything that the job's learning curves depend on (`Job.fingerprint`). job:
-            Content of the job file as plain data. created_at: Time when the study was created, in seconds
-            since the Unix epoch.
+        fingerprint: Digest of everything that the job's learning curves depend on (`Job.fingerprint`).
+        job: Content of the job file as plain data.
+        created_at: Time when the study was created, in seconds since the Unix epoch.
     """
 
     study_id: int
@@ -42,7 +42,9 @@ class StudyRecord:
 
 @dataclass(frozen=True, kw_only=True)
 class Lease:
-    """A lease: the exclusive right of one worker (a process) to run slices of one probe until a given time.
+    """The exclusive right of one worker (a process) to work on one probe until a given time.
+
+    A probe is a trial training.
 
     Args:
         probe_id: Number of the probe.
@@ -59,7 +61,7 @@ class Lease:
 
 @dataclass(frozen=True, kw_only=True)
 class ProbeRecord:
-    """One probe (a short or complete training of one configuration), with its finished slices.
+    """Database record of one probe: a short or complete training of one configuration.
 
     A slice is a part of the probe that runs without interruption; the probe is paused between its slices.
 
@@ -93,19 +95,22 @@ class ProbeRecord:
 
     @property
     def was_tried(self) -> bool:
-        """Whether any slice ended without an error, processed at least one sample, or ended the probe."""
+        """Whether the probe has really run.
+
+        It has if any slice ended without an error, processed at least one sample, or ended the probe.
+        """
         nothing = (Outcome.PAUSED, 0)
         return any(m.error is None or (m.outcome, m.samples) != nothing for m in self.slices)
 
     @property
     def measurement(self) -> Measurement | None:
-        """The merged measurements of all finished slices; None before the first slice has finished."""
+        """The measurements of all finished slices combined; None before the first slice has finished."""
         return merged(self.slices) if self.slices else None
 
 
 @dataclass(frozen=True, kw_only=True)
 class PredictionRecord:
-    """A prediction of the time and price to reach the target. The ledger never changes it.
+    """Database record of a prediction of the time and price to reach the target. It is never changed.
 
     Args:
         study_id: Number of the study.
@@ -131,7 +136,7 @@ class PredictionRecord:
 
 @dataclass(frozen=True, kw_only=True)
 class PredictedAgainstMeasured:
-    """A prediction of the time to target, and the training time to target that was measured later.
+    """A prediction of the time to target, together with the time that was measured later.
 
     Args:
         prediction: The prediction, as it was stored.
@@ -146,12 +151,12 @@ class PredictedAgainstMeasured:
 
 @dataclass(frozen=True, kw_only=True)
 class FitRecord:
-    """The fitted parameters of one prediction model.
+    """Database record of the fitted parameters of one prediction model.
 
     Args:
         study_id: Number of the study.
         fingerprint: Fingerprint of the study's job (`Job.fingerprint`).
-        model: Name of the model: `seconds` (per step), `samples` (to target) or `calibration`.
+        model: Name of the model: `seconds` (per sample), `samples` (to target) or `calibration`.
         created_at: Time of the fit, seconds since the Unix epoch.
         num_slices: Number of slices that the model was fitted to.
         parameters: Maps each parameter's name to its value and standard deviation.
@@ -170,7 +175,7 @@ class FitRecord:
 
 @dataclass(frozen=True, kw_only=True)
 class RecommendationRecord:
-    """A recommendation as it was shown to the user.
+    """Database record of a recommendation as it was shown to the user.
 
     Args:
         study_id: Number of the study.
@@ -184,7 +189,9 @@ class RecommendationRecord:
 
 
 def free_name(job_name: str, taken: set[str]) -> str:
-    """Returns a name for a new study: the job's name, or the first unused of `name-2`, `name-3`, ...
+    """Returns a name for a new study that no other study has.
+
+    It is the name of the job, or else the first unused of `name-2`, `name-3`, ...
 
     Args:
         job_name: Name of the job.
@@ -198,14 +205,15 @@ def free_name(job_name: str, taken: set[str]) -> str:
 
 
 class Ledger(Protocol):
-    """Interface of a store for studies, probes, predictions, fits and recommendations.
+    """Interface of the database of studies, trainings, predictions, fitted models and recommendations.
 
+    - A probe is a trial training, and a slice is an uninterrupted part of it.
     - Every method is one transaction: it takes effect completely or not at all.
     - Slices can be added, but never changed or removed.
-    - A worker needs a valid lease to add slices to a probe. After the lease has expired, another worker may
-      take the probe. Later results of the first worker are then refused by `LeaseLostError`.
-    - Times are seconds since the Unix epoch, from the ledger's clock.
-    - All methods raise `StorageError` if the store cannot be read or written.
+    - A worker (a process) needs a valid lease to add slices to a probe. After the lease has expired, another
+      worker may take the probe. Later results of the first worker are then refused by `LeaseLostError`.
+    - Times are seconds since the Unix epoch, from the clock of the database.
+    - All methods raise `StorageError` if the database cannot be read or written.
     """
 
     def open_study(
@@ -239,21 +247,25 @@ class Ledger(Protocol):
         owner: str,
         lease_seconds: float,
     ) -> Lease:
-        """Adds a new probe to a study and leases it to a worker (attempt 1).
+        """Adds a new probe (trial training) to a study, and gives a worker the right to work on it.
 
         Args:
             study_id: Number of the study.
             configuration: The configuration to train.
             purpose: Purpose of the probe.
             trial_number: Number of the Optuna trial that stores the probe; None for no trial.
-            owner: Name of the worker.
-            lease_seconds: Seconds until the lease expires.
+            owner: Name of the worker, a process of Paceline.
+            lease_seconds: Seconds after which the right (the lease) expires.
+
+        Returns:
+            The lease, which has attempt number 1.
         """
 
     def take_probe(self, probe_id: int, *, owner: str, lease_seconds: float) -> Lease:
-        """Leases an existing probe to a worker. The new lease has the next attempt number.
+        """Gives a worker the right to continue a probe (trial training); returns this right, a lease.
 
-        The probe must be able to resume, and must not be leased to another worker.
+        The probe must be able to resume, and must not be leased to another worker. The new lease has the next
+        attempt number.
 
         Args:
             probe_id: Number of the probe.
@@ -265,7 +277,7 @@ class Ledger(Protocol):
         """
 
     def renew(self, lease: Lease, *, lease_seconds: float) -> Lease:
-        """Extends a lease: it then expires `lease_seconds` seconds from now. Returns the extended lease.
+        """Extends a lease, which then expires `lease_seconds` seconds from now; returns the extended lease.
 
         Raises:
             LeaseLostError: The lease is not valid: another worker took the probe, the lease was released, or
@@ -273,7 +285,7 @@ class Ledger(Protocol):
         """
 
     def append_slice(self, lease: Lease, measurement: Measurement) -> None:
-        """Adds the measurement of a finished slice to the leased probe.
+        """Stores the measurement of a finished slice (part) of the probe that the lease is for.
 
         The slice's outcome becomes the probe's outcome. If the probe cannot continue, the lease is released.
 
@@ -283,18 +295,21 @@ class Ledger(Protocol):
         """
 
     def release(self, lease: Lease) -> None:
-        """Releases a lease; then another worker may take the probe. Does nothing if the lease is invalid."""
+        """Releases a lease, so another worker may take the probe. Does nothing if the lease is invalid."""
 
     def end_probe(self, probe_id: int, outcome: Outcome, reason: str) -> None:
-        """Ends a probe, even if a worker has a lease on it. Does nothing if the probe has ended already.
+        """Ends a probe (trial training), even if a worker has a lease on it.
+
+        Does nothing if the probe has ended already.
 
         Args:
             probe_id: Number of the probe.
             outcome: The final state of the probe.
-            reason: Sentence that says why the probe ended."""
+            reason: Sentence that says why the probe ended.
+        """
 
     def probes(self, study_id: int, known: Sequence[ProbeRecord] = ()) -> list[ProbeRecord]:
-        """Returns all probes of a study with their slices, oldest first.
+        """Returns all probes (trial trainings) of a study with their slices, oldest first.
 
         Args:
             study_id: Number of the study.
@@ -309,12 +324,13 @@ class Ledger(Protocol):
         """Returns all predictions of a study, oldest first."""
 
     def add_fit(self, fit: FitRecord) -> None:
-        """Stores the fitted parameters of a model."""
+        """Stores the fitted parameters of a prediction model."""
 
     def past_fits(self, fingerprint: str) -> list[FitRecord]:
-        """Returns the newest fit of each model and study. Newer fits come before older ones.
+        """Returns the newest fitted parameters of each model and study.
 
-        But all fits of studies with the given fingerprint come before the fits of other studies.
+        Fits of studies with the given fingerprint come first, then those of other studies; newer fits come
+        before older ones.
         """
 
     def add_recommendation(self, recommendation: RecommendationRecord) -> None:

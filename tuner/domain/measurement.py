@@ -1,4 +1,4 @@
-"""Measurements of probes: learning curve, step times, gradient noise, memory, charges and outcome."""
+"""What a trial training measured: learning curve, step times, gradient noise, memory, cost and outcome."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from search_spaces import Configuration, traits_of
 
 
 class Purpose(StrEnum):
-    """The purpose of a probe. Costs are summed for each purpose."""
+    """Why a probe (a trial training) runs. Costs are summed for each purpose."""
 
     TIMING = "timing"
     """Some tens of steps, to measure seconds per step with the configuration's nodes and batch size."""
@@ -27,7 +27,7 @@ class Purpose(StrEnum):
 
 
 class Outcome(StrEnum):
-    """The state of a probe. A failure of a probe is a state, too, and raises no exception."""
+    """The state of a probe (a trial training). A failure is a state, too, and raises no exception."""
 
     RUNNING = "running"
     """A slice of the probe is running."""
@@ -48,12 +48,12 @@ class Outcome(StrEnum):
 
     @property
     def can_continue(self) -> bool:
-        """Whether another slice of the probe may follow."""
+        """Whether the probe (trial training) may continue with another slice."""
         return self in (Outcome.RUNNING, Outcome.PAUSED)
 
     @property
     def is_fault(self) -> bool:
-        """Whether the probe hung or failed, so its outcome gives no information about the training."""
+        """Whether the probe hung or crashed, so its outcome says nothing about the configuration."""
         return self in (Outcome.TIMED_OUT, Outcome.FAILED)
 
 
@@ -77,7 +77,9 @@ class CurvePoint:
 
 @dataclass(frozen=True, kw_only=True)
 class Spread:
-    """Distribution of a time over the steps of one slice, without its slow first steps.
+    """Distribution of a duration over the steps of one slice (an uninterrupted part of a training).
+
+    The slow first steps of the slice are left out.
 
     Args:
         median: Median, in seconds.
@@ -97,10 +99,10 @@ class Spread:
 
     @classmethod
     def of(cls, seconds: Sequence[float]) -> Spread:
-        """Returns the distribution of measured times.
+        """Computes the distribution of measured durations.
 
         Args:
-            seconds: The time of each step, in seconds; at least one.
+            seconds: The duration in each step, in seconds; at least one.
         """
         values = np.asarray(seconds, dtype=float)
         p10, median, p90 = (float(q) for q in np.quantile(values, [0.1, 0.5, 0.9]))
@@ -116,7 +118,7 @@ class Spread:
 
 @dataclass(frozen=True, kw_only=True)
 class RankTiming:
-    """Time of the steps of one rank, and of the parts of a step. In each step, the parts add up to the step.
+    """Times of the steps of one rank, and of the parts of a step. In each step, the parts add up to the step.
 
     Args:
         rank: Index of the rank.
@@ -139,14 +141,14 @@ class RankTiming:
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> RankTiming:
-        """Restores a timing from the dictionary that `dataclasses.asdict` made of it."""
+        """Restores an object of this class from the dictionary that `dataclasses.asdict` made of it."""
         parts = {name: Spread(**data[name]) for name in ("compute", "sync", "input", "step")}
         return cls(rank=data["rank"], batch_size=data["batch_size"], count=data.get("count", 1), **parts)
 
 
 @dataclass(frozen=True, kw_only=True)
 class NoiseStatistic:
-    """Gradient noise at one moment of the training (McCandlish et al. 2018, appendix A).
+    """Gradient noise at one moment of a training (McCandlish et al. 2018, appendix A).
 
     Args:
         samples: Number of samples processed when the noise was measured.
@@ -168,8 +170,8 @@ class NoiseStatistic:
 class Measurement:
     """Everything that one slice of a probe, or all its slices together, measured.
 
-    A probe runs in slices, between which it is paused. Each slice continues the training from the checkpoint
-    of the previous slice.
+    A probe is a trial training. It runs in slices, between which it is paused. Each slice continues the
+    training from the checkpoint of the previous slice.
 
     - Curve points, `step`, `samples` and `training_seconds` count from the beginning of the probe's training.
     - All other seconds, and the charges, are those of one slice. `merged` adds the values of all slices.
@@ -265,11 +267,11 @@ class Measurement:
 
     @cached_property
     def batch_seconds(self) -> float | None:
-        """Seconds in which all ranks together process one global batch, or None if no step was timed.
+        """Seconds in which all ranks together process one global batch; None if no step was timed.
 
-        With a barrier: the slowest rank's mean step time. Without a barrier: B / sum_r(b_r / step_r), where
-        b_r is the number of samples per step of rank r, step_r its mean step time and B the global batch
-        size.
+        If ranks wait for each other in each step, it is the slowest rank's mean step time. If not, it is B /
+        sum_r(b_r / step_r), where b_r is the number of samples per step of rank r, step_r its mean step time
+        and B the global batch size.
         """
         if not self.ranks:
             return None
@@ -280,23 +282,23 @@ class Measurement:
 
     @cached_property
     def trained_curve(self) -> tuple[CurvePoint, ...]:
-        """The learning curve (`curve`) without the evaluation of the untrained model."""
+        """The points of the learning curve (`curve`) without the evaluation of the untrained model."""
         return tuple(point for point in self.curve if point.samples > 0)
 
     @cached_property
     def finite_curve(self) -> tuple[CurvePoint, ...]:
-        """The points of `trained_curve` before the first value that is infinite or NaN."""
+        """The points of `trained_curve` that come before the first infinite or NaN value of the metric."""
         return tuple(itertools.takewhile(lambda point: math.isfinite(point.value), self.trained_curve))
 
     @cached_property
     def step_seconds(self) -> Spread | None:
-        """Distribution of the step time of the rank with the largest median; None if no step was timed."""
+        """Step times of the rank with the largest median step time; None if no step was timed."""
         if not self.ranks:
             return None
         return max((rank.step for rank in self.ranks), key=lambda spread: spread.median)
 
     def to_dict(self) -> dict[str, Any]:
-        """Returns the measurement as a dictionary for JSON; `from_dict` restores it."""
+        """Returns the measurement as a dictionary that can be written as JSON; `from_dict` restores it."""
         return {
             **asdict(replace(self, configuration=Configuration())),
             "configuration": self.configuration.as_dict(),
@@ -304,7 +306,7 @@ class Measurement:
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> Measurement:
-        """Restores a measurement from the result of `to_dict`."""
+        """Restores a measurement from the dictionary that `to_dict` made of it."""
         return cls(
             **{
                 **data,
@@ -321,7 +323,7 @@ class Measurement:
 
 
 def merged(slices: Sequence[Measurement]) -> Measurement:
-    """Merges the slices of one probe into one measurement.
+    """Combines the measurements of all slices of one probe (trial training) into one.
 
     - Curve: the points of the newest slice that started the training from the beginning (`restart_seconds`),
       and of all later slices. If two slices have a point at the same number of samples, that of the later
@@ -375,12 +377,14 @@ def merged(slices: Sequence[Measurement]) -> Measurement:
 
 
 class TargetCount:
-    """Decides when a training has reached the target: when enough consecutive evaluations are at or past it.
+    """Decides when a training has reached its target.
+
+    It has if enough consecutive evaluations are at the target or better.
 
     Args:
         target: Target value of the metric.
         maximize: Whether larger values are better.
-        consecutive: Number of consecutive evaluations that must be at or past the target, at least 1.
+        consecutive: Number of consecutive evaluations that must be at the target or better, at least 1.
     """
 
     def __init__(self, target: float, *, maximize: bool, consecutive: int = 1) -> None:
@@ -388,11 +392,11 @@ class TargetCount:
         self._in_a_row = 0
 
     def is_past(self, value: float) -> bool:
-        """Whether one value of the metric is at or past the target."""
+        """Whether one value of the metric is at the target or better."""
         return math.isfinite(value) and self._sign * (value - self._target) >= 0
 
     def is_reached(self, value: float) -> bool:
-        """Counts the metric value of the next evaluation. Returns whether the target is reached now."""
+        """Takes the metric value of the next evaluation; returns whether the target is reached now."""
         self._in_a_row = self._in_a_row + 1 if self.is_past(value) else 0
         return self._in_a_row >= self._consecutive
 
@@ -406,14 +410,14 @@ def crossing(
         curve: Evaluations in order of samples processed.
         target: Target value of the metric.
         maximize: Whether larger values are better.
-        consecutive: Number of consecutive evaluations that must be at or past the target. The target counts
+        consecutive: Number of consecutive evaluations that must be at the target or better. The target counts
             as reached at the first of these evaluations.
 
     Returns:
         Two numbers: samples processed and training seconds at which the curve reaches the target. They are
-            interpolated linearly between the evaluation at which the target is reached and the evaluation
-            before it. If the first evaluation of the curve is already at or past the target, they are those
-            of this evaluation. None if the curve does not reach the target.
+        interpolated linearly between the evaluation at which the target is reached and the evaluation before
+        it. If the first evaluation of the curve is already at the target or better, they are those of this
+        evaluation. None if the curve does not reach the target.
     """
     count = TargetCount(target, maximize=maximize, consecutive=consecutive)
     arrived = next((i for i, point in enumerate(curve) if count.is_reached(point.value)), None)

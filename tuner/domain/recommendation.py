@@ -1,4 +1,4 @@
-"""Dataclasses of the recommendation: configuration, predicted time and cost, evidence, verification."""
+"""Dataclasses of a recommendation: the configuration, its predicted time and cost, and the evidence."""
 
 from __future__ import annotations
 
@@ -267,7 +267,7 @@ class Recommendation:
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> Recommendation:
-        """Restores a recommendation from the result of `to_dict`, of schema version 1 or 2.
+        """Restores a recommendation from the content of `recommendation.json`, of schema version 1 or 2.
 
         A null in an estimate means infinity.
 
@@ -283,7 +283,7 @@ def _reader() -> TypeAdapter[Recommendation]:
 
 
 def upgraded(data: Mapping[str, Any]) -> dict[str, Any]:
-    """Converts the content of a `recommendation.json` to the keys of the present schema version.
+    """Converts the content of an older `recommendation.json` to the keys of the present schema version.
 
     Args:
         data: Content of `recommendation.json`, of schema version 1 or 2.
@@ -313,7 +313,7 @@ def _with_new_keys(value: Any) -> Any:
 
 
 def train_command(job_path: Path, configuration: Configuration) -> str:
-    """Returns the shell command that trains a configuration to the job's target.
+    """Returns the `paceline train` command that trains a configuration to the job's target.
 
     Args:
         job_path: Path of the job file.

@@ -1,4 +1,4 @@
-"""Base class of the tables of a job file, and the type of the durations in these tables."""
+"""Base class of the tables of a job file (such as `[goal]`), and types for durations in these tables."""
 
 from __future__ import annotations
 
@@ -34,6 +34,6 @@ DurationOrZero = Annotated[float, BeforeValidator(parse_duration), Field(ge=0)]
 
 
 class Section(BaseModel):
-    """Base class of a table of the job file; unknown keys are errors."""
+    """Base class of a table of the job file, such as `[goal]`; unknown keys are errors."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)

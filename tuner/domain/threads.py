@@ -13,5 +13,5 @@ THREAD_VARIABLES = (
 
 
 def thread_variables(threads: int) -> dict[str, str]:
-    """Returns a map from the name of each variable to its value for a process with `threads` CPU threads."""
+    """Returns environment variables that limit numerical libraries to `threads` CPU threads."""
     return dict.fromkeys(THREAD_VARIABLES, str(threads))

@@ -1,4 +1,4 @@
-"""The interface of a workload: model, data, loss, metric, optimizer and learning-rate schedule."""
+"""Interface of a workload (a training task): model, data, loss, metric, optimizer and schedule."""
 
 from __future__ import annotations
 
@@ -75,12 +75,12 @@ class ConstantSchedule(_Settings):
     warmup_samples: WarmupSamples = 0
 
     def factor(self, samples: int) -> float:
-        """Returns the factor that multiplies the peak learning rate after `samples` processed samples."""
+        """Returns the factor by which the peak learning rate is multiplied after `samples` samples."""
         return _warmup(samples, self.warmup_samples)
 
 
 class StepSchedule(_Settings):
-    """A learning rate that is multiplied by a constant factor at given numbers of samples (milestones).
+    """A learning rate that is divided by a constant factor at given numbers of samples (milestones).
 
     For example, Jin et al. 2016 divide the learning rate by 10 at two milestones.
     """
@@ -95,13 +95,13 @@ class StepSchedule(_Settings):
     )
 
     def factor(self, samples: int) -> float:
-        """Returns the factor that multiplies the peak learning rate after `samples` processed samples."""
+        """Returns the factor by which the peak learning rate is multiplied after `samples` samples."""
         passed = sum(samples >= point for point in self.at_samples)
         return float(_warmup(samples, self.warmup_samples) * self.divide_by**-passed)
 
 
 class CosineSchedule(_Settings):
-    """A half cosine from the peak learning rate to zero (Loshchilov and Hutter 2017).
+    """A learning rate that falls from its peak to zero as half a cosine (Loshchilov and Hutter 2017).
 
     The number of samples until the learning rate is zero is set in the job file, because the time to target
     depends on it.
@@ -112,7 +112,7 @@ class CosineSchedule(_Settings):
     horizon_samples: PositiveInt = Field(description="samples processed until the learning rate is zero")
 
     def factor(self, samples: int) -> float:
-        """Returns the factor that multiplies the peak learning rate after `samples` processed samples."""
+        """Returns the factor by which the peak learning rate is multiplied after `samples` samples."""
         progress = min(1.0, samples / self.horizon_samples)
         return _warmup(samples, self.warmup_samples) * 0.5 * (1 + math.cos(math.pi * progress))
 
@@ -179,15 +179,15 @@ class Workload(ABC):
 
     @abstractmethod
     def validation_data(self) -> Dataset[Any]:
-        """Returns the dataset that `score` is called with."""
+        """Returns the validation data, which Paceline passes to `score`."""
 
     @abstractmethod
     def loss(self, model: nn.Module, batch: Any) -> Tensor:
-        """Returns the loss of a batch, a scalar tensor. It must be the mean over the samples of the batch."""
+        """Returns the loss of a batch as a scalar tensor: the mean over the samples of the batch."""
 
     @abstractmethod
     def score(self, model: nn.Module, data: Dataset[Any]) -> float:
-        """Returns the metric of a model on data.
+        """Computes the metric of a model on data.
 
         The caller has put the model into evaluation mode and disabled gradients.
         """
@@ -218,7 +218,7 @@ class Workload(ABC):
         )
 
     def schedule(self, samples_seen: int) -> float:
-        """Returns the factor that multiplies the peak learning rate.
+        """Returns the factor by which the peak learning rate is multiplied.
 
         Args:
             samples_seen: Number of samples that all ranks together have processed so far.

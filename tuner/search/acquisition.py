@@ -1,10 +1,8 @@
-"""Evaluate the next slice of every candidate: its expected saving, its cost and its length.
+"""Chooses which training run to continue or start next, by expected saving and cost.
 
-A slice is a part of a training that runs without interruption. The incumbent is the candidate with the
-smallest expected cost.
-
-`Acquisition` combines the acquisition function (`tuner.search.improvement`) with the costs of slices and the
-limits of the budget, and turns the best slice into an action of the policy.
+A training runs in slices, between which it is paused. For each candidate configuration, `Acquisition`
+computes how much a next slice is expected to save (`tuner.search.improvement`), what the slice costs, and how
+long it should be. It then turns the best slice that the budget allows into an action of the search policy.
 """
 
 from __future__ import annotations
@@ -70,14 +68,15 @@ _OVERRUN_FACTOR = 4.0
 
 @dataclass(frozen=True, kw_only=True)
 class Option:
-    """A slice that could run next.
+    """A slice (an uninterrupted part of a training) that could run next.
 
     Args:
-        index: Index of the slice's candidate in `Prospects.configurations`.
-        is_timing: Whether the slice only times steps, instead of training.
+        index: Index of the configuration to train in `Prospects.configurations`.
+        is_timing: Whether the slice only measures the time of training steps. If not, it continues a
+            training.
         charged_seconds: Expected seconds that are charged for the slice.
-        share_of_cost: Opportunity cost of the slice (`OpportunityCost`), divided by the price of its charged
-            seconds. It is 0 if the nodes would be idle without the slice.
+        share_of_cost: Seconds or dollars that are lost because the slice runs now (`OpportunityCost`),
+            divided by the price of the charged seconds. It is 0 if the nodes would be idle without the slice.
     """
 
     index: int
@@ -87,11 +86,14 @@ class Option:
 
 
 class Acquisition:
-    """Evaluates the next slice of every candidate for one decision of the policy.
+    """Evaluates the next slice of every candidate configuration, for one decision of the search policy.
+
+    A slice is an uninterrupted part of a training. The incumbent is the candidate with the smallest expected
+    cost.
 
     Args:
         state: State of the search.
-        beliefs: Forecasts from the measurements so far; the prices of the candidates are read from here.
+        beliefs: Forecasts from the measurements so far. They give the price of one second of each candidate.
         prospects: Distribution of the time to target of every candidate. While slices are running, it can be
             the distribution that is expected once they have ended (`Believer.prospects`).
     """
@@ -131,18 +133,21 @@ class Acquisition:
 
     @property
     def incumbent(self) -> int:
-        """Index of the candidate with the smallest expected cost."""
+        """Index of the incumbent, the candidate configuration with the smallest expected cost."""
         return self.weights.incumbent
 
     @property
     def has_arrived(self) -> bool:
-        """Whether the incumbent's run reached the target."""
+        """Whether a training of the incumbent, the best candidate so far, reached the target."""
         run = self._runs[self.incumbent]
         return run is not None and run.arrived
 
     @property
     def can_go_on(self) -> bool:
-        """Whether the incumbent can train further, in its own run, in a new run or from a checkpoint."""
+        """Whether the incumbent (the best candidate so far) can be trained further.
+
+        It can be trained further in its own run, in a new run, or from the checkpoint of another run.
+        """
         return self._may_go_on(self.incumbent)
 
     def _may_go_on(self, index: int) -> bool:
@@ -159,23 +164,28 @@ class Acquisition:
 
     @property
     def is_reachable(self) -> bool:
-        """Whether any candidate is expected to reach the target, if the goal's limits are ignored."""
+        """Whether any candidate configuration is expected to reach the target, however long it trains.
+
+        The deadline and the price limit of the goal are ignored.
+        """
         return self._prospects.reach > _LEAST_CHANCE
 
     @property
     def keeps_limits(self) -> bool:
-        """Whether any candidate may reach the target within the goal's deadline and dollars."""
+        """Whether any candidate may reach the target within the deadline and dollars of the goal."""
         keeps = keeps_within(self._prospects, self.costs.log_longest)
         return bool(np.any((keeps > LEAST_PROBABILITY) & ~self._prospects.status.ended))
 
     def best_option(self, opportunity: OpportunityCost) -> Option | None:
-        """Returns the best slice (by `Weights.score`) of those that pay for themselves and can run now.
+        """Returns the best slice that is expected to save more than it costs and that can run now.
+
+        The best slice has the largest `Weights.score`, which is the expected improvement divided by the cost.
 
         Args:
-            opportunity: Opportunity cost of each slice that could run.
+            opportunity: Computes what is lost if a slice runs now, for example because it delays another one.
 
         Returns:
-            The slice; None if no slice that pays for itself can run now.
+            The slice; None if no slice that can run now is expected to save more than it costs.
         """
         weights = self.weights
         least = _LEAST_GAIN * math.exp(min(weights.log_incumbent, NEVER))
@@ -188,7 +198,7 @@ class Acquisition:
         return None
 
     def _option(self, index: int, opportunity: OpportunityCost) -> Option | None:
-        """Returns a candidate's next slice; None if the slice cannot run now."""
+        """Returns the next slice of a candidate configuration; None if this slice cannot run now."""
         configuration = self._prospects.configurations[index]
         if opportunity.leads(configuration) or not self._state.fits(configuration):
             return None
@@ -217,14 +227,14 @@ class Acquisition:
         )
 
     def _may_train(self, index: int) -> bool:
-        """Whether a run of this candidate, on its own nodes, can be started or resumed."""
+        """Whether a training of a candidate configuration, on its own nodes, can be started or resumed."""
         run, configuration = self._runs[index], self._prospects.configurations[index]
         if run is None:
             return self._may_start and self._state.space.is_runnable(configuration)
         return run.configuration == configuration and run.is_open
 
     def _may_time(self, index: int) -> bool:
-        """Whether a timing probe of a candidate is possible, and its step time was not measured yet."""
+        """Whether the steps of a candidate configuration can be timed now, and have not been timed before."""
         cluster, configuration = self._state.cluster, self._prospects.configurations[index]
         if self._timed is None or timing_key(configuration, cluster) in self._timed:
             return False
@@ -233,11 +243,11 @@ class Acquisition:
         return cluster.at_hand is None or not cluster.emulates(configuration)
 
     def _slice_seconds(self, log_incumbent: float) -> Array:
-        """Computes the training seconds of each candidate's next slice.
+        """Computes for how many seconds each candidate configuration should train in its next slice.
 
         Args:
-            log_incumbent: Logarithm of the expected cost of one training with the incumbent, in the goal's
-                unit.
+            log_incumbent: Logarithm of the expected cost of one training with the best candidate so far, in
+                the unit of the goal (seconds or dollars).
 
         Returns:
             The training seconds, `(num,)`.
@@ -267,17 +277,17 @@ class Acquisition:
         return np.asarray(np.maximum(self._to_a_score(found), 1e-6))
 
     def _to_a_score(self, seconds: Array) -> Array:
-        """Extends slices up to the next score of their run.
+        """Extends planned slices so that they end with a score, which is an evaluation of the model.
 
-        - If a start-up is charged for every slice, every slice is extended at least to the next score.
-        - Otherwise, the slice of a started run without a score is extended to the run's first score, because
-          a shorter slice would show nothing new.
-        - If the goal is to minimize dollars, the slice of a new run is extended to the first score too,
-          because probes of equal length may differ in cost by a factor of a hundred. If the goal is to
-          minimize seconds, it is not extended, because the step time that it measures is enough at first.
+        - If start-up is charged for every slice, every slice is extended at least to the next score.
+        - Otherwise, a started training without a score is extended to its first score, because a shorter
+          slice would show nothing new.
+        - If the goal is to minimize dollars, a new training is extended to its first score too, because
+          slices of equal length may differ in cost by a factor of a hundred. If the goal is to minimize
+          seconds, it is not extended, because the step time that it measures is enough at first.
 
         Args:
-            seconds: Planned training seconds of each candidate's slice, `(num,)`.
+            seconds: Planned training seconds of the next slice of each candidate, `(num,)`.
 
         Returns:
             The training seconds after the extension, `(num,)`.
@@ -291,10 +301,10 @@ class Acquisition:
         return np.asarray(samples * self._prospects.seconds_per_sample)
 
     def _end_samples(self, index: int, seconds: float) -> int:
-        """Returns the number of samples processed by a candidate's run at the end of its next slice.
+        """Returns how many samples a training will have processed at the end of its next slice.
 
         Args:
-            index: Index of the candidate.
+            index: Index of the candidate configuration that is trained.
             seconds: Planned training seconds of the slice. The slice may be longer, because it is extended to
                 a score.
         """
@@ -311,7 +321,7 @@ class Acquisition:
         return max(math.ceil(wanted), state.terms.next_score_samples(due) or 0)
 
     def execute(self, option: Option) -> Start | Continue:
-        """Returns the action that runs a slice.
+        """Returns the action of the search policy that runs a slice.
 
         Args:
             option: The slice, from `best_option`.
@@ -336,12 +346,10 @@ class Acquisition:
             option: The slice that is run if this rule does not apply.
 
         Returns:
-            The action that trains a run to the target, or None if the rule does not apply. It does not apply
-
-            - if the budget still allows this training after the slice `option`;
-            - if a run has already reached the target, or if none is likely to reach it;
-            - while slices are running;
-            - for emulated ranks, and for jobs that resume a run without a start-up.
+            The action that trains a run to the target, or None if the rule does not apply. The rule applies
+            only if the budget no longer allows this training after the slice `option`, no run has reached the
+            target, one run is likely to reach it, no slice is running, and the job trains on real ranks with
+            a charge for each start-up.
         """
         state, status, draws = self._state, self._prospects.status, self._prospects.draws
         runs = [i for i, run in enumerate(self._runs) if run and self._may_train(i) and not status.ended[i]]
@@ -376,12 +384,12 @@ class Acquisition:
         )
 
     def _until_arrival(self, index: int) -> Until:
-        """Returns the limits of a slice in which a candidate's run very probably reaches the target.
+        """Returns the limits of a slice that is long enough to reach the target very probably.
 
         The slice ends earlier if the budget ends earlier.
 
         Args:
-            index: Index of the candidate.
+            index: Index of the candidate configuration that is trained.
         """
         seen, left = float(self._prospects.status.seconds[index]), self._seconds_left(index)
         if self._state.job.probe.slice_seconds is not None:
@@ -391,7 +399,7 @@ class Acquisition:
         return Until(samples=self._end_samples(index, seconds), training_seconds=seen + left)
 
     def go_on(self) -> Start | Continue:
-        """Returns the action that runs the next slice of the incumbent."""
+        """Returns the action that trains the incumbent, the best candidate so far, for one more slice."""
         run, configuration = self._runs[self.incumbent], self._prospects.configurations[self.incumbent]
         has_run = run is not None and (
             run.configuration == configuration or not self._can_transfer(run, configuration)
@@ -421,11 +429,11 @@ class Acquisition:
         )
 
     def _until(self, index: int, purpose: Purpose) -> Until:
-        """Returns the limits of a candidate's next slice, which include the end of the budget.
+        """Returns the limits at which the next slice of a candidate ends, such as the end of the budget.
 
         Args:
-            index: Index of the candidate.
-            purpose: Purpose of the slice.
+            index: Index of the candidate configuration.
+            purpose: Why the slice runs, such as to learn about a configuration or to reach the target.
         """
         state = self._state
         run, seconds = self._runs[index], float(self.weights.slice_seconds[index])
@@ -451,7 +459,7 @@ class Acquisition:
         return Until(samples=samples, training_seconds=done + left if math.isfinite(left) else None)
 
     def _seconds_left(self, index: int) -> float:
-        """Returns the number of training seconds of a candidate's next slice that the budget allows."""
+        """Returns for how many training seconds the budget allows the next slice of a candidate to run."""
         left = seconds_left(self._state, self._prospects.configurations[index])
         if not self._state.terms.resumes:
             left -= float(self._prospects.status.seconds[index])
@@ -462,8 +470,7 @@ class Acquisition:
     def _can_transfer(self, run: Run, configuration: Configuration) -> bool:
         """Whether a run can resume from its checkpoint on the nodes of another configuration.
 
-        A run on real ranks cannot resume on emulated ranks, and a run on emulated ranks cannot resume on real
-        ranks.
+        It cannot if one of them has real ranks and the other has ranks that are emulated on this machine.
 
         Args:
             run: The run with the checkpoint.

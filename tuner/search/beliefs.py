@@ -1,6 +1,7 @@
-"""Fit the models of step time and of samples to target, and forecast the time to target of all candidates.
+"""Fits the models of step time and of samples to target, and forecasts the training time of all candidates.
 
-Samples to target is the number of training samples that a run processes until it reaches the target.
+A candidate is a configuration that may be recommended. Samples to target is the number of training samples
+that a run processes until its metric reaches the target.
 """
 
 from __future__ import annotations
@@ -46,20 +47,22 @@ _ALIKE, _ENDS_ALIKE = 0.05, 2
 
 @dataclass(frozen=True, kw_only=True)
 class Beliefs:
-    """Forecasts of all candidates, with the fitted models.
+    """Forecasts of the time and cost to reach the target, for all candidate configurations.
+
+    Candidates are the configurations that may be recommended; `num` is their number.
 
     Args:
-        predictor: The fitted models.
+        predictor: The fitted models, from which the forecasts were computed.
         forecast: Posterior samples of time and samples to target, drawn jointly for all candidates.
-        prospects: Distribution of the time to target of every candidate, and the progress of its run, for use
-            by policies.
+        prospects: The forecasts in the form that search policies use: quantiles of the time to target, and
+            the progress of started runs.
         price: Cost of one training second of each candidate, in the goal's unit (seconds or dollars),
             `(num,)`.
         expected: Expected cost of one training of each candidate from the start to the target, in the goal's
             unit, `(num,)`. It is infinite if the candidate is not expected to reach the target within the
             goal's limits.
-        recommended: The candidate with the smallest expected cost; None if its run ended before it reached
-            the target.
+        recommended: The candidate with the smallest expected cost; None if its run ended without reaching the
+            target.
         regret_bound: Upper bound on the cost of the recommended candidate, divided by the smallest cost of
             all candidates. The bound holds with 90% probability.
     """
@@ -74,17 +77,17 @@ class Beliefs:
 
     @property
     def configurations(self) -> tuple[Configuration, ...]:
-        """The candidate configurations, in the order of all arrays of this class."""
+        """The candidate configurations, in the order of the entries of all arrays of this class."""
         return self.forecast.configurations
 
 
 def seconds_ratio(state: SearchState, to: Configuration, of: Configuration) -> float:
-    """Returns the seconds per sample of configuration `to` divided by those of `of`.
+    """Predicts the seconds per sample of configuration `to`, divided by those of configuration `of`.
 
-    Both are predictions of the cost model of step time, fitted to the measurements of the search.
+    The prediction comes from the model of step time, fitted to the measurements of the search.
 
     Args:
-        state: State of the search.
+        state: State of the search, with the measurements.
         to: The configuration in the numerator.
         of: The configuration in the denominator.
     """
@@ -102,18 +105,19 @@ def _law_of_seconds(
 
 
 def candidates(state: SearchState, rng: np.random.Generator) -> list[Configuration]:
-    """Lists the candidate configurations of a search.
+    """Lists the configurations that the search may recommend.
 
-    - If the job replays a recording, the candidates are the recorded configurations and the started runs.
-    - Otherwise, they are the feasible configurations of the space (a random subset if there are too many),
-      the present settings of the user, and the configurations of the started runs. A started run whose
-      learning curve does not depend on the number of nodes is a candidate on every number of nodes.
-    - Configurations whose last probe failed because of the configuration are left out. Present settings that
-      would run out of memory are left out too.
+    - If the job replays a recording, they are the recorded configurations and those of the started runs.
+    - Otherwise, they are the feasible configurations of the search space (a random subset if there are too
+      many), the present settings of the user, and the configurations of the started runs. If the learning
+      curve of a started run does not depend on the number of nodes, its configuration is listed with every
+      number of nodes.
+    - Configurations whose last training failed because of the configuration are left out. Present settings
+      that would run out of memory are left out too.
 
     Args:
         state: State of the search.
-        rng: Random generator of the subset.
+        rng: Random generator, which chooses the subset if there are too many configurations.
     """
     if state.job.recording() is not None:
         return sorted({*state.space.candidates(), *(run.configuration for run in state.runs.values())})
@@ -133,7 +137,7 @@ def candidates(state: SearchState, rng: np.random.Generator) -> list[Configurati
 
 
 def weighed_levels(space: SearchSpace, cluster: Cluster, rng: np.random.Generator) -> list[Configuration]:
-    """Returns the feasible configurations of a space, without those that are the same training.
+    """Returns the feasible configurations of a search space, each training only once.
 
     If there are more than `_MOST_LEVELS`, the result is a random subset of this size.
 
@@ -141,22 +145,22 @@ def weighed_levels(space: SearchSpace, cluster: Cluster, rng: np.random.Generato
         space: The search space.
         cluster: The cluster. On a single rank, configurations with different strategies may be the same
             training.
-        rng: Random generator of the subset.
+        rng: Random generator, which chooses the subset.
     """
     levels = distinct(space.candidates(), cluster)
     return levels if len(levels) <= _MOST_LEVELS else _thinned(levels, rng)
 
 
 def distinct(levels: Sequence[Configuration], cluster: Cluster) -> list[Configuration]:
-    """Removes configurations that describe the same training as another configuration.
+    """Removes configurations that describe the same training as another configuration of the list.
 
-    On a single rank, no parameters are exchanged. So every strategy without an outer step (a second optimizer
-    step on exchanged parameters) trains the same, whatever the values of its knobs (parameters such as
-    `tau`). Of such configurations, the result contains only one: the first one whose learning curve does not
-    depend on the number of nodes, such as all-reduce, if there is one; otherwise the first one.
+    On a single rank, no parameters are exchanged. All communication strategies then train in the same way,
+    whatever the values of their parameters (such as `tau`); exceptions are strategies with an outer optimizer
+    step. Of such equal configurations, only one stays in the list: the first one whose learning curve does
+    not depend on the number of nodes, such as all-reduce; if there is none, the first one.
 
     Args:
-        levels: The configurations.
+        levels: The configurations to compare.
         cluster: The cluster, which gives the number of ranks.
     """
     unique: dict[Configuration, Configuration] = {}
@@ -201,21 +205,23 @@ def believe(
     slopes: SlopeModels | None = None,
     calibration: Calibration = NO_CALIBRATION,
 ) -> Beliefs:
-    """Fits all models to the measurements of a search and forecasts the time to target of the candidates.
+    """Fits all models to the measurements of a search, and forecasts the time to target of the candidates.
 
-    - Samples to target: predicted by a mixture of the cost model (if it covers all axes of the space) and the
-      slope model, which is a linear regression of logarithms. The weight of each model depends on how well it
-      predicts every run from the other runs.
-    - Step time: predicted by the cost model, or by a slope model if the job replays recorded runs.
+    - Samples to target are predicted by two models: a formula with fitted parameters (if it covers all axes
+      of the search space), and a linear regression of logarithms. The weight of each model depends on how
+      well it predicts every run from the other runs.
+    - Step time is predicted by a formula with fitted parameters, or by a linear regression if the job replays
+      recorded runs.
 
     Args:
         state: State of the search.
-        configurations: The candidates.
+        configurations: The candidates, whose time to target is forecast.
         rng: Random generator of the posterior samples.
-        past: Priors of the parameters of the cost models, from past studies.
-        slopes: Slope models of the candidates from an earlier call, which saves time; if None, new ones with
-            the textbook prior.
-        calibration: Correction of the widths of the forecast intervals.
+        past: Values of the fitted parameters in past studies, which serve as priors.
+        slopes: The linear regressions from an earlier call, to save time; None to make new ones with the
+            textbook prior.
+        calibration: Factor that corrects the widths of the forecast intervals, from errors of earlier
+            studies.
     """
     kinds = [run_key(state.job, configuration) for configuration in configurations]
     slopes = slopes or SlopeModels(tuple(dict.fromkeys([*kinds, *state.runs])), state.cluster, TEXTBOOK)
@@ -282,9 +288,9 @@ def _predictor(
 
 
 def _laws_know(configurations: Sequence[Configuration]) -> bool:
-    """Whether the cost models cover all configurations.
+    """Whether the formulas of step time and samples to target cover all configurations.
 
-    They do if each configuration has a batch size, a learning rate, and a strategy with a cost model.
+    They do if each configuration has a batch size, a learning rate, and a known communication strategy.
     """
     return all(
         "batch_size" in c and "learning_rate" in c and c.strategy in STRATEGIES for c in configurations
@@ -294,13 +300,15 @@ def _laws_know(configurations: Sequence[Configuration]) -> bool:
 def _status(
     state: SearchState, predictor: Predictor, forecast: Forecast, kinds: Sequence[Configuration]
 ) -> RunStatus:
-    """Computes the progress of the candidates' runs. Training seconds are those of the candidate's nodes.
+    """Computes how far the training of each candidate has come.
+
+    If the run of a candidate was trained on other nodes, its seconds are converted to the candidate's nodes.
 
     Args:
         state: State of the search.
         predictor: The fitted models, with the started runs.
         forecast: Posterior samples of the candidates.
-        kinds: Key (`run_key`) of the run of each candidate.
+        kinds: For each candidate, the key (`run_key`) under which its run is found.
     """
     per_sample, configurations = forecast.seconds_per_sample, forecast.configurations
     num = len(configurations)
@@ -339,7 +347,7 @@ def beliefs_of(state: SearchState, predictor: Predictor, forecast: Forecast, pro
         state: State of the search.
         predictor: The fitted models.
         forecast: Posterior samples of time and samples to target of all candidates.
-        prospects: Distribution of the time to target of every candidate.
+        prospects: Quantiles of the time to target of every candidate, and the progress of its run.
     """
     price = prices(state, prospects.configurations)
     longest = log_longest(state, prospects)
@@ -358,16 +366,16 @@ def beliefs_of(state: SearchState, predictor: Predictor, forecast: Forecast, pro
 
 
 def log_longest(state: SearchState, prospects: Prospects) -> Array:
-    """Computes the logarithm of the longest possible training of each candidate, in seconds.
+    """Computes how long each candidate may train at most, as a logarithm of seconds.
 
-    The length of a training is limited by the goal's deadline, by the goal's dollars, and by the end of the
+    The length of a training is limited by the deadline and the dollars of the goal, and by the end of the
     user's script. For example, if two runs ended by themselves after 10 epochs, and no run has trained
     longer, all runs are expected to end after this number of samples. If there is no common number of
     samples, a common number of seconds is used.
 
     Args:
         state: State of the search.
-        prospects: Distribution of the time to target of every candidate.
+        prospects: Forecasts of the candidates, which convert samples to seconds.
 
     Returns:
         The logarithms, `(num,)`; infinite if there is no limit.
@@ -408,14 +416,14 @@ def _up_to_the_script_s_end(state: SearchState, forecast: Forecast) -> Forecast:
 
 
 def prices(state: SearchState, configurations: Sequence[Configuration]) -> Array:
-    """Returns the cost of one second on each configuration's nodes, `(num,)`.
+    """Returns the cost of one second of training with each configuration, `(num,)`.
 
-    If the goal is to minimize dollars, the costs are in dollars. If the goal is to minimize seconds, they are
-    in seconds, so all costs are 1.
+    The unit is that of the goal. If the goal is to minimize dollars, the costs are in dollars. If it is to
+    minimize seconds, they are in seconds, so all costs are 1.
 
     Args:
         state: State of the search.
-        configurations: The configurations.
+        configurations: The configurations, whose number and type of nodes determine the price.
     """
     if state.job.goal.minimize == "seconds":
         return np.ones(len(configurations))
@@ -423,13 +431,13 @@ def prices(state: SearchState, configurations: Sequence[Configuration]) -> Array
 
 
 def rate_prior(state: SearchState) -> RatePrior:
-    """Returns the prior of the best learning rate.
+    """Returns the prior distribution of the best learning rate, before any run was measured.
 
     Its center is the learning rate of the user's present settings. Without present settings, its center is
-    the middle of the space.
+    the middle of the search space.
 
     Args:
-        state: State of the search.
+        state: State of the search, which gives the search space and the present settings.
     """
     job = state.job
     optimizer = job.workload.optimizer if job.workload is not None else None

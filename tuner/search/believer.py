@@ -1,4 +1,4 @@
-"""Compute the forecasts of a study from its state. A search and a later report get the same forecasts."""
+"""Computes the forecasts of a search from its measurements, with caches that save time."""
 
 from __future__ import annotations
 
@@ -19,16 +19,19 @@ from tuner.search.state import SearchState
 
 
 class Believer:
-    """Fits the models to the measurements of one study and forecasts the time to target of all candidates.
+    """Forecasts the time to target of all candidate configurations, and caches the results.
 
-    The search, `--verify` and a later `report` get the same forecasts for the same state, because all random
-    numbers depend on the seed alone. Values that are the same for all states are cached.
+    The search, `--verify` and a later `report` get the same forecasts from the same measurements, because all
+    random numbers depend on the seed alone.
 
     Args:
-        seed: Seed of the posterior samples, and of the random subset of candidates if the space is large.
-        prior: Prior of the regression slopes (of log time on log axis).
-        past: Priors of the parameters of the cost models, from past studies and imported runs.
-        calibration: Correction of the widths of the forecast intervals.
+        seed: Seed of the random numbers: posterior samples, and the subset of candidates if the search space
+            is large.
+        prior: Prior of the coefficients of the linear regressions, which predict logarithms of times.
+        past: Values of the parameters of the other models in past studies and imported runs, which serve as
+            priors.
+        calibration: Factor that corrects the widths of the forecast intervals, from errors of earlier
+            studies.
     """
 
     def __init__(
@@ -61,15 +64,18 @@ class Believer:
 
     @property
     def rise_samples(self) -> float:
-        """Median number of samples when imported runs first improved clearly; 0 if there are none."""
+        """Median number of samples after which imported runs first improved; 0 without imported runs."""
         return self._past.rise_samples
 
     def knows_laws(self, state: SearchState) -> bool:
-        """Whether the cost models cover all axes of the space. They do unless the job replays a recording."""
+        """Whether the formulas with fitted parameters cover all axes of the search space.
+
+        They do unless the job replays a recording.
+        """
         return state.job.probe.recording is None
 
     def prospects(self, state: SearchState, beliefs: Beliefs, incumbent: Configuration) -> Prospects:
-        """Computes the expected distribution of times to target once the running slices have ended.
+        """Computes the forecasts that are expected once the slices that are now running have ended.
 
         Each running slice is assumed to measure its expected result. Then the means stay the same, and the
         variance decreases for every candidate that is correlated with the configuration of the slice (kriging
@@ -77,9 +83,9 @@ class Believer:
 
         Args:
             state: State of the search.
-            beliefs: The present forecasts.
-            incumbent: The candidate with the smallest expected cost. A running slice of this candidate is
-                ignored.
+            beliefs: The present forecasts, which do not know the results of the running slices.
+            incumbent: The candidate with the smallest expected cost. A running slice of this candidate is not
+                taken into account.
         """
         in_flight = {a.configuration for a in state.capacity.under_way if a.purpose is not Purpose.TIMING}
         in_flight.discard(incumbent)
@@ -94,11 +100,11 @@ class Believer:
         return prospects.narrowed(left) if in_flight else prospects
 
     def slopes(self, state: SearchState, found: Sequence[Configuration]) -> SlopeModels:
-        """Returns the slope models, cached until the candidates or the started runs change.
+        """Returns the linear regressions of the candidates, cached until candidates or started runs change.
 
         Args:
             state: State of the search.
-            found: The candidates.
+            found: The candidate configurations.
         """
         kinds = tuple(dict.fromkeys([*(run_key(state.job, c) for c in found), *state.runs]))
         if self._slopes is None or self._slopes.kinds != kinds:

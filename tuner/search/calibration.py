@@ -37,10 +37,10 @@ _LEAST, _MOST, _MOST_SQUARED = 0.6, 3.0, 25.0
 
 @dataclass(frozen=True, kw_only=True)
 class Calibration:
-    """Errors of forecasts in earlier studies, and the resulting factor on the widths of new forecasts.
+    """Errors of forecasts in earlier studies, from which the widths of new forecast intervals are corrected.
 
     Args:
-        num_runs: Number n of runs that reached the target in earlier studies of this kind of job.
+        num_runs: Number n of runs that reached the target in earlier studies of the same kind of job.
         sum_squared: Sum of the squared errors z^2 of these runs.
     """
 
@@ -49,12 +49,12 @@ class Calibration:
 
     @property
     def scale(self) -> float:
-        """Factor s that multiplies the width of an interval on a logarithmic scale."""
+        """Factor s by which the width of a forecast interval is multiplied on a logarithmic scale."""
         found = math.sqrt((_PRIOR_RUNS + self.sum_squared) / (_PRIOR_RUNS + self.num_runs))
         return min(max(found, _LEAST), _MOST)
 
     def stretched(self, forecast: Forecast, elapsed: Array) -> Forecast:
-        """Multiplies the width of the distribution of each candidate's remaining time to target by `scale`.
+        """Multiplies the widths of the forecasts of the remaining time to target by `scale`.
 
         The medians stay the same.
 
@@ -81,14 +81,17 @@ NO_CALIBRATION = Calibration()
 
 
 def kind_of(job: Job) -> str:
-    """Returns the kind of a job: `recorded`, `command` or `workload`. Jobs of a kind share a calibration."""
+    """Returns the kind of a job: `recorded`, `command` or `workload`.
+
+    Jobs of the same kind share the calibration of their forecast intervals.
+    """
     if job.probe.recording is not None:
         return "recorded"
     return "command" if job.runs_command else "workload"
 
 
 def learnt_calibration(fits: Sequence[FitRecord], kind: str) -> Calibration:
-    """Computes the calibration of a job from the records of earlier studies of the same kind.
+    """Computes the correction of forecast intervals from the records of earlier studies of the same kind.
 
     Args:
         fits: Records from `Ledger.past_fits`, without those of the present study.
@@ -108,7 +111,7 @@ def calibration_record(
     now: float,
     applied: Calibration = NO_CALIBRATION,
 ) -> FitRecord | None:
-    """Makes a record of the errors of a study's early forecasts, for the calibration of later studies.
+    """Makes a record of how wrong the early forecasts of a study were, for use by later studies.
 
     Args:
         study: The study.
@@ -118,7 +121,7 @@ def calibration_record(
         applied: The calibration that the predictions used. Its effect is removed from the stored errors.
 
     Returns:
-        The record; None if no run with an early forecast reached the target.
+        The record; None if no run that had an early forecast reached the target.
     """
     by_run: dict[str, list[float]] = {}
     for one in checked:
@@ -140,14 +143,14 @@ def calibration_record(
 
 
 def _squared_error(checked: PredictedAgainstMeasured, scale: float) -> float | None:
-    """Computes the squared error z^2 of one prediction, with the calibration removed.
+    """Computes the squared error z^2 of one forecast, as it would be without the calibration.
 
     Args:
         checked: The prediction, with the measured time to target.
-        scale: The factor s that the prediction used.
+        scale: The factor s by which the interval of the forecast was multiplied.
 
     Returns:
-        The squared error; None if the interval is not finite, or if its levels are not increasing.
+        The squared error; None if the interval is not finite, or if its three quantiles do not increase.
     """
     quantiles = checked.prediction.quantiles
     lower, median, upper = (quantiles[level] for level in sorted(quantiles))

@@ -1,4 +1,7 @@
-"""Limits on the number of concurrent slices and of nodes in use, and the slices that are running now."""
+"""Limits on the number of concurrent slices and of nodes in use, and the slices that are running now.
+
+A slice is an uninterrupted part of a training.
+"""
 
 from __future__ import annotations
 
@@ -10,10 +13,10 @@ from tuner.domain.measurement import Purpose
 
 @dataclass(frozen=True, kw_only=True)
 class UnderWay:
-    """A running slice: one that was started and has not ended.
+    """A running slice: an uninterrupted part of a training that was started and has not ended.
 
     Args:
-        probe_id: ID of the slice's probe.
+        probe_id: ID of the probe (the trial training) that the slice belongs to.
         configuration: The configuration that the slice trains or times.
         purpose: Purpose of the slice: to time steps, to learn about the configuration, or to reach the
             target.
@@ -30,22 +33,23 @@ class UnderWay:
     expected_seconds: float = 0.0
 
     def held_seconds(self, *, to_end: bool) -> float:
-        """Returns the number of seconds for which the slice uses its nodes.
+        """Returns for how many seconds the running slice occupies its nodes.
 
         Args:
-            to_end: Whether to count the seconds until the expected end of the slice, rather than until now.
+            to_end: Whether to count the seconds until the expected end of the slice. If not, only the seconds
+                until now are counted.
         """
         return max(self.elapsed_seconds, self.expected_seconds) if to_end else self.elapsed_seconds
 
     @property
     def left_seconds(self) -> float:
-        """Expected seconds from now to the end of the slice."""
+        """Expected seconds from now until the running slice ends."""
         return max(self.expected_seconds - self.elapsed_seconds, 0.0)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Capacity:
-    """Limits on concurrent slices, and the slices that are running now.
+    """How many slices (uninterrupted parts of trainings) may run at once, and which ones are running now.
 
     Args:
         num_slots: Maximum number of concurrent slices.
@@ -62,16 +66,16 @@ class Capacity:
 
     @property
     def is_shared(self) -> bool:
-        """Whether several slices may run concurrently."""
+        """Whether more than one slice may run at a time."""
         return self.num_slots > 1
 
     @property
     def probe_ids(self) -> frozenset[int]:
-        """IDs of the probes that have a running slice."""
+        """IDs of the probes (trial trainings) that have a running slice."""
         return frozenset(active.probe_id for active in self.under_way)
 
     def fits(self, num_nodes: int, *, reserved: int = 0, num_others: int = 0) -> bool:
-        """Whether a new slice can start now.
+        """Whether the limits on slices and nodes allow a new slice to start now.
 
         If no other slice is running or about to start, the limit on nodes is ignored.
 

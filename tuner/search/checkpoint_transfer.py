@@ -1,9 +1,9 @@
-"""Continue a run on another number of nodes, from a checkpoint that is copied to a new probe.
+"""Continues a training on another number of nodes, from a copy of its checkpoint.
 
 For example, a run has trained for 100 s on two nodes, and four nodes would have needed 60 s. After its
-transfer to four nodes, its training time counts from 60 s. The prober (the object that trains) continues from
-the 100 s in the checkpoint. So the offset of -40 s is stored in the folder of the new probe, and is added to
-the training seconds of the prober.
+transfer to four nodes, its training time counts from 60 s, although the checkpoint says 100 s. The offset of
+-40 s is therefore stored in the folder of the new probe (the continued training), and is added to the
+training seconds that are measured from then on.
 """
 
 from __future__ import annotations
@@ -23,12 +23,12 @@ _CHECKPOINTS = "checkpoints"
 
 
 def moved_clock(measurement: Measurement, offset_seconds: float) -> Measurement:
-    """Adds an offset to the training seconds of a slice, so they become those of the whole run.
+    """Adds an offset to the training seconds of a slice, which then are those of the whole training.
 
-    A slice that trained its run again from the beginning is returned unchanged.
+    A slice that repeated its training from the beginning is returned unchanged.
 
     Args:
-        measurement: Measurement with the training seconds of the prober.
+        measurement: Measurement of the slice, with training seconds that count from the checkpoint.
         offset_seconds: Seconds to add, from `transferred`.
     """
     if measurement.restart_seconds is not None:
@@ -41,18 +41,18 @@ def moved_clock(measurement: Measurement, offset_seconds: float) -> Measurement:
 def resume_on_other_nodes(
     source: Measurement, source_folder: Path, folder: Path, to: Configuration, ratio: float
 ) -> Measurement:
-    """Copies the newest checkpoint of a run into the folder of a new probe.
+    """Copies the newest checkpoint of a training into a new folder, where it continues on other nodes.
 
     Args:
-        source: All measurements of the run, with training seconds on the old nodes.
-        source_folder: Folder of the run's probe.
-        folder: Folder of the new probe; it must exist.
-        to: The new configuration. It may differ from that of the run only in the number of nodes.
+        source: All measurements of the training so far, with training seconds on the old nodes.
+        source_folder: Folder with the checkpoints of the training so far.
+        folder: Folder in which the training continues; it must exist.
+        to: The new configuration. It may differ from the old one only in the number of nodes.
         ratio: Seconds per sample on the new nodes, divided by seconds per sample on the old nodes.
 
     Returns:
-        The first measurement of the new probe. It contains the learning curve of the run, with training
-        seconds converted to the new nodes, and no charge.
+        The measurement with which the continued training starts. It contains the learning curve so far, with
+        training seconds converted to the new nodes, and no charge.
 
     Raises:
         StorageError: The folder cannot be written.
@@ -87,10 +87,10 @@ def resume_on_other_nodes(
 
 
 def forget_transfer(folder: Path) -> None:
-    """Removes the stored offset of training seconds, because the run was trained again from the start.
+    """Removes the stored offset of training seconds, because the training started from the beginning again.
 
     Args:
-        folder: Folder of the probe.
+        folder: Folder of the training, in which the offset is stored.
 
     Raises:
         StorageError: The folder cannot be written.
@@ -102,13 +102,13 @@ def forget_transfer(folder: Path) -> None:
 
 
 def transferred(folder: Path) -> float:
-    """Returns the stored offset: seconds to add to the prober's training seconds to get those of the run.
+    """Returns the offset that converts measured training seconds to those of the whole training.
 
     Args:
-        folder: Folder of the probe.
+        folder: Folder of the training, in which the offset is stored.
 
     Returns:
-        The seconds; 0 if the run started in this folder.
+        Seconds to add; 0 if the training did not come from other nodes.
     """
     path = folder / _NAME
     return float(json.loads(path.read_text())["offset_seconds"]) if path.is_file() else 0.0

@@ -1,4 +1,4 @@
-"""The parts that a search uses: job, cluster, study, ledger, output folder, clock and event listener."""
+"""The objects that all parts of a search share: job, cluster, database, output folder and clock."""
 
 from __future__ import annotations
 
@@ -22,14 +22,14 @@ class SearchContext:
         job: The job.
         cluster: The cluster on which the job trains.
         study: Record of the Paceline study, under which the ledger stores this search.
-        ledger: The database that stores the probes, predictions and fitted models of the study.
-        trials: Gives access to the Optuna study, which stores each probe as a trial.
-        folder: The output folder; its subfolder `probes` contains a folder for the files of each probe.
+        ledger: The database that stores the trainings, predictions and fitted models of the study.
+        trials: Gives access to the Optuna study, which stores each training as a trial.
+        folder: The output folder. Its subfolder `probes` contains a folder with the files of each trial
+            training.
         epoch_samples: Number of samples of the training set.
-        owner: Name of this process as the owner of leases (time-limited rights of one process to work on a
-            probe).
-        parallel: Maximum number of concurrent slices. The number of nodes of the cluster may limit it
-            further.
+        owner: Name of this process, under which it reserves the right to continue a training.
+        parallel: Maximum number of trainings that run at the same time. The number of nodes of the cluster
+            may limit it further.
         clock: Function that returns the present time, in seconds since the Unix epoch.
         sleep: Function that waits for the given number of seconds.
         listen: Function that receives the events of the search.
@@ -49,5 +49,5 @@ class SearchContext:
     listen: Listener = ignore
 
     def say(self, event: SearchEvent) -> None:
-        """Sends an event to the listener, with `parallel` as its number of concurrent slices."""
+        """Sends an event of the search to the function that shows it to the user."""
         self.listen(replace(event, num_slots=self.parallel))

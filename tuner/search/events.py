@@ -1,4 +1,4 @@
-"""Events of a search. The search calls a function, the listener, with each event to show it to the user."""
+"""Events of a search, such as the end of a slice, and the function that shows them to the user."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from tuner.domain.measurement import Measurement
 
 @dataclass(frozen=True, kw_only=True)
 class SearchEvent:
-    """An event of a search.
+    """An event of a search, such as a decision, a warning, or the end of a slice (a part of a training).
 
     Args:
         kind: `plan` (the plan of the search), `decision` (an action and its reason), `progress` (new step or
@@ -20,7 +20,7 @@ class SearchEvent:
         text: One line of text for the user; empty for `progress`.
         measurement: Measurement of the slice so far, for `progress` and `slice`; else None.
         spent_seconds: Charged seconds of all ended slices.
-        probe_id: ID of the probe that the event is about; None if it is not about a probe.
+        probe_id: ID of the probe (the trial training) that the event is about; None if it is not about one.
         num_slots: Maximum number of concurrent slices.
     """
 
@@ -47,5 +47,5 @@ Listener = Callable[[SearchEvent], None]
 
 
 def ignore(event: SearchEvent) -> None:
-    """A listener that ignores all events."""
+    """Does nothing with an event; the default for a search whose events nobody wants to see."""
     del event

@@ -1,6 +1,7 @@
-"""Computes priors of the parameters of the cost models from past runs that the user imported.
+"""Computes prior distributions of model parameters from past training runs that the user imported.
 
-Imported runs are used only for these priors. They are never results of the job.
+The parameters are those of the models of step time and of samples to target. Imported runs are used only for
+these priors, and never count as results of the job.
 """
 
 from __future__ import annotations
@@ -35,7 +36,7 @@ _CLOCK_SPREAD = 0.1
 
 @dataclass(frozen=True, kw_only=True)
 class ImportedRuns:
-    """Runs that the user imported for a job.
+    """Past training runs that the user imported for a job.
 
     Args:
         probes: One probe record for each run, with the learning curve of the run.
@@ -48,10 +49,10 @@ class ImportedRuns:
 
 
 def laws_of_imports(job: Job, cluster: Cluster, imported: ImportedRuns, epoch_samples: int) -> PastLaws:
-    """Computes priors of the parameters of the cost models, from imported runs and the job's target.
+    """Computes priors of the parameters of the prediction models, from imported runs and the job's target.
 
-    - The cost models are fitted to the imported runs alone.
-    - Parameters whose posterior equals their neutral prior are left out.
+    - The models of step time and of samples to target are fitted to the imported runs alone.
+    - Parameters that the imported runs do not determine are left out.
     - The parameter for the difficulty of the target is included, because the imported runs have the metric
       and target of the job. (It is left out for past studies, which may have had other targets.)
     - Runs that did not reach the target count as unfinished.
@@ -84,13 +85,13 @@ def _seconds_law(cluster: Cluster, imported: ImportedRuns) -> PastLaw:
 
 
 def _rise_samples(empty: SearchState, probes: Sequence[ProbeRecord]) -> float:
-    """Computes the median number of samples processed when runs first improved clearly.
+    """Computes after how many samples imported runs first improved clearly, as a median.
 
-    Only imported runs that later reached the target count.
+    Only runs that later reached the target count.
 
     Args:
-        empty: State of the job without probes.
-        probes: Probes of the imported runs.
+        empty: State of the job's search before its first training.
+        probes: Records of the imported runs.
 
     Returns:
         The number of samples; 0 if no imported run reached the target after a clear improvement.
@@ -102,14 +103,14 @@ def _rise_samples(empty: SearchState, probes: Sequence[ProbeRecord]) -> float:
 
 
 def _evidence(empty: SearchState, probes: Sequence[ProbeRecord]) -> list[RunEvidence]:
-    """Returns the learning curves of imported runs, in the form that the models are fitted to.
+    """Returns the learning curves of imported runs, in the form to which the models are fitted.
 
     Args:
-        empty: State of the job without probes.
-        probes: Probes of the imported runs; those without a score are left out.
+        empty: State of the job's search before its first training.
+        probes: Records of the imported runs; those without an evaluation are left out.
 
     Returns:
-        At most `MOST_FITTED` curves, first those of the runs that came closest to the target.
+        At most `MOST_FITTED` curves; those of the runs that came closest to the target come first.
     """
     cache = RunCache(empty.job)
     scored = [p for p in probes if (run := cache.run(p)) is not None and run.measurement.trained_curve]
@@ -124,7 +125,7 @@ def _evidence(empty: SearchState, probes: Sequence[ProbeRecord]) -> list[RunEvid
 
 
 def _samples_law(empty: SearchState, evidence: Sequence[RunEvidence]) -> PastLaw:
-    """Computes priors of the parameters of the cost model of samples to target from imported runs."""
+    """Computes priors of the parameters of the model of samples to target from imported runs."""
     if not evidence:
         return {}
     model = fit_samples(
@@ -137,9 +138,9 @@ def _samples_law(empty: SearchState, evidence: Sequence[RunEvidence]) -> PastLaw
 
 
 def _findings(posterior: MixedPosterior) -> PastLaw:
-    """Returns the posterior mean and standard deviation of the parameters that the runs determine.
+    """Returns the mean and standard deviation of those parameters that the imported runs determine.
 
-    Parameters whose posterior equals their prior are left out.
+    Parameters whose distribution hardly differs from their prior are left out.
     """
     left = {UNSTATED_BYTES, *posterior.at_prior()}
     return {
@@ -150,10 +151,10 @@ def _findings(posterior: MixedPosterior) -> PastLaw:
 
 
 def _timed(probe: ProbeRecord, cluster: Cluster) -> Measurement | None:
-    """Returns an imported run's measurement with a step time: its training seconds divided by its steps.
+    """Adds a step time to the measurement of an imported run: its training seconds divided by its steps.
 
     Args:
-        probe: Probe of the imported run.
+        probe: Record of the imported run.
         cluster: The cluster on which the job trains.
 
     Returns:
@@ -190,7 +191,7 @@ def merged_pasts(first: PastLaws, second: PastLaws) -> PastLaws:
             taken from these priors.
 
     Returns:
-        The priors; each parameter of a cost model has the values of both.
+        The priors; each parameter of a model has the values of both.
     """
 
     def both(one: PastLaw, other: PastLaw) -> PastLaw:

@@ -64,15 +64,17 @@ _LARGEST_SHARE = 0.98
 
 @dataclass(frozen=True, kw_only=True)
 class Costs:
-    """Costs of all candidates, in the goal's unit (seconds or dollars).
+    """Costs of the next slice of each candidate configuration, in the goal's unit (seconds or dollars).
+
+    A slice is an uninterrupted part of a training; `num` is the number of candidates.
 
     Args:
         price: Cost of one second of training, `(num,)`.
-        probing: Cost of one training second in a probe, including evaluation and checkpoints, `(num,)`.
+        probing: Cost of one training second in a slice, including evaluation and checkpoints, `(num,)`.
         fixed: Cost of the next slice that does not depend on its length, for start-up and repeated training,
             `(num,)`.
         credit: Share of the time that a started run has trained, which each later training with its
-            configuration saves, because the run can continue to the target.
+            configuration saves on average, because the run can continue to the target.
         log_longest: Logarithm of the longest allowed training in seconds, `(num,)`.
     """
 
@@ -85,16 +87,17 @@ class Costs:
 
 @dataclass(frozen=True, kw_only=True)
 class Weights:
-    """Values of the acquisition function for every candidate.
+    """Expected saving and cost of the next slices of every candidate configuration.
 
-    The saving of a candidate is computed for several numbers of further slices (`_AHEAD`), and the largest
-    value is used. It is the saving of one training that uses the recommendation.
+    The incumbent is the candidate with the smallest expected cost. The saving of a candidate is that of one
+    training with the recommended configuration. It is computed for several numbers of further slices
+    (`_AHEAD`), and the largest value is used.
 
     Args:
         incumbent: Index of the candidate with the smallest expected cost.
         log_incumbent: Logarithm of the expected cost of one training with the incumbent, in the goal's unit.
-        score: Expected improvement divided by cost; 0 if the candidate cannot be better than the incumbent,
-            `(num,)`.
+        score: Expected improvement divided by cost; 0 if the candidate cannot become better than the
+            incumbent, `(num,)`.
         saving: Largest expected saving, in the goal's unit, `(num,)`.
         return_rate: Largest ratio of the expected saving to the cost of the slices, `(num,)`.
         slice_seconds: Training seconds of the next slice, `(num,)`.
@@ -109,10 +112,10 @@ class Weights:
 
 
 def recommended(prospects: Prospects, price: Array, log_longest: Array) -> int:
-    """Returns the index of the candidate with the smallest expected cost within the goal's limits.
+    """Returns the index of the candidate with the smallest expected cost within the limits of the goal.
 
     Args:
-        prospects: Distribution of the time to target of every candidate.
+        prospects: Forecasts of the time to target of every candidate configuration.
         price: Cost of one second of each candidate in the goal's unit, `(num,)`.
         log_longest: Logarithm of each candidate's longest allowed training in seconds, `(num,)`.
     """
@@ -120,10 +123,10 @@ def recommended(prospects: Prospects, price: Array, log_longest: Array) -> int:
 
 
 def proven(prospects: Prospects, price: Array, log_longest: Array, choice: int) -> int:
-    """Returns the cheapest candidate whose run reached the target, or a chosen candidate that is cheaper.
+    """Returns the cheapest candidate whose training reached the target, unless `choice` is surely cheaper.
 
     Args:
-        prospects: Distribution of the time to target of every candidate.
+        prospects: Forecasts of the time to target of every candidate configuration.
         price: Cost of one second of each candidate in the goal's unit, `(num,)`.
         log_longest: Logarithm of each candidate's longest allowed training in seconds, `(num,)`.
         choice: Index of the candidate with the smallest expected cost.
@@ -144,13 +147,13 @@ def proven(prospects: Prospects, price: Array, log_longest: Array, choice: int) 
 
 
 def keeps_within(prospects: Prospects, log_longest: Array) -> Array:
-    """Computes the probability that each candidate reaches the target within its longest training, `(num,)`.
+    """Computes the probability that each candidate reaches the target before its longest allowed time.
 
-    It does not contain the risk of never reaching the target that all candidates have in common
-    (`RunStatus.likely`).
+    The result, `(num,)`, does not contain the risk that no candidate ever reaches the target, because this
+    risk is the same for all (`RunStatus.likely`).
 
     Args:
-        prospects: Distribution of the time to target of every candidate.
+        prospects: Forecasts of the time to target of every candidate configuration.
         log_longest: Logarithm of each candidate's longest allowed training in seconds, `(num,)`.
     """
     keeps = (prospects.log_seconds <= log_longest[:, None]).mean(axis=1)
@@ -158,14 +161,14 @@ def keeps_within(prospects: Prospects, log_longest: Array) -> Array:
 
 
 def risks(prospects: Prospects, price: Array) -> Array:
-    """Computes the logarithm of the expected cost of each candidate, `(num,)`.
+    """Computes the logarithm of the expected cost to reach the target with each candidate, `(num,)`.
 
-    The cost has a lognormal distribution with a capped variance. If a candidate reaches the target with
-    probability p, the expected cost is multiplied by 1 / p, as for trainings that are repeated until one
-    reaches the target.
+    The cost is assumed to have a lognormal distribution, and its variance is limited. If a candidate reaches
+    the target with probability p, the expected cost is multiplied by 1 / p, as if trainings were repeated
+    until one reaches the target.
 
     Args:
-        prospects: Distribution of the time to target of every candidate.
+        prospects: Forecasts of the time to target of every candidate configuration.
         price: Cost of one second of each candidate in the goal's unit, `(num,)`.
     """
     spread = 0.5 * np.minimum(prospects.variance_log, _MOST_VARIANCE)
@@ -174,13 +177,13 @@ def risks(prospects: Prospects, price: Array) -> Array:
 
 
 def weigh(prospects: Prospects, costs: Costs, slice_seconds: Callable[[float], Array]) -> Weights:
-    """Evaluates the acquisition function of every candidate.
+    """Computes the expected saving and cost of the next slices of every candidate configuration.
 
     Args:
-        prospects: Distribution of the time to target of every candidate.
+        prospects: Forecasts of the time to target of every candidate.
         costs: Costs of the candidates.
-        slice_seconds: Function of the logarithm of the incumbent's expected cost. It returns the training
-            seconds of each candidate's next slice, `(num,)`.
+        slice_seconds: Function that returns the training seconds of each candidate's next slice, `(num,)`.
+            Its argument is the logarithm of the expected cost of the best candidate so far.
     """
     log_price = np.log(costs.price)
     keeps = keeps_within(prospects, costs.log_longest)
@@ -231,16 +234,12 @@ def weigh(prospects: Prospects, costs: Costs, slice_seconds: Callable[[float], A
 
 
 def _risks_within(prospects: Prospects, price: Array, keeps: Array) -> Array:
-    """Computes the logarithms of the expected costs within the goal's limits, `(num,)`.
-
-    The logarithm of a candidate that exceeds the limits is infinite.
-
-    If no candidate keeps the limits, a finite penalty is added to each logarithm instead.
+    """Computes the logarithm of the expected cost of each candidate; infinite beyond the goal's limits.
 
     Args:
-        prospects: Distribution of the time to target of every candidate.
+        prospects: Forecasts of the time to target of every candidate configuration.
         price: Cost of one second of each candidate in the goal's unit, `(num,)`.
-        keeps: Probability that each candidate keeps the limits, from `keeps_within`, `(num,)`.
+        keeps: Probability that each candidate keeps the limits of the goal, from `keeps_within`, `(num,)`.
     """
     risk = risks(prospects, price)
     allowed = np.where(keeps > _KEEPS_DEADLINE, risk, np.inf)
@@ -248,18 +247,18 @@ def _risks_within(prospects: Prospects, price: Array, keeps: Array) -> Array:
 
 
 def _resolved_sd(prospects: Prospects, seconds: Array) -> Array:
-    """Computes how much a slice will probably change the predicted mean of log seconds to target.
+    """Computes how much a slice will probably change the predicted time to target of its candidate.
 
     If a run has trained for the share s of its time to target, the logarithm of its time to target is known
     with variance r(s) (`curve_template.variance_after`). A slice that extends the share to s' increases the
     precision, the reciprocal of the variance, by 1 / r(s') - 1 / r(s).
 
     Args:
-        prospects: Distribution of the time to target of every candidate.
+        prospects: Forecasts of the time to target of every candidate configuration.
         seconds: Training seconds of each candidate's slice, `(num,)`.
 
     Returns:
-        The standard deviation of the change, `(num,)`.
+        Standard deviation of the change of the predicted mean of log seconds to target, `(num,)`.
     """
     length = np.exp(np.minimum(prospects.mean_log, NEVER))
     done = prospects.status.seconds
@@ -272,9 +271,11 @@ def _resolved_sd(prospects: Prospects, seconds: Array) -> Array:
 
 
 def _expected_saving(log_best: float, mean_log: Array, sd: Array) -> Array:
-    """Computes E[(I - X)+] for lognormal X by the formula of a put option (Black and Scholes 1973), `(num,)`.
+    """Computes E[(I - X)+], the expected saving with each candidate instead of the best one so far, `(num,)`.
 
-    I is the expected cost of the incumbent, and X is the cost of a candidate.
+    I is the expected cost of the best candidate so far, X is the cost of another candidate, and (I - X)+ is I
+    - X if positive, else 0. X has a lognormal distribution, so the formula is that of a put option (Black and
+    Scholes 1973).
 
     Args:
         log_best: log I.

@@ -1,8 +1,8 @@
-"""Start the slices of a search, poll them while they run, and renew the leases of their probes.
+"""Starts the slices of a search, polls them while they run, and keeps their leases valid.
 
-A lease is the time-limited right of this process to work on a probe.
-
-Time in which several slices run is counted once (`Measurement.shared_seconds`).
+A slice is an uninterrupted part of a training. A lease is the time-limited right of this process to work on a
+probe, the trial training that the slice belongs to. If several slices run at the same time, the elapsed time
+counts once (`Measurement.shared_seconds`).
 """
 
 from __future__ import annotations
@@ -31,19 +31,19 @@ POLL_SECONDS = 0.05
 
 @dataclass(kw_only=True)
 class Slice:
-    """A running slice.
+    """A running slice: an uninterrupted part of a training.
 
     Args:
-        lease: Lease of the slice's probe.
-        under_way: Description of the slice at its start, as it appears in the state of the search.
-        handle: Object of the prober with which the running slice is polled and stopped.
-        clock_offset: Seconds to add to the prober's training seconds to get those of the whole run, from
-            `transferred`. It is 0 unless the run was transferred to this probe from other nodes.
-        started_at: Time at which the slice started, in seconds of the prober's clock (`Prober.now`).
+        lease: The time-limited right of this process to work on the probe that the slice belongs to.
+        under_way: Configuration, purpose and number of nodes of the slice.
+        handle: Object with which the running slice is polled and stopped.
+        clock_offset: Seconds to add to the measured training seconds to get those of the whole run, from
+            `transferred`. It is 0 unless the run came from other nodes.
+        started_at: Time at which the slice started, in seconds of the clock `Prober.now`.
         renew_at: Time at which to renew the lease, in seconds since the Unix epoch.
         pending_seconds: Seconds during which the slice waited for nodes. No budget is charged for them.
         is_crowded: Whether the ranks of the slice had to share CPU cores with the ranks of concurrent slices.
-        shown: Step and waiting message of the last progress event that was sent.
+        shown: Step and waiting message that were last sent to the user.
     """
 
     lease: Lease
@@ -58,16 +58,16 @@ class Slice:
 
     @property
     def held_since(self) -> float:
-        """Time at which the slice got its nodes, in seconds of the prober's clock."""
+        """Time at which the slice got its nodes, in seconds of the clock `Prober.now`."""
         return self.started_at + self.pending_seconds
 
 
 class SlicesUnderWay:
-    """Manages the running slices of a search.
+    """Manages the slices (parts of trainings) of a search that are running now.
 
     Args:
         context: Job, cluster, ledger and other objects of the search.
-        prober: Runs the slices.
+        prober: Starts, polls and stops the slices.
     """
 
     def __init__(self, context: SearchContext, prober: Prober) -> None:
@@ -80,7 +80,7 @@ class SlicesUnderWay:
         self._ended: list[Span] = []
 
     def capacity(self) -> Capacity:
-        """Returns the limits on concurrent slices, and a description of the running slices."""
+        """Returns how many slices and nodes may be in use at once, and which slices are running now."""
         now = self._prober.now() if self._slices else 0.0
         spans = [(min(active.held_since, now), now) for active in self._slices]
         return Capacity(
@@ -96,15 +96,15 @@ class SlicesUnderWay:
     def start(
         self, lease: Lease, under_way: UnderWay, until: Until, folder: Path, stored_samples: Collection[int]
     ) -> None:
-        """Starts a slice of a leased probe.
+        """Starts a slice of a probe (a trial training) on which this process has a lease.
 
         Args:
-            lease: Lease of the probe.
-            under_way: Description of the slice, as it appears in the state of the search.
-            until: Limits of the slice, in training seconds of the whole run.
-            folder: Folder of the probe.
-            stored_samples: Numbers of samples at which the ledger has scores of the probe. Scores in the
-                folder at other numbers of samples are new: an earlier process measured them and was killed
+            lease: The time-limited right to work on the probe.
+            under_way: Configuration, purpose and number of nodes of the slice.
+            until: Limits that end the slice, in training seconds of the whole run.
+            folder: Folder with the files of the probe.
+            stored_samples: Numbers of samples at which the database has evaluations of the probe. Evaluations
+                in the folder at other numbers of samples are new: an earlier process made them and was killed
                 before it stored them.
         """
         take_back_ends(folder, stored_samples)
@@ -128,15 +128,15 @@ class SlicesUnderWay:
                 other.is_crowded |= load > 1.0
 
     def next_ended(self) -> tuple[Slice, Measurement] | None:
-        """Removes one slice that has ended and returns it with its measurement; None if no slice has ended.
+        """Returns one slice that has ended, with its measurement; None if no slice has ended.
 
-        The caller must start the slice that replaces the ended one before the next call. Otherwise, a prober
-        with a simulated clock would continue the other slices to a later time than the start of the new
-        slice.
+        The slice is removed from the running slices. The caller must start the slice that replaces it before
+        the next call. Otherwise, a prober with a simulated clock would continue the other slices to a later
+        time than the start of the new slice.
 
         Raises:
-            LeaseLostError: Another Paceline process has taken over the probe of a slice. This slice is
-                cancelled, and its measurement is dropped.
+            LeaseLostError: Another Paceline process has taken over the probe (the trial training) of a slice.
+                This slice is cancelled, and its measurement is dropped.
         """
         for active in self._slices:
             measurement = self._prober.poll(active.handle)
@@ -150,10 +150,10 @@ class SlicesUnderWay:
         return None
 
     def end_all(self, slack_seconds: float) -> list[tuple[Slice, Measurement]]:
-        """Asks all slices to save a checkpoint and end, and waits until they have ended.
+        """Asks all running slices to save a checkpoint and end, and waits until they have ended.
 
-        It waits at most for the longest grace period of a slice plus `slack_seconds`. The grace period is the
-        time that the slice may take to save a checkpoint.
+        Each slice has a grace period in which it may save a checkpoint. This method waits at most for the
+        longest grace period plus `slack_seconds`.
 
         Args:
             slack_seconds: Seconds to wait after the longest grace period.
@@ -187,7 +187,10 @@ class SlicesUnderWay:
         return found
 
     def cancel(self) -> None:
-        """Stops all slices and drops their measurements, without releasing their leases."""
+        """Stops all running slices and drops their measurements.
+
+        The leases, which allow this process to work on the trainings, are not released.
+        """
         while self._slices:
             active = self._slices.pop()
             # An error in one slice, such as a full disk, must not prevent the others from being stopped.
@@ -207,10 +210,10 @@ class SlicesUnderWay:
         active.renew_at = context.clock() + LEASE_SECONDS / 3
 
     def warn(self, probe_id: int, measurement: Measurement) -> None:
-        """Sends each remark of a slice to the listener as a warning, unless the search has sent it before.
+        """Shows the remarks of a slice on the user's script as warnings, each only once in a search.
 
         Args:
-            probe_id: ID of the probe.
+            probe_id: ID of the probe (the trial training) that the slice belongs to.
             measurement: Measurement of the slice so far; it contains the remarks.
         """
         for remark in measurement.remarks:
@@ -227,14 +230,15 @@ class SlicesUnderWay:
         self._context.say(SearchEvent(kind="progress", measurement=measurement, probe_id=probe_id))
 
     def _taken_out(self, active: Slice, measurement: Measurement) -> Measurement:
-        """Removes an ended slice from the running slices, and completes its measurement for the ledger.
+        """Removes an ended slice from the running slices, and completes its measurement for the database.
 
         Args:
             active: The slice, which has ended.
-            measurement: Measurement from the prober.
+            measurement: Measurement as the prober returned it.
 
         Returns:
-            The measurement with training seconds of the whole run and with `shared_seconds`.
+            The measurement, with training seconds of the whole run, and with the seconds in which other
+            slices ran too (`shared_seconds`).
         """
         self._slices.remove(active)
         now = self._prober.now()

@@ -1,6 +1,7 @@
-"""Computes priors of the parameters of the cost models from past studies in the database.
+"""Computes prior distributions of model parameters from past studies in the database.
 
-The cost models are those of step time and of samples to target (`tuner.analytic`). The code calls them laws.
+The models are those of step time and of samples to target (`tuner.analytic`): formulas with parameters that
+are fitted to measurements. The code calls these models laws.
 """
 
 from __future__ import annotations
@@ -23,13 +24,13 @@ _OWN = frozenset(
 
 @dataclass(frozen=True, kw_only=True)
 class PastLaws:
-    """Values of the parameters of the cost models in past studies and imported runs.
+    """Values that the parameters of the prediction models had in past studies and imported runs.
 
     Args:
-        seconds: Values of the parameters of the step-time model.
+        seconds: Values of the parameters of the model of step time.
         samples: Values of the parameters of the model of samples to target.
         shapes: Prior probability of each shape of a learning curve, `(num_shapes,)`.
-        rise_samples: Median number of samples processed when imported runs that reached the target first
+        rise_samples: Median number of samples after which imported runs that reached the target first
             improved clearly; 0 if unknown.
     """
 
@@ -43,10 +44,10 @@ NO_PAST = PastLaws()
 
 
 def laws_of_fits(fits: Sequence[FitRecord], fingerprint: str) -> PastLaws:
-    """Collects the values of the parameters of the cost models from the stored fits of past studies.
+    """Collects the values that the parameters of the prediction models had in past studies.
 
-    If the posterior of a parameter equals its prior in a study, the parameter is left out for this study.
-    `fits` may contain fits to recorded runs; they have no effect, because their parameters have other names.
+    Values of parameters that the measurements of a study did not determine are left out. `fits` may contain
+    fits to recorded runs; they have no effect, because their parameters have other names.
 
     Args:
         fits: Records from `Ledger.past_fits`, without those of the present study.

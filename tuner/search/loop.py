@@ -1,7 +1,7 @@
-"""The search loop, which starts the slices that the policy chooses and stores their measurements.
+"""The search loop: it starts the slices that the policy chooses, and stores their measurements.
 
-It repeats these steps: read the state from the ledger, let the policy decide, start slices, wait until a
-slice ends, and store its measurement.
+A slice is an uninterrupted part of a training. The loop repeats these steps: read the state from the
+database, let the policy decide, start slices, wait until a slice ends, and store its measurement.
 """
 
 from __future__ import annotations
@@ -44,8 +44,8 @@ class SearchResult:
 
     Args:
         state: State at the end of the search.
-        beliefs: Forecasts from the last decision. None if this decision had no forecasts, or if slices with
-            new measurements ended later.
+        beliefs: Forecasts of the time to target from the last decision. None if this decision had no
+            forecasts, or if they are out of date because running slices ended later with new measurements.
         stop: The last action, with the cause of the end.
     """
 
@@ -55,19 +55,19 @@ class SearchResult:
 
 
 class Search:
-    """Runs a search: carries out the decisions of a policy and stores the measurement of each slice.
+    """Runs a search: carries out the decisions of a policy, and stores what each slice measured.
 
-    - While fewer slices are running than allowed, the policy chooses slices to start, until it chooses to
-      wait.
+    - A slice is an uninterrupted part of a training. While fewer slices are running than allowed, the policy
+      chooses slices to start, until it chooses to wait.
     - When a slice ends, the search stores the measurement of the slice and lets the policy decide again.
-    - Decisions depend only on the ledger and on the running slices. So a search that was killed can resume
+    - Decisions depend only on the database and on the running slices. So a search that was killed can resume,
       and loses at most the slices that were running.
     - The caller must close the prober.
 
     Args:
-        context: Job, cluster, ledger and other parts that the search uses.
-        prober: Runs the slices.
-        policy: Chooses the actions.
+        context: Job, cluster, database and other objects that the search uses.
+        prober: Starts, polls and stops the slices.
+        policy: Decides which slices to start, and when the search ends.
     """
 
     def __init__(self, context: SearchContext, prober: Prober, policy: Policy) -> None:
@@ -83,7 +83,7 @@ class Search:
         self._asked: tuple[Decision, int, Configuration] | None = None
 
     def state(self) -> SearchState:
-        """Reads the present state of the search from the ledger and the running slices."""
+        """Reads the present state of the search from the database and the running slices."""
         context = self._context
         self._probes = context.ledger.probes(context.study.study_id, self._probes)
         capacity = self._slices.capacity()
@@ -92,13 +92,13 @@ class Search:
         )
 
     def run(self) -> SearchResult:
-        """Searches until the policy stops the search, and returns the result.
+        """Searches until the policy ends the search, and returns the result.
 
         An error or an interrupt by the user ends all running slices. After an interrupt, the time of these
         slices is charged.
 
         Raises:
-            StorageError: Another Paceline process has taken over a probe of this study.
+            StorageError: Another Paceline process has taken over a training of this study.
         """
         try:
             # The models use small matrices. With several BLAS threads and busy ranks, fits took ten times as
@@ -132,10 +132,10 @@ class Search:
             self._await_one()
 
     def _fill(self) -> SearchResult | None:
-        """Starts slices until the limit on concurrent slices, or until the policy waits or stops.
+        """Starts slices until as many run as allowed, or until the policy waits or ends the search.
 
         Returns:
-            The result of the search if the policy stops it, else None.
+            The result of the search if the policy ends it, else None.
         """
         while True:
             state = self.state()
@@ -176,7 +176,7 @@ class Search:
 
     @staticmethod
     def _fits_now(state: SearchState, action: Action) -> bool:
-        """Whether the limits on slices and nodes allow the action now. If not, the policy decides later."""
+        """Whether the limits on concurrent slices and on nodes allow an action now."""
         if isinstance(action, Continue):
             return state.fits(_probe(state, action.probe_id).configuration)
         return not isinstance(action, Start) or state.fits(action.configuration)
@@ -200,7 +200,7 @@ class Search:
             context.sleep(POLL_SECONDS)
 
     def _give_leases_back(self) -> None:
-        """Releases all leases of this process, including those of probes whose slice has not started."""
+        """Releases all rights of this process to work on trainings, also on those that have not started."""
         context = self._context
         for probe in context.ledger.probes(context.study.study_id, self._probes):
             if probe.lease is not None and probe.lease.owner == context.owner:
@@ -259,7 +259,7 @@ class Search:
         return number, configuration
 
     def _start_asked(self, state: SearchState) -> None:
-        """Starts the probe of the configuration that Optuna suggested and that waits for free nodes."""
+        """Starts the training of the configuration that Optuna suggested and that waits for free nodes."""
         assert self._asked is not None
         (decision, number, configuration), self._asked = self._asked, None
         lease = self._new_probe(configuration, Purpose.TRAINING, number)
@@ -322,20 +322,22 @@ class Search:
             self._end_trial(state, probe)
 
     def _keep_lease(self, lease: Lease | None) -> None:
-        """Keeps the lease of the slice that has just ended, and releases the lease kept before.
+        """Keeps the lease of the slice that has just ended, and releases the lease that was kept before.
 
-        The lease is kept until the next decision, so no other process takes the probe before. It is not kept
-        longer, because nothing renews it, and an expired lease counts as that of a killed process.
+        A lease is the time-limited right to work on a probe. It is kept until the next decision, so no other
+        process takes the probe before. It is not kept longer, because nothing renews it, and an expired lease
+        counts as that of a killed process.
 
         Args:
-            lease: Lease of the slice that has just ended; None to release the kept lease only.
+            lease: Lease of the slice that has just ended; None to only release the lease that was kept
+                before.
         """
         previous, self._held = self._held, lease
         if previous is not None and (lease is None or lease.probe_id != previous.probe_id):
             self._context.ledger.release(previous)
 
     def _end_all(self, state: SearchState, stop: Stop) -> bool:
-        """Ends the running slices at the end of the search, and charges and stores them.
+        """Ends the running slices when the search ends, and stores their measurements and charges.
 
         If the budget ended the search, the slices are first asked to save a checkpoint. All scores are
         stored, even those after the newest checkpoint, from which a later search resumes the run.
@@ -398,15 +400,15 @@ class Search:
         self._end(state, probe, action.reason)
 
     def _end(self, state: SearchState, probe: ProbeRecord, reason: str) -> None:
-        """Stores that the search ended a probe. Does nothing if the probe has ended already."""
+        """Stores that the search ended a probe (a trial training), unless the probe has ended already."""
         if probe.outcome.can_continue:
             self._context.ledger.end_probe(probe.probe_id, Outcome.STOPPED, reason)
             self._end_trial(state, replace(probe, outcome=Outcome.STOPPED))
 
     def _settle(self, state: SearchState, stop: Stop) -> None:
-        """Ends the Optuna trials of all runs that could still continue.
+        """Ends the Optuna trials of all runs that could still continue, when the search ends.
 
-        If the budget or faults ended the search, the trials stay open, because a later search may continue
+        If the budget or failures ended the search, the trials stay open, because a later search may continue
         these runs.
         """
         if stop.kind in (StopKind.BUDGET, StopKind.FAULTS):
@@ -416,9 +418,7 @@ class Search:
                 self._end_trial(state, replace(run.probe, outcome=Outcome.STOPPED))
 
     def _started_folder(self, probe: ProbeRecord) -> Path:
-        """Returns the folder of a started probe.
-
-        It is the folder with the probe's checkpoint, which may be in an earlier output folder.
+        """Returns the folder with the files of a started probe, possibly in an earlier output folder.
 
         Raises:
             StorageError: The checkpoint is missing.
@@ -459,7 +459,7 @@ def _probe(state: SearchState, probe_id: int) -> ProbeRecord:
 def _expected_seconds(
     state: SearchState, decision: Decision, configuration: Configuration, until: Until
 ) -> float:
-    """Predicts for how many seconds a slice will use its nodes; 0 if unknown."""
+    """Predicts for how many seconds a slice will occupy its nodes; 0 if unknown."""
     if not state.terms.is_training:
         return 0.0
     run = None if isinstance(decision.action, Ask) else run_of(state, configuration)

@@ -1,6 +1,7 @@
-"""Charge slices whose measurements were lost because Paceline was killed while they were running.
+"""Charges the time of slices that were running when Paceline was killed, so their measurements were lost.
 
-The time of such a slice is derived from the files in the folder of its probe.
+A slice is an uninterrupted part of a probe (a trial training). Its time is estimated from the files in the
+folder of the probe.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from tuner.search.spans import Span, covered
 
 
 def probe_folder(output: Path, study: StudyRecord, probe_id: int) -> Path:
-    """Returns the path of a probe's folder.
+    """Returns the path of the folder with the files of a probe (a trial training).
 
     The path contains the creation time of the study. So the folder differs from that of an earlier study with
     the same name, whose database was deleted.
@@ -32,13 +33,13 @@ def probe_folder(output: Path, study: StudyRecord, probe_id: int) -> Path:
 
 
 def lost_span(folder: Path, lease: Lease) -> Span:
-    """Estimates the time span in which a lost slice ran.
+    """Estimates from when to when a slice ran that was lost because Paceline was killed.
 
-    The span starts when the description of the slice was written to the folder of the probe. It ends at the
-    last change of a file in this folder, or when the lease expired if that was earlier.
+    The time span starts when the description of the slice was written to the folder of its probe. It ends at
+    the last change of a file in this folder, or when the lease expired if that was earlier.
 
     Args:
-        folder: Folder of the probe.
+        folder: Folder of the probe (the trial training) that the slice belongs to.
         lease: Lease (time-limited right to work on the probe) of the killed process.
 
     Returns:
@@ -57,10 +58,12 @@ def lost_span(folder: Path, lease: Lease) -> Span:
 
 
 def note_charged(folder: Path) -> None:
-    """Marks a lost slice as charged; from now on, `lost_span` returns an empty span for it.
+    """Marks a lost slice as charged, so it is not charged again.
+
+    From now on, `lost_span` returns an empty time span for it.
 
     Args:
-        folder: Folder of the slice's probe.
+        folder: Folder of the probe (the trial training) that the slice belongs to.
     """
     with contextlib.suppress(OSError):
         (folder / DESCRIPTION_FILE).touch()
@@ -70,10 +73,10 @@ def lost_slice(probe: ProbeRecord, span: Span, others: Sequence[Span], cluster: 
     """Makes the measurement that is stored for a lost slice: it has charges, but no training progress.
 
     Args:
-        probe: Probe of the slice.
+        probe: The probe (the trial training) that the slice belongs to.
         span: Time span in which the slice ran, from `lost_span`.
-        others: Time spans of other lost slices. Time in which the slice overlaps with them is stored as
-            shared time, so it counts once in the elapsed time.
+        others: Time spans of other lost slices. Time in which several lost slices ran counts once in the
+            elapsed time of the search.
         cluster: The cluster on which the slice ran.
     """
     before, seconds = probe.measurement, covered([span])

@@ -1,4 +1,4 @@
-"""The model-based search policy: it chooses each slice by the forecasts of models of the time to target."""
+"""The model-based search policy: it chooses what to train next by predicted times to target."""
 
 from __future__ import annotations
 
@@ -49,20 +49,22 @@ _FEWEST_TRIED = 3
 
 
 class ModelPolicy:
-    """Chooses slices by their expected improvement over the incumbent, divided by cost (`Acquisition`).
+    """Chooses the slice with the largest expected improvement per cost (`Acquisition`).
 
-    The incumbent is the candidate with the smallest expected cost.
+    A slice is an uninterrupted part of a training. The incumbent is the candidate configuration with the
+    smallest expected cost.
 
-    - A slice runs if it pays for itself: its expected saving, over all trainings that will use the
-      recommendation, is larger than its cost.
-    - If no slice pays for itself, the incumbent trains to the target, and the search ends.
+    - A slice runs if its expected saving, over all trainings that will use the recommendation, is larger than
+      its cost.
+    - If no slice saves more than it costs, the incumbent trains to the target, and the search ends.
     - With concurrent slices, a new slice is chosen as if the running slices had already shown their expected
       results.
     - If the goal is one training in the shortest time, the incumbent trains as soon as nodes are free. While
-      it trains, probes on other nodes cost no additional time (`OpportunityCost`).
+      it trains, slices on other nodes cost no additional time (`OpportunityCost`).
 
     Args:
-        believer: Fits the models. Its seed also determines the first short probes.
+        believer: Fits the models and makes the forecasts. Its seed also determines which configurations are
+            trained first.
     """
 
     def __init__(self, believer: Believer | None = None) -> None:
@@ -71,7 +73,7 @@ class ModelPolicy:
         self._past_faults: frozenset[int] | None = None
 
     def decide(self, state: SearchState) -> Decision:
-        """Returns the next action and its forecasts; see `Policy`."""
+        """Returns the next action and the forecasts on which it is based; see `Policy`."""
         if self._past_faults is None:
             self._past_faults = ended_by_fault(state)
         state = replace(state, past_faults=self._past_faults)
@@ -83,13 +85,13 @@ class ModelPolicy:
         return Decision(action=action, beliefs=beliefs)
 
     def _first(self, state: SearchState) -> Action | None:
-        """Returns the action that starts the next of the first short probes.
+        """Returns the action that starts the next of the first short trainings.
 
-        The first of these probes has the user's present settings.
+        The first of them has the user's present settings.
 
         Returns:
-            The action: to start a probe, or to wait for free nodes or for the first results. None if all
-            first probes have been started.
+            The action: to start a training, or to wait for free nodes or for the first results. None if all
+            first trainings have been started.
         """
         under_way = state.capacity.probe_ids
         tried = {
@@ -115,7 +117,7 @@ class ModelPolicy:
         )
 
     def _wanted(self, state: SearchState) -> list[Configuration]:
-        """Returns the configurations of the first short probes, which are computed once per search."""
+        """Returns the configurations to train first, which are chosen once per search."""
         if self._first_probes is None:
             if self._believer.knows_laws(state):
                 found = _from_the_middle(state.space.candidates())
@@ -136,9 +138,9 @@ class ModelPolicy:
         return self._first_probes
 
     def _first_until(self, state: SearchState) -> Until:
-        """Returns the limits of a first short probe: its second score, and a share of the time budget.
+        """Returns the limits of a first short training: its second score, and a share of the time budget.
 
-        If it is not known when the script scores, the probe trains for as long as a start-up takes.
+        If it is not known when the script evaluates the model, the training lasts as long as a start-up.
         """
         stated, terms = state.job.probe.slice_seconds, state.terms
         if stated is not None:
@@ -154,7 +156,7 @@ class ModelPolicy:
         return Until(training_seconds=limit, samples=samples)
 
     def _unscored(self, state: SearchState) -> Action:
-        """Chooses the next action while no run has improved since its first score.
+        """Chooses the next action while no run has improved since its first score, so no model can be fitted.
 
         - Runs without a score train to their first score. The run with the smallest cost per sample goes
           first.
@@ -186,9 +188,9 @@ class ModelPolicy:
         return Start(configuration=untried[0], purpose=Purpose.STATISTICS, until=until, reason=reason)
 
     def _first_wait(self, runs: Sequence[Run]) -> float:
-        """Returns the number of samples that the first run processes before a second run starts.
+        """Returns for how long the first run trains before a second run starts.
 
-        The result is a multiple of the number of samples at the first score.
+        The unit is the number of samples at the first score.
         """
         firsts = [run.measurement.trained_curve[0].samples for run in runs if run.measurement.trained_curve]
         if not firsts:
@@ -197,7 +199,7 @@ class ModelPolicy:
         return _FIRST_WAIT * min(max(late / _FIRST_WAIT, 1.0), _MOST_WAIT)
 
     def _untried(self, state: SearchState) -> list[Configuration]:
-        """Lists configurations that may be started while no run has improved, the preferred ones first."""
+        """Lists the configurations that may be started while no run has improved, in order of preference."""
         tried = state.given_up | {probe.configuration for probe in state.probes}
         # If a run diverged, runs with larger learning rates are expected to diverge too.
         broken = [r.configuration for r in state.runs.values() if r.probe.outcome is Outcome.DIVERGED]
@@ -214,8 +216,9 @@ class ModelPolicy:
     def _best(self, state: SearchState, beliefs: Beliefs) -> Action:
         """Chooses the next action from the forecasts.
 
-        The result is the best slice that pays for itself. If no slice does, it is the next slice of the
-        incumbent, or the end of the search if the incumbent has reached the target.
+        The result is the best slice that is expected to save more than it costs. If there is none, it is the
+        next slice of the incumbent (the best candidate so far), or the end of the search if the incumbent has
+        reached the target.
         """
         acquisition = Acquisition(state, beliefs, beliefs.prospects)
         num_scored = sum(bool(run.measurement.trained_curve) for run in state.runs.values())
@@ -246,9 +249,10 @@ class ModelPolicy:
         return recheck(state, beliefs.configurations[acquisition.incumbent]) or _no_gain(state, beliefs)
 
     def _unreachable(self, state: SearchState, beliefs: Beliefs) -> Action:
-        """Ends the search because no candidate is expected to reach the target.
+        """Ends the search because no candidate configuration is expected to reach the target.
 
-        If fewer than `_FEWEST_TRIED` runs have a score, it starts a run of a distant configuration instead.
+        If fewer than `_FEWEST_TRIED` runs have a score, it starts a run of a very different configuration
+        instead.
         """
         laws = self._believer.knows_laws(state)
         scored = [run.configuration for run in state.runs.values() if run.measurement.trained_curve]
@@ -273,18 +277,18 @@ class ModelPolicy:
 
 
 def _times_first_score(run: Run) -> float:
-    """Returns the samples processed by a run, divided by those at its first score; 0 without a score."""
+    """Returns the samples that a run has processed, divided by those at its first score (0 without one)."""
     curve = run.measurement.trained_curve
     return run.measurement.samples / curve[0].samples if curve else 0.0
 
 
 def _unrisen_until(state: SearchState, configuration: Configuration, run: Run | None) -> Until:
-    """Returns the limits of the next slice of a run while no run has improved since its first score.
+    """Returns the limits of the next slice of a run, while no run has improved since its first score.
 
     - A run without a score trains until its first score.
     - A run with a score doubles the number of samples that it has processed.
-    - If a start-up is charged for every slice, the slice trains at least as long as a start-up takes, so the
-      start-up is at most half of the slice's cost.
+    - If start-up is charged for every slice, the slice trains at least as long as a start-up takes, so
+      start-up is at most half of its cost.
     - The slice ends at the latest when the budget ends.
 
     Args:
@@ -311,9 +315,9 @@ def _unrisen_until(state: SearchState, configuration: Configuration, run: Run | 
 
 
 def _leader_is_due(state: SearchState) -> bool:
-    """Whether the incumbent's run continues before other candidates are probed, for emulated ranks.
+    """Whether the best candidate so far trains next, before other candidates (only for emulated ranks).
 
-    Half of the charged time goes to training the incumbent to the target, and half to probes of the other
+    Half of the charged time goes to training the best candidate to the target, and half to the other
     candidates (top-two sampling; Russo 2016). So the recommended configuration has always been trained.
     """
     if state.terms.is_training:
@@ -338,7 +342,7 @@ def _no_gain(state: SearchState, beliefs: Beliefs) -> Stop:
 
 
 def _nothing_left(state: SearchState) -> Stop:
-    """Returns the end of a search in which no run has improved and every configuration was tried."""
+    """Returns the end of a search in which no run has improved although every configuration was tried."""
     num_failed = len(state.given_up)
     if num_failed:
         tried = f"{num_failed} configuration{'s' if num_failed > 1 else ''} failed"
@@ -352,7 +356,7 @@ def _nothing_left(state: SearchState) -> Stop:
 
 
 def _from_the_middle(configurations: list[Configuration]) -> list[Configuration]:
-    """Sorts configurations by number of nodes, then by distance from the middle of the space.
+    """Sorts configurations by number of nodes, then by distance from the middle of the search space.
 
     The distance is measured in the logarithms of batch size and learning rate. At the same distance,
     strategies whose learning curve does not depend on the number of nodes come first.
@@ -370,17 +374,16 @@ def first_probes(
     price: Array | None,
     rng: np.random.Generator,
 ) -> list[Configuration]:
-    """Chooses the configurations of the first short probes.
+    """Chooses the configurations that a search trains first, each for a short time.
 
-    The first configuration is near the middle of the space. Each further configuration is far from those
-    already chosen.
+    The first one is near the middle of the search space. Each further one is far from those already chosen.
 
     Args:
-        configurations: The candidates.
-        features: Features of the candidates (numbers computed from their axes), by which their distances are
+        configurations: The configurations to choose from.
+        features: Numbers computed from each configuration, by which distances between configurations are
             measured.
-        price: Cost of one second of each candidate, `(num,)`, to choose only from the cheapest candidates;
-            None to choose from all candidates.
+        price: Cost of one second with each configuration, `(num,)`, to choose only from the cheapest
+            configurations; None to choose from all.
         rng: Random generator. It multiplies each distance by a random factor.
     """
     num = len(configurations)

@@ -1,13 +1,13 @@
-"""Opportunity cost of a probe: the seconds or dollars that are lost because the probe runs now.
+"""Opportunity cost of a slice: the seconds or dollars that are lost because the slice runs now.
 
-Below, the leader is the candidate with the smallest expected cost, if a training of it to the target is
-planned but not finished.
+A slice is an uninterrupted part of a training. The leader is the candidate configuration with the smallest
+expected cost, if it must still be trained to the target.
 
-- If the goal is to minimize seconds, a probe on nodes that would be idle costs nothing. A probe that delays
+- If the goal is to minimize seconds, a slice on nodes that would be idle costs nothing. A slice that delays
   the leader or the end of the search costs the seconds of this delay.
-- If the goal is to minimize dollars, every probe costs its own price, because each node in use is paid for.
-  Then the leader does not train concurrently with a probe that pays for itself. The training of the leader
-  would be wasted if the probe found a better configuration.
+- If the goal is to minimize dollars, every slice costs its own price, because each node in use is paid for.
+  The leader then waits until no other slice is worth its price, because its training would be wasted if
+  another configuration turned out to be better.
 """
 
 from __future__ import annotations
@@ -21,16 +21,15 @@ from tuner.search.state import SearchState
 
 @dataclass(frozen=True, kw_only=True)
 class OpportunityCost:
-    """Computes the opportunity costs of probes for one decision of the policy.
+    """Computes how many seconds or dollars are lost if a slice runs now.
 
-    For example, the leader trains on 2 of 4 nodes. A probe on the other 2 nodes costs nothing if the goal is
-    to
-    minimize seconds, because these nodes would be idle.
+    For example, the best configuration trains on 2 of 4 nodes. A slice on the other 2 nodes costs nothing if
+    the goal is to minimize seconds, because these nodes would be idle.
 
     Args:
         state: State of the search, with the running slices.
-        leader: The candidate with the smallest expected cost, if it must still be trained to the target. None
-            if no training is planned, or if this candidate cannot be trained.
+        leader: The candidate configuration with the smallest expected cost, if it must still be trained to
+            the target. None if no training is planned, or if this candidate cannot be trained.
     """
 
     state: SearchState
@@ -43,29 +42,32 @@ class OpportunityCost:
 
     @property
     def leader_is_under_way(self) -> bool:
-        """Whether a slice of the leader's run is running now."""
+        """Whether a slice of the leader, the best candidate so far, is running now."""
         return self.leader is not None and self.is_under_way(self.leader)
 
     @property
     def leader_fits(self) -> bool:
-        """Whether the leader is not training, and the limits on slices and nodes allow it to start now."""
+        """Whether the leader (the best candidate so far) is not training and could start now."""
         return self.leader is not None and not self.leader_is_under_way and self.state.fits(self.leader)
 
     def is_under_way(self, configuration: Configuration) -> bool:
-        """Whether a run with the learning curve of this configuration (`run_key`) has a running slice."""
+        """Whether a slice is running that measures the learning curve of this configuration.
+
+        It may be a slice of another configuration with the same learning curve (`run_key`).
+        """
         return run_key(self.state.job, configuration) in self.state.keys_under_way
 
     def leads(self, configuration: Configuration) -> bool:
-        """Whether a configuration is the leader and trains to the target while others are probed."""
+        """Whether a configuration is the leader, and trains to the target while others are tried."""
         return self.state.capacity.is_shared and self.counts_seconds and configuration == self.leader
 
     def cost(self, configuration: Configuration, seconds: float, price: float) -> float:
-        """Returns the opportunity cost of a probe in the goal's unit.
+        """Returns the opportunity cost of a slice, in the unit of the goal (seconds or dollars).
 
         Args:
-            configuration: The configuration to probe.
-            seconds: Expected charged seconds of the probe.
-            price: Cost of one second of the probe in the goal's unit.
+            configuration: The configuration that the slice would train.
+            seconds: Expected charged seconds of the slice.
+            price: Cost of one second of the slice in the goal's unit.
         """
         if not self.state.terms.is_training:
             return 0.0  # emulation uses this machine, but the goal is to save time on the described cluster
@@ -74,10 +76,10 @@ class OpportunityCost:
         return max(seconds - self._idle_seconds(configuration), 0.0)
 
     def _idle_seconds(self, configuration: Configuration) -> float:
-        """Returns for how many seconds the nodes of a probe would be idle without the probe.
+        """Returns for how many seconds the nodes of a configuration would be idle if it were not trained now.
 
         Args:
-            configuration: The configuration to probe.
+            configuration: The configuration that a slice would train.
         """
         state, leader = self.state, self.leader
         waits = max((active.left_seconds for active in state.capacity.under_way), default=0.0)

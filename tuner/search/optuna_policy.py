@@ -22,9 +22,9 @@ _SHARE_OF_BUDGET = 0.2
 class OptunaPolicy:
     """Trains the configurations that an Optuna sampler suggests, one after the other or concurrently.
 
-    - A probe with a running slice is a running trial of the Optuna study. TPE treats running trials as bad
+    - While a configuration trains, its Optuna trial is in the state RUNNING. TPE treats such trials as bad
       ones (constant liar), and GP includes them in its acquisition function. So neither sampler suggests the
-      configuration of a running trial again.
+      configuration again.
     - A run ends once it has trained for longer than the fastest run took to the target. As long as no run has
       reached the target, a run ends after a fifth of the time budget, if there is a time budget.
     """

@@ -1,4 +1,4 @@
-"""Stores the probes of a search as trials of an Optuna study."""
+"""Stores the trainings of a search as trials of an Optuna study."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ from tuner.search.sampler import ProposedSampler, distributions, knob_distributi
 
 
 class StudyTrials:
-    """Stores the probes as trials of an Optuna study, in which Optuna's tools can show them.
+    """Stores each probe (trial training) of a search as a trial of an Optuna study, for Optuna's tools.
 
     - The value of a trial is the number of training seconds to target, which is minimized.
     - The intermediate values are the scores of the run. Their step is the number of samples processed.
     - A run that reaches the target becomes a COMPLETE trial. A run that is ended before the target becomes a
       PRUNED trial, and a failed run becomes a FAIL trial.
-    - A timing probe becomes a PRUNED trial without a value.
+    - A probe that only times steps becomes a PRUNED trial without a value.
 
     Args:
         study: The Optuna study. Its sampler suggests the configurations of `ask`.
@@ -34,11 +34,11 @@ class StudyTrials:
         self._asked = distributions(self._space, baseline.as_dict() if baseline else None)
 
     def begin(self, configuration: Configuration, purpose: Purpose) -> int:
-        """Creates a trial for a configuration that the search has chosen, and returns the trial's number.
+        """Creates an Optuna trial for a configuration that the search has chosen; returns the trial's number.
 
         Args:
             configuration: The configuration.
-            purpose: Purpose of the probe.
+            purpose: Why the configuration is trained, such as to time its steps.
         """
         chooser = self._study.sampler
         self._study.sampler = ProposedSampler(configuration)
@@ -52,7 +52,7 @@ class StudyTrials:
         return _described(trial, configuration, purpose)
 
     def ask(self) -> tuple[int, Configuration]:
-        """Creates a trial with the sampler of the Optuna study; returns its number and configuration."""
+        """Lets the Optuna sampler suggest a configuration; returns trial number and configuration."""
         # List the untried configurations before `ask` adds the new trial.
         left = untried(self._study, self._space) if isinstance(self._space, ListedSpace) else []
         trial = self._study.ask(self._asked)
@@ -66,7 +66,7 @@ class StudyTrials:
         return _described(trial, asked, Purpose.TRAINING), asked
 
     def report(self, number: int, points: Sequence[CurvePoint]) -> None:
-        """Adds scores to a running trial as intermediate values.
+        """Adds scores (evaluations of the metric) to a running Optuna trial as intermediate values.
 
         Args:
             number: Number of the trial.
@@ -84,13 +84,13 @@ class StudyTrials:
     def end(
         self, number: int, outcome: Outcome, seconds_to_target: float | None, seen: Measurement | None
     ) -> None:
-        """Ends a running trial. Does nothing if the trial has ended already.
+        """Ends a running Optuna trial. Does nothing if the trial has ended already.
 
         Args:
             number: Number of the trial.
-            outcome: Outcome of the trial's probe.
+            outcome: How the training of the trial ended.
             seconds_to_target: Training seconds to target; None if the run did not reach the target.
-            seen: Measurement of the probe, which is stored with the trial; None if nothing was measured.
+            seen: Measurement of the training, which is stored with the trial; None if nothing was measured.
         """
         running = self._stored(number)
         if running is None:
@@ -106,25 +106,26 @@ class StudyTrials:
         self._study.tell(number, seconds_to_target, state=state)
 
     def fail_orphans(self, known: Collection[int]) -> None:
-        """Marks all running trials that have no probe as failed.
+        """Marks all running Optuna trials that no stored training belongs to as failed.
 
-        Such a trial exists if Paceline was killed after it had created the trial and before the probe.
+        Such a trial exists if Paceline was killed after it had created the trial and before it stored the
+        training.
 
         Args:
-            known: Trial numbers of the probes that can continue.
+            known: Trial numbers of the stored trainings that can continue.
         """
         for trial in self._study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):
             if trial.number not in known:
                 self._study.tell(trial.number, state=TrialState.FAIL)
 
     def _stored(self, number: int) -> FrozenTrial | None:
-        """Returns the trial with this number if it is running, else None."""
+        """Returns the Optuna trial with this number if it is running, else None."""
         running = self._study.get_trials(deepcopy=False, states=(TrialState.RUNNING,))
         return next((trial for trial in running if trial.number == number), None)
 
 
 def _described(trial: optuna.Trial, configuration: Configuration, purpose: Purpose) -> int:
-    """Stores a probe's purpose with its trial, and returns the number of the trial.
+    """Stores the purpose of a training with its Optuna trial, and returns the number of the trial.
 
     If the parameters of the trial differ from the configuration, the configuration is stored too.
     """

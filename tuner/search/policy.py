@@ -15,12 +15,14 @@ from tuner.search.state import SearchState
 
 @dataclass(frozen=True, kw_only=True)
 class Start:
-    """Action: start a new probe with its first slice.
+    """Action of a search policy: start training a configuration, with a first slice.
+
+    A slice is an uninterrupted part of a training. A probe is such a training with all its slices.
 
     Args:
-        configuration: The configuration to probe; it must be feasible.
+        configuration: The configuration to train; it must be feasible.
         purpose: Why the slice runs: to time steps, to learn about the configuration, or to reach the target.
-        until: Limits that end the slice.
+        until: Limits that end the slice, such as a number of samples.
         reason: Why the policy chose this action, as one sentence for the user.
         resume_from: ID of an earlier probe. The new run starts from the last checkpoint of that probe, whose
             configuration may differ from the new one only in the number of nodes. If None, the run starts
@@ -36,12 +38,14 @@ class Start:
 
 @dataclass(frozen=True, kw_only=True)
 class Continue:
-    """Action: run the next slice of a paused probe.
+    """Action of a search policy: run the next slice of a paused probe.
+
+    A probe is a trial training; a slice is an uninterrupted part of it.
 
     Args:
         probe_id: ID of the paused probe.
         purpose: Why the slice runs: to time steps, to learn about the configuration, or to reach the target.
-        until: Limits that end the slice.
+        until: Limits that end the slice, such as a number of samples.
         reason: Why the policy chose this action, as one sentence for the user.
     """
 
@@ -53,10 +57,10 @@ class Continue:
 
 @dataclass(frozen=True, kw_only=True)
 class Ask:
-    """Action: start a new probe of the configuration that the sampler of the Optuna study suggests.
+    """Action of a search policy: train the configuration that the sampler of the Optuna study suggests.
 
     Args:
-        until: Limits that end the first slice of the probe.
+        until: Limits that end the first slice (uninterrupted part) of the training.
         reason: Why the policy chose this action, as one sentence for the user.
     """
 
@@ -66,7 +70,9 @@ class Ask:
 
 @dataclass(frozen=True, kw_only=True)
 class Abandon:
-    """Action: end a paused probe, which is not resumed later, because its run cannot become the best.
+    """Action of a search policy: end a paused probe (trial training) that cannot become the best.
+
+    It is not resumed later.
 
     Args:
         probe_id: ID of the paused probe.
@@ -79,7 +85,9 @@ class Abandon:
 
 @dataclass(frozen=True, kw_only=True)
 class Wait:
-    """Action: start nothing until one of the running slices has ended. At least one slice must be running.
+    """Action of a search policy: start nothing until one of the running slices has ended.
+
+    A slice is an uninterrupted part of a training. At least one slice must be running.
 
     Args:
         reason: Why the policy chose this action, as one sentence for the user.
@@ -89,7 +97,7 @@ class Wait:
 
 
 class StopKind(StrEnum):
-    """The cause of the end of a search."""
+    """The reason for which a search ended."""
 
     ARRIVED = "arrived"
     """The requested training, or the training that verifies the recommendation, reached the target."""
@@ -105,7 +113,7 @@ class StopKind(StrEnum):
 
 @dataclass(frozen=True, kw_only=True)
 class Stop:
-    """Action: end the search.
+    """Action of a search policy: end the search.
 
     Args:
         kind: The cause of the end.
@@ -121,7 +129,7 @@ Action = Start | Continue | Ask | Abandon | Wait | Stop
 
 @dataclass(frozen=True, kw_only=True)
 class Decision:
-    """The choice of a policy, with the forecasts that led to it.
+    """The choice of a search policy, with the forecasts on which it is based.
 
     Args:
         action: The chosen action.
@@ -134,8 +142,9 @@ class Decision:
 
 
 class Policy(Protocol):
-    """Interface of a policy, which decides the next action of a search.
+    """Interface of a search policy, which decides what to train next.
 
+    - A slice is an uninterrupted part of a training. The actions start slices, wait, or end the search.
     - A decision depends only on the state of the search. So a search that is restarted makes the same
       decision.
     - `SearchState.capacity` lists the running slices and limits the number of slices and nodes in use. A

@@ -20,7 +20,7 @@ _MOST_STORED = 12
 def remember_beliefs(
     context: SearchContext, state: SearchState, beliefs: Beliefs, *, also: Configuration | None = None
 ) -> None:
-    """Stores predictions of time to target, and the fitted models of step time and of samples to target.
+    """Stores predictions of the time to target, and the parameters of the models that made them.
 
     Predictions are stored for the configurations of all started runs, for the user's present settings, for
     the configurations with the smallest predicted median time, and for `also`.
@@ -28,8 +28,8 @@ def remember_beliefs(
     Args:
         context: Study, ledger and clock.
         state: State of the search.
-        beliefs: The forecasts to store.
-        also: One more configuration whose prediction is stored; None for no further configuration.
+        beliefs: The forecasts and the fitted models.
+        also: One more configuration whose prediction is stored; None for no such configuration.
     """
     forecast, study, now = beliefs.forecast, context.study, context.clock()
     quantiles = np.stack([forecast.quantile(level) for level in LEVELS])

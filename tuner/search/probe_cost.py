@@ -1,7 +1,8 @@
-"""Cost of each candidate's next slice, on real ranks or on emulated ranks.
+"""Costs of training each candidate for one more slice, on real ranks or on emulated ranks.
 
-The gradients of emulated ranks are computed on this machine, while their training seconds are computed by the
-step-time model. So the cost of an emulated slice is the time that this machine needs.
+A slice is an uninterrupted part of a training. Emulated ranks belong to a cluster that exists only as a
+description: their gradients are computed on this machine, and their training seconds by the step-time model.
+So an emulated slice costs the time that this machine needs.
 """
 
 from __future__ import annotations
@@ -30,12 +31,13 @@ _LEAST_SHARE = 0.02
 
 @dataclass(frozen=True, kw_only=True)
 class ProbeCost:
-    """Costs of a probe of each candidate, in the goal's unit (seconds or dollars).
+    """Costs of training each candidate for one more slice, in the goal's unit (seconds or dollars).
 
     Args:
         price: Cost of one charged second of each candidate, `(num,)`.
         per_second: Cost of one training second of each candidate, with evaluation and checkpoints, `(num,)`.
-        per_slice: Cost of each candidate's next slice without its training, such as start-up, `(num,)`.
+        per_slice: Cost of each candidate's next slice that does not depend on its length, such as start-up,
+            `(num,)`.
         startup: Seconds from the start of a slice to its first step.
     """
 
@@ -46,14 +48,14 @@ class ProbeCost:
 
 
 def probe_cost(state: SearchState, prospects: Prospects, price: Array) -> ProbeCost:
-    """Computes the costs of probing each candidate, on real ranks or on emulated ranks.
+    """Computes what it costs to train each candidate for one more slice.
 
     Real ranks use their nodes while they train and evaluate. Emulated ranks use only this machine, one second
     of which is priced like one second of the cheapest candidate.
 
     Args:
         state: State of the search.
-        prospects: Distribution of the time to target of every candidate.
+        prospects: Forecasts of the time to target of every candidate configuration.
         price: Cost of one second on each candidate's nodes, in the goal's unit, `(num,)`.
     """
     startup = state.slice_seconds if state.terms.pays_to_resume else state.startup_seconds
@@ -80,16 +82,16 @@ def probe_cost(state: SearchState, prospects: Prospects, price: Array) -> ProbeC
 def emulated_seconds_per_sample(
     configurations: Sequence[Configuration], probes: Sequence[ProbeRecord], cluster: Cluster
 ) -> Array:
-    """Predicts the seconds that this machine needs per sample to emulate each configuration, `(num,)`.
+    """Predicts how long this machine takes per sample to emulate each configuration, in seconds, `(num,)`.
 
     The seconds of a slice are modeled as a sum of two terms, proportional to the number of replica steps and
-    to the number of samples. Both factors are fitted to the emulated slices by least squares of the relative
-    errors, with a prior. Strategies in which all ranks have the same model parameters have factors of their
-    own, because one replica emulates all ranks.
+    to the number of samples. (A replica is the model of one emulated rank.) Both factors are fitted to the
+    emulated slices by least squares of the relative errors, with a prior. Strategies in which all ranks have
+    the same model parameters have factors of their own, because one replica emulates all ranks.
 
     Args:
         configurations: The configurations.
-        probes: Probes with the measured slices.
+        probes: All trainings of the search, with their measured slices.
         cluster: The emulated cluster.
     """
     rows: dict[bool, list[tuple[float, float]]] = {True: [], False: []}
@@ -112,7 +114,7 @@ def _is_common(configuration: Configuration) -> bool:
 
 
 def _steps(configuration: Configuration, cluster: Cluster, samples: float) -> float:
-    """Returns the number of optimizer steps of all emulated replicas that process a number of samples."""
+    """Returns how many optimizer steps all emulated replicas together make to process some samples."""
     replicas = 1 if _is_common(configuration) else cluster.num_ranks(configuration.nodes)
     return samples / configuration.batch_size * replicas
 

@@ -1,4 +1,4 @@
-"""Distribution of the time to target of every candidate, in the form that search policies use."""
+"""Forecasts of the time to target of every candidate configuration, in the form that search policies use."""
 
 from __future__ import annotations
 
@@ -25,18 +25,18 @@ _MOST_DONE = 1.0 - 1e-6
 
 @dataclass(frozen=True, kw_only=True)
 class RunStatus:
-    """Progress of the run of every candidate.
+    """How far the training of every candidate configuration has come; `num` is the number of candidates.
 
     Args:
         seconds: Training seconds of each run so far; 0 if the run has not started, `(num,)`.
         arrived: Measured training seconds to target; infinite if the run has not reached the target,
             `(num,)`.
         ended: Whether the run ended before it reached the target, `(num,)`.
-        never: Probability that the training of a candidate never reaches the target, even without a time
-            limit, `(num,)`.
+        never: Probability that a training of the candidate never reaches the target, however long it trains,
+            `(num,)`.
         never_of_others: Value of `never` for a candidate whose run has no score, or has not started.
-        earliest: Training seconds of each run at its next score, `(num,)`. This is the earliest time at which
-            a score can show that the run has reached the target.
+        earliest: Training seconds of each run at its next evaluation, `(num,)`. This is the earliest time at
+            which an evaluation can show that the run has reached the target.
     """
 
     seconds: Array
@@ -48,34 +48,29 @@ class RunStatus:
 
     @property
     def next_score(self) -> Array:
-        """Training seconds that each candidate still needs until its next score, `(num,)`."""
+        """Training seconds that each candidate still needs until its next evaluation, `(num,)`."""
         return np.asarray(self.earliest - self.seconds, dtype=float)
 
     @property
     def likely(self) -> Array:
-        """Probability that each candidate reaches the target, without the risk common to all, `(num,)`.
-
-        It is 1 minus the difference between the candidate's probability of never reaching the target and that
-        of a candidate without a score, and at most 1. The risk that all candidates have in common is left
-        out, because it is no reason to prefer one candidate.
-        """
+        """Probability that each candidate reaches the target, without the risk common to all, `(num,)`."""
         return np.asarray(1.0 - np.maximum(self.never - self.never_of_others, 0.0), dtype=float)
 
     @property
     def started(self) -> npt.NDArray[np.bool_]:
-        """Whether the run of each candidate was started, `(num,)`."""
+        """Whether each candidate has been trained at all, `(num,)`."""
         return np.asarray(self.seconds > 0.0)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Prospects:
-    """Distribution of the time to target of every candidate, and the progress of its run.
+    """Forecasts of the time to target of every candidate configuration, and the progress of its run.
 
     Args:
-        configurations: The candidates, in the order of all arrays.
+        configurations: The candidates, in the order of the entries of all arrays.
         log_seconds: Quantiles of the logarithm of seconds to target, given that the candidate reaches the
             target, `(num, num_parts)`.
-        status: Progress of the candidates' runs.
+        status: How far the training of each candidate has come.
         seconds_per_sample: Predicted median of the seconds per training sample, `(num,)`.
         log_seconds_sd: Standard deviation of the logarithm of seconds per training sample, `(num,)`.
         reach: Probability that at least one candidate reaches the target.
@@ -97,7 +92,7 @@ class Prospects:
 
     @cached_property
     def mean_log(self) -> Array:
-        """Mean of log seconds to target; infinite if the run ended before the target, `(num,)`."""
+        """Mean of log seconds to target of each candidate; infinite if its run ended before, `(num,)`."""
         return np.where(self.status.ended, np.inf, self.log_seconds.mean(axis=1))
 
     @cached_property
@@ -106,20 +101,21 @@ class Prospects:
         return np.asarray(self.log_seconds.var(axis=1))
 
     def narrowed(self, factors: Array) -> Prospects:
-        """Returns a copy with smaller variances of the logarithm of seconds to target.
+        """Returns a copy in which the forecasts are less uncertain, with unchanged means.
 
         Args:
-            factors: Factor from 0 to 1 of each candidate's variance, `(num,)`.
+            factors: Factor from 0 to 1 by which the variance of each candidate's log seconds to target is
+                multiplied, `(num,)`.
         """
         middle = self.log_seconds.mean(axis=1, keepdims=True)
         scaled = middle + np.sqrt(factors)[:, None] * (self.log_seconds - middle)
         return replace(self, log_seconds=scaled)
 
     def less(self, share: float) -> Prospects:
-        """Returns a copy in which a share of the time already trained is subtracted from the time to target.
+        """Returns a copy in which a share of the time already trained does not count to the time to target.
 
         Args:
-            share: The share, from 0 to 1, of each run's training seconds.
+            share: Share of each run's training seconds that is subtracted, from 0 to 1.
         """
         if share == 0.0:
             return self
@@ -127,10 +123,10 @@ class Prospects:
         return replace(self, log_seconds=self.log_seconds + np.log1p(-done))
 
     def shared_with(self, index: int) -> Array:
-        """Computes the share of each candidate's variance that one other candidate has in common, `(num,)`.
+        """Computes how much of each candidate's uncertainty one other candidate has in common, `(num,)`.
 
-        The share is the squared correlation of their log seconds to target. Uncertainty that two candidates
-        have in common does not change which of them is better.
+        It is the squared correlation of their log seconds to target. Uncertainty that two candidates have in
+        common does not change which of them is better.
 
         Args:
             index: Index of the candidate with which all others are compared; its own share is set to 0.
@@ -141,7 +137,7 @@ class Prospects:
 
 
 def reach_of_list(status: RunStatus) -> float:
-    """Computes the probability that any candidate reaches the target, for a job that replays a recording.
+    """Computes the probability that any recorded configuration reaches the target.
 
     Let n be the expected number of runs with scores that never reach the target, and m the number of
     candidates without scores. The latter count as exchangeable: each of them never reaches the target with
@@ -150,7 +146,7 @@ def reach_of_list(status: RunStatus) -> float:
     function B.
 
     Args:
-        status: Progress of the candidates' runs.
+        status: How far the training of each candidate has come.
     """
     alike = (status.never == status.never_of_others) & ~status.ended
     never = np.where(status.ended, 1.0, status.never)[~alike]
@@ -162,14 +158,14 @@ def reach_of_list(status: RunStatus) -> float:
 def prospects_of(
     forecast: Forecast, status: RunStatus, may_lead: npt.NDArray[np.bool_], reach: float
 ) -> Prospects:
-    """Computes the distribution of the time to target of every candidate from posterior samples.
+    """Summarizes posterior samples of the time to target by quantiles, one set for every candidate.
 
     If a candidate's run has reached the target, its time to target is the measured time. Otherwise, it is not
-    earlier than the next score of the run.
+    earlier than the next evaluation of the run.
 
     Args:
         forecast: Posterior samples of the time to target of all candidates.
-        status: Progress of the candidates' runs.
+        status: How far the training of each candidate has come.
         may_lead: Whether each candidate may be recommended instead of one whose run has reached the target,
             `(num,)`.
         reach: Probability that at least one candidate reaches the target.
@@ -194,7 +190,7 @@ def prospects_of(
 
 
 def squared_correlation(left: Array, right: Array) -> Array:
-    """Computes the squared correlation of column i of one array with column i of another array.
+    """Computes the squared correlation of each column of one array with the same column of another array.
 
     Args:
         left: The first array, `(num_draws, num)`.
@@ -211,10 +207,10 @@ def squared_correlation(left: Array, right: Array) -> Array:
 
 
 def regret_bound(forecast: Forecast, price: Array, choice: int, level: float = 0.9) -> float:
-    """Computes an upper bound on the cost of a chosen candidate, divided by the smallest cost of all.
+    """Computes how much more a chosen candidate may cost than the cheapest one, as an upper bound.
 
-    Given the fitted models, the costs of two candidates are treated as independent, which makes the bound
-    larger than necessary.
+    It is the ratio of the two costs. Given the fitted models, the costs of two candidates are treated as
+    independent, which makes the bound larger than necessary.
 
     Args:
         forecast: Posterior samples of the time to target of all candidates.

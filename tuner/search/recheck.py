@@ -1,6 +1,7 @@
-"""Time the steps of the user's present settings again if only the first slice of the study timed them.
+"""Times the user's present settings a second time if they ran only in the first slice of the study.
 
-The steps of the first slice may be slower than later ones, for example because caches were empty.
+A slice is an uninterrupted part of a training. Steps of the first slice may be slower than later ones, for
+example because caches were empty.
 """
 
 from __future__ import annotations
@@ -18,17 +19,15 @@ COLD_FACTOR = 1.25
 
 
 def recheck(state: SearchState, best: Configuration) -> Start | Continue | None:
-    """Returns an action that times the steps of the present settings a second time; None if not needed.
-
-    It is needed if another configuration would be recommended now, and the present settings of the user's
-    script were timed only in the first slice of the study.
+    """Returns an action that times the steps of the user's present settings a second time.
 
     Args:
         state: State of the search.
         best: The configuration that the search would recommend now.
 
     Returns:
-        The action; None if it is not needed or not possible now.
+        The action. None if it is not possible now, or not needed: it is needed only if another configuration
+        would be recommended, and the present settings were timed only in the first slice of the study.
     """
     baseline = state.job.baseline_configuration()
     first, again = _timed(state, baseline)
@@ -52,7 +51,7 @@ def recheck(state: SearchState, best: Configuration) -> Start | Continue | None:
 
 
 def cold_start(state: SearchState) -> tuple[float, float] | None:
-    """Compares the seconds per step of the present settings in the first slice with those in later slices.
+    """Compares the step time of the present settings in the study's first slice with that in later slices.
 
     Args:
         state: State of the search.
@@ -72,15 +71,15 @@ def cold_start(state: SearchState) -> tuple[float, float] | None:
 def _timed(
     state: SearchState, baseline: Configuration | None
 ) -> tuple[Measurement | None, list[Measurement]]:
-    """Returns the slices that timed the present settings of a script: the study's first, and later ones.
+    """Returns the slices in which the steps of the user's present settings were timed.
 
     Args:
         state: State of the search.
-        baseline: The present settings; None if the job has none.
+        baseline: The present settings; None if the job file has none.
 
     Returns:
-        Measurement of the first slice, and those of later slices. If the first slice of the study did not
-            time the present settings: None and an empty list.
+        The measurement of the study's first slice, and those of later slices. If the first slice of the study
+        did not time the present settings: None and an empty list.
     """
     if baseline is None or not state.job.runs_command:
         return None, []

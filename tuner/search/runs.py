@@ -1,6 +1,7 @@
-"""Runs: the trainings that the probes of a study started, with the measurements of all their slices.
+"""Training runs of a study, each with the measurements of all its slices.
 
-A slice is a part of a run without interruption; the run is paused between its slices.
+A probe is one trial training, which is paused between its slices. Its record in the database lists the
+slices.
 """
 
 from __future__ import annotations
@@ -23,18 +24,19 @@ _LEAST_SECONDS = 1e-9
 
 @dataclass(frozen=True, kw_only=True)
 class Run:
-    """A training that was started, with all its measurements.
+    """A training run that was started, with everything that was measured of it.
 
     Args:
-        probe: The probe that trains this run.
-        measurement: The measurements of all slices combined, without slices that ended by a fault.
+        probe: Database record of the probe (trial training) that this run belongs to.
+        measurement: The measurements of all slices (uninterrupted parts) of the run combined. Slices that
+            ended by a fault are left out.
         seconds_to_target: Training seconds from the start until the run reached the target; None if it has
             not reached the target.
         samples_to_target: Number of samples processed when the run reached the target; None if it has not.
         rise_samples: Number of samples processed at the first score that is clearly better than the first
             score of the run; None without such a score.
-        turned_back: The end of the improvement of a run whose scores got worse or levelled off, with the best
-            score; None while the run may still improve.
+        turned_back: The best score of a run that has stopped improving, because its scores got worse or
+            levelled off; None while the run may still improve.
     """
 
     probe: ProbeRecord
@@ -46,12 +48,18 @@ class Run:
 
     @property
     def seen_samples(self) -> int:
-        """Number of samples processed at the last score or report, possibly after the last checkpoint."""
+        """Number of samples that the run had processed when it last reported.
+
+        This may be more than at its last checkpoint.
+        """
         return max([self.measurement.samples, *(p.samples for p in self.measurement.curve[-1:])])
 
     @property
     def seen_seconds(self) -> float:
-        """Training seconds at the last score or report, which may be after the newest checkpoint."""
+        """Training seconds of the run when it last reported.
+
+        They may be more than at its last checkpoint.
+        """
         last = self.measurement.curve[-1:]
         return max([self.measurement.training_seconds, *(p.training_seconds for p in last)])
 
@@ -73,7 +81,7 @@ class Run:
 
     @property
     def is_open(self) -> bool:
-        """Whether the same probe can continue this run with another slice."""
+        """Whether the run can continue with another slice of the same probe (trial training)."""
         return self.probe.outcome.can_continue and not self.arrived
 
     @property
@@ -83,15 +91,16 @@ class Run:
 
     @property
     def can_continue(self) -> bool:
-        """Whether the training can resume, possibly in a new probe (after a fault or a new target)."""
+        """Whether the training can resume, possibly as a new probe after a failure or a new target."""
         moved = self.probe.outcome is Outcome.REACHED and not self.arrived
         return self.is_open or moved or (self.probe.outcome.is_fault and not self.arrived)
 
 
 class RunCache:
-    """Caches the run of each probe of a search, until the probe gets another slice or another outcome.
+    """Caches the runs of a search, each until its probe gets another slice or another outcome.
 
-    Stored slices never change, so the number of slices shows whether the cached run is still valid.
+    A probe is one trial training, whose record in the database lists its slices. Stored slices never change,
+    so the number of slices shows whether the cached run is still valid.
 
     Args:
         job: The job, which defines the target.
@@ -102,7 +111,7 @@ class RunCache:
         self._known: dict[int, tuple[tuple[int, Outcome], Run | None]] = {}
 
     def run(self, probe: ProbeRecord) -> Run | None:
-        """Returns the run of a probe; None for a timing probe, or if the probe has trained nothing."""
+        """Returns the run of a probe; None if the probe only timed steps or has trained nothing."""
         key = (len(probe.slices), probe.outcome)
         known = self._known.get(probe.probe_id)
         if known is None or known[0] != key:
@@ -113,7 +122,7 @@ class RunCache:
 
 
 def _run(probe: ProbeRecord, job: Job) -> Run | None:
-    """Computes the run of a probe; None for a timing probe, or if the probe has trained nothing."""
+    """Computes the run of a probe; None if the probe only timed steps or has trained nothing."""
     # Leave out slices that ended by a fault. Their scores may be from after the checkpoint from which the run
     # resumes.
     valid = [m for m in probe.slices if not m.outcome.is_fault]
@@ -137,7 +146,7 @@ def _run(probe: ProbeRecord, job: Job) -> Run | None:
 
 
 def _rise_samples(measurement: Measurement, job: Job) -> int | None:
-    """Returns the number of samples at a run's first clear improvement (`Run.rise_samples`), or None."""
+    """Returns how many samples a run had processed when it first improved clearly; None if it has not."""
     curve, goal = measurement.finite_curve, job.goal
     for point in curve[1:]:
         if goal.sign * (point.value - curve[0].value) > _CLEAR_GAIN * abs(goal.target - curve[0].value):
@@ -146,7 +155,7 @@ def _rise_samples(measurement: Measurement, job: Job) -> int | None:
 
 
 def _end_of_gain(measurement: Measurement, job: Job) -> TurnedBack | None:
-    """Returns the end of a run's improvement; None for recorded runs, and while the run may improve."""
+    """Returns the best score of a run that has stopped improving; None if it may improve or was recorded."""
     if job.recording() is not None:
         return None
     curve, goal = measurement.trained_curve, job.goal
@@ -155,7 +164,7 @@ def _end_of_gain(measurement: Measurement, job: Job) -> TurnedBack | None:
 
 
 def paid_slices(probe: ProbeRecord) -> Iterator[tuple[Measurement, float]]:
-    """Yields the measurement of each charged slice of a probe, with the training seconds of this slice.
+    """Yields each charged slice of a probe: its measurement, and the training seconds of this slice alone.
 
     The first measurement of a probe may be a copy from another probe, whose run it continues. The copy has no
     charge and is skipped.
@@ -169,7 +178,7 @@ def paid_slices(probe: ProbeRecord) -> Iterator[tuple[Measurement, float]]:
 
 
 def is_interrupted(measurement: Measurement, trained: float) -> bool:
-    """Whether a slice was interrupted when the search ended, so its training is lost.
+    """Whether a slice was interrupted by the end of the search, so its training is lost.
 
     Args:
         measurement: Measurement of the slice.

@@ -32,8 +32,8 @@ def distributions(space: SearchSpace, more: Mapping[str, Any] | None = None) -> 
 
     Args:
         space: The search space.
-        more: Maps an axis to a value that the distribution of the axis must include: that of the user's
-            present settings, which may be outside the space.
+        more: Maps an axis to one more value that its distribution must include: that of the user's present
+            settings, which may be outside the space.
 
     Returns:
         Maps each axis to its distribution.
@@ -55,18 +55,18 @@ def _distribution(choice: Choice, more: Any) -> BaseDistribution:
 
 
 def knob_distributions(space: SearchSpace, strategy: str) -> dict[str, CategoricalDistribution]:
-    """Converts the knobs (parameters such as `tau`) of one strategy to Optuna distributions.
+    """Converts the parameters of one communication strategy (such as `tau`) to Optuna distributions.
 
     Optuna requires the same distribution for a parameter name in all trials. So if several strategies have a
-    knob of the same name, its distribution has the levels of all these strategies. If Optuna suggests a level
-    that the strategy does not have, `StudyTrials.ask` replaces it by the nearest level of the strategy.
+    parameter of the same name, its distribution has the values of all these strategies. If Optuna suggests a
+    value that the strategy does not have, `StudyTrials.ask` replaces it by the nearest value of the strategy.
 
     Args:
         space: The search space.
-        strategy: Name of the strategy.
+        strategy: Name of the communication strategy.
 
     Returns:
-        Maps each knob to its distribution.
+        Maps each parameter of the strategy to its distribution.
     """
     offered: dict[str, dict[AxisValue, None]] = {}
     strategies = space.axes["strategy"].levels() if "strategy" in space.axes else [strategy]
@@ -81,10 +81,10 @@ def knob_distributions(space: SearchSpace, strategy: str) -> dict[str, Categoric
 
 
 def untried(study: Study, space: ListedSpace) -> list[Configuration]:
-    """Returns the recorded configurations without a trial; all recorded ones if each has a trial.
+    """Returns the recorded configurations that have no Optuna trial; if all have one, all of them.
 
-    A recorded run is replayed only once, because a second replay would show nothing new. Trials of timing
-    probes do not count.
+    A recorded run is replayed only once, because a second replay would show nothing new. Trials that only
+    timed steps do not count.
 
     Args:
         study: The Optuna study with the trials.
@@ -102,7 +102,7 @@ def untried(study: Study, space: ListedSpace) -> list[Configuration]:
 
 
 class ProposedSampler(RandomSampler):
-    """Sampler that always suggests one given configuration, to store it as an Optuna trial.
+    """Optuna sampler that always suggests one given configuration, so it can be stored as a trial.
 
     Args:
         proposed: The configuration, which the search has chosen.
@@ -119,19 +119,20 @@ class ProposedSampler(RandomSampler):
 
 
 class FeasibleSampler(BaseSampler):
-    """Wraps an Optuna sampler and asks it again until its suggestion is feasible.
+    """Optuna sampler that asks another sampler until it suggests a feasible configuration.
 
     - Infeasible suggestions do not become trials, because TPE learns nothing from failed trials.
-    - The knobs of a strategy do not affect feasibility. They are sampled one by one after the strategy.
-    - The wrapped sampler is seeded with `seed` and the number of the first trial that it suggests. So a study
+    - The parameters of a communication strategy do not affect feasibility. They are sampled one by one after
+      the strategy.
+    - The other sampler is seeded with `seed` and the number of the first trial that it suggests. So a study
       that resumes in another process does not repeat its suggestions.
     - If the space is a list of recorded runs, configurations that have a trial are not suggested again. A
       suggestion that is not in the list is replaced by the most similar entry.
 
     Args:
-        make_inner: Function that makes the wrapped sampler; it is called with the keyword argument `seed`.
+        make_inner: Function that makes the other sampler; it is called with the keyword argument `seed`.
         space: The search space.
-        seed: Seed of the wrapped sampler and of random suggestions.
+        seed: Seed of the other sampler and of random suggestions.
     """
 
     def __init__(self, make_inner: Callable[..., BaseSampler], space: SearchSpace, seed: int) -> None:
@@ -154,10 +155,11 @@ class FeasibleSampler(BaseSampler):
         return drawn.as_dict()
 
     def _with_own_knobs(self, values: Mapping[str, Any]) -> Configuration:
-        """Makes a configuration from the values of the axes, with the knobs of its strategy.
+        """Makes a configuration from values of the axes, with the parameters that its strategy has.
 
         Args:
-            values: Maps axes, and possibly knobs, to values. A knob without a value gets the first level.
+            values: Maps axes, and possibly parameters of the strategy, to values. A parameter without a value
+                gets its first allowed value.
         """
         plain = Configuration({axis: values[axis] for axis in self._space.axes})
         knobs = self._space.knob_choices(plain.strategy)

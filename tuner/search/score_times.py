@@ -1,4 +1,4 @@
-"""Predict when each run will have its next score, from the intervals between all scores so far."""
+"""Predicts when each run will be evaluated next, from the intervals between its evaluations so far."""
 
 from __future__ import annotations
 
@@ -22,10 +22,11 @@ _MORE_OF_OVERDUE = 0.25
 def score_times(
     state: SearchState, configurations: Sequence[Configuration], seconds_per_sample: Array
 ) -> Array:
-    """Predicts the training seconds that each candidate still needs until its next score.
+    """Predicts for how many seconds each candidate must still train until its next score.
 
-    Scores are assumed to come at regular intervals of samples, steps or seconds. The prediction uses the unit
-    in which the intervals vary least between runs. Scores of the untrained model do not count.
+    A score is an evaluation of the metric. Scores are assumed to come at regular intervals of samples, steps
+    or seconds. The prediction uses the unit in which the intervals vary least between runs. Scores of the
+    untrained model do not count.
 
     Args:
         state: State of the search.
@@ -69,7 +70,7 @@ def score_times(
 
 
 def _places(point: CurvePoint, batch_size: int) -> dict[str, float]:
-    """Maps each unit (samples, steps, seconds) to the run's training progress at a score, in this unit."""
+    """Returns how far a run had trained at a score, in each unit: samples, steps and seconds."""
     return {
         "samples": float(point.samples),
         "steps": point.samples / batch_size,
@@ -78,14 +79,14 @@ def _places(point: CurvePoint, batch_size: int) -> dict[str, float]:
 
 
 def _predicted(seen: Sequence[Mapping[str, float]], units: Mapping[str, Array], ruled_out: set[str]) -> Array:
-    """Predicts an interval in training seconds for each candidate, `(num,)`.
+    """Predicts the interval between two scores of each candidate, in training seconds, `(num,)`.
 
     Args:
         seen: The observed intervals, one element per run. An element maps each unit to the length of the
             interval.
         units: Maps each unit to the training seconds of one sample, step or second of each candidate,
             `(num,)`.
-        ruled_out: Units that contradict a run; they are used only if all units do.
+        ruled_out: Units that contradict the scores of a run; they are used only if all units do.
     """
     spread = {unit: float(np.std(np.log([max(one[unit], 1e-9) for one in seen]))) for unit in units}
     unit = min(units, key=lambda name: (name in ruled_out, round(spread[name], 3)))

@@ -33,15 +33,15 @@ BELIEVED_SAMPLES_SD = 0.5
 
 
 class SlopeModels:
-    """Fits the slope models of seconds per sample and of samples to target.
+    """Fits linear regressions that predict seconds per sample and samples to target (slope models).
 
     The design matrices and priors are computed once, because they are the same for all decisions of a search.
 
     Args:
-        kinds: Keys (`run_key`) of the candidates and the started runs. Row i of the design matrices is for
-            key i.
+        kinds: One configuration for each different learning curve (`run_key`) of the candidates and the
+            started runs. Row i of the design matrices belongs to entry i.
         cluster: The cluster on which the job trains.
-        prior: Prior of the regression slopes.
+        prior: Prior of the regression coefficients.
     """
 
     def __init__(self, kinds: Sequence[Configuration], cluster: Cluster, prior: SlopeBeliefs) -> None:
@@ -56,11 +56,11 @@ class SlopeModels:
         self._seconds = _Believed(self.features, prior, SECONDS, prior.seconds)
 
     def samples(self, state: SearchState) -> SlopeFit:
-        """Fits samples to target to all runs with a score and returns the posterior."""
+        """Fits the regression of samples to target to all runs with a score, and returns its posterior."""
         return self._samples.fit(self._observed(state), self.rows)
 
     def seconds(self, state: SearchState) -> SlopeFit:
-        """Fits seconds per sample to all runs with measured step times and returns the posterior."""
+        """Fits the regression of seconds per sample to all runs with timed steps; returns its posterior."""
         timed = {
             self.rows[key]: math.log(run.measurement.batch_seconds / run.configuration.batch_size)
             for key, run in sorted(state.runs.items())
@@ -70,14 +70,14 @@ class SlopeModels:
         return self._seconds.fit(seen, self.rows)
 
     def weight_against(self, fitted: SlopeFit, others: Mapping[Configuration, float]) -> float:
-        """Computes the posterior probability that the slope model is better than another model.
+        """Computes the probability that the regression of samples to target is better than another model.
 
         Each model predicts every run from the other runs (`SlopeModel.left_out_log_densities`). The model
         that predicts higher probability densities for the measured values has the higher probability. With a
         single run, the result is the prior probability.
 
         Args:
-            fitted: The fitted slope model of samples to target.
+            fitted: The fitted regression of samples to target.
             others: Maps the key (`run_key`) of each run to the logarithm of its probability density under the
                 other model.
         """
@@ -91,7 +91,7 @@ class SlopeModels:
         return odds / (1.0 + odds)
 
     def chances(self, state: SearchState) -> Chances:
-        """Estimates the probabilities that recorded runs never reach the target.
+        """Estimates for each recorded run how probable it is that the run never reaches the target.
 
         The probability of a run with too few scores is the mean of those of the runs with enough scores. The
         prior probability `plateau.RECORDED.unknown` counts as one more run in this mean.
@@ -110,7 +110,7 @@ class SlopeModels:
         return Chances(of_runs=found, of_others=(RECORDED.unknown + sum(found.values())) / (1 + len(found)))
 
     def _observed(self, state: SearchState) -> Observations:
-        """Returns the samples to target of all runs with scores, measured or extrapolated from scores."""
+        """Returns the samples to target of all runs with scores, extrapolated if a run is not there yet."""
         curves = {self.rows[key]: run for key, run in state.runs.items() if run.measurement.finite_curve}
         started = [
             StartedRun(
@@ -125,7 +125,7 @@ class SlopeModels:
 
 
 def _progress(state: SearchState, run: Run) -> tuple[Array, Array]:
-    """Returns the numbers of samples at the scores of a run, and the progress to the target at these scores.
+    """Returns how far a run had come at each of its scores: samples processed, and progress to the target.
 
     Both have shape `(num_points,)`. The progress is 0 for the untrained model and 1 at the target.
     """
@@ -137,13 +137,13 @@ def _progress(state: SearchState, run: Run) -> tuple[Array, Array]:
 
 
 class _Believed:
-    """Slope model of one quantity (seconds per sample or samples to target), with design matrix and priors.
+    """The linear regression of one quantity (seconds per sample or samples to target), with its prior.
 
     Args:
-        features: Features of the candidates and the started runs.
-        prior: The prior with its name and sign.
+        features: Numbers computed from each configuration, which are the columns of the regression.
+        prior: The prior of the regression coefficients, with its name and sign.
         quantity: The quantity to fit.
-        believed: Maps each feature to the prior of its regression slope, for this quantity.
+        believed: Maps the name of each column to the prior of its regression coefficient, for this quantity.
     """
 
     def __init__(self, features: Features, prior: SlopeBeliefs, quantity: Quantity, believed: Slopes) -> None:
@@ -154,11 +154,11 @@ class _Believed:
         self._believed: dict[str, Slope] = {**quantity.slopes, **believed}
 
     def fit(self, seen: Observations, rows: Mapping[Configuration, int]) -> SlopeFit:
-        """Fits the regression slopes of the quantity to measured values and returns their posterior.
+        """Fits the regression coefficients to measured values and returns their posterior.
 
         Args:
             seen: Measured values of the quantity; if there are none, the posterior equals the prior.
-            rows: Maps each key (`run_key`) to its row in the design matrix.
+            rows: Maps each configuration to its row in the design matrix.
         """
         level = float(seen.values.mean()) if len(seen.values) else 0.0
         quantity = self._quantity

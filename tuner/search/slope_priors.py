@@ -1,4 +1,4 @@
-"""Priors of the regression slopes of slope models (`tuner.search.slope_beliefs`).
+"""Priors of the coefficients of the linear regressions (slope models) that predict times.
 
 A prior is taken from textbooks, learned from past studies, or neutral (with large standard deviations).
 """
@@ -26,12 +26,14 @@ Slopes = Mapping[str, Slope]
 
 @dataclass(frozen=True, kw_only=True)
 class SlopeBeliefs:
-    """Prior of the regression slopes of both slope models. The models combine it with a neutral prior.
+    """Prior of the regression coefficients of two models: seconds per sample, and samples to target.
+
+    The models combine it with a neutral prior.
 
     Args:
         name: Name of the prior, such as `textbook`.
-        seconds: Maps each feature to the prior of its slope for log seconds per sample.
-        samples: Maps each feature to the prior of its slope for log samples to target.
+        seconds: Maps the name of each column to the prior of its coefficient for log seconds per sample.
+        samples: Maps the name of each column to the prior of its coefficient for log samples to target.
         sign: Factor that multiplies the prior means. The value -1 makes a misleading prior for tests.
     """
 
@@ -47,16 +49,16 @@ REVERSED = SlopeBeliefs(name="reversed", sign=-1.0)
 
 
 def learnt_from_fits(fits: Sequence[FitRecord]) -> SlopeBeliefs | None:
-    """Computes a prior from the slopes that were fitted in past studies.
+    """Computes a prior of the regression coefficients from those that were fitted in past studies.
 
-    The prior mean of a slope is the mean over the studies, weighted by precision (the reciprocal of the
-    variance). The variance of the slope between jobs is added to the prior variance.
+    The prior mean of a coefficient is the mean over the studies, weighted by precision (the reciprocal of the
+    variance). The assumed variance of the coefficient between jobs is added to the prior variance.
 
     Args:
         fits: Records from `Ledger.past_fits`, at most one per study and model.
 
     Returns:
-        The prior; None if there are no fits of both slope models.
+        The prior; None if one of the two regressions was never fitted.
     """
     learnt = {}
     for quantity, known in (("seconds", SECONDS_SLOPES), ("samples", SAMPLES_SLOPES)):
@@ -73,11 +75,13 @@ def learnt_from_fits(fits: Sequence[FitRecord]) -> SlopeBeliefs | None:
 
 
 def pooled(known: Slope, stated: Sequence[tuple[float, float]]) -> Slope:
-    """Combines the values of a slope in past studies with its textbook prior, which counts as one more study.
+    """Combines the values that a regression coefficient had in past studies with its textbook prior.
+
+    The textbook prior counts as one more study.
 
     Args:
         known: The textbook prior.
-        stated: Posterior mean and standard deviation of the slope, one pair for each past study.
+        stated: Posterior mean and standard deviation of the coefficient, one pair for each past study.
     """
     pairs = [(known.mean, known.sd), *((mean, math.hypot(sd, _BETWEEN_JOBS_SD)) for mean, sd in stated)]
     precision = np.array([sd**-2 for _, sd in pairs])

@@ -9,7 +9,7 @@ Span = tuple[float, float]
 
 
 def covered(spans: Iterable[Span]) -> float:
-    """Computes the length of the union of time spans, in seconds; overlapping time counts once.
+    """Computes how much time the given time spans cover together, in seconds; overlaps count once.
 
     Args:
         spans: The time spans, in any order.

@@ -1,6 +1,6 @@
-"""Progress of scores: the share of the way from the untrained model to the target.
+"""Computes how far a run has come from the untrained model to the target, as a share from 0 to 1.
 
-If the untrained model was not scored, its metric is estimated from the first scores of the runs.
+If the untrained model was not evaluated, its metric is estimated from the first evaluations of the runs.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ _BEFORE_FIRST, _LEAST_GAP = 0.5, 0.02
 
 
 def start_value(first_values: Sequence[float]) -> float:
-    """Returns the worst of the first scores of all runs; first scores of failed runs are ignored.
+    """Returns the worst of the first scores of all runs, without those of failed runs.
 
     Args:
         first_values: The first score of each run, larger is better; at least one score.
@@ -68,9 +68,10 @@ def guessed_start(job: Job, first_values: Sequence[float]) -> float | None:
 
 
 def progress_of(values: Array, start: float, target: float) -> Array:
-    """Computes the progress from the untrained model to the target.
+    """Computes how far each score is on the way from the untrained model to the target.
 
-    It is (value - start) / (target - start), clamped to the bounds `_LEAST_PROGRESS` and `_MOST_PROGRESS`.
+    The progress is (value - start) / (target - start), limited to the range from `_LEAST_PROGRESS` to
+    `_MOST_PROGRESS`.
 
     Args:
         values: Scores, larger is better, `(num,)`.

@@ -1,4 +1,4 @@
-"""State of a search: everything that a decision depends on, derived from the measurements in the ledger."""
+"""State of a search: everything that a decision depends on, computed from the stored measurements."""
 
 from __future__ import annotations
 
@@ -33,20 +33,21 @@ _DECIDING_SECONDS = 0.2
 
 @dataclass(frozen=True, kw_only=True)
 class SearchState:
-    """State of a search: its measurements and what they cost.
+    """State of a search: what was measured so far, and what it cost.
 
     Args:
         job: The job.
         cluster: The cluster on which the job trains.
         space: The search space, without batch sizes per rank that are too large for the memory, as a probe
             has shown.
-        probes: All probes, oldest first.
-        runs: Maps each run key (`run_key`) to the longest run with this key.
+        probes: All probes (trial trainings), oldest first.
+        runs: Maps the key of a learning curve (`run_key`) to the longest run that measured it.
         start_value: Metric of the untrained model, measured or estimated; None before the first score.
         epoch_samples: Number of samples of the training set.
         spent: Seconds and dollars charged for all ended slices.
-        schedule: Predicts at which numbers of samples the user's script evaluates.
-        capacity: Limits on the number of concurrent slices, and the running slices.
+        schedule: Predicts at which numbers of samples the user's script evaluates the model.
+        capacity: Limits on the number of concurrent slices (parts of trainings), and the slices that are
+            running.
         past_faults: IDs of probes that failed before this process started. They do not count as faults,
             because the user may have removed their cause.
     """
@@ -70,7 +71,7 @@ class SearchState:
         return self.spent.seconds - shared + self.capacity.elapsed_seconds
 
     def dollars(self, *, to_end: bool = False) -> float:
-        """Returns the dollars of all ended and running slices.
+        """Returns the price of all slices so far, those that have ended and those that are running.
 
         Args:
             to_end: Whether to add the dollars that a running slice will have cost at its expected end, rather
@@ -93,7 +94,7 @@ class SearchState:
 
     @property
     def keys_under_way(self) -> set[Configuration]:
-        """Keys (`run_key`) of the runs that have a running slice."""
+        """Keys (`run_key`) of the learning curves that running slices measure."""
         return {
             run_key(self.job, active.configuration)
             for active in self.capacity.under_way
@@ -101,7 +102,7 @@ class SearchState:
         }
 
     def fits(self, configuration: Configuration) -> bool:
-        """Whether the limits on slices and nodes allow a slice of a configuration to start now."""
+        """Whether the limits on slices and nodes allow training of a configuration to start now."""
         return self.capacity.fits(self.cluster.nodes_held(configuration))
 
     @property
@@ -116,7 +117,7 @@ class SearchState:
 
     @cached_property
     def slices(self) -> tuple[Measurement, ...]:
-        """Every slice of every probe."""
+        """The measurement of every slice (uninterrupted part of a training) of the search."""
         return tuple(measurement for probe in self.probes for measurement in probe.slices)
 
     @cached_property
@@ -125,14 +126,14 @@ class SearchState:
         return probe_terms(self.job, self.cluster, self.slices, self.epoch_samples)
 
     def next_score_samples(self, configuration: Configuration, samples: int) -> int | None:
-        """Returns the number of samples that a run will have processed at its next score.
+        """Returns how many samples a run will have processed at its next evaluation.
 
         Args:
             configuration: Configuration of the run.
             samples: Number of samples that the run has processed.
 
         Returns:
-            The number; None if neither the job nor the scores so far determine it.
+            The number; None if neither the job nor the evaluations so far determine it.
         """
         if self.schedule.has_scores:
             return self.schedule.next_after(configuration, samples) or samples + 1
@@ -140,7 +141,7 @@ class SearchState:
 
     @cached_property
     def given_up(self) -> frozenset[Configuration]:
-        """Configurations that are not tried again, because they caused the failure of their last probe."""
+        """Configurations that are not tried again, because they made their last training fail."""
         found: set[Configuration] = set()
         for probe in self.probes:
             if probe.probe_id in self.past_faults or not probe.slices:
@@ -153,7 +154,7 @@ class SearchState:
 
     @cached_property
     def has_scores(self) -> bool:
-        """Whether any configuration that neither failed nor diverged has a score."""
+        """Whether any configuration that neither failed nor diverged has been evaluated after training."""
         given_up, broken = self.given_up, (Outcome.DIVERGED, Outcome.OUT_OF_MEMORY)
         return any(
             run.measurement.trained_curve
@@ -184,12 +185,12 @@ class SearchState:
 
     @property
     def num_faults(self) -> int:
-        """Number of probes that failed."""
+        """Number of probes (trial trainings) that failed."""
         return sum(probe.outcome.is_fault for probe in self.probes)
 
     @cached_property
     def startups(self) -> list[float]:
-        """Measured start-up seconds of all slices that had a start-up, in the order of the probes."""
+        """Measured start-up times of all slices that had a start-up, in seconds."""
         return [m.startup_seconds for m in self.slices if m.startup_seconds > 0]
 
     @cached_property
@@ -199,10 +200,10 @@ class SearchState:
 
     @cached_property
     def is_scored(self) -> bool:
-        """Whether the scores so far allow a forecast of samples to target.
+        """Whether the evaluations so far allow a forecast of the number of samples to target.
 
-        For recorded runs, any score is enough. Otherwise, at least one run must have reached the target or
-        improved clearly since its first score, because many runs do not improve for a long time at first.
+        For recorded runs, any evaluation is enough. Otherwise, at least one run must have reached the target
+        or improved clearly since its first score, because many runs do not improve for a long time at first.
         """
         if not self.terms.pays_to_resume:
             return any(run.measurement.trained_curve for run in self.runs.values())
@@ -210,7 +211,7 @@ class SearchState:
 
     @cached_property
     def rise_samples(self) -> float:
-        """Median number of samples processed when runs first improved clearly; 0 if no run has improved."""
+        """Median number of samples after which runs first improved clearly; 0 if no run has improved."""
         found = [run.rise_samples for run in self.runs.values() if run.rise_samples is not None]
         return float(np.median(found)) if found else 0.0
 
@@ -233,9 +234,9 @@ class SearchState:
 
     @cached_property
     def slice_seconds(self) -> float:
-        """Expected seconds of a slice for start-up, checkpoints and the decision before it.
+        """Expected seconds that a slice costs besides training and evaluation.
 
-        Training and evaluation are not included.
+        They are the seconds for start-up, for checkpoints, and for the decision before the slice.
         """
         others = [
             measurement.charged_seconds
@@ -252,7 +253,7 @@ class SearchState:
 
     @cached_property
     def more_ranks_seconds(self) -> float:
-        """Expected fixed seconds of a slice that uses more ranks than all earlier slices.
+        """Expected seconds besides training for a slice that uses more ranks than all earlier slices.
 
         The additional ranks must start and import all modules. So this is based on the longest measured
         start-up, not on the start-up of slices that reuse ranks.
@@ -267,12 +268,12 @@ class SearchState:
         return max((m.parameter_bytes for m in self.slices), default=0)
 
     def timed(self) -> set[TimingKey]:
-        """Returns the keys (`timing_key`) of the configurations whose steps were timed."""
+        """Returns the keys (`timing_key`) of the step times that were measured."""
         configurations = {m.configuration for m in self.slices if m.ranks}
         return {timing_key(configuration, self.cluster) for configuration in configurations}
 
     def failed_timings(self) -> set[TimingKey]:
-        """Returns the keys (`timing_key`) of configurations whose timing probe ended without a step time."""
+        """Returns the keys (`timing_key`) of step times that could not be measured when it was tried."""
         return {
             timing_key(p.configuration, self.cluster)
             for p in self.probes
@@ -280,7 +281,7 @@ class SearchState:
         } - self.timed()
 
     def evidence(self) -> tuple[list[RunEvidence], dict[Configuration, RunState]]:
-        """Returns the measurements of all runs, in the form that the models are fitted to.
+        """Returns the measurements of all runs, in the form to which the models are fitted.
 
         Returns:
             The learning curve of each run, and a map from the key (`run_key`) of each run to its progress.
@@ -327,12 +328,12 @@ def read_state(
     capacity: Capacity | None = None,
     cache: RunCache | None = None,
 ) -> SearchState:
-    """Derives the state of a search from its probes.
+    """Computes the state of a search from its stored trainings.
 
     Args:
         job: The job.
         cluster: The cluster on which the job trains.
-        probes: All probes of the study, oldest first.
+        probes: All probes (trial trainings) of the study, oldest first.
         epoch_samples: Number of samples of the training set.
         capacity: Limits on concurrent slices, and the running slices; if None, one slice at a time, and no
             running slice.
@@ -370,9 +371,9 @@ def read_state(
 
 
 def _space(job: Job, cluster: Cluster, probes: Sequence[ProbeRecord]) -> SearchSpace:
-    """Returns the job's space without batch sizes per rank that are too large for the memory.
+    """Returns the search space of the job without batch sizes per rank that are too large for the memory.
 
-    They are at least as large as one with which a probe ran out of memory.
+    They are at least as large as one with which a training ran out of memory.
     """
     too_large = [
         -(-probe.configuration.batch_size // cluster.num_ranks(probe.configuration.nodes))
@@ -387,7 +388,7 @@ def _space(job: Job, cluster: Cluster, probes: Sequence[ProbeRecord]) -> SearchS
 
 
 def _common_end(seen: Sequence[tuple[int, bool]]) -> int | None:
-    """Returns the number of samples (or steps) at which all runs seem to end by themselves.
+    """Returns the number of samples (or steps) after which all runs seem to end by themselves.
 
     Args:
         seen: Length of each run (in samples or in steps), and whether the run ended by itself.
@@ -402,5 +403,8 @@ def _common_end(seen: Sequence[tuple[int, bool]]) -> int | None:
 
 
 def run_of(state: SearchState, configuration: Configuration) -> Run | None:
-    """Returns the started run with a configuration's learning curve (`run_key`); None if there is none."""
+    """Returns the run that measured the learning curve of a configuration; None if there is none.
+
+    It may be the run of another configuration with the same learning curve (`run_key`).
+    """
     return state.runs.get(run_key(state.job, configuration))

@@ -1,4 +1,4 @@
-"""Rules that end a search: the target was reached, the budget is used up, or too many probes failed.
+"""Rules that end a search: the target was reached, the budget is used up, or too many trainings failed.
 
 These rules need no model. One more rule needs forecasts: a search also ends when no slice is expected to save
 more than it costs (`Acquisition.best_option`). `ModelPolicy.decide` applies all rules.
@@ -24,12 +24,12 @@ _FAULTS_WITH_SCORES = 6
 
 
 def ended_by_fault(state: SearchState) -> frozenset[int]:
-    """Returns the IDs of the probes that have failed so far."""
+    """Returns the IDs of the probes (trial trainings) that have failed so far."""
     return frozenset(probe.probe_id for probe in state.probes if probe.outcome.is_fault)
 
 
 def arrival(state: SearchState) -> Stop | None:
-    """Returns the end of the search if a run has reached the target and no further training is planned."""
+    """Returns the end of the search if a run has reached the target and no other training is planned."""
     arrived = [run for run in state.runs.values() if run.arrived]
     if not arrived or state.further_trainings > 0:
         return None
@@ -37,12 +37,12 @@ def arrival(state: SearchState) -> Stop | None:
 
 
 def limit_reached(state: SearchState) -> Stop | None:
-    """Returns the end of the search if the budget is used up or if too many probes failed; else None.
+    """Returns the end of the search if the budget is used up or too many trainings failed; None otherwise.
 
-    - Without scores, the search ends after several failed probes (`_FAULTS_IN_A_ROW`).
-    - Once a configuration that has not failed has scores, only several faults of the infrastructure in a row
-      end the search. Configurations that fail are just not tried again.
-    - A failure that affects every probe of the job (`Measurement.job_fault`) ends the search immediately.
+    - Without an evaluation, the search ends after several failed trainings (`_FAULTS_IN_A_ROW`).
+    - Once a configuration that has not failed has been evaluated, only several failures of the infrastructure
+      in a row end the search. Configurations that fail are just not tried again.
+    - A failure that affects every training of the job (`Measurement.job_fault`) ends the search immediately.
 
     Args:
         state: State of the search.
@@ -75,9 +75,9 @@ def limit_reached(state: SearchState) -> Stop | None:
 
 
 def budget_used(state: SearchState) -> str | None:
-    """Returns a clause with the budget (time, dollars or node hours) that is used up; None if none is.
+    """Returns words that say which part of the budget is used up; None if none is.
 
-    The cost of running slices so far is included.
+    The parts are time, dollars and node hours. The cost of running slices so far is included.
 
     Args:
         state: State of the search.
@@ -93,13 +93,16 @@ def budget_used(state: SearchState) -> str | None:
 
 
 def may_start(state: SearchState) -> bool:
-    """Whether the budget of probes allows a new probe, and the last probes have not all failed."""
+    """Whether a new training may start: the budget allows it, and the last ones have not all failed."""
     limit = state.job.budget.probes
     return (limit is None or len(state.probes) < limit) and not all_fail(state)
 
 
 def all_fail(state: SearchState) -> bool:
-    """Whether the last `_FAULTS_WITH_SCORES` probes have all failed, so no new probe is started."""
+    """Whether so many of the last trainings have failed in a row that no new one is started.
+
+    The number is `_FAULTS_WITH_SCORES`.
+    """
     ran = [p for p in state.probes if p.slices and p.probe_id not in state.past_faults]
     last = ran[-_FAULTS_WITH_SCORES:]
     return len(last) == _FAULTS_WITH_SCORES and all(p.outcome.is_fault for p in last)
@@ -108,10 +111,10 @@ def all_fail(state: SearchState) -> bool:
 def seconds_left(
     state: SearchState, configuration: Configuration, *, after: tuple[Configuration, float] | None = None
 ) -> float:
-    """Returns the number of charged seconds that the budget still allows for a configuration.
+    """Returns for how many seconds the budget still allows a configuration to be trained.
 
-    The time budget limits the elapsed time, in which time of overlapping slices counts once. From the budgets
-    of dollars and node hours, the expected cost of all running slices is subtracted.
+    The time budget limits the elapsed time of the search. From the budgets of dollars and node hours, the
+    expected cost of all running slices is subtracted.
 
     Args:
         state: State of the search.

@@ -1,4 +1,4 @@
-"""Keys of step times: values that are equal for configurations with the same step time."""
+"""Finds configurations with the same step time, so that each step time is measured only once."""
 
 from __future__ import annotations
 

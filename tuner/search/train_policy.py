@@ -19,9 +19,9 @@ VERIFY_FACTOR = 4.0
 
 
 class TrainPolicy:
-    """Trains one configuration until it reaches the target. If a run was started before, it resumes this run.
+    """Policy that trains one configuration until it reaches the target; it resumes a run if there is one.
 
-    The first fault ends the training. A later call of Paceline resumes it from the last checkpoint.
+    The first failure ends the training. A later call of Paceline resumes it from the last checkpoint.
 
     Args:
         configuration: The configuration to train.
@@ -75,7 +75,7 @@ class TrainPolicy:
         )
 
     def _until(self, state: SearchState, done: float) -> Until:
-        """Returns the limits of the next slice.
+        """Returns the limits of the next slice, an uninterrupted part of the training.
 
         If a run cannot resume, the slice is the whole training, because a further slice would repeat it from
         the start.
@@ -113,7 +113,7 @@ class TrainPolicy:
 
 
 def slice_seconds(expected_seconds: float) -> float:
-    """Returns the training seconds of each slice.
+    """Returns for how many seconds each slice (uninterrupted part) of a training should run.
 
     Args:
         expected_seconds: Predicted training seconds to target.

@@ -30,11 +30,11 @@ _FEWEST_OF_HALF = 5
 
 @dataclass(frozen=True, kw_only=True)
 class TurnedBack:
-    """The end of the improvement of a run.
+    """The best score of a run that has stopped improving.
 
     Args:
         best: The best score of the run.
-        levelled_off: Whether the run hardly improves any more. If not, it has been getting worse.
+        levelled_off: Whether the run hardly improves any more. If not, its scores have been getting worse.
     """
 
     best: float
@@ -42,7 +42,7 @@ class TurnedBack:
 
 
 def turned_back(curve: Sequence[CurvePoint], target: float, *, maximize: bool) -> TurnedBack | None:
-    """Detects a run whose scores get worse after the best one.
+    """Detects a run whose scores get worse after the best one, for example by overfitting.
 
     The scores must have become worse by more than their noise, and must be worse up to the last score.
 
@@ -52,7 +52,7 @@ def turned_back(curve: Sequence[CurvePoint], target: float, *, maximize: bool) -
         maximize: Whether larger values are better.
 
     Returns:
-        The end of the improvement; None if the run may still improve.
+        The best score; None if the run may still improve.
     """
     if len(curve) < _FEWEST_LATER + 2:
         return None
@@ -81,7 +81,7 @@ def turned_back(curve: Sequence[CurvePoint], target: float, *, maximize: bool) -
 
 
 def levelled_off(curve: Sequence[CurvePoint], target: float, *, maximize: bool) -> TurnedBack | None:
-    """Detects a run that has nearly stopped improving below the target.
+    """Detects a run that has nearly stopped improving before it reached the target.
 
     A run that has hardly improved since its start does not count, because many runs start to improve late.
 
@@ -91,7 +91,7 @@ def levelled_off(curve: Sequence[CurvePoint], target: float, *, maximize: bool) 
         maximize: Whether larger values are better.
 
     Returns:
-        The end of the improvement; None if the run may still reach the target.
+        The best score; None if the run may still reach the target.
     """
     if len(curve) < 2 * _FEWEST_OF_HALF:
         return None
