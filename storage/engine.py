@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import os
-import re
 from pathlib import Path
 from typing import Any
 
 from sqlalchemy import URL, Engine, create_engine, event, make_url
 from sqlalchemy.exc import ArgumentError
 
-from storage.failures import shown
+from storage.failures import masked, shown
 from tuner.domain.errors import StorageError
 
 #: Maximum seconds for which a SQLite transaction waits for the lock of another process. SQLite serves waiting
@@ -30,8 +29,12 @@ def parsed(url: str) -> URL:
     try:
         parts = make_url(url)
     except ArgumentError as error:
-        masked = re.sub(r"(?<=:)[^:@/]+(?=@)", "***", url)
-        raise StorageError(f"{masked!r} is no database URL; an example is {_EXAMPLES}") from error
+        raise StorageError(f"{masked(url)!r} is no database URL; an example is {_EXAMPLES}") from error
+    except ValueError as error:
+        # SQLAlchemy converts only the port to a number.
+        raise _wrong_port(masked(url)) from error
+    if parts.port is not None and not 0 < parts.port < 65536:
+        raise _wrong_port(shown(parts))
     dialect = parts.drivername.split("+")[0]
     if dialect in ("postgresql", "postgres"):
         return parts.set(drivername="postgresql+psycopg")
@@ -44,6 +47,13 @@ def parsed(url: str) -> URL:
         raise StorageError(f"{shown(parts)} has no file to store a study in; an example is {_EXAMPLES}")
     path = Path(parts.database).expanduser().absolute()
     return parts.set(drivername="sqlite", database=str(path))
+
+
+def _wrong_port(url: str) -> StorageError:
+    return StorageError(
+        f"{url!r}: the port of a database URL must be a number from 1 to 65535; an example is "
+        "postgresql://user:password@host:5432/database"
+    )
 
 
 def database_file(url: URL) -> Path | None:

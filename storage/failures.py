@@ -6,11 +6,14 @@ import errno
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
+from urllib.parse import quote_plus
 
 from sqlalchemy import URL
 from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 
 from tuner.domain.errors import StorageError, TunerError
+
+_HIDDEN = "***"
 
 _PERMISSION = ("is not writable", "give this user the right to read and write the file and its folder")
 _FULL = ("has no space left", "free space on its disk; the data stored so far are complete")
@@ -71,8 +74,16 @@ _ERRNOS = {
 
 
 def shown(url: URL) -> str:
-    """Returns a database URL as text, with the password hidden."""
-    return url.render_as_string(hide_password=True)
+    """Returns a database URL as text, with passwords hidden, also those of the query (`?password=...`)."""
+    secret = {key: _HIDDEN for key in url.query if "password" in key.lower()}
+    text = url.update_query_dict(secret).render_as_string(hide_password=True)
+    return text.replace(quote_plus(_HIDDEN), _HIDDEN)
+
+
+def masked(text: str) -> str:
+    """Returns a text that may not be a valid URL, with everything hidden that may be a password."""
+    text = re.sub(r"^([^:]+:(?://)?[^:@/]*:).*@", rf"\1{_HIDDEN}@", text)
+    return re.sub(r"(password=)[^&]*", rf"\1{_HIDDEN}", text, flags=re.IGNORECASE)
 
 
 def storage_error(error: BaseException, url: URL) -> StorageError:

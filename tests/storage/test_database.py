@@ -145,11 +145,17 @@ class TestRefusals:
             ("sqlite:///:memory:", "has no file to store a study in"),
             ("mysql://me:secret@host/db", r"mysql://me:\*\*\*@host/db: studies are stored in SQLite or Post"),
             ("oracle:me:secret@host", r"'oracle:me:\*\*\*@host' is no database URL"),
+            ("mysql://h/db?password=secret&a=b", r"mysql://h/db\?a=b&password=\*\*\*: studies are stored in"),
+            ("mysql://h/db?sslpassword=secret", r"mysql://h/db\?sslpassword=\*\*\*: studies are stored in"),
+            ("postgresql://me:secret/@h:abc/db", r"me:\*\*\*@h:abc/db': the port of a .* from 1 to 65535"),
+            ("postgresql://h:abc/db?password=secret", r"abc/db\?password=\*\*\*': the port of a database"),
+            ("postgresql://me:secret@h:70000/db", r"me:\*\*\*@h:70000/db': the port of a database URL must"),
         ],
     )
     def test_a_wrong_url_is_answered_with_a_right_one(self, url: str, message: str) -> None:
-        with pytest.raises(StorageError, match=message):
+        with pytest.raises(StorageError, match=message) as caught:
             open_storage(url)
+        assert "secret" not in str(caught.value)
 
     def test_a_missing_folder_is_named(self, tmp_path: Path) -> None:
         with pytest.raises(StorageError, match=r"needs the folder .*/gone, which does not exist; create it"):
