@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+from pathlib import Path
 
 from benchmarks.plain_english import docstrings, messages, sample
 
@@ -24,8 +25,11 @@ def test_docstrings_and_messages_are_found() -> None:
     assert found.place == "a.py:6"
 
 
-def test_a_sample_depends_on_its_seed_alone() -> None:
-    first = sample(20, 0)
-    assert first == sample(20, 0)
-    assert first != sample(20, 1)
+def test_a_sample_depends_on_its_seed_alone(tmp_path: Path) -> None:
+    (tmp_path / "tuner").mkdir()
+    for number in range(40):
+        (tmp_path / "tuner" / f"{number}.py").write_text(SOURCE)
+    first = sample(20, 0, tmp_path)
+    assert first == sample(20, 0, tmp_path)
+    assert first != sample(20, 1, tmp_path)
     assert len({text.place for text in first}) == 20
