@@ -13,7 +13,6 @@ in every rank, and blocks the caller until the modules are preloaded. Measured b
 from __future__ import annotations
 
 import contextlib
-import ctypes
 import gc
 import importlib
 import os
@@ -26,6 +25,7 @@ import traceback
 from collections.abc import Sequence
 from typing import NoReturn
 
+from tuner.domain.parent_death import die_with_parent, outlive_parent
 from tuner.launchers import rank_process
 
 #: Request of the tuner: operation, and key of the rank.
@@ -37,11 +37,13 @@ FORK, KILL = b"f", b"k"
 FORKED, EXITED = b"f", b"x"
 
 _CHECK_TUNER_SECONDS = 1.0
-_PR_SET_PDEATHSIG = 1
 
 
 def main(*, control_descriptor: int, tuner_process: int, preload: Sequence[str]) -> NoReturn:
     """Serves requests until the tuner has ended, then kills every rank and ends.
+
+    If the tuner ends while the modules are imported, which takes seconds, the kernel kills this process:
+    `warm_ranks` requests that before it imports this file.
 
     Args:
         control_descriptor: File descriptor of the socket for requests of the tuner and reports to it.
@@ -53,6 +55,8 @@ def main(*, control_descriptor: int, tuner_process: int, preload: Sequence[str])
         importlib.import_module(module)
     gc.collect()
     gc.freeze()
+    # From now on, the closed socket shows that the tuner has ended, and there may be ranks to kill.
+    outlive_parent()
     with contextlib.suppress(ConnectionError):
         _ForkServer(socket.socket(fileno=control_descriptor), tuner_process).serve()
     os._exit(0)
@@ -63,7 +67,6 @@ class _ForkServer:
         self._control = control
         self._tuner_process = tuner_process
         self._key_of: dict[int, int] = {}
-        self._libc = ctypes.CDLL(None) if sys.platform == "linux" else None
         self._wake, wake_write = os.pipe()
         os.set_blocking(self._wake, False)
         os.set_blocking(wake_write, False)
@@ -114,7 +117,7 @@ class _ForkServer:
             os.setsid()
             signal.set_wakeup_fd(-1)
             signal.signal(signal.SIGCHLD, signal.SIG_DFL)
-            self._die_with(server)
+            die_with_parent(server)
             os.close(self._wake)
             os.close(self._wake_write)
             self._control.close()
@@ -123,17 +126,6 @@ class _ForkServer:
             traceback.print_exc()
             sys.stderr.flush()
         finally:
-            os._exit(1)
-
-    def _die_with(self, server: int) -> None:
-        """Makes the kernel kill this process when the server ends, even if this process hangs.
-
-        Args:
-            server: Process number of the server.
-        """
-        if self._libc is not None:
-            self._libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
-        if os.getppid() != server:
             os._exit(1)
 
     def _report_deaths(self) -> None:

@@ -64,7 +64,12 @@ class LocalNodes(SchedulerBackend):
         if agents is None:
             alive = any(record.is_alive for record in _recorded(backend_id))
             return BackendView(state=JobState.RUNNING if alive else JobState.SUCCEEDED)
-        if any(agent.poll() is None for agent in agents):
+        for node, agent in enumerate(agents):
+            if agent.returncode is None and (agent.poll() or 0) < 0:
+                # The node agent was killed before it could end the processes of its node.
+                kill_job(job.identity, node)
+        was_killed = any((agent.returncode or 0) < 0 for agent in agents)
+        if not was_killed and any(agent.returncode is None for agent in agents):
             return BackendView(state=JobState.RUNNING)
         failed = any(agent.returncode != 0 for agent in agents)
         codes = ", ".join(str(agent.returncode) for agent in agents)

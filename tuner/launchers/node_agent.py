@@ -31,7 +31,9 @@ from typing import Any
 
 #: Environment variable of all processes of a job, by which they are found if the node agent was killed.
 JOB_VARIABLE = "PACELINE_JOB"
+_NODE_VARIABLE = "PACELINE_NODE_RANK"
 
+_PR_SET_PDEATHSIG = 1
 _PR_SET_CHILD_SUBREAPER = 36
 _WAIT_SECONDS = 0.05
 _BEAT_SECONDS = 5.0
@@ -183,7 +185,7 @@ class NodeAgent:
             "PACELINE_MAIN_ADDRESS": str(main["address"]),
             "PACELINE_MAIN_PORT": str(main["port"]),
             JOB_VARIABLE: str(task["identity"]),
-            "PACELINE_NODE_RANK": str(self._node_rank),
+            _NODE_VARIABLE: str(self._node_rank),
             "PACELINE_NUM_NODES": str(task["num_nodes"]),
             **task["environment"],
         }
@@ -211,6 +213,7 @@ class NodeAgent:
                 cwd=self._task["working_folder"],
                 env=environment,
                 start_new_session=True,
+                preexec_fn=_die_with_agent,
             )
         self._processes[copy.pid] = number
         # `_wait_for_children` waits for every child, adopted ones too.
@@ -356,6 +359,12 @@ class NodeAgent:
             _write(self._folder / f"node-{self._node_rank}.json", self._status)
 
 
+def _die_with_agent() -> None:
+    """Makes the kernel kill this process, a new shell, when the node agent ends (on Linux)."""
+    with contextlib.suppress(OSError, AttributeError):
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
+
+
 def _adopt_orphans() -> None:
     """Makes this process the parent of descendants whose own parent has ended (on Linux)."""
     with contextlib.suppress(OSError, AttributeError):
@@ -382,18 +391,24 @@ def descendants(process: int) -> list[int]:
     return found
 
 
-def kill_job(identity: str) -> list[int]:
+def kill_job(identity: str, node_rank: int | None = None) -> list[int]:
     """Kills all processes of a job on this host, even those that are not descendants of a node agent.
+
+    Args:
+        identity: Identifier of the job.
+        node_rank: Number of the node whose processes are killed; None for those of all nodes.
 
     Returns:
         The process numbers of the killed processes.
     """
-    tag = f"{JOB_VARIABLE}={identity}".encode()
+    tags = {f"{JOB_VARIABLE}={identity}".encode()}
+    if node_rank is not None:
+        tags.add(f"{_NODE_VARIABLE}={node_rank}".encode())
     killed = []
     for entry in Path("/proc").iterdir():
         if entry.name.isdigit() and int(entry.name) != os.getpid():
             with contextlib.suppress(OSError):
-                if tag in (entry / "environ").read_bytes().split(b"\0"):
+                if tags <= set((entry / "environ").read_bytes().split(b"\0")):
                     os.kill(int(entry.name), signal.SIGKILL)
                     killed.append(int(entry.name))
     return killed

@@ -22,6 +22,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NoReturn
 
+from tuner.domain.parent_death import die_with_parent
 from tuner.launchers.launcher import RankContext
 from tuner.launchers.rank_process import failure_of, imported, leave_process_group
 
@@ -68,6 +69,8 @@ def main(folder: Path) -> NoReturn:
     rank = int(os.environ["RANK"])
     reporter = MessageFile(folder / f"messages-{rank}.jsonl")
     _end_when_asked()
+    # SIGTERM: when all processes of the job are asked to end, the shell that started this one ends first.
+    die_with_parent(os.getppid(), signal.SIGTERM)
     try:
         task = json.loads((folder / "ranks.json").read_text())
         choose_interface(os.environ["MASTER_ADDR"])

@@ -20,10 +20,13 @@ from tuner.domain.errors import ProbeError
 from tuner.launchers.fork_server import EXITED, FORK, FORKED, KILL, REPORT, REQUEST, kill_group
 from tuner.launchers.rank_process import encoded
 
+#: The request to die with the tuner comes before any import that takes long.
 _BOOT = """
 import json, sys
 arguments = json.loads(sys.argv[1])
 sys.path[:] = arguments.pop("import_path")
+from tuner.domain.parent_death import die_with_parent
+die_with_parent(arguments["tuner_process"])
 from tuner.launchers.fork_server import main
 main(**arguments)
 """
@@ -84,6 +87,9 @@ class WarmRank:
 
 class ForkServer:
     """Starts a fork server and sends requests to it; the server is ready when it has imported the modules.
+
+    The thread that creates this object must not end before the server is ready, or the kernel kills the
+    server.
 
     Args:
         environment: Environment variables of the server and of the processes that it forks.
