@@ -1,6 +1,6 @@
 """Long load, kill and fuzz runs of the product, started by hand.
 
-    python -m benchmarks.soak                                # all three, ten minutes each
+    python -m benchmarks.soak                                # all four, ten minutes each
     python -m benchmarks.soak kill fuzz --minutes 5 --seed 3
 
 Each run writes `soak_NAME.json` into the output folder. The command exits with 1 if an invariant was broken.
@@ -19,6 +19,7 @@ import typer
 from benchmarks.soak_fuzz import run_fuzz
 from benchmarks.soak_kill import run_kill
 from benchmarks.soak_load import run_load
+from benchmarks.soak_processes import run_processes
 from benchmarks.soak_record import SoakRecord, write_result
 
 RESULTS = Path(__file__).with_name("results")
@@ -30,9 +31,15 @@ class Run(StrEnum):
     LOAD = "load"
     KILL = "kill"
     FUZZ = "fuzz"
+    PROCESSES = "processes"
 
 
-RUNS: dict[Run, Callable[[SoakRecord], None]] = {Run.LOAD: run_load, Run.KILL: run_kill, Run.FUZZ: run_fuzz}
+RUNS: dict[Run, Callable[[SoakRecord], None]] = {
+    Run.LOAD: run_load,
+    Run.KILL: run_kill,
+    Run.FUZZ: run_fuzz,
+    Run.PROCESSES: run_processes,
+}
 
 
 def main(
@@ -41,7 +48,7 @@ def main(
     seed: Annotated[int, typer.Option(min=0, help="Of all random draws.")] = 0,
     output: Annotated[Path, typer.Option(help="Folder for the result files.", show_default=False)] = RESULTS,
 ) -> None:
-    """Run load, kill and fuzz tests for a long time."""
+    """Run load, kill, fuzz and process tests for a long time."""
     num_broken = 0
     for run in runs or list(Run):
         record = soak(run, minutes=minutes, seed=seed, output=output)

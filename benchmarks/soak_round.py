@@ -74,11 +74,13 @@ class Round:
 
     Args:
         folder: Where it is tuned.
+        options: Further options of the command.
         tag: In the environment of all of its processes.
         kills: What was done so far, for the record of a broken invariant.
     """
 
     folder: Path
+    options: tuple[str, ...] = ()
     tag: str = field(default_factory=lambda: uuid.uuid4().hex)
     kills: list[str] = field(default_factory=list)
     seen: set[int] = field(default_factory=set)
@@ -89,7 +91,7 @@ class Round:
         environment |= {TAG: self.tag, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
         with (self.folder / "stdout").open("wb") as out, (self.folder / "stderr").open("wb") as err:
             return subprocess.Popen(
-                [sys.executable, "-m", "cli", "run", "job.toml"],
+                [sys.executable, "-m", "cli", "run", "job.toml", *self.options],
                 cwd=self.folder,
                 env=environment,
                 stdin=subprocess.DEVNULL,

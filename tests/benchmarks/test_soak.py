@@ -23,6 +23,7 @@ from benchmarks.soak_fuzz_targets import TARGETS, Jobs, Recordings
 from benchmarks.soak_journals import Holding, Journal, check_load, shared_leases
 from benchmarks.soak_kill_checks import KILLS, check_end, check_resumed
 from benchmarks.soak_mutations import mutated_table, toml_text
+from benchmarks.soak_processes import run_processes
 from benchmarks.soak_record import SoakRecord, quantile
 from benchmarks.soak_round import Snapshot
 from search_spaces import Configuration
@@ -271,3 +272,12 @@ def test_each_run_works_for_some_seconds(
     if run is soak.Run.KILL:
         assert record.counts["kills"] == 1
         assert record.counts["answers"] == 1
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+def test_no_process_is_left_two_seconds_after_a_kill() -> None:
+    record = SoakRecord(name="processes", seed=0, seconds=500.0, report=lambda line: None)
+    run_processes(record, most_kills=10)
+    assert record.counts["kills"] >= 10
+    assert record.broken == []
