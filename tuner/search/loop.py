@@ -122,9 +122,8 @@ class Search:
                 self._give_leases_back()
 
     def _search(self) -> SearchResult:
-        probes = [p for p in self.state().probes if p.outcome.can_continue]
-        known = [p.trial_number for p in probes if p.trial_number is not None]
-        self._context.trials.fail_orphans(known)
+        state = self.state()
+        self._context.trials.complete(state.probes, _seconds_to_target(state))
         while True:
             ended = self._fill()
             if ended is not None:
@@ -389,8 +388,7 @@ class Search:
     def _end_trial(self, state: SearchState, probe: ProbeRecord) -> None:
         if probe.trial_number is None:
             return
-        seconds = {run.probe.probe_id: run.seconds_to_target for run in state.runs.values()}
-        arrived = seconds.get(probe.probe_id)
+        arrived = _seconds_to_target(state).get(probe.probe_id)
         self._context.trials.end(probe.trial_number, probe.outcome, arrived, probe.measurement)
 
     def _abandon(self, state: SearchState, action: Abandon) -> None:
@@ -450,6 +448,10 @@ class Search:
 
 def _dropped(error: LeaseLostError) -> SearchEvent:
     return SearchEvent(kind="warning", text=f"{error}; the results of this slice are dropped")
+
+
+def _seconds_to_target(state: SearchState) -> dict[int, float | None]:
+    return {run.probe.probe_id: run.seconds_to_target for run in state.runs.values()}
 
 
 def _probe(state: SearchState, probe_id: int) -> ProbeRecord:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+import contextlib
+from collections.abc import Mapping, Sequence
 
 import optuna
 from optuna.trial import FrozenTrial, TrialState
 
 from search_spaces import AxisValue, Configuration, ListedSpace
+from tuner.domain.ledger import ProbeRecord
 from tuner.domain.measurement import CurvePoint, Measurement, Outcome, Purpose
 from tuner.job import Job
 from tuner.search.sampler import ProposedSampler, distributions, knob_distributions, untried
@@ -105,18 +107,36 @@ class StudyTrials:
         state = unreached if seconds_to_target is None else TrialState.COMPLETE
         self._study.tell(number, seconds_to_target, state=state)
 
-    def fail_orphans(self, known: Collection[int]) -> None:
-        """Marks all running Optuna trials that no stored training belongs to as failed.
+    def complete(self, probes: Sequence[ProbeRecord], seconds_to_target: Mapping[int, float | None]) -> None:
+        """Adds scores, ends and whole trials that are in the ledger, but not in the Optuna study.
 
-        Such a trial exists if Paceline was killed after it had created the trial and before it stored the
-        training.
+        Call this before a search starts. A measurement is stored in the ledger first and in the Optuna study
+        afterwards, so scores are missing if Paceline was killed in between. All trials are missing if the
+        ledger was recovered into a new database. A running trial without a probe becomes a FAIL trial,
+        because Paceline was killed after it had created the trial.
 
         Args:
-            known: Trial numbers of the stored trainings that can continue.
+            probes: All probes of the study.
+            seconds_to_target: Training seconds to target by probe id; None if the target was not reached.
         """
+        by_number = {probe.trial_number: probe for probe in probes if probe.trial_number is not None}
+        num_trials = len(self._study.get_trials(deepcopy=False))
+        for number in range(num_trials, max(by_number, default=-1) + 1):
+            missing = by_number.get(number)
+            if missing is None:
+                self._study.ask()
+                continue
+            with contextlib.suppress(ValueError):  # a value that the job's space no longer has
+                self.begin(missing.configuration, missing.purpose)
         for trial in self._study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):
-            if trial.number not in known:
+            probe = by_number.get(trial.number)
+            if probe is None:
                 self._study.tell(trial.number, state=TrialState.FAIL)
+                continue
+            self.report(trial.number, [point for measured in probe.slices for point in measured.curve])
+            if not probe.outcome.can_continue:
+                seconds = seconds_to_target.get(probe.probe_id)
+                self.end(trial.number, probe.outcome, seconds, probe.measurement)
 
     def _stored(self, number: int) -> FrozenTrial | None:
         """Returns the Optuna trial with this number if it is running, else None."""

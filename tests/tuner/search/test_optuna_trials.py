@@ -3,6 +3,7 @@ from __future__ import annotations
 import math
 from pathlib import Path
 
+import optuna
 import pytest
 from optuna.trial import TrialState
 
@@ -18,6 +19,7 @@ from tests.tuner.search.scripted import (
 from tests.tuner.search.world import BASELINE, configuration
 from tuner.domain.measurement import Outcome, Purpose
 from tuner.search.model_policy import ModelPolicy
+from tuner.search.optuna_trials import StudyTrials
 from tuner.search.policy import Abandon, Decision, Stop, StopKind
 from tuner.search.state import SearchState
 
@@ -82,6 +84,42 @@ def test_a_trial_left_running_without_a_probe_is_failed(tmp_path: Path) -> None:
     world.optuna_study.ask()
     world.search(Scripted(start(GOOD))).run()
     assert trial_states(world) == [TrialState.FAIL, TrialState.PRUNED]
+
+
+def test_scores_that_a_kill_kept_from_a_trial_are_added_at_the_next_start(tmp_path: Path) -> None:
+    world = small_world(tmp_path)
+    world.search(Scripted(start(GOOD, 3.0), budget_used_up)).run()
+    (probe,) = world.probes()
+    world.optuna_study = optuna.create_study()
+    number = StudyTrials(world.optuna_study, world.job).begin(GOOD, Purpose.TRAINING)
+    assert probe.measurement is not None
+    assert number == probe.trial_number
+    cut = probe.measurement.curve[:4]
+    StudyTrials(world.optuna_study, world.job).report(number, cut)
+    world.search(Scripted(budget_used_up)).run()
+    (trial,) = world.optuna_study.get_trials()
+    assert trial.intermediate_values == {p.samples: p.value for p in probe.measurement.curve}
+    assert len(probe.measurement.curve) > len(cut)
+    assert trial.state is TrialState.RUNNING
+
+
+def test_trials_that_the_database_lost_are_made_again_from_the_ledger(tmp_path: Path) -> None:
+    world = small_world(tmp_path)
+    beyond = configuration(1, 64, 0.9)
+    world.law.edge_rate = 0.5
+    world.search(Scripted(start(beyond), start(GOOD, 1e9, Purpose.TRAINING))).run()
+    before = world.optuna_study.get_trials()
+    world.optuna_study = optuna.create_study()
+    world.search(Scripted()).run()
+    again = world.optuna_study.get_trials()
+    assert [t.state for t in again] == [TrialState.FAIL, TrialState.COMPLETE] == [t.state for t in before]
+    for old, new in zip(before, again, strict=True):
+        assert (new.params, new.value, new.user_attrs) == (old.params, old.value, old.user_attrs)
+        assert new.intermediate_values == old.intermediate_values
+
+
+def budget_used_up(_state: SearchState) -> Decision:
+    return Decision(action=Stop(kind=StopKind.BUDGET, reason="told to"))
 
 
 def test_predictions_are_stored_with_what_was_known_when_they_were_made(tmp_path: Path) -> None:
