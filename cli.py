@@ -359,12 +359,30 @@ def upgrade(
     show("the study database is up to date")
 
 
+def recover(
+    file: Annotated[Path, typer.Argument(help="The recovery file.", show_default=False)],
+    url: Annotated[
+        str, typer.Argument(help="SQLAlchemy URL of a new or existing study database.", show_default=False)
+    ],
+) -> None:
+    """Add the measurements in a recovery file to a study database. Nothing is added twice."""
+    from storage import open_storage
+
+    with open_storage(url) as store:
+        added = store.recover(file)
+    typer.echo(
+        f"recovered {added.num_studies} studies, {added.num_probes} probes and {added.num_slices} slices "
+        "that the database did not have"
+    )
+
+
 for _command in (
     *(init, check, run, train, status, trials, explain, report),
     *(record, import_runs, export, calibrate, schema, doctor),
 ):
     app.command()(_command)
 database.command()(upgrade)
+database.command()(recover)
 
 
 def opened_job(path: Path, *, budget: str | None = None, max_dollars: float | None = None) -> OpenedJob:

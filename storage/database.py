@@ -6,17 +6,22 @@ import importlib
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
+from shlex import quote
 from types import TracebackType
 from typing import TYPE_CHECKING
 
 from sqlalchemy import Engine
 
-from storage.engine import check_folder, engine_for, engine_options, parsed
+from storage.engine import check_folder, database_file, engine_for, engine_options, parsed, set_up
 from storage.failures import shown, translated
+from storage.file_watch import FileWatch
 from storage.one_at_a_time import one_at_a_time
+from storage.recovery import Recovered, recover, write_recovery
+from storage.retries import Retries
 from storage.schema import bring_to_head
 from storage.sql_ledger import SqlLedger
-from tuner.domain.errors import StorageError
+from tuner.domain.errors import DatabaseLostError, StorageError
 
 if TYPE_CHECKING:
     from optuna.storages import RDBStorage
@@ -25,6 +30,9 @@ if TYPE_CHECKING:
 class Storage:
     """An open study database. As a context manager, it closes the database at the end of the block.
 
+    If the block ends with a measurement that could not be stored, or the database was lost in the meantime,
+    the context manager writes a recovery file and raises a `StorageError` that names it.
+
     Args:
         engine: Engine of a database whose tables have the newest revision.
         clock: Returns the time in seconds since the Unix epoch; the ledger stores it with each record.
@@ -32,8 +40,14 @@ class Storage:
 
     def __init__(self, engine: Engine, clock: Callable[[], float] = time.time) -> None:
         self._engine = engine
+        self._clock = clock
         self._optuna: RDBStorage | None = None
-        self.ledger = SqlLedger(engine, clock)
+        self._retries = Retries(engine.url)
+        path = database_file(engine.url)
+        self._file = None if path is None else FileWatch(path)
+        if self._file is not None:
+            self._file.watch(engine)
+        self.ledger = SqlLedger(engine, clock, self._retries)
 
     @property
     def url(self) -> str:
@@ -59,6 +73,15 @@ class Storage:
         with translated(self._engine.url, files=False):
             yield
 
+    def recover(self, path: Path) -> Recovered:
+        """Adds what a recovery file contains to the database, except for what the database has already.
+
+        Raises:
+            StorageError: The file is not a recovery file, the database cannot be written, or a process is
+                working on a probe of the file.
+        """
+        return recover(self._engine, path, self._clock)
+
     def close(self) -> None:
         """Closes every connection; the storage cannot be used afterwards."""
         if self._optuna is not None:
@@ -76,21 +99,63 @@ class Storage:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        self.close()
+        try:
+            lost = error if isinstance(error, DatabaseLostError) else self._loss()
+            if lost is not None or self.ledger.has_unstored:
+                self._save(lost or error, everything=lost is not None)
+            if lost is not None:
+                raise lost
+        finally:
+            self.close()
+            if self._file is not None:
+                self._file.drop_log()
+
+    def _loss(self) -> DatabaseLostError | None:
+        try:
+            if self._file is not None:
+                self._file.check()
+        except DatabaseLostError as error:
+            return error
+        return None
+
+    def _save(self, error: BaseException | None, *, everything: bool) -> None:
+        """Writes a recovery file, and raises an error that names it; does nothing if nothing was measured."""
+        measured = self.ledger.unsaved(everything=everything)
+        if not any(records for _, records in measured):
+            return
+        file = database_file(self._engine.url)
+        folder, name = (Path.cwd(), "paceline") if file is None else (file.parent, file.name)
+        path = write_recovery(measured, folder, name)
+        happened = str(error) if isinstance(error, StorageError) else "a measurement could not be stored"
+        raise StorageError(
+            f"{happened}. What was measured is in {path}. To continue, move the database away if it is "
+            f"damaged, run `paceline db recover {quote(str(path))} {quote(self.url)}`, and run your command "
+            "again"
+        ) from error
 
     def _open_optuna(self) -> RDBStorage:
-        from optuna.storages import RDBStorage
+        from optuna.storages import BaseStorage, RDBStorage
 
         url = self._engine.url
         # Optuna takes its URL for a format string.
         escaped = url.render_as_string(hide_password=False).replace("{", "{{").replace("}", "}}")
+        # Optuna's cache calls these methods, some of which are private.
+        names = [*BaseStorage.__abstractmethods__, "_create_new_trial", "_set_trial_param", "_get_trials"]
+        repeated = {name: self._retries.wrapped(getattr(RDBStorage, name)) for name in names}
+        kind: type[RDBStorage] = type("RetryingStorage", (RDBStorage,), repeated)
         try:
-            return RDBStorage(escaped, engine_kwargs=engine_options(url))
+            opened = kind(escaped, engine_kwargs=engine_options(url))
         except RuntimeError as error:
             # Optuna raises this if its tables belong to another version of Optuna.
             raise StorageError(
                 f"the study database {shown(url)} was written by another version of Optuna: {error}"
             ) from error
+        if self._file is not None:
+            self._file.watch(opened.engine)
+        else:
+            set_up(opened.engine)
+            opened.engine.dispose()  # Its open connections lack what `set_up` sets.
+        return opened
 
 
 def open_storage(url: str, clock: Callable[[], float] = time.time) -> Storage:

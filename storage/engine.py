@@ -16,6 +16,9 @@ from tuner.domain.errors import StorageError
 #: processes in no order: with 30 seconds, one of eight processes on a busy machine failed.
 BUSY_TIMEOUT_SECONDS = 120
 
+#: Maximum seconds for which a PostgreSQL statement waits for a lock. Then the user is told, and the statement
+#: is repeated (`storage.retries`).
+_LOCK_TIMEOUT_SECONDS = 30
 _CONNECT_TIMEOUT_SECONDS = 10
 _EXAMPLES = "sqlite:///study.db, or postgresql://user:password@host/database"
 
@@ -110,9 +113,19 @@ def engine_for(url: URL) -> Engine:
         raise StorageError(
             f"{shown(url)} needs psycopg, which is not installed; pip install 'paceline[postgres]'"
         ) from error
-    if database_file(url) is not None:
-        event.listen(engine, "connect", _set_up_sqlite)
+    set_up(engine)
     return engine
+
+
+def set_up(engine: Engine) -> None:
+    """Sets options of the database in each new connection of an engine."""
+    is_sqlite = engine.dialect.name == "sqlite"
+    event.listen(engine, "connect", _set_up_sqlite if is_sqlite else _set_up_postgres)
+
+
+def _set_up_postgres(connection: Any, _record: Any) -> None:
+    connection.execute(f"SET lock_timeout = '{_LOCK_TIMEOUT_SECONDS}s'")
+    connection.commit()
 
 
 def _set_up_sqlite(connection: Any, _record: Any) -> None:

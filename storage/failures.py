@@ -11,7 +11,7 @@ from urllib.parse import quote_plus
 from sqlalchemy import URL
 from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 
-from tuner.domain.errors import StorageError, TunerError
+from tuner.domain.errors import DatabaseLostError, StorageError, TunerError
 
 _HIDDEN = "***"
 
@@ -22,6 +22,7 @@ _LOCKED = (
     "end the process that holds the lock, or use PostgreSQL for many workers",
 )
 _UNREACHABLE = ("cannot be reached", "start the server, and check host and port of the URL and the network")
+_DAMAGED = ("is damaged", "restore a copy, or `sqlite3 FILE .recover`")
 _RIGHTS = ("refuses the operation", "grant this user all rights on the database and its schema")
 _LOGIN = ("refuses the login", "check user and password of the URL")
 
@@ -36,7 +37,7 @@ _SQLITE = {
     "SQLITE_LOCKED": _LOCKED,
     "SQLITE_PROTOCOL": ("cannot be locked", "keep it on a local disk, or use PostgreSQL"),
     "SQLITE_NOTADB": ("is not a SQLite database", "give another file; this one was not changed"),
-    "SQLITE_CORRUPT": ("is damaged", "restore a copy, or `sqlite3 FILE .recover`"),
+    "SQLITE_CORRUPT": _DAMAGED,
     "SQLITE_IOERR": ("cannot be read or written", "check its disk; keep it on a local one"),
 }
 
@@ -59,7 +60,9 @@ _WORDS = {
     r"password authentication failed|no password supplied|no pg_hba.conf|role .* does not exist": _LOGIN,
     r"database .* does not exist": _SQLSTATES["3D000"],
     r"too many clients|remaining connection slots": _SQLSTATES["53300"],
+    r"invalid (integer value|port|connection option|URI)": ("cannot be opened", "correct its URL"),
     r"refused|timeout|timed out|resolve|translate host name|No such file|unreachable|closed": _UNREACHABLE,
+    r"starting up|shutting down|recovery mode|connection is (lost|bad)|by peer|pipe|EOF": _UNREACHABLE,
 }
 
 _OTHER = ("refused a statement", "if it was changed by hand, restore a copy or give another database")
@@ -92,16 +95,33 @@ def storage_error(error: BaseException, url: URL) -> StorageError:
         happened, remedy = _ERRNOS.get(error.errno or 0, _SQLITE["SQLITE_IOERR"])
         reason = f"{error.strerror or error}"
     else:
-        original = error.orig if isinstance(error, DBAPIError) and error.orig is not None else error
+        original = _original(error)
         happened, remedy = _diagnosis(original)
         reason = " ".join(str(original).split())
-    return StorageError(f"the study database {shown(url)} {happened}: {reason}. To do: {remedy}")
+    kind = DatabaseLostError if (happened, remedy) == _DAMAGED else StorageError
+    return kind(f"the study database {shown(url)} {happened}: {reason}. To do: {remedy}")
+
+
+def is_temporary(error: BaseException) -> bool:
+    """Whether a database refused an operation because it is locked or cannot be reached at present."""
+    original = _original(error)
+    return original is not error and _diagnosis(original) in (_LOCKED, _UNREACHABLE)
+
+
+def _original(error: BaseException) -> BaseException:
+    """Returns the error of the database driver that an error was raised from, or the error itself."""
+    cause: BaseException | None = error
+    while cause is not None:
+        if isinstance(cause, DBAPIError) and cause.orig is not None:
+            return cause.orig
+        cause = cause.__cause__
+    return error
 
 
 def _diagnosis(error: BaseException) -> tuple[str, str]:
     if isinstance(error, UnicodeDecodeError):
         # SQLite quotes bytes of a damaged schema in its message, which its Python driver cannot decode.
-        return _SQLITE["SQLITE_CORRUPT"]
+        return _DAMAGED
     name = getattr(error, "sqlite_errorname", None) or ""
     state = getattr(error, "sqlstate", None) or ""
     for beginning, diagnosis in _SQLITE.items():
@@ -147,7 +167,7 @@ def translated(url: URL, *, files: bool = True) -> Iterator[None]:
         raise storage_error(error, url) from error
     except Exception as error:
         if isinstance(error.__cause__, SQLAlchemyError):
-            raise storage_error(error.__cause__, url) from error
+            raise storage_error(error, url) from error
         if files and isinstance(error, OSError):
             raise storage_error(error, url) from error
         raise

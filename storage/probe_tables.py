@@ -116,16 +116,49 @@ def append(connection: Connection, lease: Lease, measurement: Measurement, now: 
     must_change(connection, lease, **values)
     counted = select(func.count()).select_from(slices).where(slices.c.probe_id == lease.probe_id)
     index = connection.execute(counted).scalar_one()
-    keys = {"probe_id": lease.probe_id, "slice_index": index}
-    connection.execute(
-        insert(slices),
-        {**keys, "attempt": lease.attempt, "finished_at": now, **rows.slice_row(measurement)},
+    insert_slice(
+        connection,
+        measurement,
+        probe_id=lease.probe_id,
+        slice_index=index,
+        attempt=lease.attempt,
+        now=now,
     )
+
+
+def insert_slice(
+    connection: Connection,
+    measurement: Measurement,
+    *,
+    probe_id: int,
+    slice_index: int,
+    attempt: int,
+    now: float,
+) -> None:
+    """Inserts the rows of a slice and of its metric curve; the probe's row must exist.
+
+    Args:
+        connection: Connection with an open transaction.
+        measurement: Measurement of the slice.
+        probe_id: Number of the probe.
+        slice_index: Index of the slice among the slices of the probe, from 0.
+        attempt: Number of the lease under which the slice ran.
+        now: Time at which the slice is stored, in seconds since the Unix epoch.
+    """
+    keys = {"probe_id": probe_id, "slice_index": slice_index}
+    values = {**keys, "attempt": attempt, "finished_at": now, **rows.slice_row(measurement)}
+    connection.execute(insert(slices), values)
     points = rows.curve_rows(measurement)
     if points:
-        owning = select(probes.c.study_id).where(probes.c.probe_id == lease.probe_id)
+        owning = select(probes.c.study_id).where(probes.c.probe_id == probe_id)
         keys["study_id"] = connection.execute(owning).scalar_one()
         connection.execute(insert(curve_points), [{**keys, **point} for point in points])
+
+
+def num_stored(connection: Connection, lease: Lease) -> int:
+    """Returns the number of slices that were stored under a lease."""
+    under = (slices.c.probe_id == lease.probe_id) & (slices.c.attempt == lease.attempt)
+    return connection.execute(select(func.count()).select_from(slices).where(under)).scalar_one()
 
 
 def of_study(study_id: int) -> ColumnElement[bool]:

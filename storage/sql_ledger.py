@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, TypeVar
+from dataclasses import replace
+from functools import wraps
+from typing import Any, Concatenate, ParamSpec, TypeVar
 
 from sqlalchemy import Connection, Engine, Row, Table, case, func, insert, select, update
 
 from search_spaces import Configuration
 from storage import probe_tables, rows, tables
+from storage.retries import Retries
 from storage.tables import fits, probes, recommendations, studies
 from storage.transactions import reading, writing
-from tuner.domain.errors import StorageError
+from tuner.domain.errors import LeaseLostError, StorageError
 from tuner.domain.ledger import (
     FitRecord,
     Lease,
@@ -25,6 +29,20 @@ from tuner.domain.ledger import (
 from tuner.domain.measurement import Measurement, Outcome, Purpose
 
 _Record = TypeVar("_Record")
+_Arguments = ParamSpec("_Arguments")
+_Result = TypeVar("_Result")
+
+
+def _retried(
+    method: Callable[Concatenate[SqlLedger, _Arguments], _Result],
+) -> Callable[Concatenate[SqlLedger, _Arguments], _Result]:
+    """Decorator: repeats a method while the database is locked or cannot be reached."""
+
+    @wraps(method)
+    def repeated(self: SqlLedger, /, *args: _Arguments.args, **kwargs: _Arguments.kwargs) -> _Result:
+        return self._retries.wrapped(method)(self, *args, **kwargs)
+
+    return repeated
 
 
 class SqlLedger:
@@ -38,12 +56,20 @@ class SqlLedger:
         engine: Engine of a SQLite or PostgreSQL database.
         clock: Returns the time in seconds since the Unix epoch. The clocks of all hosts that use the database
             may differ by a fraction of the duration of a lease.
+        retries: Repeats operations while the database is locked or cannot be reached.
     """
 
-    def __init__(self, engine: Engine, clock: Callable[[], float] = time.time) -> None:
+    def __init__(
+        self, engine: Engine, clock: Callable[[], float] = time.time, retries: Retries | None = None
+    ) -> None:
         self._engine = engine
         self._clock = clock
+        self._retries = retries or Retries(engine.url)
+        self._read_studies: dict[int, StudyRecord] = {}
+        self._read_probes: dict[int, list[ProbeRecord]] = {}
+        self._unstored: list[tuple[int, Measurement]] = []
 
+    @_retried
     def open_study(
         self, job_name: str, fingerprint: str, job: Mapping[str, Any], *, fresh: bool = False
     ) -> StudyRecord:
@@ -63,19 +89,24 @@ class SqlLedger:
                     update(studies).where(studies.c.study_id == study_id).values(job=dict(job))
                 )
             found = connection.execute(select(studies).where(studies.c.study_id == study_id))
-            return rows.study(found.one())
+            study = rows.study(found.one())
+        self._read_studies[study.study_id] = study
+        return study
 
+    @_retried
     def change_fingerprint(self, study_id: int, fingerprint: str) -> None:
         with writing(self._engine) as connection:
             _need_studies(connection, {study_id})
             changed = update(studies).where(studies.c.study_id == study_id)
             connection.execute(changed.values(fingerprint=fingerprint))
 
+    @_retried
     def studies(self) -> list[StudyRecord]:
         with reading(self._engine) as connection:
             found = connection.execute(select(studies).order_by(studies.c.study_id))
             return [rows.study(row) for row in found]
 
+    @_retried
     def start_probe(
         self,
         study_id: int,
@@ -104,12 +135,14 @@ class SqlLedger:
             probe_id = _inserted(connection, probes, values)
         return Lease(probe_id=probe_id, owner=owner, attempt=1, expires_at=now + lease_seconds)
 
+    @_retried
     def take_probe(self, probe_id: int, *, owner: str, lease_seconds: float) -> Lease:
         with writing(self._engine) as connection:
             # Read the clock inside the transaction, because waiting for the write lock takes time.
             now = self._clock()
             return probe_tables.take(connection, probe_id, owner, now, now + lease_seconds)
 
+    @_retried
     def renew(self, lease: Lease, *, lease_seconds: float) -> Lease:
         with writing(self._engine) as connection:
             expires_at = self._clock() + lease_seconds
@@ -119,22 +152,32 @@ class SqlLedger:
     def append_slice(self, lease: Lease, measurement: Measurement) -> None:
         if measurement.outcome is Outcome.RUNNING:
             raise ValueError(f"a running slice cannot be stored: probe {lease.probe_id} is still running")
-        with writing(self._engine) as connection:
-            probe_tables.append(connection, lease, measurement, self._clock())
+        try:
+            self._append(lease, measurement)
+        except LeaseLostError:
+            raise
+        except StorageError:
+            self._unstored.append((lease.probe_id, measurement))
+            raise
 
+    @_retried
     def release(self, lease: Lease) -> None:
         with writing(self._engine) as connection:
             probe_tables.give_back(connection, lease)
 
+    @_retried
     def end_probe(self, probe_id: int, outcome: Outcome, reason: str) -> None:
         if outcome.can_continue:
             raise ValueError(f"a probe cannot end with the outcome {outcome}")
         with writing(self._engine) as connection:
             probe_tables.end(connection, probe_id, outcome, reason)
 
+    @_retried
     def probes(self, study_id: int, known: Sequence[ProbeRecord] = ()) -> list[ProbeRecord]:
         with reading(self._engine) as connection:
-            return probe_tables.load(connection, probe_tables.of_study(study_id), self._clock(), known)
+            found = probe_tables.load(connection, probe_tables.of_study(study_id), self._clock(), known)
+        self._read_probes[study_id] = found
+        return found
 
     def add_predictions(self, predictions: Sequence[PredictionRecord]) -> None:
         if predictions:
@@ -146,6 +189,7 @@ class SqlLedger:
     def add_fit(self, fit: FitRecord) -> None:
         self._keep(fits, [rows.fit_row(fit)])
 
+    @_retried
     def past_fits(self, fingerprint: str) -> list[FitRecord]:
         newest = select(func.max(fits.c.fit_id)).group_by(fits.c.study_id, fits.c.model)
         first = case((fits.c.fingerprint == fingerprint, 0), else_=1)
@@ -164,6 +208,51 @@ class SqlLedger:
     def recommendations(self, study_id: int) -> list[RecommendationRecord]:
         return self._stored(recommendations, study_id, rows.recommendation)
 
+    def unsaved(self, *, everything: bool) -> list[tuple[StudyRecord, list[ProbeRecord]]]:
+        """Returns studies with their probes, including the slices that could not be stored.
+
+        The records are read from the database as far as this is possible, and else from memory.
+
+        Args:
+            everything: Whether to return all studies; otherwise, only probes with a slice that is not stored.
+        """
+        with contextlib.suppress(StorageError):
+            self._read_studies |= {study.study_id: study for study in self.studies()} if everything else {}
+            for study_id in self._read_studies:
+                self.probes(study_id, self._read_probes.get(study_id, ()))
+        missing: dict[int, list[Measurement]] = {}
+        for probe_id, measurement in self._unstored:
+            missing.setdefault(probe_id, []).append(measurement)
+        found = []
+        for study_id, study in self._read_studies.items():
+            records = [
+                _with_slices(record, missing.get(record.probe_id, []))
+                for record in self._read_probes.get(study_id, ())
+                if everything or record.probe_id in missing
+            ]
+            if everything or records:
+                found.append((study, records))
+        return found
+
+    @property
+    def has_unstored(self) -> bool:
+        """Whether the measurement of a slice could not be stored."""
+        return bool(self._unstored)
+
+    def _append(self, lease: Lease, measurement: Measurement) -> None:
+        earlier: list[int] = []
+
+        @self._retries.wrapped
+        def store() -> None:
+            with writing(self._engine) as connection:
+                num_stored = probe_tables.num_stored(connection, lease)
+                if earlier and num_stored > earlier[0]:
+                    return  # The connection was cut after the commit of the attempt before.
+                earlier.append(num_stored)
+                probe_tables.append(connection, lease, measurement, self._clock())
+
+        store()
+
     def _new_study(
         self, connection: Connection, job_name: str, fingerprint: str, job: Mapping[str, Any]
     ) -> int:
@@ -177,16 +266,26 @@ class SqlLedger:
         }
         return _inserted(connection, studies, values)
 
+    @_retried
     def _keep(self, table: Table, values: list[dict[str, Any]]) -> None:
         with writing(self._engine) as connection:
             _need_studies(connection, {row["study_id"] for row in values})
             connection.execute(insert(table), values)
 
+    @_retried
     def _stored(self, table: Table, study_id: int, record: Callable[[Row[Any]], _Record]) -> list[_Record]:
         oldest_first = next(iter(table.primary_key))
         statement = select(table).where(table.c.study_id == study_id).order_by(oldest_first)
         with reading(self._engine) as connection:
             return [record(row) for row in connection.execute(statement)]
+
+
+def _with_slices(record: ProbeRecord, missing: list[Measurement]) -> ProbeRecord:
+    if not missing:
+        return record
+    outcome = missing[-1].outcome
+    reason = record.reason if outcome.can_continue else missing[-1].error or ""
+    return replace(record, slices=(*record.slices, *missing), outcome=outcome, reason=reason)
 
 
 def _inserted(connection: Connection, table: Table, values: dict[str, Any]) -> int:

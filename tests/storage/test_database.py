@@ -229,6 +229,7 @@ class TestRefusals:
         self, sqlite_url: str, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         monkeypatch.setattr("storage.engine.BUSY_TIMEOUT_SECONDS", 0.05)
+        monkeypatch.setattr("storage.retries.RETRY_SECONDS", 0.1)
         with open_storage(sqlite_url) as storage:
             holder = sqlite3.connect(parsed(sqlite_url).database or "")
             holder.execute("BEGIN IMMEDIATE")

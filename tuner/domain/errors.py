@@ -43,6 +43,10 @@ class StorageError(TunerError):
     exit_code = 6
 
 
+class DatabaseLostError(StorageError):
+    """The study database was deleted, replaced, truncated or damaged while it was in use."""
+
+
 class LeaseLostError(StorageError):
     """This process has lost the right to work on a probe, so its results are not stored.
 

@@ -94,12 +94,12 @@ def test_scores_that_a_kill_kept_from_a_trial_are_added_at_the_next_start(tmp_pa
     number = StudyTrials(world.optuna_study, world.job).begin(GOOD, Purpose.TRAINING)
     assert probe.measurement is not None
     assert number == probe.trial_number
-    cut = probe.measurement.curve[:4]
-    StudyTrials(world.optuna_study, world.job).report(number, cut)
+    first = probe.measurement.curve[:4]
+    StudyTrials(world.optuna_study, world.job).report(number, first)
     world.search(Scripted(budget_used_up)).run()
     (trial,) = world.optuna_study.get_trials()
     assert trial.intermediate_values == {p.samples: p.value for p in probe.measurement.curve}
-    assert len(probe.measurement.curve) > len(cut)
+    assert len(probe.measurement.curve) > len(first)
     assert trial.state is TrialState.RUNNING
 
 

@@ -1,0 +1,253 @@
+"""Recovery files: what was measured, if the study database could not store it or was lost.
+
+A recovery file has one JSON object per line: first the format's version, then each study, followed by its
+probes with all their slices.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any
+
+from sqlalchemy import Connection, Engine, insert, select, text, update
+
+from search_spaces import Configuration
+from storage import probe_tables, rows
+from storage.plain_data import decoded, encoded
+from storage.tables import probes, slices, studies
+from storage.transactions import writing
+from tuner.domain.errors import StorageError
+from tuner.domain.ledger import ProbeRecord, StudyRecord, free_name
+from tuner.domain.measurement import Measurement, Outcome, Purpose
+
+_VERSION = 1
+_KEY = "paceline_recovery"
+#: Columns of a slice that tell whether two slices are the same.
+_TOTALS = ("training_seconds", "step", "samples", "charged_seconds")
+
+Measured = Sequence[tuple[StudyRecord, Sequence[ProbeRecord]]]
+
+
+@dataclass(kw_only=True)
+class Recovered:
+    """What was added to a database from a recovery file.
+
+    Args:
+        num_studies: Number of studies that the database did not have.
+        num_probes: Number of probes that it did not have.
+        num_slices: Number of slices that it did not have.
+    """
+
+    num_studies: int = 0
+    num_probes: int = 0
+    num_slices: int = 0
+
+
+def write_recovery(measured: Measured, folder: Path, name: str) -> Path:
+    """Writes a recovery file and returns its path. Existing files are not changed.
+
+    Args:
+        measured: Studies with their probes.
+        folder: Folder for the file. If it cannot be written, the present folder or that for temporary files
+            is used instead.
+        name: Beginning of the file's name.
+
+    Raises:
+        StorageError: None of the folders can be written.
+    """
+    reason: OSError | None = None
+    for place in (folder, Path.cwd(), Path(tempfile.gettempdir())):
+        try:
+            return _written(measured, place, name)
+        except OSError as error:
+            reason = error
+    raise StorageError(
+        f"what was measured could not be saved to a recovery file in {folder}: {reason}"
+    ) from reason
+
+
+def _written(measured: Measured, folder: Path, name: str) -> Path:
+    lines: list[dict[str, Any]] = [{_KEY: _VERSION}]
+    for study, records in measured:
+        lines.append({"study": _fields(study)})
+        lines += [{"probe": _probe_fields(record)} for record in records]
+    number = 1
+    while True:
+        path = folder / f"{name}.recovery-{number}.jsonl"
+        try:
+            with path.open("x", encoding="utf-8") as file:
+                file.writelines(json.dumps(encoded(line)) + "\n" for line in lines)
+                file.flush()
+                os.fsync(file.fileno())
+            return path.absolute()
+        except FileExistsError:
+            number += 1
+
+
+def _fields(record: Any) -> dict[str, Any]:
+    return {field.name: getattr(record, field.name) for field in fields(record)}
+
+
+def _probe_fields(record: ProbeRecord) -> dict[str, Any]:
+    names = ("probe_id", "trial_number", "reason", "created_at")
+    return {
+        **{name: getattr(record, name) for name in names},
+        "configuration": record.configuration.key,
+        "purpose": record.purpose.value,
+        "outcome": record.outcome.value,
+        "slices": [measurement.to_dict() for measurement in record.slices],
+    }
+
+
+def recover(engine: Engine, path: Path, clock: Callable[[], float] = time.time) -> Recovered:
+    """Adds the contents of a recovery file to a database, in one transaction.
+
+    Nothing is added twice, so the same file may be read again.
+
+    Args:
+        engine: Engine of a database whose tables have the newest revision.
+        path: The recovery file.
+        clock: Returns the time in seconds since the Unix epoch.
+
+    Raises:
+        StorageError: The file is not a recovery file, the database cannot be written, or a process is
+            working on a probe of the file.
+    """
+    contents = list(_read(path))
+    added = Recovered()
+    with writing(engine) as connection:
+        for study, records in contents:
+            _add(connection, study, records, clock(), added)
+        if engine.dialect.name == "postgresql":
+            newest = "(SELECT max(probe_id) FROM paceline_probes)"
+            sequence = "pg_get_serial_sequence('paceline_probes', 'probe_id')"
+            connection.execute(text(f"SELECT setval({sequence}, {newest})"))
+    return added
+
+
+def _read(path: Path) -> Iterator[tuple[dict[str, Any], list[ProbeRecord]]]:
+    """Yields each study of a recovery file as a dictionary, with its probes."""
+    try:
+        with path.open(encoding="utf-8") as file:
+            header, *lines = (decoded(json.loads(line)) for line in file)
+        if header != {_KEY: _VERSION}:
+            raise ValueError(f"its first line is {str(header)[:80]}")
+        study, records = None, list[ProbeRecord]()
+        for line in lines:
+            if "study" in line:
+                if study is not None:
+                    yield study, records
+                study, records = line["study"], []
+            else:
+                records.append(_probe(line["probe"]))
+        if study is not None:
+            yield study, records
+    except OSError as error:
+        raise StorageError(f"the recovery file {path} cannot be read: {error.strerror}") from error
+    except (KeyError, TypeError, ValueError, RecursionError) as error:
+        raise StorageError(
+            f"{path} is not a recovery file of this version of Paceline: {error}; give the file that the "
+            "message about the lost database names"
+        ) from error
+
+
+def _probe(data: Mapping[str, Any]) -> ProbeRecord:
+    return ProbeRecord(
+        probe_id=int(data["probe_id"]),
+        study_id=0,
+        configuration=Configuration.from_key(data["configuration"]),
+        purpose=Purpose(data["purpose"]),
+        trial_number=data["trial_number"],
+        slices=tuple(Measurement.from_dict(measured) for measured in data["slices"]),
+        outcome=Outcome(data["outcome"]),
+        reason=str(data["reason"]),
+        lease=None,
+        created_at=float(data["created_at"]),
+    )
+
+
+def _add(
+    connection: Connection, study: dict[str, Any], records: list[ProbeRecord], now: float, added: Recovered
+) -> None:
+    """Adds a study and its probes, unless the database has them already."""
+    same = [studies.c[name] == study[name] for name in ("job_name", "fingerprint", "created_at")]
+    study_id = connection.execute(select(studies.c.study_id).where(*same)).scalars().first()
+    if study_id is None:
+        taken = set(connection.execute(select(studies.c.name)).scalars())
+        name = study["name"] if study["name"] not in taken else free_name(study["job_name"], taken)
+        values = {**study, "name": name}
+        del values["study_id"]
+        study_id = connection.execute(
+            insert(studies).values(values).returning(studies.c.study_id)
+        ).scalar_one()
+        added.num_studies += 1
+    stored = {
+        (row.configuration, row.purpose, row.created_at): row
+        for row in connection.execute(select(probes).where(probes.c.study_id == study_id))
+    }
+    numbers = {row.trial_number for row in stored.values()}
+    shift = _shift(connection, [r.probe_id for r in records if _key(r) not in stored])
+    for record in records:
+        row = stored.get(_key(record))
+        if row is None:
+            values = {
+                "probe_id": record.probe_id + shift,
+                "study_id": study_id,
+                "configuration": record.configuration.key,
+                "purpose": record.purpose.value,
+                "trial_number": None if record.trial_number in numbers else record.trial_number,
+                "outcome": Outcome.PAUSED.value,
+                "reason": "",
+                "attempt": 1,
+                "created_at": record.created_at,
+            }
+            row = connection.execute(insert(probes).values(values).returning(*probes.c)).one()
+            added.num_probes += 1
+        added.num_slices += _add_slices(connection, row, record, now)
+
+
+def _key(record: ProbeRecord) -> tuple[str, str, float]:
+    return record.configuration.key, record.purpose.value, record.created_at
+
+
+def _shift(connection: Connection, probe_ids: list[int]) -> int:
+    """Returns the number to add to the probe ids of a file so that all are free.
+
+    Probes are stored in folders with their numbers, so they keep their numbers if possible. Otherwise, they
+    get numbers that no probe of the file or of the database has.
+    """
+    taken = set(connection.execute(select(probes.c.probe_id)).scalars())
+    return max([*taken, *probe_ids]) if taken & set(probe_ids) else 0
+
+
+def _add_slices(connection: Connection, row: Any, record: ProbeRecord, now: float) -> int:
+    """Adds the slices that a stored probe lacks; returns their number.
+
+    Nothing is added if the probe has ended, or has other slices: then another process resumed it.
+    """
+    statement = select(slices).where(slices.c.probe_id == row.probe_id).order_by(slices.c.slice_index)
+    stored = [tuple(getattr(s, name) for name in _TOTALS) for s in connection.execute(statement)]
+    totals = [tuple(rows.slice_row(m)[name] for name in _TOTALS) for m in record.slices]
+    missing = record.slices[len(stored) :]
+    ended = row.outcome != Outcome.PAUSED.value
+    if ended or stored != totals[: len(stored)] or (not missing and record.outcome is Outcome.PAUSED):
+        return 0
+    if row.lease_expires_at is not None and row.lease_expires_at > now:
+        raise StorageError(
+            f"probe {row.probe_id} of the database is in use by {row.lease_owner}, so nothing was recovered. "
+            f"End that process, or wait {row.lease_expires_at - now:.0f} s if it was killed, and try again"
+        )
+    for index, measurement in enumerate(missing, start=len(stored)):
+        probe_tables.insert_slice(
+            connection, measurement, probe_id=row.probe_id, slice_index=index, attempt=row.attempt, now=now
+        )
+    changed = {"outcome": record.outcome.value, "reason": rows.clean_text(record.reason)}
+    freed = {"lease_owner": None, "lease_expires_at": None}
+    connection.execute(update(probes).where(probes.c.probe_id == row.probe_id).values(**changed, **freed))
+    return len(missing)

@@ -1,0 +1,182 @@
+"""A database that is locked or out of reach for a while: nothing is lost and nothing is stored twice."""
+
+from __future__ import annotations
+
+import logging
+import sqlite3
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import optuna
+import pytest
+from sqlalchemy import Connection, Engine, create_engine, text
+from sqlalchemy.exc import OperationalError
+from sqlalchemy.pool import NullPool
+
+from search_spaces import Configuration
+from storage import Storage, open_storage, sql_ledger
+from storage.engine import parsed
+from storage.transactions import writing
+from tuner.domain.errors import StorageError
+from tuner.domain.ledger import Lease
+from tuner.domain.measurement import Measurement, Outcome, Purpose
+
+CONFIGURATION = Configuration(batch_size=8)
+SLICE = Measurement(configuration=CONFIGURATION, purpose=Purpose.TRAINING, outcome=Outcome.REACHED)
+
+
+def started(storage: Storage) -> tuple[int, Lease]:
+    study = storage.ledger.open_study("digits", "f1", {})
+    lease = storage.ledger.start_probe(
+        study.study_id, CONFIGURATION, Purpose.TRAINING, trial_number=0, owner="me", lease_seconds=60.0
+    )
+    return study.study_id, lease
+
+
+def unreachable() -> OperationalError:
+    return OperationalError("BEGIN", None, sqlite3.OperationalError("the connection is lost"))
+
+
+def test_a_write_waits_for_a_lock_beyond_the_timeout_of_sqlite(
+    sqlite_url: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr("storage.engine.BUSY_TIMEOUT_SECONDS", 0.01)
+    with open_storage(sqlite_url) as storage:
+        study_id, lease = started(storage)
+        study = optuna.create_study(storage=storage.optuna_storage())
+        trial = study.ask()
+        holder = sqlite3.connect(str(parsed(sqlite_url).database), check_same_thread=False)
+        for write in (
+            lambda: storage.ledger.append_slice(lease, SLICE),
+            lambda: trial.report(0.5, step=1),
+        ):
+            holder.execute("BEGIN IMMEDIATE")
+            release = threading.Timer(0.3, holder.rollback)
+            release.start()
+            write()
+            release.join()
+        holder.close()
+        assert [probe.slices for probe in storage.ledger.probes(study_id)] == [(SLICE,)]
+        assert study.trials[0].intermediate_values == {1: 0.5}
+    (first, second) = [r.getMessage() for r in caplog.records if r.levelno == logging.WARNING]
+    assert "is locked by another process: database is locked. To do: " in first
+    assert first.endswith("Trying again for 600 s")
+    assert second == first
+
+
+def test_a_slice_that_was_committed_before_the_connection_was_cut_is_not_stored_twice(
+    sqlite_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    interruptions = 0
+
+    @contextmanager
+    def interrupted_once(engine: Engine) -> Iterator[Connection]:
+        nonlocal interruptions
+        with writing(engine) as connection:
+            yield connection
+        interruptions += 1
+        if interruptions == 1:
+            raise StorageError("cut") from unreachable()
+
+    with open_storage(sqlite_url) as storage:
+        study_id, lease = started(storage)
+        monkeypatch.setattr(sql_ledger, "writing", interrupted_once)
+        storage.ledger.append_slice(lease, SLICE)
+        assert interruptions == 2
+        assert [probe.slices for probe in storage.ledger.probes(study_id)] == [(SLICE,)]
+
+
+def test_after_the_stated_time_the_slice_is_saved_and_the_next_operations_do_not_wait(
+    tmp_path: Path, sqlite_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("storage.retries.RETRY_SECONDS", 0.3)
+    tries: list[float] = []
+
+    @contextmanager
+    def always_unreachable(_engine: Engine) -> Iterator[Connection]:
+        tries.append(time.monotonic())
+        raise StorageError("the database cannot be reached") from unreachable()
+        yield
+
+    def run() -> None:
+        with open_storage(sqlite_url) as storage:
+            study_id, lease = started(storage)
+            storage.ledger.probes(study_id)
+            monkeypatch.setattr(sql_ledger, "writing", always_unreachable)
+            try:
+                storage.ledger.append_slice(lease, SLICE)
+            finally:
+                num_tries = len(tries)
+                with pytest.raises(StorageError, match="cannot be reached"):
+                    storage.ledger.release(lease)
+                assert len(tries) == num_tries + 1
+
+    with pytest.raises(StorageError, match=r"cannot be reached. What was measured is in .*recovery-1.jsonl"):
+        run()
+    assert len(tries) > 3
+    monkeypatch.undo()
+    (file,) = tmp_path.glob("*.jsonl")
+    with open_storage(sqlite_url, lambda: time.time() + 100) as storage:
+        added = storage.recover(file)
+        assert (added.num_studies, added.num_probes, added.num_slices) == (0, 0, 1)
+        (study,) = storage.ledger.studies()
+        (probe,) = storage.ledger.probes(study.study_id)
+        assert (probe.slices, probe.outcome) == ((SLICE,), Outcome.REACHED)
+
+
+def test_another_error_is_not_repeated(sqlite_url: str, caplog: pytest.LogCaptureFixture) -> None:
+    with open_storage(sqlite_url) as storage:
+        started(storage)
+        with storage._engine.begin() as connection:
+            connection.exec_driver_sql("DROP TABLE paceline_fits")
+        with pytest.raises(StorageError, match="no such table"):
+            storage.ledger.past_fits("f1")
+    assert not caplog.records
+
+
+@pytest.mark.slow
+def test_cut_connections_and_locks_of_postgresql_lose_nothing(
+    postgres_url: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr("storage.engine._LOCK_TIMEOUT_SECONDS", 1)
+    server = create_engine(parsed(postgres_url), isolation_level="AUTOCOMMIT", poolclass=NullPool)
+    others = "FROM pg_stat_activity WHERE datname = current_database() AND pid <> pg_backend_pid()"
+    with open_storage(postgres_url) as storage, server.connect() as connection:
+        study_id, lease = started(storage)
+        study = optuna.create_study(storage=storage.optuna_storage())
+        trial = study.ask()
+
+        def end_connections() -> None:
+            connection.execute(text(f"SELECT pg_terminate_backend(pid) {others}"))
+
+        def disturb() -> None:
+            time.sleep(0.3)
+            end_connections()
+            time.sleep(1.5)  # beyond the timeout for locks
+            holder.rollback()
+
+        end_connections()
+        assert len(storage.ledger.probes(study_id)) == 1
+        end_connections()
+        trial.report(0.25, step=1)
+        for write, table in (
+            (lambda: storage.ledger.append_slice(lease, SLICE), "paceline_probes"),
+            (lambda: trial.report(0.5, step=2), "trial_intermediate_values"),
+        ):
+            holder = create_engine(parsed(postgres_url), poolclass=NullPool).connect()
+            holder.execute(text(f"LOCK TABLE {table} IN ACCESS EXCLUSIVE MODE"))
+            own = holder.execute(text("SELECT pg_backend_pid()")).scalar_one()
+            others = f"{others} AND pid <> {own}"
+            thread = threading.Thread(target=disturb)
+            thread.start()
+            write()
+            thread.join()
+            holder.close()
+        assert [probe.slices for probe in storage.ledger.probes(study_id)] == [(SLICE,)]
+        assert study.trials[0].intermediate_values == {1: 0.25, 2: 0.5}
+    said = [record.getMessage() for record in caplog.records]
+    assert any("cannot be reached: terminating connection" in line for line in said)
+    assert not any("refused a statement" in line for line in said)
