@@ -80,6 +80,7 @@ class Rank:
                         num_ranks=self.num_ranks,
                         num_elements=num_elements,
                         dtype=torch.float32,
+                        secret="of the benchmark",
                     )
                 )
             )

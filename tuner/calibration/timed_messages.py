@@ -44,6 +44,7 @@ def time_messages(context: RankContext, payload: Mapping[str, Any]) -> dict[str,
                 num_ranks=context.num_ranks,
                 num_elements=size // 4,
                 dtype=torch.float32,
+                secret=context.secret,
                 one_host=payload["one_host"],
             )
             transports.append(stack.enter_context(closing(transport)))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import secrets
 import shutil
 import signal
 import sys
@@ -125,6 +126,7 @@ class CommandLauncher(Launcher):
                     "payload": dict(task.payload),
                     "folder": str(task.folder.resolve()),
                     "threads": self._threads_per_rank,
+                    "secret": secrets.token_hex(32),
                 }
             )
         return self._start(command, folder, num_nodes, devices_per_node, OnePer.RANK, ranks)

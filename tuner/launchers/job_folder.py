@@ -82,12 +82,12 @@ class JobFolder:
         return self.path.name.removeprefix(_PREFIX)
 
     def write_task(self, task: Mapping[str, Any]) -> None:
-        """Writes the task of the node agents."""
-        _write(self.path / "task.json", task)
+        """Writes the task of the node agents, with environment variables that only this user may read."""
+        _write(self.path / "task.json", task, mode=0o600)
 
     def write_ranks(self, task: Mapping[str, Any]) -> None:
-        """Writes the function and payload that `rank_program` runs."""
-        _write(self.path / "ranks.json", task)
+        """Writes the function, payload and secret for `rank_program`; only this user may read the file."""
+        _write(self.path / "ranks.json", task, mode=0o600)
 
     def new_messages(self, rank: int, offset: int) -> tuple[list[dict[str, Any]], int]:
         """Reads the new messages of a rank; returns them and the offset for the next call.
@@ -220,7 +220,9 @@ def _read(path: Path) -> dict[str, Any] | None:
     return found if isinstance(found, dict) else None
 
 
-def _write(path: Path, data: Mapping[str, Any]) -> None:
+def _write(path: Path, data: Mapping[str, Any], *, mode: int = 0o666) -> None:
     temporary = path.with_name(f".{path.name}.new")
+    temporary.unlink(missing_ok=True)
+    temporary.touch(mode=mode, exist_ok=False)
     temporary.write_text(json.dumps(data, indent=1))
     temporary.replace(path)

@@ -289,6 +289,8 @@ class RankContext:
         init_method: The `init_method` for `torch.distributed.init_process_group`, different for every job.
         folder: Folder of the task.
         send: Sends a message to the process that polls the job; the message also counts as progress.
+        secret: Random text that only the ranks of this job and the launcher know, different for every job.
+            Ranks prove by it that they belong to the job.
     """
 
     rank: int
@@ -297,3 +299,4 @@ class RankContext:
     init_method: str
     folder: Path
     send: Callable[[dict[str, Any]], None]
+    secret: str = field(repr=False)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import atexit
 import itertools
 import os
+import secrets
 import sys
 import time
 import uuid
@@ -145,6 +146,7 @@ class LocalLauncher(Launcher):
             "num_ranks": num_ranks,
             "init_method": f"file://{rendezvous}",
             "threads": self._threads_per_rank,
+            "secret": secrets.token_hex(32),
             **_surroundings(self._threads_per_rank),
         }
         logs = [folder / f"rank{rank}.log" for rank in range(num_ranks)]

@@ -85,6 +85,7 @@ def _execute(task: Mapping[str, Any], send: Callable[[Mapping[str, Any]], None])
                 init_method=task["init_method"],
                 folder=Path(task["folder"]),
                 send=lambda message: send({"kind": "message", "message": message}),
+                secret=task["secret"],
             )
             send({"kind": "entered", "at": time.monotonic()})
             answer = {"kind": "result", "result": function(context, task["payload"])}

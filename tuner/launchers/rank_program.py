@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
+import ipaddress
 import json
 import os
 import signal
@@ -28,6 +29,7 @@ from tuner.launchers.rank_process import failure_of, imported, leave_process_gro
 
 #: Seconds for which a rank continues after SIGTERM, since it may be about to report its own error.
 _LAST_WORDS_SECONDS = 2.0
+_LOOPBACK = "127.0.0.1"
 _GET_ADDRESS = 0x8915  # SIOCGIFADDR
 #: Objects that must live as long as the process.
 _held: list[Any] = []
@@ -73,6 +75,8 @@ def main(folder: Path) -> NoReturn:
     die_with_parent(os.getppid(), signal.SIGTERM)
     try:
         task = json.loads((folder / "ranks.json").read_text())
+        if os.environ["PACELINE_NUM_NODES"] == "1":
+            os.environ["MASTER_ADDR"] = _LOOPBACK
         choose_interface(os.environ["MASTER_ADDR"])
         function = imported(task["function"])
         import torch
@@ -87,6 +91,7 @@ def main(folder: Path) -> NoReturn:
             init_method="env://",
             folder=Path(task["folder"]),
             send=lambda message: reporter.say({"kind": "message", "message": message}),
+            secret=task["secret"],
         )
         reporter.say({"kind": "entered", "at": time.time()})
         result = function(context, task["payload"])
@@ -126,8 +131,9 @@ def choose_interface(main_address: str) -> None:
 def _serve_store(rank: int) -> None:
     """Opens the rendezvous store in the first rank, for as long as the process lives.
 
-    The store that `env://` opens by default is closed by the first rank while other ranks may still read it.
-    Environment variables tell torch that a store exists, as under torchrun.
+    The store that `env://` opens by default is closed by the first rank while other ranks may still read it,
+    and listens on all network interfaces. Environment variables tell torch that a store exists, as under
+    torchrun.
     """
     os.environ["TORCHELASTIC_USE_AGENT_STORE"] = "True"
     os.environ.setdefault("TORCHELASTIC_RESTART_COUNT", "0")
@@ -135,8 +141,44 @@ def _serve_store(rank: int) -> None:
         return
     from torch.distributed import TCPStore  # type: ignore[attr-defined]
 
-    port = int(os.environ["MASTER_PORT"])
-    _held.append(TCPStore(os.environ["MASTER_ADDR"], port, is_master=True, wait_for_workers=False))
+    host, port = os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"])
+    listening = listening_at(host, port)
+    store = TCPStore(
+        host,
+        port,
+        is_master=True,
+        wait_for_workers=False,
+        master_listen_fd=None if listening is None else listening.detach(),
+    )
+    _held.append(store)
+
+
+def listening_at(host: str, port: int) -> socket.socket | None:
+    """Returns a socket that listens only at the address by which other ranks reach this host.
+
+    Args:
+        host: Address or name of this host.
+        port: The port.
+
+    Returns:
+        None if the socket must listen on all network interfaces, since other hosts see another address: no
+        interface has the address, or this host's name is a loopback address here (as on Debian).
+    """
+    try:
+        family, kind, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
+        if ipaddress.ip_address(address[0]).is_loopback and host not in ("localhost", address[0]):
+            return None
+        listening = socket.socket(family, kind)
+        listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            listening.bind(address)
+            listening.listen(socket.SOMAXCONN)
+        except OSError:
+            listening.close()
+            return None
+    except OSError:
+        return None
+    return listening
 
 
 def _end_when_asked() -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ipaddress
-import secrets
 import socket
 import sys
 from collections.abc import Iterator
@@ -13,7 +12,6 @@ from typing import TYPE_CHECKING
 
 import torch
 import torch.distributed as dist
-import zmq
 
 # `torch.distributed` has them too, but does not say so to type checkers.
 from torch._C._distributed_c10d import PrefixStore, Store
@@ -29,7 +27,6 @@ __all__ = [
     "SAME_HOST",
     "PrefixStore",
     "Store",
-    "bind",
     "exchange",
     "is_loopback",
     "meeting_store",
@@ -41,7 +38,7 @@ __all__ = [
 LOOPBACK = "127.0.0.1"
 
 #: Used in place of an address if all ranks are on this host. On Linux the ranks then connect by Unix sockets
-#: with abstract names, which disappear with their process; elsewhere by the loopback address.
+#: with abstract names, which disappear with their process; on other systems by the loopback address.
 SAME_HOST = "ipc" if sys.platform == "linux" else LOOPBACK
 
 #: An address that no host has (RFC 5737). The route to it is the route from this host to other networks.
@@ -191,28 +188,3 @@ def _source_address(target: str) -> str | None:
             return str(probe.getsockname()[0])
     except OSError:
         return None
-
-
-def bind(listening: zmq.Socket[bytes], host: str) -> str:
-    """Binds a socket to a free port of an address; returns the endpoint that other ranks connect to.
-
-    If no network interface of this host has the address (it is translated, or a name), the socket listens at
-    all addresses.
-
-    Args:
-        listening: The socket to bind.
-        host: Address at which other ranks reach this rank, or `SAME_HOST`.
-    """
-    if host == "ipc":
-        # An abstract name, which disappears with its process.
-        endpoint = f"ipc://@paceline-{secrets.token_hex(16)}"
-        listening.bind(endpoint)
-        return endpoint
-    bracketed = f"[{host}]" if ":" in host else host
-    listening.ipv6 = ":" in host
-    try:
-        listening.bind(f"tcp://{bracketed}:*")
-    except zmq.ZMQError:
-        listening.bind("tcp://*:*")
-    port = listening.getsockopt_string(zmq.LAST_ENDPOINT).rpartition(":")[2].rstrip("\0")
-    return f"tcp://{bracketed}:{port}"

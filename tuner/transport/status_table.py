@@ -10,7 +10,7 @@ from typing import Final
 import numpy as np
 import zmq
 
-from tuner.transport.rendezvous import bind
+from tuner.transport.job_keys import REFUSALS, JobKeys
 from tuner.transport.transport import STATUS_WIDTH, Array
 
 _HEAD = struct.Struct("<iq")
@@ -43,17 +43,26 @@ class StatusTable:
         context: ZeroMQ context that creates the sockets.
         rank: Index of this rank.
         num_ranks: Number of ranks of the job.
-        host: Address at which other ranks reach this rank (see `bind`).
+        host: Address at which other ranks reach this rank (see `JobKeys.bind`).
+        keys: Keys of the job.
     """
 
-    def __init__(self, context: zmq.Context[zmq.Socket[bytes]], rank: int, num_ranks: int, host: str) -> None:
+    def __init__(
+        self,
+        context: zmq.Context[zmq.Socket[bytes]],
+        rank: int,
+        num_ranks: int,
+        host: str,
+        keys: JobKeys,
+    ) -> None:
         self._rank: Final = rank
-        self._token = b""
+        self._keys: Final = keys
         self._publisher: Final = context.socket(zmq.PUB)
         self._publisher.sndhwm = NUM_WAITING
+        self.refusals: Final = self._publisher.get_monitor_socket(REFUSALS)
         self.subscriber: Final = context.socket(zmq.SUB)
         self.subscriber.rcvhwm = NUM_WAITING
-        self.endpoint: Final = bind(self._publisher, host)
+        self.endpoint: Final = keys.bind(self._publisher, host)
         self._statuses: Final[Array] = np.zeros((num_ranks, STATUS_WIDTH))
         self._received_at: Final[Array] = np.full(num_ranks, time.monotonic())
         self._counts = [0] * num_ranks
@@ -63,19 +72,16 @@ class StatusTable:
         self._pause_seconds = self._min_seconds
         self._sent_at = 0.0
 
-    def connect(self, endpoints: Sequence[str], token: bytes) -> None:
+    def connect(self, endpoints: Sequence[str]) -> None:
         """Subscribes to the statuses of the other ranks.
 
         Args:
             endpoints: Endpoint of each rank's status table, by rank.
-            token: Random token of the job; statuses with another token are ignored.
         """
-        self._token = token
-        self.subscriber.subscribe(token)
-        self.subscriber.ipv6 = any("[" in endpoint for endpoint in endpoints)
+        self.subscriber.subscribe(b"")
         for rank, endpoint in enumerate(endpoints):
             if rank != self._rank:
-                self.subscriber.connect(endpoint)
+                self._keys.connect(self.subscriber, endpoint)
 
     def post(self, status: Array) -> bool:
         """Stores this rank's status; returns whether the caller must wake the I/O thread to send it."""
@@ -109,7 +115,7 @@ class StatusTable:
             return
         is_new, self._is_new = self._is_new, False
         count, numbers = self._newest
-        self._publisher.send(self._token + _HEAD.pack(self._rank, count) + numbers, zmq.NOBLOCK)
+        self._publisher.send(_HEAD.pack(self._rank, count) + numbers, zmq.NOBLOCK)
         self._sent_at = time.monotonic()
         self._pause_seconds = self._min_seconds if is_new else min(2 * self._pause_seconds, MAX_SECONDS)
 
@@ -117,10 +123,9 @@ class StatusTable:
         """Stores the statuses that arrived. A repeated status does not count as a sign of life."""
         for _ in range(NUM_WAITING * len(self._counts)):
             try:
-                message = self.subscriber.recv(zmq.NOBLOCK)
+                body = self.subscriber.recv(zmq.NOBLOCK)
             except zmq.Again:
                 return
-            body = message[len(self._token) :]
             if len(body) != _HEAD.size + STATUS_WIDTH * _NUMBERS.itemsize:
                 continue
             rank, count = _HEAD.unpack_from(body)
@@ -131,6 +136,8 @@ class StatusTable:
 
     def close(self, linger_milliseconds: int) -> None:
         """Closes the sockets."""
+        self._publisher.disable_monitor()
+        self.refusals.close(0)
         self._publisher.close(linger_milliseconds)
         # This socket can only have unsent subscriptions left, to ranks that have ended.
         self.subscriber.close(0)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 import socket
+import sys
 import threading
 import time
 from collections.abc import Sequence
@@ -14,9 +15,10 @@ from contextlib import suppress
 from typing import Final
 
 import zmq
+from zmq.utils.monitor import parse_monitor_message
 
+from tuner.transport.job_keys import REFUSALS, JobKeys
 from tuner.transport.messages import Arrivals, Kind, Message
-from tuner.transport.rendezvous import bind
 from tuner.transport.status_table import StatusTable
 from tuner.transport.transport import VectorForm
 
@@ -43,9 +45,9 @@ class IoThread:
     """Sends the messages of a rank, and receives those of the other ranks, in a thread of its own.
 
     Sockets: a rank has one ROUTER socket, at which other ranks connect, and one DEALER socket to each other
-    rank. A response is sent by the socket that its request came from. Each rank connects under a name made of
-    its rank and the job's token. Messages from an unknown name are ignored, for instance from a process of an
-    ended job that still connects to a port which this job now uses.
+    rank. A response is sent by the socket that its request came from. Each rank connects under its number as
+    its name. A process that does not have the keys of the job cannot connect; the first such attempt is
+    reported.
 
     Limits, so that no call blocks and memory is bounded:
 
@@ -57,13 +59,24 @@ class IoThread:
     Args:
         rank: Index of this rank.
         num_ranks: Number of ranks of the job.
-        host: Address at which other ranks reach this rank (see `bind`).
+        host: Address at which other ranks reach this rank (see `JobKeys.bind`).
+        keys: Keys of the job.
         form: Length and dtype of the vectors.
         arrivals: Store for the received messages.
     """
 
-    def __init__(self, *, rank: int, num_ranks: int, host: str, form: VectorForm, arrivals: Arrivals) -> None:
+    def __init__(
+        self,
+        *,
+        rank: int,
+        num_ranks: int,
+        host: str,
+        keys: JobKeys,
+        form: VectorForm,
+        arrivals: Arrivals,
+    ) -> None:
         self._rank: Final = rank
+        self._keys: Final = keys
         self._form: Final = form
         self._arrivals: Final = arrivals
         self._lock: Final = threading.Lock()
@@ -77,10 +90,12 @@ class IoThread:
         # A rank whose connection broke connects again under the same name.
         self._router.router_handover = True
         self._router.sndhwm = self._router.rcvhwm = NUM_WAITING * 2
-        self.status_table: Final = StatusTable(self._context, rank, num_ranks, host)
-        self.endpoint: Final = bind(self._router, host)
+        self._refusals: Final = self._router.get_monitor_socket(REFUSALS)
+        self.status_table: Final = StatusTable(self._context, rank, num_ranks, host, keys)
+        self.endpoint: Final = keys.bind(self._router, host)
         self._dealers: dict[int, _Socket] = {}
-        self._names: dict[int, bytes] = {}
+        self._names: Final = {other: b"%d" % other for other in range(num_ranks)}
+        self._has_refused = False
         self._published: dict[int, Message] = {}
         #: Pairs (rank, channel) of fetches that wait until this rank publishes a newer vector in that
         #: channel.
@@ -93,25 +108,22 @@ class IoThread:
         # A daemon thread does not keep the process alive if a rank ends without `close`.
         self._thread: Final = threading.Thread(target=self._run, name=f"io-{rank}", daemon=True)
 
-    def start(self, endpoints: Sequence[str], status_endpoints: Sequence[str], token: bytes) -> None:
+    def start(self, endpoints: Sequence[str], status_endpoints: Sequence[str]) -> None:
         """Connects to the other ranks and starts the thread, which owns the sockets from then on.
 
         Args:
             endpoints: Endpoint of each rank's ROUTER socket, by rank.
             status_endpoints: Endpoint of each rank's status table, by rank.
-            token: Random token of the job, the same on all ranks.
         """
-        self.status_table.connect(status_endpoints, token)
-        self._names = {rank: b"%d:%s" % (rank, token) for rank in range(len(endpoints))}
+        self.status_table.connect(status_endpoints)
         for rank, endpoint in enumerate(endpoints):
             if rank == self._rank:
                 continue
             dealer = self._dealers[rank] = self._context.socket(zmq.DEALER)
             dealer.identity = self._names[self._rank]
             dealer.sndhwm = dealer.rcvhwm = NUM_WAITING
-            dealer.ipv6 = "[" in endpoint
             dealer.reconnect_ivl_max = 5000
-            dealer.connect(endpoint)
+            self._keys.connect(dealer, endpoint)
         self._thread.start()
 
     def put(self, message: Message) -> None:
@@ -150,7 +162,9 @@ class IoThread:
     def _serve(self) -> None:
         poller = zmq.Poller()
         dealers = self._dealers.values()
-        for readable in (self._wake_up_socket, self._router, self.status_table.subscriber, *dealers):
+        monitors = (self._refusals, self.status_table.refusals)
+        readables = (self._wake_up_socket, self._router, self.status_table.subscriber, *monitors, *dealers)
+        for readable in readables:
             poller.register(readable, zmq.POLLIN)
         wake_up = self._wake_up_socket.fileno()
         ranks = {dealer: rank for rank, dealer in self._dealers.items()}
@@ -170,11 +184,30 @@ class IoThread:
                             self._take(Message.parsed(parts, rank, self._form))
                 elif readable is self.status_table.subscriber:
                     self.status_table.receive()
+                elif readable in monitors:
+                    self._report_refusals(readable)
                 else:
                     for parts in self._taken_from(readable):
                         self._take(Message.parsed(parts, ranks[readable], self._form))
             self._send_waiting()
             self.status_table.send_if_due()
+
+    def _report_refusals(self, monitor: _Socket) -> None:
+        """Reads the refused connections of a listening socket; warns about the first one of this rank."""
+        for frames in self._taken_from(monitor):
+            event = parse_monitor_message([bytes(frame.buffer) for frame in frames])
+            # With an error number, the connection itself failed to open.
+            if self._has_refused or (event["event"] == zmq.EVENT_ACCEPT_FAILED and event["value"] != 0):
+                continue
+            self._has_refused = True
+            print(
+                f"Warning: rank {self._rank} refused a process that connected to "
+                f"{event['endpoint'].decode(errors='replace')} and does not belong to this job. The training "
+                "is not affected. To keep others away from this port, block it by a firewall. Further "
+                "refusals of this rank are not reported.",
+                file=sys.stderr,
+                flush=True,
+            )
 
     def _send_outbox(self) -> bool:
         """Moves all messages from `put` to the sending queue; returns whether `stop` was called before."""
@@ -262,6 +295,8 @@ class IoThread:
                 self._deliver(arrived, message.rank)
 
     def _close_sockets(self) -> None:
+        self._router.disable_monitor()
+        self._refusals.close(0)
         self.status_table.close(LINGER_MILLISECONDS)
         for line in (self._router, *self._dealers.values()):
             line.close(LINGER_MILLISECONDS)

@@ -19,7 +19,6 @@ queue to a dead rank is freed.
 from __future__ import annotations
 
 import json
-import secrets
 import threading
 from collections.abc import Callable
 
@@ -27,6 +26,7 @@ import torch
 from torch import Tensor
 
 from tuner.domain.errors import TunerError
+from tuner.transport.job_keys import JobKeys
 from tuner.transport.messages import Arrivals, Kind, Message
 from tuner.transport.rendezvous import SAME_HOST, PrefixStore, Store, exchange, own_address
 from tuner.transport.transport import NUM_CHANNELS, Array, Received, Transport, VectorForm
@@ -39,7 +39,7 @@ class MessageTransport(Transport):
     Requirements:
 
     - Between hosts, TCP connections to any port must be possible.
-    - The network must be trusted: as with torch.distributed, nothing is encrypted.
+    - The ranks must have a secret in common. `JobKeys` says what it protects.
     - The constructor waits until all ranks have reported their addresses.
     - A closed transport must not be used: stop threads that answer requests before `close`.
 
@@ -58,11 +58,13 @@ class MessageTransport(Transport):
         num_ranks: Number of ranks of the job.
         num_elements: Number of elements of each vector.
         dtype: Floating-point dtype of the vectors.
+        secret: The secret of the job, which the launcher passed to each rank.
         one_host: Whether all ranks run on one host, in one network namespace; the same on all ranks.
         host: Address at which other ranks reach this rank; determined from the routes of this host if None.
 
     Raises:
         torch.distributed.DistStoreError: A rank did not report its address within the store's time limit.
+        TunerError: The store has an address that was not signed with the secret of the job.
     """
 
     def __init__(
@@ -73,6 +75,7 @@ class MessageTransport(Transport):
         num_ranks: int,
         num_elements: int,
         dtype: torch.dtype,
+        secret: str,
         one_host: bool = False,
         host: str | None = None,
     ) -> None:
@@ -90,24 +93,26 @@ class MessageTransport(Transport):
         self._asked: dict[int, int] = {}
         # Used only by the thread that answers requests.
         self._taken: dict[int, Message] = {}
+        keys = JobKeys(secret)
         self._io_thread = IoThread(
             rank=rank,
             num_ranks=num_ranks,
             host=host or (SAME_HOST if one_host else own_address(store)),
+            keys=keys,
             form=self._form,
             arrivals=self._arrivals,
         )
         try:
-            card = [self._io_thread.endpoint, self._io_thread.status_table.endpoint, secrets.token_hex(8)]
+            own = json.dumps([self._io_thread.endpoint, self._io_thread.status_table.endpoint])
             values = exchange(
                 PrefixStore("paceline/messages", store),
                 "addresses",
                 rank=rank,
                 num_ranks=num_ranks,
-                value=json.dumps(card),
+                value=keys.signed(rank, own),
             )
-            endpoints, status_endpoints, tokens = zip(*map(json.loads, values), strict=True)
-            self._io_thread.start(endpoints, status_endpoints, tokens[0].encode())
+            endpoints = [json.loads(keys.verified(other, value)) for other, value in enumerate(values)]
+            self._io_thread.start(*zip(*endpoints, strict=True))
         except BaseException:
             self.close()
             raise

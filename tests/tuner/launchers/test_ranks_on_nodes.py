@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import socket
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
@@ -14,7 +15,7 @@ from tuner.domain.errors import ProbeError
 from tuner.launchers import CommandLauncher, CommandTask, JobState, LocalNodes, RankTask
 from tuner.launchers.job_folder import JobFolder
 from tuner.launchers.rank_commands import logged
-from tuner.launchers.rank_program import choose_interface
+from tuner.launchers.rank_program import choose_interface, listening_at
 
 
 @pytest.mark.slow
@@ -116,3 +117,36 @@ def test_gloo_takes_the_interface_towards_the_main_node_unless_stated(
     choose_interface("127.0.0.1")
     assert os.environ["GLOO_SOCKET_IFNAME"] == "lo"
     monkeypatch.delenv("GLOO_SOCKET_IFNAME")
+
+
+def test_the_store_listens_only_where_other_ranks_connect() -> None:
+    with listening_at("127.0.0.1", 0) as listening:  # type: ignore[union-attr]
+        assert listening.getsockname()[0] == "127.0.0.1"
+
+
+def test_the_store_listens_everywhere_if_no_interface_has_its_address() -> None:
+    assert listening_at("192.0.2.7", 0) is None
+
+
+def test_the_store_listens_everywhere_if_its_name_is_the_loopback_address_only_here(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    found = [(socket.AF_INET, socket.SOCK_STREAM, 6, "", ("127.0.1.1", 0))]
+    monkeypatch.setattr(socket, "getaddrinfo", lambda *_args, **_named: found)
+    assert listening_at("node1", 0) is None
+
+
+def test_only_the_user_can_read_the_secret_of_a_job(tmp_path: Path) -> None:
+    folder = JobFolder.make(tmp_path, "a")
+    folder.write_ranks({"secret": "of the job"})
+    folder.write_task({"environment": {"TOKEN": "of the user"}})
+    for name in ("ranks.json", "task.json"):
+        assert (folder.path / name).stat().st_mode & 0o777 == 0o600
+    folder.record({})
+    assert (folder.path / "engine.json").stat().st_mode & 0o777 == 0o666 & ~_umask()
+
+
+def _umask() -> int:
+    found = os.umask(0)
+    os.umask(found)
+    return found

@@ -122,6 +122,7 @@ def ranks_of(
                 num_ranks=num_ranks,
                 num_elements=num_parameters,
                 dtype=torch.float32,
+                secret="of the test",
                 one_host=True,
             )
 

@@ -22,7 +22,11 @@ import torch.distributed as dist
 from tuner.transport import MessageTransport, Transport
 from tuner.transport.rendezvous import LOOPBACK
 
-KINDS = {"ipc": partial(MessageTransport, one_host=True), "tcp": partial(MessageTransport, host=LOOPBACK)}
+SECRET = "of the test"
+KINDS = {
+    "ipc": partial(MessageTransport, secret=SECRET, one_host=True),
+    "tcp": partial(MessageTransport, secret=SECRET, host=LOOPBACK),
+}
 TIMEOUT_SECONDS = 60.0
 
 CONTEXT = multiprocessing.get_context("forkserver")

@@ -11,9 +11,10 @@ import torch
 import torch.distributed as dist
 
 from tests.tuner.transport.conformance import ConformanceInOneProcess
-from tests.tuner.transport.many_ranks import eventually, filled, peers, ranks
+from tests.tuner.transport.many_ranks import SECRET, eventually, filled, peers, ranks
 from tests.tuner.transport.process_conformance import ConformanceOfProcesses
 from tuner.transport import MessageTransport, Transport
+from tuner.transport.job_keys import JobKeys
 from tuner.transport.messages import Arrivals
 from tuner.transport.rendezvous import LOOPBACK, is_loopback, own_address
 from tuner.transport.transport import VectorForm
@@ -135,7 +136,14 @@ def test_an_end_that_comes_while_wake_ups_are_read_is_not_lost(
     before: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     form = VectorForm(num_elements=1, dtype=torch.float32)
-    thread = IoThread(rank=0, num_ranks=1, host=LOOPBACK, form=form, arrivals=Arrivals(lambda: None))
+    thread = IoThread(
+        rank=0,
+        num_ranks=1,
+        host=LOOPBACK,
+        keys=JobKeys(SECRET),
+        form=form,
+        arrivals=Arrivals(lambda: None),
+    )
     wake_up_socket = thread._wake_up_socket
 
     class ClosedWithin:

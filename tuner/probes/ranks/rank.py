@@ -147,6 +147,7 @@ class _Rank:
             num_ranks=context.num_ranks,
             num_elements=sum(p.numel() for p in trainable),
             dtype=trainable[0].dtype,
+            secret=context.secret,
             one_host=plan.job.cluster.nodes_share_host or plan.configuration.nodes == 1,
         )
         with closing(transport):
