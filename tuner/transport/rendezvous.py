@@ -10,8 +10,10 @@ from contextlib import contextmanager
 from datetime import timedelta
 from typing import TYPE_CHECKING
 
+import numpy as np
 import torch
 import torch.distributed as dist
+from torch import Tensor
 
 # `torch.distributed` has them too, but does not say so to type checkers.
 from torch._C._distributed_c10d import PrefixStore, Store
@@ -27,7 +29,9 @@ __all__ = [
     "SAME_HOST",
     "PrefixStore",
     "Store",
+    "broadcast_text",
     "exchange",
+    "gathered",
     "is_loopback",
     "meeting_store",
     "own_address",
@@ -143,6 +147,50 @@ def exchange(store: Store, name: str, *, rank: int, num_ranks: int, value: str) 
     store.set(keys[rank], value)
     store.wait(keys)
     return [store.get(key).decode() for key in keys]
+
+
+def gathered(own: bytes, group: ProcessGroup, *, rank: int) -> list[bytes]:
+    """Gathers the bytes of each rank on rank 0, as tensors; all ranks must call this function.
+
+    Args:
+        own: The bytes of this rank.
+        group: Process group of all ranks, with a backend for tensors on the CPU.
+        rank: Index of this rank.
+
+    Returns:
+        The bytes by rank on rank 0; an empty list on other ranks.
+    """
+    sizes = [torch.zeros(1, dtype=torch.int64) for _ in range(group.size())]
+    dist.all_gather(sizes, torch.tensor([len(own)]), group=group)
+    padded = torch.zeros(max(int(size) for size in sizes), dtype=torch.uint8)
+    padded[: len(own)] = _tensor(own)
+    received = [torch.empty_like(padded) for _ in sizes] if rank == 0 else None
+    dist.gather(padded, received, dst=0, group=group)
+    return [
+        tensor[: int(size)].numpy().tobytes() for tensor, size in zip(received or (), sizes, strict=False)
+    ]
+
+
+def broadcast_text(text: str, group: ProcessGroup) -> str:
+    """Returns the text of rank 0 on all ranks, sent as tensors; all ranks must call this function.
+
+    Args:
+        text: The text on rank 0; other ranks may pass any text.
+        group: Process group of all ranks, with a backend for tensors on the CPU.
+    """
+    content = _tensor(text.encode())
+    size = torch.tensor([len(content)])
+    dist.broadcast(size, src=0, group=group)
+    if not int(size):
+        return ""
+    if len(content) != int(size):
+        content = torch.empty(int(size), dtype=torch.uint8)
+    dist.broadcast(content, src=0, group=group)
+    return content.numpy().tobytes().decode()
+
+
+def _tensor(data: bytes) -> Tensor:
+    return torch.from_numpy(np.frombuffer(data, dtype=np.uint8).copy())
 
 
 def is_loopback(host: str) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import io
 import random
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -12,11 +13,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
-import torch.distributed as dist
 from torch import Tensor
 
 from tuner.domain.checkpoints import CheckpointFolder
 from tuner.probes.ranks.replica import Replica
+from tuner.transport.rendezvous import gathered
 
 if TYPE_CHECKING:
     from torch.distributed import ProcessGroup
@@ -54,8 +55,7 @@ def own_state(replica: Replica) -> dict[str, Any]:
 
     It contains the model's buffers and the states of random generators. If the parameters of ranks may differ
     under the strategy, it also contains parameters, optimizer, strategy and step. Tensors are moved to the
-    CPU because `gather_object` restores a tensor on the device with the same index, which belongs to another
-    rank.
+    CPU because the rank that writes the checkpoint has another device.
     """
     own: dict[str, Any] = {"buffers": _buffers(replica), "random": random_state(replica.device)}
     if _replicas_differ(replica):
@@ -128,10 +128,15 @@ def save_run(
         StorageError: The folder cannot be written.
     """
     own = own_state(replica)
-    owns: list[Any] = [own]
+    owns: list[dict[str, Any] | None] = [own]
     if group is not None:
-        owns = [None] * group.size()
-        dist.gather_object(own, owns if rank == 0 else None, dst=0, group=group)
+        saved = io.BytesIO()
+        torch.save(own, saved)
+        # Loaded with `weights_only`: a pickled object of another rank could run code.
+        owns = [
+            torch.load(io.BytesIO(received), map_location="cpu", weights_only=True)
+            for received in gathered(saved.getvalue(), group, rank=rank)
+        ]
     if rank != 0:
         return None
     return write_run(folder, replica, clock, owns, step=replica.step)

@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
-import torch.distributed as dist
 from torch import nn
 
 from search_spaces import traits_of
@@ -41,7 +40,7 @@ from tuner.probes.slice_plan import (
 )
 from tuner.strategies import Links, strategy
 from tuner.transport import MessageTransport
-from tuner.transport.rendezvous import meeting_store, process_group, rank_device
+from tuner.transport.rendezvous import broadcast_text, meeting_store, process_group, rank_device
 
 if TYPE_CHECKING:
     from torch.distributed import ProcessGroup
@@ -253,10 +252,8 @@ def _checkpoint(plan: SlicePlan) -> Path | None:
 
 def _newest_checkpoint(plan: SlicePlan, rank: int, group: ProcessGroup | None) -> Path | None:
     """Returns the newest checkpoint that rank 0 finds, on all ranks; None if there is none."""
-    found: list[str | None] = [None]
-    if rank == 0:
-        newest = _checkpoint(plan)
-        found = [None if newest is None else str(newest)]
-    if group is not None:
-        dist.broadcast_object_list(found, src=0, group=group)
-    return None if found[0] is None else Path(found[0])
+    newest = _checkpoint(plan) if rank == 0 else None
+    if group is None:
+        return newest
+    found = broadcast_text("" if newest is None else str(newest), group)
+    return Path(found) if found else None
