@@ -139,7 +139,9 @@ def test_flags_stand_above_the_environment_and_that_above_the_file(
     assert "/nowhere/by-environment.db" in paceline("status", "job.toml").stderr
     by_flag = paceline("status", "job.toml", "--storage", "sqlite:////nowhere/by-flag.db")
     assert "/nowhere/by-flag.db" in by_flag.stderr
+    monkeypatch.setenv("PACELINE_STORAGE", "sqlite:////nowhere/by-environment.db")  # the command removes it
     assert "--budget = never" in paceline("run", "job.toml").stderr
+    monkeypatch.setenv("PACELINE_STORAGE", "sqlite:////nowhere/by-environment.db")
     assert "/nowhere" in paceline("run", "job.toml", "--budget", "5m").stderr
     monkeypatch.setenv("PACELINE_SAMPLER", "grid")
     assert "PACELINE_SAMPLER" in paceline("run", "job.toml", "--budget", "5m").stderr

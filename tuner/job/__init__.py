@@ -8,6 +8,7 @@ from tuner.job.command_values import (
     own_launch,
     rendered_command,
     rendered_environment,
+    required_variables,
     stated_values,
     user_command,
 )
@@ -60,6 +61,7 @@ __all__ = [
     "own_launch",
     "rendered_command",
     "rendered_environment",
+    "required_variables",
     "script_digest",
     "stated_values",
     "takes_seed",

@@ -179,6 +179,11 @@ class CommandSection(Section):
     environment: dict[VariableName, PlainTemplateText] = Field(
         default={}, description="additional environment variables; values may contain {variables}"
     )
+    publish_environment: bool = Field(
+        default=False,
+        description="whether reports, launch files and the study database may contain the values of "
+        "environment; by default they contain the names only",
+    )
     resume: PlainTemplateText | None = Field(
         default=None,
         description="option of the script to resume a run, such as '--resume {checkpoint}'; replaces "
@@ -217,6 +222,16 @@ class CommandSection(Section):
     def can_resume(self) -> bool:
         """Whether a run can resume from its checkpoint; if not, it starts from the beginning."""
         return self.resume is not None
+
+    @property
+    def private_variables(self) -> frozenset[str]:
+        """Names of the variables in `environment` whose values must not be published.
+
+        A value that is only a template variable, such as `{learning_rate}`, is no secret.
+        """
+        if self.publish_environment:
+            return frozenset()
+        return frozenset(n for n, text in self.environment.items() if not re.fullmatch(r"\{\w+\}", text))
 
     def templates(self) -> tuple[Template, ...]:
         """Returns the templates that pass values to the script: command line and environment variables."""

@@ -7,7 +7,7 @@ import math
 import re
 import shlex
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -83,6 +83,7 @@ class OwnLaunch:
             (`PACELINE_NODE_RANK`, `PACELINE_MAIN_ADDRESS`, `PACELINE_MAIN_PORT`).
         environment: Environment variables to set: from the job file, and `PACELINE_...` variables that the
             script reads.
+        private: Environment variables to set whose values must not be published.
         folder: Working directory of the command.
         imports_client: Whether the script imports `paceline_client`.
     """
@@ -90,6 +91,7 @@ class OwnLaunch:
     preparation: tuple[str, ...]
     command: str
     environment: Mapping[str, str]
+    private: Mapping[str, str]
     folder: Path
     imports_client: bool
 
@@ -135,6 +137,7 @@ def own_launch(
     if wants_file and "values" not in named:
         environment["PACELINE_VALUES"] = "values.json"
     environment |= rendered_environment(job, passed)
+    hidden = section.private_variables
     preparation = ["mkdir -p output"] if "output_folder" in named else []
     if wants_file:
         plain = {name: value for name, value in values.items() if name not in NODE_VARIABLES}
@@ -142,7 +145,8 @@ def own_launch(
     return OwnLaunch(
         preparation=tuple(preparation),
         command=rendered_command(job, passed, resumes=False),
-        environment=environment,
+        environment={name: value for name, value in environment.items() if name not in hidden},
+        private={name: environment[name] for name in environment if name in hidden},
         folder=(job_folder / section.folder).resolve(),
         imports_client=bool(re.search(r"\bpaceline_client\b", read)),
     )
@@ -155,6 +159,7 @@ def user_command(
 
     - On several nodes, each node must have `PACELINE_NODE_RANK`, `PACELINE_MAIN_ADDRESS` and
       `PACELINE_MAIN_PORT` in its environment.
+    - Variables whose values must not be published must be set already; the line says so if one is not.
     - With the local launcher and `one_per = "rank"`, the line starts one process for each rank.
 
     The arguments have the same meaning as those of `own_launch`.
@@ -166,6 +171,8 @@ def user_command(
     steps = [f"cd {shlex.quote(str(launch.folder))}", *launch.preparation]
     if launch.environment:
         steps.append(f"export {_assignments(launch.environment)}")
+    if launch.private:
+        steps.append(required_variables(launch.private))
     if section.one_per == "rank" and job.cluster.nodes_share_host:
         ranks = configuration.nodes * job.cluster.devices_per_node
         meeting = {"MASTER_ADDR": _HERE, "MASTER_PORT": str(_PORT), "WORLD_SIZE": str(ranks)}
@@ -174,6 +181,13 @@ def user_command(
         all_ranks = f"for RANK in {numbers}; do export RANK LOCAL_RANK=$RANK; {launch.command} & done; wait"
         return f"{' && '.join(steps)}; {all_ranks}"
     return " && ".join([*steps, launch.command])
+
+
+def required_variables(names: Iterable[str]) -> str:
+    """Returns a shell command that exports variables, and ends the shell with a message if one is not set."""
+    where = "is not set; its value is in workload.environment of the job file, and in launch.secret.env"
+    words = [f'{name}="${{{name}?{where}}}"' for name in names]
+    return f"export {' '.join(words)}"
 
 
 def _assignments(environment: Mapping[str, str]) -> str:

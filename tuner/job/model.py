@@ -306,10 +306,21 @@ class Job(Section):
             parts["emulate"] = self.cluster.emulate.model_dump(mode="json")
         return _digest(parts)
 
+    def published(self) -> dict[str, Any]:
+        """Returns the job as JSON data for the database and files, without unpublished values.
+
+        `fingerprint` depends on these values, so a study is resumed only with the same values.
+        """
+        data = self.model_dump(mode="json")
+        if self.runs_command:
+            hidden = dict.fromkeys(self.command.private_variables, "(not published)")
+            data["workload"]["environment"] |= hidden
+        return data
+
     def _trained_by(self) -> dict[str, Any]:
         """Returns the keys of `[workload]` on which learning curves depend, with their values."""
         assert self.workload is not None
-        excluded = {"grace", "resume"} if self.runs_command else None
+        excluded = {"grace", "resume", "publish_environment"} if self.runs_command else None
         return self.workload.model_dump(mode="json", exclude=excluded)
 
 

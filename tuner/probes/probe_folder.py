@@ -105,7 +105,7 @@ class ProbeFolder:
             "until": {key: value for key, value in asdict(plan.until).items() if value is not None},
             "job": plan.job.name,
             "seed": plan.job.seed,
-            "workload": plan.job.workload.model_dump(mode="json") if plan.job.workload else None,
+            "workload": plan.job.published()["workload"],
             "environment": {
                 "python": platform.python_version(),
                 "torch": _version("torch"),

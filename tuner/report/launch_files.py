@@ -15,6 +15,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from tuner.domain.errors import JobError
 from tuner.domain.safe_text import printable
+from tuner.job import required_variables
 from tuner.launchers import OnePer
 from tuner.report.launch_plan import LaunchPlan
 
@@ -62,6 +63,25 @@ def launch_text(plan: LaunchPlan, target: str) -> str:
     return _environment().get_template(f"launch/{target}.j2").render(plan=plan)
 
 
+def secret_text(plan: LaunchPlan, target: str) -> str:
+    """Returns the text of the file with the values of a plan's private variables.
+
+    Args:
+        plan: The training to launch.
+        target: Kind of launch file that reads the values, a key of `TARGETS`.
+    """
+    if target == "k8s":
+        return _yaml(
+            {
+                "apiVersion": "v1",
+                "kind": "Secret",
+                "metadata": {"name": _kubernetes_name(plan.name, "-environment")},
+                "stringData": dict(plan.private),
+            }
+        )
+    return "".join(f"{name}={shlex.quote(value)}\n" for name, value in plan.private.items())
+
+
 def _why_not(plan: LaunchPlan, target: str) -> str | None:
     if TARGETS[target].needs_command and not plan.command:
         return (
@@ -101,6 +121,7 @@ def _environment() -> Environment:
         "option": lambda value: shlex.quote(" ".join(str(value).split())),
         "python": repr,
         "quote": shlex.quote,
+        "required": required_variables,
         # In arguments, torchrun replaces `$local_rank` by the rank, and `$$` by a dollar sign.
         "torchrun_argument": lambda text: re.sub(r"\$(?=\$|\{?local_rank)", "$$", text),
         "without_empty": lambda data: {key: value for key, value in data.items() if value},
@@ -109,11 +130,11 @@ def _environment() -> Environment:
     return environment
 
 
-def _kubernetes_name(name: str) -> str:
+def _kubernetes_name(name: str, ending: str = "") -> str:
     """Converts a name to lower case, digits and hyphens, starting with a letter, as Kubernetes requires."""
     words = re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-")
     found = words if words[:1].isalpha() else f"job-{words}"
-    return found[:_LONGEST_NAME].strip("-")
+    return found[: _LONGEST_NAME - len(ending)].strip("-") + ending
 
 
 class _Block(str):

@@ -42,6 +42,8 @@ class LaunchPlan:
         accelerator: Type of a device, such as A100; None for CPU cores.
         image: Container image, for schedulers that run containers.
         environment: Maps the name of each further environment variable to its value.
+        private: Maps the name of each environment variable whose value must not be published to this value.
+            The launch file reads these values from `secret_file`.
         preparation: Shell lines at the start of the command, such as those that create folders.
         values: Maps the name of each recommended value, and of values derived from them, to the value as
             text.
@@ -52,6 +54,8 @@ class LaunchPlan:
         longest_seconds: Upper end of the 90% interval of the predicted training time; None if it is infinite.
         settings: Maps each key in the launcher's section of the job file to its value.
         file_name: Name of the launch file, for the comment that explains how to start it.
+        secret_file: Absolute path of the file with the values of `private`; None if there is no such file, so
+            that these variables must be set before the training is launched.
     """
 
     name: str
@@ -64,6 +68,7 @@ class LaunchPlan:
     accelerator: str | None = None
     image: str | None = None
     environment: Mapping[str, str] = field(default_factory=dict)
+    private: Mapping[str, str] = field(default_factory=dict)
     preparation: tuple[str, ...] = ()
     values: Mapping[str, str] = field(default_factory=dict)
     working_folder: str
@@ -71,6 +76,7 @@ class LaunchPlan:
     longest_seconds: float | None = None
     settings: Mapping[str, object] = field(default_factory=dict)
     file_name: str = "FILE"
+    secret_file: Path | None = None
 
     @property
     def variables(self) -> dict[str, str]:
@@ -78,10 +84,15 @@ class LaunchPlan:
         chosen = {f"PACELINE_{axis.upper()}": value for axis, value in self.values.items()}
         return {**chosen, **self.environment}
 
+    def written_to(self, path: Path, target: str) -> LaunchPlan:
+        """Returns the plan for a launch file at a path, with a secret file in the same folder if needed."""
+        secret = path.resolve().with_name(f"{path.stem}.secret.{'yaml' if target == 'k8s' else 'env'}")
+        return replace(self, file_name=path.name, secret_file=secret if self.private else None)
+
     def __post_init__(self) -> None:
         if min(self.num_nodes, self.devices_per_node, self.cores_per_node) < 1:
             raise ValueError("a launch plan needs at least one node, one device and one core")
-        for name in self.environment:
+        for name in (*self.environment, *self.private):
             if not _VARIABLE.fullmatch(name):
                 raise ValueError(f"{name!r} is not a variable name; use only letters, digits and _")
 
@@ -156,6 +167,7 @@ def command_plan(recommendation: Recommendation, job: Job, job_folder: Path) -> 
         devices_per_node=cluster.devices_per_node,
         cores_per_node=cluster.devices_per_node * cluster.threads_per_rank,
         environment=launch.environment,
+        private=launch.private,
         preparation=launch.preparation,
         values={
             name: str(value)

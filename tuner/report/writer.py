@@ -3,18 +3,29 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from collections.abc import Mapping
 from pathlib import Path
 
-from tuner.domain.output_file import EXECUTABLE, READABLE, check_replaceable, unwritable, write_output
+from tuner.domain.output_file import (
+    EXECUTABLE,
+    PRIVATE,
+    READABLE,
+    check_replaceable,
+    unwritable,
+    write_output,
+)
 from tuner.domain.safe_text import printable
 from tuner.report.content import ReportContent, UnansweredContent
 from tuner.report.csv import trials_csv
-from tuner.report.launch_files import launch_text
+from tuner.report.launch_files import launch_text, secret_text
 from tuner.report.launch_plan import launch_plan
 from tuner.report.pages import report_html, report_markdown, unanswered_html, unanswered_markdown
 from tuner.report.unanswered import unanswered_json
+
+_SECRET = "launch.secret.env"
+_MODES = {"launch.sh": EXECUTABLE, _SECRET: PRIVATE}
+#: Files that are removed if an earlier report wrote them and the present report does not.
+_REMOVED = frozenset({"recommendation.json", "report.json", "launch.sh", _SECRET})
 
 
 def write_report(content: ReportContent, folder: Path) -> dict[str, Path]:
@@ -26,7 +37,8 @@ def write_report(content: ReportContent, folder: Path) -> dict[str, Path]:
 
     Returns:
         The path of each file by name: `recommendation.json`, `report.html`, `report.md`, `trials.csv`, and
-        `launch.sh` if the recommendation has a command.
+        `launch.sh` if the recommendation has a command. `launch.secret.env` has the values of environment
+        variables that are not published, for `launch.sh`.
 
     Raises:
         StorageError: The folder cannot be written.
@@ -40,8 +52,11 @@ def write_report(content: ReportContent, folder: Path) -> dict[str, Path]:
     }
     if recommendation.command.strip():
         plan = launch_plan(recommendation, content.job, content.job_path)
-        texts["launch.sh"] = launch_text(replace(plan, file_name="launch.sh"), "torchrun")
-    return _write_all(texts, folder, replaced=("report.json",))
+        plan = plan.written_to(folder / "launch.sh", "torchrun")
+        texts["launch.sh"] = launch_text(plan, "torchrun")
+        if plan.secret_file is not None:
+            texts[plan.secret_file.name] = secret_text(plan, "torchrun")
+    return _write_all(texts, folder)
 
 
 def write_unanswered(content: UnansweredContent, folder: Path) -> dict[str, Path]:
@@ -64,16 +79,15 @@ def write_unanswered(content: UnansweredContent, folder: Path) -> dict[str, Path
         "report.html": printable(unanswered_html(content)),
         "report.md": printable(unanswered_markdown(content)),
     }
-    return _write_all(texts, folder, replaced=("recommendation.json", "launch.sh"))
+    return _write_all(texts, folder)
 
 
-def _write_all(texts: Mapping[str, str], folder: Path, replaced: Sequence[str]) -> dict[str, Path]:
+def _write_all(texts: Mapping[str, str], folder: Path) -> dict[str, Path]:
     """Writes texts to files, after removing files of an earlier report.
 
     Args:
         texts: Maps each file name to its text.
         folder: Folder of the files; created if it does not exist.
-        replaced: Names of the files to remove.
 
     Returns:
         The path of each written file by name.
@@ -81,13 +95,13 @@ def _write_all(texts: Mapping[str, str], folder: Path, replaced: Sequence[str]) 
     path = folder
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        for name in (*replaced, *texts):
+        for name in {*_REMOVED, *texts}:
             check_replaceable(folder / name)
-        for name in replaced:
+        for name in _REMOVED - texts.keys():
             path = folder / name
             path.unlink(missing_ok=True)
     except OSError as error:
         raise unwritable(path, error) from error
     for name, text in texts.items():
-        write_output(folder / name, text, mode=EXECUTABLE if name == "launch.sh" else READABLE)
+        write_output(folder / name, text, mode=_MODES.get(name, READABLE))
     return {name: folder / name for name in texts}

@@ -216,7 +216,7 @@ def _train(
     """
     job = pair.job(number, configuration)
     study = store.ledger.open_study(
-        _study_name(pair.opened), pair.fingerprint(number, configuration), job.model_dump(mode="json")
+        _study_name(pair.opened), pair.fingerprint(number, configuration), job.published()
     )
     ended = run_training(
         pair.seeded(number),

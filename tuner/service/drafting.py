@@ -26,7 +26,7 @@ from tuner.drafting.scored_files import read_files, read_reports
 from tuner.drafting.source_code import constants_in, read_source
 from tuner.drafting.trial_run import TrialRun, run_for
 from tuner.service.check_command import check_command, command_rows, without_score
-from tuner.service.opening import open_job
+from tuner.service.opening import open_job, protect_storage_url
 
 #: Maximum time of the trial run of a command, and of printing its help, in seconds. It is long because
 #: frameworks take long to start.
@@ -84,6 +84,7 @@ def draft_job(
         JobError: The command is not a valid command line.
         StorageError: The file cannot be written.
     """
+    protect_storage_url()
     folder = Path.cwd()
     draft = draft_of(split_command(command), folder, say, may_run)
     with tempfile.TemporaryDirectory(prefix="paceline-init-") as name:

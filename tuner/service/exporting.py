@@ -8,10 +8,10 @@ from pathlib import Path
 
 from tuner.domain.errors import JobError
 from tuner.domain.ledger import Ledger
-from tuner.domain.output_file import EXECUTABLE, READABLE, check_free, write_output
+from tuner.domain.output_file import EXECUTABLE, PRIVATE, READABLE, check_free, write_output
 from tuner.domain.recommendation import Recommendation
 from tuner.job import ClusterSection
-from tuner.report.launch_files import TARGETS, launch_text
+from tuner.report.launch_files import TARGETS, launch_text, secret_text
 from tuner.report.launch_plan import LaunchPlan, launch_plan
 from tuner.service.opening import OpenedJob, StudyStore
 from tuner.service.views import require_study
@@ -44,17 +44,23 @@ class ExportOptions:
 def export_job(opened: OpenedJob, store: StudyStore, options: ExportOptions) -> str:
     """Returns the text of the launch file, and writes it if `output` is set.
 
+    Values of environment variables that are not published are written to a separate file in the same folder.
+
     Raises:
         JobError: The study has no recommendation yet, the target cannot run the recommendation, or the file
             exists.
         StorageError: The file cannot be written.
     """
-    text = launch_text(_plan(opened, newest_recommendation(store.ledger, opened), options), options.target)
+    plan = _plan(opened, newest_recommendation(store.ledger, opened), options)
+    text = launch_text(plan, options.target)
     if options.output is not None:
-        check_free(options.output, force=options.force)
-        write_output(
-            options.output, text, mode=EXECUTABLE if TARGETS[options.target].executable else READABLE
-        )
+        paths = [path for path in (options.output, plan.secret_file) if path is not None]
+        for path in paths:
+            check_free(path, force=options.force)
+        if plan.secret_file is not None:
+            write_output(plan.secret_file, secret_text(plan, options.target), mode=PRIVATE)
+        mode = EXECUTABLE if TARGETS[options.target].executable else READABLE
+        write_output(options.output, text, mode=mode)
     return text
 
 
@@ -90,12 +96,13 @@ def _plan(opened: OpenedJob, recommendation: Recommendation, options: ExportOpti
             "writes a script that calls `paceline train`"
         )
     plan = launch_plan(recommendation, job, opened.path)
+    if options.output is not None:
+        plan = plan.written_to(options.output, target)
     return replace(
         plan,
         accelerator=options.accelerator,
         image=options.image,
         settings=_settings(job.cluster, target),
-        file_name=options.output.name if options.output else plan.file_name,
         facts=(*plan.facts, *((f"Made by: {options.made_by}",) if options.made_by else ())),
     )
 

@@ -65,7 +65,7 @@ class OpenedJob:
 
 
 def open_job(path: Path, *, time_budget: str | None = None, max_dollars: float | None = None) -> OpenedJob:
-    """Reads and checks a job file.
+    """Reads and checks a job file, and calls `protect_storage_url` since scripts can be started from now on.
 
     Args:
         path: Path of the job file.
@@ -76,6 +76,7 @@ def open_job(path: Path, *, time_budget: str | None = None, max_dollars: float |
         JobError: The file is not a valid job. The message names each faulty key.
         InfeasibleError: No configuration of its space can be run.
     """
+    protect_storage_url()
     job = load_job(path)
     given = {"time": time_budget, "dollars": max_dollars}
     given = {key: value for key, value in given.items() if value is not None}
@@ -83,6 +84,11 @@ def open_job(path: Path, *, time_budget: str | None = None, max_dollars: float |
         job = _with_budget(job, given)
     code = _code_digest(job, path.resolve().parent)
     return OpenedJob(job=job, path=path, fingerprint=job.fingerprint(code, hardware()), code=code)
+
+
+def protect_storage_url() -> None:
+    """Removes `PACELINE_STORAGE`, which can contain a password, from the environment that scripts inherit."""
+    os.environ.pop("PACELINE_STORAGE", None)
 
 
 def _code_digest(job: Job, folder: Path) -> str:
@@ -286,7 +292,7 @@ def open_study(
             ledger.change_fingerprint(unmeasured.study_id, opened.fingerprint)
             what = f"study {unmeasured.name} has no measurements and continues with the present job"
         listen(SearchEvent(kind="warning", text=f"{changed_words(job)}: {what}"))
-    study = ledger.open_study(job.name, opened.fingerprint, job.model_dump(mode="json"), fresh=fresh)
+    study = ledger.open_study(job.name, opened.fingerprint, job.published(), fresh=fresh)
     free_leases_of_the_dead(ledger, study, output, opened.cluster, listen)
     if unmeasured is not None:
         for probe in ledger.probes(study.study_id):

@@ -117,7 +117,7 @@ def train_configuration(
     folder = prepare_output(output)
     epoch_samples = checked_epoch_samples(opened)
     digest = hashlib.sha256(f"{opened.fingerprint} {configuration.key}".encode()).hexdigest()[:16]
-    study = store.ledger.open_study(f"{job.name}.train", digest, job.model_dump(mode="json"))
+    study = store.ledger.open_study(f"{job.name}.train", digest, job.published())
     policy = TrainPolicy(configuration, limit_seconds=limit_seconds)
     return run_training(
         opened,

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shlex
 import subprocess
 from pathlib import Path
@@ -261,6 +262,58 @@ def test_own_command_runs_as_it_is(tmp_path: Path) -> None:
     first, remainder = run.stdout.split("\n", 1)
     assert shlex.split(first) == ["0.01", "0", "checkpoint", "12", "0.01", "1"]
     assert json.loads(remainder)["learning_rate"] == 0.01
+
+
+SECRET = "environment = { TOKEN = 's3cret {seed}', LR = '{learning_rate}' }"
+
+
+def test_values_of_the_environment_are_not_published(tmp_path: Path) -> None:
+    workload = "command = 'echo $TOKEN {learning_rate} {batch_size}'\n" + SECRET
+    job = load_job(write_job(tmp_path, workload))
+    published = job.published()
+    assert published["workload"]["environment"] == {"TOKEN": "(not published)", "LR": "{learning_rate}"}
+    assert published["workload"]["command"] == job.command.command
+    line = user_command(job, tmp_path, CONFIGURATION)
+    assert "s3cret" not in line
+    assert "LR=0.01" in line
+    unset = subprocess.run(["/bin/sh", "-c", line], capture_output=True, text=True)
+    assert (unset.returncode != 0, unset.stdout) == (True, "")
+    assert "TOKEN: is not set; its value is in workload.environment of the job file" in unset.stderr
+    environment = {**os.environ, "TOKEN": "mine"}
+    run = subprocess.run(["/bin/sh", "-c", line], capture_output=True, text=True, env=environment)
+    assert run.stdout == "mine 0.01 12\n"
+
+
+def test_values_of_the_environment_are_published_if_the_job_file_says_so(tmp_path: Path) -> None:
+    workload = "command = 'echo {learning_rate} {batch_size}'\npublish_environment = true\n" + SECRET
+    job = load_job(write_job(tmp_path, workload))
+    assert job.published() == job.model_dump(mode="json")
+    assert "TOKEN='s3cret 0'" in user_command(job, tmp_path, CONFIGURATION)
+
+
+def test_publishing_does_not_change_what_was_measured_but_another_value_does(tmp_path: Path) -> None:
+    workload = "command = 'echo {learning_rate} {batch_size}'\n" + SECRET
+    job = load_job(write_job(tmp_path, workload))
+    shown = load_job(write_job(tmp_path, workload + "\npublish_environment = true"))
+    other = load_job(write_job(tmp_path, workload.replace("s3cret", "other")))
+    assert job.fingerprint("", "") == shown.fingerprint("", "") != other.fingerprint("", "")
+
+
+def test_a_study_of_an_earlier_version_is_still_resumed() -> None:
+    job = Job.model_validate(
+        {
+            "name": "t",
+            "workload": {
+                "command": "python train.py {learning_rate} {batch_size}",
+                "environment": {"TOKEN": "secret", "LR": "{learning_rate}"},
+            },
+            "cluster": {"nodes": [1], "devices_per_node": 1},
+            "goal": {"target": 0.9},
+            "space": {"batch_size": [64], "learning_rate": [0.05]},
+        }
+    )
+    # The fingerprint as version 0.1.0 computed it before `publish_environment` existed.
+    assert job.fingerprint("code", "hardware") == "5e60b6d4a00b51a2"
 
 
 def test_own_command_ends_where_the_training_does_if_the_script_takes_its_end(tmp_path: Path) -> None:

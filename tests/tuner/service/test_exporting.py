@@ -88,7 +88,7 @@ def recommendation(**changes: object) -> Recommendation:
     return replace(made, **changes)  # type: ignore[arg-type]
 
 
-def exported(job: OpenedJob, target: str, *given: Recommendation) -> str:
+def exported(job: OpenedJob, target: str, *given: Recommendation, output: Path | None = None) -> str:
     ledger = MemoryLedger()
     study = ledger.open_study(job.job.name, "f", {})
     for answer in given:
@@ -96,7 +96,7 @@ def exported(job: OpenedJob, target: str, *given: Recommendation) -> str:
             study_id=study.study_id, created_at=answer.created_at, recommendation=answer.to_dict()
         )
         ledger.add_recommendation(record)
-    return export_job(job, Store(ledger), ExportOptions(target=target))  # type: ignore[arg-type]
+    return export_job(job, Store(ledger), ExportOptions(target=target, output=output))  # type: ignore[arg-type]
 
 
 def test_what_was_advised_last_is_exported_for_the_job_file_as_it_is_called_now(tmp_path: Path) -> None:
@@ -161,10 +161,18 @@ TELLING = (
     '"$GREETING" "$PACELINE_BATCH_SIZE" > {output_folder}/{node_rank}'
 )
 
+PUBLISHED = {"environment": {"GREETING": "it's {tau} $HOME"}, "publish_environment": True}
+
 
 def test_a_command_of_one_s_own_runs_on_the_recommended_nodes(tmp_path: Path) -> None:
     (tmp_path / "the code").mkdir()
-    job = opened_command(tmp_path, TELLING, folder="the code", environment={"GREETING": "it's {tau} $HOME"})
+    job = opened_command(
+        tmp_path,
+        TELLING,
+        folder="the code",
+        environment={"GREETING": "it's {tau} $HOME"},
+        publish_environment=True,
+    )
     (tmp_path / "go.sh").write_text(exported(job, "torchrun", recommendation()))
     for node in ("0", "1"):
         subprocess.run(["sh", str(tmp_path / "go.sh"), node, "host-a", "1234"], cwd="/", check=True)
@@ -172,11 +180,30 @@ def test_a_command_of_one_s_own_runs_on_the_recommended_nodes(tmp_path: Path) ->
         assert reported == ["2", "0.05", "16", node, "host-a", "1234", "it's 4 $HOME", "64"]
 
 
+def test_values_that_are_not_published_are_exported_to_a_file_for_the_owner_alone(tmp_path: Path) -> None:
+    job = opened_command(tmp_path, TELLING, environment={"GREETING": "it's {tau} $HOME", "TAU": "{tau}"})
+    assert "it's 4" not in exported(job, "torchrun", recommendation())
+    script, secret = tmp_path / "go.sh", tmp_path / "go.secret.env"
+    text = exported(job, "torchrun", recommendation(), output=script)
+    assert "export TAU=4\n" in text
+    assert "GREETING" in text
+    assert "it's" not in text
+    assert secret.stat().st_mode & 0o777 == 0o600
+    subprocess.run(["sh", str(script), "1", "host-a", "1234"], cwd="/", check=True)
+    assert (tmp_path / "output" / "1").read_text().splitlines()[6] == "it's 4 $HOME"
+    script.unlink()
+    with pytest.raises(JobError, match=r"go\.secret\.env already exists"):
+        exported(job, "torchrun", recommendation(), output=script)
+    assert not script.exists()
+
+
 @pytest.mark.slow
 def test_slurm_runs_a_command_of_one_s_own_as_it_is_exported(
     tmp_path: Path, slurm_cluster: SlurmCluster
 ) -> None:
-    job = opened_command(tmp_path, TELLING, environment={"GREETING": "it's {tau} $HOME"})
+    job = opened_command(
+        tmp_path, TELLING, environment={"GREETING": "it's {tau} $HOME"}, publish_environment=True
+    )
     state, said = submitted(exported(job, "slurm", recommendation()), tmp_path, slurm_cluster)
     assert state == "COMPLETED", said
     reported = [(tmp_path / "output" / node).read_text().splitlines() for node in ("0", "1")]
