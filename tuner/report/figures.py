@@ -103,20 +103,20 @@ def padded(low: float, high: float, *, logarithmic: bool, share: float = 0.06) -
     return low - share * width, high + share * width
 
 
-def log_ticks(limits: tuple[float, float], most: int, ladders: Sequence[Sequence[float]]) -> list[float]:
+def log_ticks(limits: tuple[float, float], most: int, tick_lists: Sequence[Sequence[float]]) -> list[float]:
     """Returns at most `most` round values as ticks of a logarithmic axis.
 
     Args:
         limits: Lowest and highest value of the axis.
         most: Maximum number of ticks, at least 1.
-        ladders: Lists of round values, from fine to coarse: `COUNT_TICKS` for an axis of counts,
+        tick_lists: Lists of round values, from fine to coarse: `COUNT_TICKS` for an axis of counts,
             `DURATION_TICKS` for an axis of seconds. The ticks are from the first list that has at most `most`
             values within the limits.
     """
     low, high = limits
     inside: list[float] = []
-    for ladder in ladders:
-        inside = [tick for tick in ladder if low <= tick <= high]
+    for ticks in tick_lists:
+        inside = [tick for tick in ticks if low <= tick <= high]
         if len(inside) < 2:
             return linear_ticks(limits, most)
         if len(inside) <= most:

@@ -179,7 +179,7 @@ def _tried_resume(
         A sentence that starts with `yes`, `no` or `not tried`.
     """
     if not opened.job.can_resume:
-        return "no: workload.resume is not stated, so each slice starts over"
+        return "no: workload.resume is not set, so each slice trains from the beginning again"
     if before.outcome is not Outcome.PAUSED:
         return f"not tried: the run ended as {before.outcome.value}"
     if before.checkpoint is None:
@@ -285,7 +285,9 @@ def without_score(check: CommandCheck, wait_seconds: float, metrics: MetricsSect
     )
 
 
-_NO_RESUME = "no: each slice starts over and costs its full time; see workload.resume"
+_NO_RESUME = (
+    "no: each slice trains from the beginning again and is charged for all of it; see workload.resume"
+)
 
 
 def _first_score_words(score: CurvePoint | None) -> str:
@@ -312,7 +314,9 @@ def _cost_rows(opened: OpenedJob, check: CommandCheck) -> list[tuple[str, Any]]:
         rows.append(("seconds at best", round(least, 1)))
         if budget.time is not None and budget.time < 3 * least:
             few = format_seconds(budget.time)
-            rows.append(("budget", f"{few} is less than three runs take until their first score"))
+            rows.append(
+                ("budget", f"{few} is too short: three runs take longer than this until their first score")
+            )
     return rows + cost_rows(opened, grace=opened.job.command.grace)
 
 

@@ -365,9 +365,8 @@ def _plan_words(
     num_seeds: int,
 ) -> str:
     """Returns a sentence on the planned trainings, their expected cost and their time limit."""
-    words = (
-        f"--confirm {num_seeds}: trains the recommendation and the present settings in turn, with the same "
-    )
+    words = f"--confirm {num_seeds}: trains the recommendation and the present settings alternately, with "
+    words += "the same "
     words += "new seed" if num_seeds == 1 else f"{num_seeds} new seeds"
     if not left:
         return f"{words}; all {2 * num_seeds} trainings are stored"

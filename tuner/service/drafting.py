@@ -153,8 +153,8 @@ def draft_of(
     words = (*line.launcher, line.script)
     is_shell = any(Path(word).name in _SHELLS or word.endswith(".sh") for word in words)
     unread = (
-        f"The source of {line.script} cannot be read. Ask it for its options? A program without --help may "
-        f"start to train:\n  {_help_command(line)}\n"
+        f"The source of {line.script} cannot be read. Run it with --help to read its options? A "
+        f"program that does not know --help may start to train:\n  {_help_command(line)}\n"
     )
     may_ask = source.parses_options or (not source.files and may_run(unread))
     if may_ask and not is_shell:
@@ -300,7 +300,7 @@ def _with_run(
     trial = run(first)
     may_lack_folder = "save" in places and not draft.saves_to_file and _NO_PATH.search(trial.error())
     if _failed_early(trial) and may_lack_folder:
-        say(f"it failed:\n{trial.error()}\ntrying again with a folder that exists")
+        say(f"it failed:\n{trial.error()}\ntrying again with an output folder that exists")
         places["save"].mkdir(exist_ok=True)
         draft = replace(draft, needs_folder=True)
         trial = run(first)

@@ -22,7 +22,7 @@ from tuner.service.opening import OpenedJob, checked_epoch_samples
 #: Status of a run that `--dry-run` only shows (without this option it would be stored), and of a run that
 #: cannot be used.
 NOT_STORED, LEFT_OUT = "would be imported", "left out"
-_REPLACED_NOTE = "it replaces an earlier import of the same run with a different configuration or curve"
+_REPLACED_NOTE = "it replaces an earlier import of the same run, whose configuration or curve was different"
 #: Maximum number of column names in a message, and maximum number of files or runs with reasons.
 _MOST_NAMES, _MOST_REASONS = 30, 10
 
@@ -205,7 +205,10 @@ def _name_or_number(text: str) -> str | float:
 
 def _not_mapped(opened: OpenedJob, suggested: Suggestion) -> str:
     """Returns a message with the missing keys, possible names for them, and a mapping file to fill in."""
-    lines = [f"{opened.path}: the runs cannot be imported before these are mapped:"]
+    lines = [
+        f"{opened.path}: the runs cannot be imported yet: it is unknown which of their columns or "
+        "parameters contain these values:"
+    ]
     for key in suggested.missing:
         names = suggested.candidates[key]
         shown = ", ".join(names[:_MOST_NAMES]) + (", ..." if len(names) > _MOST_NAMES else "")

@@ -65,7 +65,7 @@ class OpenedJob:
 
 
 def open_job(path: Path, *, time_budget: str | None = None, max_dollars: float | None = None) -> OpenedJob:
-    """Reads and checks a job file, and calls `protect_storage_url` since scripts can be started from now on.
+    """Reads and checks a job file, and calls `protect_storage_url` before any script of the job can start.
 
     Args:
         path: Path of the job file.

@@ -135,7 +135,8 @@ def _furthest(probes: list[ProbeRecord]) -> tuple[list[tuple[ProbeRecord, Measur
             left_out.append(f"{_named(probe)}: it has no score")
         elif not _ascends(measurement):
             left_out.append(
-                f"{_named(probe)}: its training clock decreases, because it was resumed on other nodes"
+                f"{_named(probe)}: its training seconds decrease from one score to the next, because it was "
+                "resumed on other nodes"
             )
         else:
             runs = sorted(
