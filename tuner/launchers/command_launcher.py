@@ -146,7 +146,7 @@ class CommandLauncher(Launcher):
 
     def _make_folder(self, task_folder: Path, num_nodes: int, devices_per_node: int) -> JobFolder:
         if self._closed:
-            raise ProbeError("this launcher is closed and takes no more jobs")
+            raise ProbeError("the launcher is closed, so it cannot start another job")
         check_num_ranks(num_nodes, devices_per_node)
         with _preparing(task_folder):
             return JobFolder.make(task_folder, uuid.uuid4().hex[:12])
@@ -403,7 +403,7 @@ class CommandLauncher(Launcher):
             return JobState.CANCELLED, ()
         reasons = [node.reason or "" for node in nodes.values()]
         if any(reason == "time limit" for reason in reasons):
-            return JobState.TIMED_OUT, (RankFailure(rank=0, reason="its time limit was used up"),)
+            return JobState.TIMED_OUT, (RankFailure(rank=0, reason="the job reached its time limit"),)
         failures = node_failures(job.folder, nodes, job.node_job.devices_per_node)
         taken = [reason for reason in reasons if reason.startswith(_TAKEN_AWAY)]
         if taken:

@@ -55,9 +55,13 @@ class TorchrunSection(LauncherSection):
     def _has_its_places(self) -> TorchrunSection:
         for place in _PLACES:
             if place not in self.connect:
-                raise ValueError(f"connect = {self.connect!r} lacks {place}: add it")
+                raise ValueError(
+                    f"connect = {self.connect!r} must contain {place}, which Paceline replaces: add it"
+                )
         if len(set(self.hosts)) != len(self.hosts):
-            raise ValueError("hosts must not repeat a host; devices_per_node says how many ranks one has")
+            raise ValueError(
+                "hosts must name each host once; set devices_per_node for several ranks on one host"
+            )
         return self
 
     @property
@@ -146,7 +150,7 @@ class HostNodes(SchedulerBackend):
                 process = self._run(host, command, output)
             except OSError as error:
                 self.end(job, "")
-                raise ProbeError(f"no connection to {host} can be started: {error}") from error
+                raise ProbeError(f"the command that connects to {host} cannot be started: {error}") from error
             connections.append(_Connection(host=host, process=process, output=output))
         return ",".join(hosts)
 
@@ -209,8 +213,8 @@ class HostNodes(SchedulerBackend):
         if job.identity not in self._taken:
             if job.num_nodes > len(self._hosts):
                 raise ProbeError(
-                    f"{job.num_nodes} nodes are needed and {len(self._hosts)} hosts are listed "
-                    f"({', '.join(self._hosts)}): list more, or allow fewer nodes"
+                    f"{job.num_nodes} nodes are needed, but cluster.torchrun.hosts has {len(self._hosts)} "
+                    f"({', '.join(self._hosts)}): add hosts, or lower cluster.nodes"
                 )
             load = Counter(host for hosts in self._taken.values() for host in hosts)
             # Sorting keeps the list's order among hosts that are equally free.
@@ -268,7 +272,10 @@ def _view_of_broken(connection: _Connection, reported: NodeStatus | None) -> Bac
         return BackendView(state=JobState.LOST, detail=f"{host} was not reached ({words})")
     if code == _NOT_REACHED:
         return BackendView(state=JobState.FAILED, detail=f"{host} cannot be reached ({words})")
-    return BackendView(state=JobState.FAILED, detail=f"no node agent could run on {host} ({words})")
+    return BackendView(
+        state=JobState.FAILED,
+        detail=f"the program that starts the processes of a job could not run on {host} ({words})",
+    )
 
 
 def _create(section: TorchrunSection, settings: ClusterSettings) -> Launcher:

@@ -132,7 +132,7 @@ class LocalLauncher(Launcher):
 
     def submit(self, task: RankTask, *, num_nodes: int, devices_per_node: int) -> JobHandle:
         if self._closed:
-            raise ProbeError("this launcher is closed and takes no more jobs")
+            raise ProbeError("the launcher is closed, so it cannot start another job")
         check_num_ranks(num_nodes, devices_per_node)
         submitted_at = time.monotonic()
         identity = uuid.uuid4().hex[:12]

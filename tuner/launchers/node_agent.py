@@ -10,8 +10,10 @@ folder, and each node runs the copy with the Python that it has. The job's folde
 - `node-R.log.times` or `rank-R.log.times`: the size of the log file over time, as a line `<seconds since the
   epoch> <bytes>` whenever it has grown, so that a reader knows when each line was written.
 - `end`: the reason to end, written by the tuner. Once it exists, every node ends its processes.
-- `failed`: number of the first node whose process failed. Once it exists, the other nodes end as well.
-- `lease`: the tuner changes its time regularly. If its time no longer changes, the nodes end the job.
+- `failed`: the number of the first node on which a process failed. Once the file exists, the other nodes end
+  their processes.
+- `lease`: an empty file. The tuner renews its modification time regularly. If it no longer does, it has
+  ended, and the nodes end the job.
 """
 
 from __future__ import annotations
@@ -139,7 +141,7 @@ class NodeAgent:
                 self._watch()
         except OSError as error:
             self._status["exits"].append({"copy": self._node_rank, "code": 127})
-            self._fail(f"it cannot be started: {error}")
+            self._fail(f"the command cannot be started: {error}")
         self._kill_descendants()
         self._note_logs()
         self._report("ended")
@@ -366,7 +368,10 @@ def _die_with_agent() -> None:
 
 
 def _adopt_orphans() -> None:
-    """Makes this process the parent of descendants whose own parent has ended (on Linux)."""
+    """Makes this process the parent of descendants whose own parent ends, so that it can wait for them.
+
+    Only Linux supports this; elsewhere the function does nothing.
+    """
     with contextlib.suppress(OSError, AttributeError):
         ctypes.CDLL(None).prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
 

@@ -1,4 +1,4 @@
-"""The shell commands that start ranks on a node: a function's ranks, torchrun, and what logs them."""
+"""Shell commands that start ranks on a node: for a function, by torchrun, and with a log file per rank."""
 
 from __future__ import annotations
 

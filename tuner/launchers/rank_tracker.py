@@ -165,7 +165,9 @@ class RankTracker:
     def first_missing(self) -> RankFailure:
         """Returns a failure for the first rank that has ended without reporting a result or an error."""
         rank = min(set(range(self._num_ranks)) - self._results.keys())
-        return RankFailure(rank=rank, reason="the rank ended without a result and without an error")
+        return RankFailure(
+            rank=rank, reason="the process of the rank ended without reporting a result or an error"
+        )
 
     @property
     def _tolerates_failures(self) -> bool:

@@ -207,7 +207,10 @@ class Driver:
             words, is_lacking = self._supply()
             lacking_since = (lacking_since or now) if is_lacking else None
             if lacking_since is not None and now - lacking_since > self._timeout_seconds:
-                self._report("failed", f"{words}; waited {self._timeout_seconds:g} s for more")
+                self._report(
+                    "failed",
+                    f"{words}; waited {self._timeout_seconds:g} s for more nodes (cluster.ray.node_timeout)",
+                )
                 return False
             self._report("waiting", words)
         return True
@@ -224,7 +227,7 @@ class Driver:
         demand = _demand(self._num_nodes, self._bundle)
         there = f"the cluster has {len(nodes)} nodes, {able} of them with these resources"
         if able < self._num_nodes:
-            return f"never placed on the nodes there are: {demand}; {there}", True
+            return f"the cluster is too small for the job: {demand}; {there}", True
         free = ray.available_resources()
         totals = {name: sum(node.get(name, 0) for node in nodes) for name in self._bundle}
         left = ", ".join(f"{free.get(name, 0):g} of {total:g} {name}" for name, total in totals.items())
@@ -307,7 +310,11 @@ class Driver:
         """
         try:
             if not ray.get(ended):
-                self._lose("failed", node, "its node agent ended without a report")
+                self._lose(
+                    "failed",
+                    node,
+                    "the program that runs the processes of the job on this node ended without a report",
+                )
         except ray.exceptions.ActorUnavailableError as error:
             self._unanswered.setdefault(node, (time.monotonic(), _ray_words(error)))
             return False
@@ -315,7 +322,11 @@ class Driver:
             self._note["memory_ran_out"] = self._note["state"] == "placed"
             self._lose("failed", node, f"it ran out of memory: {_ray_words(error)}")
         except ray.exceptions.RayTaskError as error:
-            self._lose("failed", node, f"{error.cause}: is the job's folder the same on every node?")
+            self._lose(
+                "failed",
+                node,
+                f"{error.cause}; the output folder must have the same path and content on every node",
+            )
         except ray.exceptions.RayError as error:
             self._lose("lost", node, _ray_words(error))
         self._unanswered.pop(node, None)

@@ -144,7 +144,9 @@ class RayNodes(SchedulerBackend):
                 return self.poll(job, backend_id)
             return BackendView(state=_end_state(seen), detail=note["detail"] or _end_words(seen))
         if note is None:
-            return BackendView(state=JobState.PENDING, detail="Ray starts the job's driver on its head node")
+            return BackendView(
+                state=JobState.PENDING, detail="Ray has not started the job's driver on its head node yet"
+            )
         if note["state"] == "waiting":
             return BackendView(state=JobState.PENDING, detail=f"waits for {note['detail']}")
         return BackendView(state=JobState.RUNNING, detail=note["detail"])

@@ -56,7 +56,7 @@ class SlurmNodes(SchedulerBackend):
         missing = missing_parts()
         if missing:
             words = "; ".join(f"{what} (remedy: {remedy})" for what, remedy in missing)
-            raise JobError(f"cluster.launcher = 'slurm' needs programs that are not here: {words}")
+            raise JobError(f"cluster.launcher = 'slurm' needs programs that this host does not have: {words}")
         self._request = request
         self._python = python or sys.executable
         self._queue = SlurmQueue() if queue is None else queue

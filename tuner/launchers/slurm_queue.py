@@ -34,14 +34,14 @@ _MEMORY_RAN_OUT = "OUT_OF_MEMORY"
 _ENDS: dict[str, tuple[JobState, str]] = {
     "COMPLETED": (JobState.SUCCEEDED, ""),
     "FAILED": (JobState.FAILED, ""),
-    "CANCELLED": (JobState.LOST, "somebody else cancelled it"),
+    "CANCELLED": (JobState.LOST, "another user or an administrator cancelled the job"),
     "TIMEOUT": (JobState.TIMED_OUT, "the job reached SLURM's time limit: raise [cluster.slurm] time"),
     "DEADLINE": (JobState.TIMED_OUT, "the job could not end before its deadline"),
     _MEMORY_RAN_OUT: (JobState.FAILED, "the job ran out of memory: raise [cluster.slurm] extra.mem"),
     "NODE_FAIL": (JobState.LOST, "a node of the job died or does not respond"),
     "BOOT_FAIL": (JobState.LOST, "a node could not be booted"),
     "PREEMPTED": (JobState.LOST, "a job of higher priority got its nodes"),
-    "REVOKED": (JobState.LOST, "another cluster took it"),
+    "REVOKED": (JobState.LOST, "another cluster has taken over the job"),
     # A job in one of these states may go on, but its measured times would be worthless.
     "SUSPENDED": (JobState.LOST, "SLURM suspended the job, so its times are invalid"),
     "STOPPED": (JobState.LOST, "SLURM stopped the job, so its times are invalid"),
@@ -209,8 +209,8 @@ class SlurmQueue:
             if cancel.question is not None:
                 cancel.question.drop()
             warnings.warn(
-                f"SLURM does not answer ({self._trouble}), so a job may be left; once it does: "
-                f"{' '.join(cancel.command)}",
+                f"SLURM does not answer ({self._trouble}), so a job may still run; when SLURM answers "
+                f"again, cancel the job by: {' '.join(cancel.command)}",
                 stacklevel=2,
             )
         self._cancels.clear()
@@ -315,7 +315,9 @@ class SlurmQueue:
 
     def _ask_last_words(self, watched: _Watched) -> None:
         if not watched.job_id:
-            watched.view = BackendView(state=JobState.LOST, detail="SLURM knows no job of that name")
+            watched.view = BackendView(
+                state=JobState.LOST, detail="SLURM has no job with this name, so the job is lost"
+            )
             watched.over = True
             return
         watched.last_words = Question(("sh", "-c", _LAST_WORDS, watched.job_id), clock=self._clock)

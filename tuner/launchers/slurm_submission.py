@@ -81,7 +81,7 @@ class SlurmSection(LauncherSection):
                     "constraint = 'a100'"
                 )
             if option in _OURS:
-                raise ValueError(f"{name!r} cannot be set there ({_OURS[option]}); remove it")
+                raise ValueError(f"{name!r} cannot be set in this table ({_OURS[option]}); remove it")
             if "\n" in str(value):
                 raise ValueError(f"the value of {name!r} has a line break; write it in one line")
         return extra

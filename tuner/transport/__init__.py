@@ -1,8 +1,8 @@
 """Transports: send vectors and status numbers between the ranks of one job.
 
-A transport is one-sided: the receiving rank does not have to call anything at the same time, as it would for
-`torch.distributed.send` or a collective. `Transport` is the interface, `MessageTransport` the implementation
-by ZeroMQ.
+A transport is one-sided: a rank can send while the receiving rank does something else. With
+`torch.distributed.send` or a collective, both ranks must make a call at the same time. `Transport` is the
+interface, `MessageTransport` the implementation by ZeroMQ.
 """
 
 from tuner.transport.transport import NUM_CHANNELS, STATUS_WIDTH, Received, Transport

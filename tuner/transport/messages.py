@@ -68,7 +68,7 @@ class Message:
 
     @property
     def place(self) -> tuple[Kind, int, int]:
-        """Key of the message in a queue: a newer message replaces an unsent one with the same key."""
+        """Key of the message in a queue of unsent messages: a newer message with the same key replaces it."""
         return (self.kind, self.rank, self.channel)
 
     def parts(self) -> list[bytes | memoryview]:

@@ -276,7 +276,7 @@ class IoThread:
             self._dealers[rank].send_multipart(message.parts(), zmq.NOBLOCK, copy=False)
 
     def _take(self, message: Message | None) -> None:
-        """Handles a message from another rank; None stands for an invalid one, which is ignored."""
+        """Handles a message from another rank; ignores None, an invalid message."""
         if message is None:
             return
         if message.kind is Kind.FETCH:

@@ -128,7 +128,7 @@ class MessageTransport(Transport):
     def _check(self) -> None:
         if self._io_thread.failure is not None:
             raise TunerError(
-                "The thread that passes messages to other ranks has failed"
+                "The thread that sends messages to other ranks has failed; the error above is the cause"
             ) from self._io_thread.failure
 
     def post(self, status: Array) -> None:

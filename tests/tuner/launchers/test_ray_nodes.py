@@ -158,7 +158,7 @@ def test_what_the_cluster_can_never_give_fails_with_what_is_there(
     launcher = CommandLauncher(nodes)
     try:
         watch = Watch(launcher, submit(launcher, work, "true", num_nodes=2))
-        watch.until(lambda seen: "never placed" in seen.status.detail, "it says so while it waits")
+        watch.until(lambda seen: "too small for the job" in seen.status.detail, "it says so while it waits")
         assert watch.status.state is JobState.PENDING
         status = watch.end()
     finally:
@@ -198,7 +198,7 @@ def killed_tuner(ray_cluster: RayCluster, work: Path, *, num_nodes: int, orphan_
             processes_of(work, num_nodes)
         else:
             assert tuner.stdout is not None
-            assert any("never placed" in line for line in tuner.stdout)
+            assert any("too small for the job" in line for line in tuner.stdout)
     finally:
         tuner.kill()
         tuner.communicate()

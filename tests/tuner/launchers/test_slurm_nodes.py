@@ -185,7 +185,7 @@ def test_a_job_that_somebody_else_cancels_is_lost(
     status = end(launcher, handle)
     assert status.state is JobState.LOST
     assert "CANCELLED" in status.failures[0].reason
-    assert "somebody else" in status.failures[0].reason
+    assert "another user" in status.failures[0].reason
     assert sorted(path.name for path in work.glob("saved-*")) == ["saved-0", "saved-1"]
 
 

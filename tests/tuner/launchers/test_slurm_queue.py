@@ -95,7 +95,7 @@ def poll_until(queue: SlurmQueue, clock: Clock, words: str, *, job_id: str = "1"
     [
         ("COMPLETED", JobState.SUCCEEDED, "COMPLETED"),
         ("FAILED", JobState.FAILED, "FAILED"),
-        ("CANCELLED", JobState.LOST, "somebody else"),
+        ("CANCELLED", JobState.LOST, "another user"),
         ("TIMEOUT", JobState.TIMED_OUT, "time limit"),
         ("DEADLINE", JobState.TIMED_OUT, "deadline"),
         ("OUT_OF_MEMORY", JobState.FAILED, "extra.mem"),
@@ -190,7 +190,7 @@ def test_a_job_that_never_came_to_be_is_distinguished_from_one_not_yet_listed(
     cluster: Cluster, queue: SlurmQueue, clock: Clock
 ) -> None:
     assert queue.poll("ours", "").state is JobState.PENDING
-    assert poll_until(queue, clock, "no job of that name", job_id="") is JobState.LOST
+    assert poll_until(queue, clock, "no job with this name", job_id="") is JobState.LOST
     queue.close()
 
 
@@ -334,7 +334,7 @@ def test_what_is_missing_is_said_with_its_remedy(monkeypatch: pytest.MonkeyPatch
 @pytest.mark.parametrize(
     ("extra", "words"),
     [
-        ({"nodes": 3}, "'nodes' cannot be set there"),
+        ({"nodes": 3}, "'nodes' cannot be set in this table"),
         ({"job_name": "mine"}, "found by its name"),
         ({"--qos": "high"}, "without dashes"),
         ({"comment": "a\n#SBATCH --uid=0"}, "line break"),

@@ -72,7 +72,7 @@ def test_slurm_is_asked_for_what_the_job_file_says(tmp_path: Path, monkeypatch: 
 
 def test_an_option_that_paceline_sets_is_refused_in_the_job_file(tmp_path: Path) -> None:
     extra = "[cluster.slurm]\nextra = { nodes = 3 }\n"
-    with pytest.raises(JobError, match="'nodes' cannot be set there"):
+    with pytest.raises(JobError, match="'nodes' cannot be set in this table"):
         open_job(written(tmp_path, extra))
 
 

@@ -109,7 +109,7 @@ def test_a_failure_of_the_io_thread_is_reported_to_its_rank() -> None:
     with ranks("ipc", 2) as two:
         assert isinstance(two[0], MessageTransport)
         two[0]._io_thread.failure = OSError("out of descriptors")
-        with pytest.raises(Exception, match="messages to other ranks has failed"):
+        with pytest.raises(Exception, match="sends messages to other ranks has failed"):
             two[0].publish(0, filled(1), 1)
 
 
