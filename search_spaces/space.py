@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -112,6 +113,12 @@ class ProductSpace(SearchSpace):
         choices, knobs = tuple(self.choices.items()), tuple(self.knobs.items())
         # 1 and 1.0 are equal but print differently, so the text is part of the cache key.
         return list(_combinations(choices, knobs, tuple(self.conditions), repr((choices, knobs))))
+
+    def num_combinations(self) -> int:
+        """Returns the number of combinations of the choices' levels, feasible or not."""
+        sizes = (len(choice.levels()) for name, choice in self.axes.items() if name != "strategy")
+        knobs = (self.knob_choices(str(strategy)).values() for strategy in self.axes["strategy"].levels())
+        return math.prod(sizes) * sum(math.prod(len(knob.levels()) for knob in own) for own in knobs)
 
     def combinations(self) -> Iterator[Configuration]:
         """Generates the same configurations as `candidates`, without the cache."""

@@ -32,6 +32,15 @@ def parse_duration(value: Any) -> Any:
 Duration = Annotated[float, BeforeValidator(parse_duration), Field(gt=0)]
 DurationOrZero = Annotated[float, BeforeValidator(parse_duration), Field(ge=0)]
 
+#: A number of nodes. Paceline makes lists and tables of this size.
+NodeCount = Annotated[int, Field(gt=0, le=100_000)]
+#: A number of devices or CPU threads.
+DeviceCount = Annotated[int, Field(gt=0, le=1_024)]
+#: A global batch size. Paceline makes lists of the samples of a batch.
+BatchSize = Annotated[int, Field(gt=0, le=100_000_000)]
+#: A number that Paceline counts up to, such as a number of steps.
+Count = Annotated[int, Field(gt=0, le=1_000_000_000)]
+
 
 class Section(BaseModel):
     """Base class of a table of the job file, such as `[goal]`; unknown keys are errors."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import re
 import shlex
 from pathlib import Path
@@ -17,6 +18,8 @@ _WRITTEN = {".log", ".out", ".err", ".pt", ".pth", ".ckpt", ".safetensors"}
 
 #: Size of the largest script file that is read, in bytes.
 _MOST_BYTES = 2**20
+#: Of a larger file, the digest depends only on the size and on this number of bytes. Such files are data.
+_MOST_HASHED_BYTES = 64 * 2**20
 
 
 def script_files(section: CommandSection, job_folder: Path) -> list[Path]:
@@ -48,7 +51,10 @@ def script_digest(section: CommandSection, job_folder: Path) -> str:
     digest = hashlib.sha256()
     for file in files:
         digest.update(file.name.encode())
-        digest.update(file.read_bytes())
+        with file.open("rb") as content:
+            digest.update(content.read(_MOST_HASHED_BYTES))
+            if (size := os.fstat(content.fileno()).st_size) > _MOST_HASHED_BYTES:
+                digest.update(str(size).encode())
     return digest.hexdigest()[:16]
 
 

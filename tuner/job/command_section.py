@@ -111,7 +111,7 @@ class MetricsSection(Section):
     def _pattern_has_groups(cls, pattern: str | tuple[str, ...] | None) -> str | tuple[str, ...] | None:
         try:
             groups = _groups(_as_tuple(pattern))
-        except re.error as error:
+        except (re.error, OverflowError, RecursionError) as error:
             raise ValueError(f"is not a regular expression: {error}") from error
         if pattern is not None and not ("value" in groups and groups & set(_POSITIONS)):
             raise ValueError(

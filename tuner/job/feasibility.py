@@ -5,12 +5,16 @@ from __future__ import annotations
 import itertools
 from pathlib import Path
 
-from search_spaces import Configuration, ListedSpace, SearchSpace
+from search_spaces import Configuration, ListedSpace, ProductSpace, SearchSpace
 from tuner.domain.errors import InfeasibleError, JobError
 from tuner.domain.workload import METRICS
 from tuner.job.model import Job
 
 _MOST_REASONS = 3
+#: Maximum number of combinations of values in a space. The search compares all of them at each decision.
+_MOST_COMBINATIONS = 100_000
+#: Maximum number of ranks that the local launcher starts, each of which is a process.
+_MOST_PROCESSES = 1_024
 
 
 def check_feasible(job: Job, path: Path) -> None:
@@ -22,9 +26,10 @@ def check_feasible(job: Job, path: Path) -> None:
 
     Raises:
         InfeasibleError: No configuration of the space can run.
-        JobError: The baseline cannot run.
+        JobError: The space has too many configurations, or the baseline cannot run.
     """
     space = job.search_space()
+    _check_sizes(job, space, path)
     if not any(space.is_feasible(configuration) for configuration in _combinations(space)):
         reasons = dict.fromkeys(
             reason
@@ -46,6 +51,26 @@ def check_feasible(job: Job, path: Path) -> None:
                 f"{path}: the baseline cannot run: {'; '.join(found)}. State your present settings in "
                 "[baseline], or remove the table"
             )
+
+
+def _check_sizes(job: Job, space: SearchSpace, path: Path) -> None:
+    if isinstance(space, ProductSpace) and (size := space.num_combinations()) > _MOST_COMBINATIONS:
+        raise JobError(
+            f"{path}: the values in [space] and cluster.nodes have {size:,} combinations, but at most "
+            f"{_MOST_COMBINATIONS:,} are allowed. List fewer values, or lower "
+            "space.learning_rate.levels_per_decade"
+        )
+    if job.recording() is not None or not job.cluster.nodes_share_host:
+        return
+    cluster = job.resolved_cluster()
+    real = cluster.at_hand if cluster.virtual is not None else cluster
+    ranks = 0 if real is None else real.num_ranks(real.node_counts[-1])
+    if ranks > _MOST_PROCESSES:
+        raise JobError(
+            f"{path}: cluster.nodes times cluster.devices_per_node is up to {ranks:,}, but "
+            f"cluster.launcher = 'local' starts at most {_MOST_PROCESSES:,} processes on this host. "
+            "Lower one of them, or set probe.kind = 'emulated'"
+        )
 
 
 def job_warnings(job: Job) -> list[str]:

@@ -4,19 +4,20 @@ from __future__ import annotations
 
 import json
 import re
-import tomllib
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
 from pydantic import ValidationError
 
 from tuner.domain.errors import JobError
+from tuner.domain.toml_file import read_toml, spelled
 from tuner.job.command_check import check_command
 from tuner.job.feasibility import check_feasible
-from tuner.job.model import Job, missing_section
-from tuner.job.problems import KeyPath, problems_of, spelled
+from tuner.job.model import LONGEST_NAME, Job, missing_section
+from tuner.job.problems import problems_of
 from tuner.job.recorded_job import completed, is_recorded
 
 #: Maps the old path of each renamed key of the job file to its new name. An entry stays for one minor
@@ -45,8 +46,6 @@ def load_job(path: Path) -> Job:
         InfeasibleError: No configuration in the job's space can run.
     """
     data: Mapping[str, Any] = {"name": job_name(path), **with_new_keys(_read(path), path)}
-    if unusable := list(_keys_with_nul(data)):
-        raise JobError(_message(path, [f"{key} contains a NUL character; remove it" for key in unusable]))
     problems: list[str] = []
     if is_recorded(data):
         try:
@@ -65,8 +64,9 @@ def load_job(path: Path) -> Job:
         # In strict mode, pydantic converts lists to tuples only if the input is JSON.
         job = Job.model_validate_json(json.dumps(data, default=str), strict=True)
     except ValidationError as error:
-        found = dict.fromkeys([*problems, *problems_of(error, data)])
-        raise JobError(_message(path, list(found))) from error
+        # A message takes time, so messages that are not shown are not made.
+        found = dict.fromkeys([*problems, *islice(problems_of(error, data), _MOST_PROBLEMS)])
+        raise JobError(_message(path, list(found), more=error.error_count() - _MOST_PROBLEMS)) from error
     if problems:
         raise JobError(_message(path, problems))
     check_feasible(job, path)
@@ -86,12 +86,12 @@ def job_name(path: Path) -> str:
 
     Characters that a name must not contain are replaced.
     """
-    return re.sub(r"[^A-Za-z0-9._-]+", "-", path.stem).lstrip("-._") or "job"
+    return re.sub(r"[^A-Za-z0-9._-]+", "-", path.stem).lstrip("-._")[:LONGEST_NAME] or "job"
 
 
 def _read(path: Path) -> Mapping[str, Any]:
     try:
-        return tomllib.loads(path.read_text(encoding="utf-8"))
+        return read_toml(path)
     except FileNotFoundError as error:
         words = "there is no such file. Name a job file, or write one with `paceline init`"
         raise JobError(f"{path}: {words}") from error
@@ -101,12 +101,6 @@ def _read(path: Path) -> Mapping[str, Any]:
         raise JobError(f"{path}: is a folder; name the job file in it.{inside}") from error
     except OSError as error:
         raise JobError(f"{path}: cannot be read: {error.strerror}") from error
-    except UnicodeDecodeError as error:
-        raise JobError(f"{path}: is not text in UTF-8: {error.reason} at byte {error.start}") from error
-    except (ValueError, RecursionError) as error:
-        # Python also rejects very long numbers and very deep nesting.
-        words = f"is not valid TOML: {error}. Strings need quotes, tables [brackets]"
-        raise JobError(f"{path}: {words}") from error
 
 
 def with_new_keys(data: Mapping[str, Any], path: Path) -> Mapping[str, Any]:
@@ -127,27 +121,15 @@ def with_new_keys(data: Mapping[str, Any], path: Path) -> Mapping[str, Any]:
     return data
 
 
-def _keys_with_nul(value: Any, above: KeyPath = ()) -> Iterator[str]:
-    """Yields the keys whose name or value contains a NUL character, which paths cannot contain."""
-    if isinstance(value, str) and "\0" in value:
-        yield spelled(above)
-    elif isinstance(value, Mapping):
-        for key, inner in value.items():
-            if "\0" in str(key):
-                yield spelled((*above, str(key).replace("\0", "\\0")))
-            yield from _keys_with_nul(inner, (*above, key))
-    elif isinstance(value, list):
-        for number, inner in enumerate(value):
-            yield from _keys_with_nul(inner, (*above, number))
-
-
-def _message(path: Path, problems: list[str]) -> str:
-    if len(problems) == 1:
+def _message(path: Path, problems: list[str], *, more: int = 0) -> str:
+    """Returns the message on the problems of a file. If `more` is positive, the list lacks this number."""
+    total = len(problems) + max(0, more)
+    if total == 1:
         return f"{path}: {_readable(problems[0])}"
     shown = [_readable(problem) for problem in problems[:_MOST_PROBLEMS]]
-    if len(problems) > len(shown):
-        shown.append(f"and {len(problems) - len(shown)} more")
-    return "\n  - ".join([f"{path}: {len(problems)} problems", *shown])
+    if total > len(shown):
+        shown.append(f"and {total - len(shown):,} more")
+    return "\n  - ".join([f"{path}: {total:,} problems", *shown])
 
 
 def _readable(problem: str) -> str:

@@ -38,6 +38,9 @@ from tuner.job.values import ListedConfiguration
 from tuner.recordings.file import load_recording
 from tuner.recordings.recording import Recording
 
+#: Maximum number of characters in the name of a job, which is part of the names of files and folders.
+LONGEST_NAME = 200
+
 
 def _settings_or_listed(value: Any) -> str:
     return "listed" if isinstance(value, str | Configuration) else "settings"
@@ -57,7 +60,7 @@ class Job(Section):
     configurations.
     """
 
-    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")] = Field(
+    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", max_length=LONGEST_NAME)] = Field(
         default="job",
         description="name of the study and of the output folder; the file name without .toml if absent",
     )

@@ -11,12 +11,10 @@ from pydantic.fields import FieldInfo
 from pydantic_core import ErrorDetails
 
 from tuner.domain.errors import did_you_mean
+from tuner.domain.toml_file import KeyPath, spelled
 from tuner.job.model import Job
 
 _LONGEST_VALUE = 60
-#: The location of a value in a job file: the keys of the tables and the indexes in lists that lead to the
-#: value, from the outermost table on.
-KeyPath = tuple[str | int, ...]
 #: Maps the type of an error in pydantic to a text on the broken rule. Braces are replaced by values from the
 #: context of the error.
 _ALLOWED = {
@@ -24,15 +22,16 @@ _ALLOWED = {
     "dict_type": "must be a table",
     "finite_number": "must be a finite number",
     "float_type": "must be a number",
-    "greater_than": "must be greater than {gt:g}",
-    "greater_than_equal": "must be at least {ge:g}",
+    "greater_than": "must be greater than {gt:,.12g}",
+    "greater_than_equal": "must be at least {ge:,.12g}",
     "int_type": "must be a whole number",
-    "less_than": "must be less than {lt:g}",
-    "less_than_equal": "must be at most {le:g}",
+    "less_than": "must be less than {lt:,.12g}",
+    "less_than_equal": "must be at most {le:,.12g}",
     "missing": "is missing",
     "model_attributes_type": "must be a table",
     "model_type": "must be a table",
     "string_pattern_mismatch": "may contain letters, digits, '.', '_', '-'; starts with a letter or digit",
+    "string_too_long": "must have at most {max_length} characters",
     "string_type": "must be a string",
     "too_long": "must have at most {max_length} values",
     "too_short": "must have at least {min_length} values",
@@ -42,22 +41,17 @@ _ALLOWED = {
 _NAMED_TABLES = {"optimizer": ["sgd", "adamw"], "schedule": ["constant", "step", "cosine"]}
 
 
-def problems_of(error: ValidationError, data: Mapping[str, Any]) -> list[str]:
-    """Returns one sentence for each problem, in the order of the keys in the job model.
+def problems_of(error: ValidationError, data: Mapping[str, Any]) -> Iterator[str]:
+    """Yields one sentence for each problem, in the order of the keys in the job model.
 
     Args:
         error: The errors that pydantic found.
         data: The content of the job file as nested dictionaries.
     """
-    return [_problem(details, data) for details in error.errors(include_url=False)]
-
-
-def spelled(path: Sequence[str | int]) -> str:
-    """Returns a path as users write it, such as `space.learning_rate.high` or `cluster.nodes[1]`."""
-    words = ""
-    for part in path:
-        words += f"[{part}]" if isinstance(part, int) else f".{part}" if words else part
-    return words
+    for details in error.errors(include_url=False):
+        # Pydantic does not count invalid values in a list, so it may also report the list as too short.
+        if details["type"] != "too_short" or len(details["input"]) < details["ctx"]["min_length"]:
+            yield _problem(details, data)
 
 
 def _problem(details: ErrorDetails, data: Mapping[str, Any]) -> str:

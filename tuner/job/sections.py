@@ -18,9 +18,17 @@ from pydantic import (
 
 from search_spaces import KNOBS, Configuration
 from tuner.domain.measurement import CurvePoint, TargetCount, crossing
-from tuner.domain.section import Duration, DurationOrZero, Section
+from tuner.domain.section import (
+    BatchSize,
+    Count,
+    DeviceCount,
+    Duration,
+    DurationOrZero,
+    NodeCount,
+    Section,
+)
 from tuner.domain.workload import METRICS, OptimizerSettings, ScheduleSettings
-from tuner.job.values import AscendingCounts, Bandwidth, ImportPath, StrategyName, configuration_with_knobs
+from tuner.job.values import Bandwidth, ImportPath, NodeCounts, StrategyName, configuration_with_knobs
 from tuner.launchers.registry import LAUNCHERS, LauncherSection, launcher_entry
 
 
@@ -155,10 +163,10 @@ else:
 class ClusterSection(_LauncherSections):
     """`[cluster]`: numbers of nodes to choose from, and their price."""
 
-    nodes: AscendingCounts = Field(
+    nodes: NodeCounts = Field(
         default=(1,), description="numbers of nodes to choose from, ascending, such as [1, 2, 4]"
     )
-    devices_per_node: PositiveInt = Field(default=1, description="devices of one node; each runs one rank")
+    devices_per_node: DeviceCount = Field(default=1, description="devices of one node; each runs one rank")
     dollars_per_node_hour: Annotated[float, Field(ge=0)] = Field(
         default=0.0, description="price of one node for an hour; 0 if only time counts"
     )
@@ -172,7 +180,7 @@ class ClusterSection(_LauncherSections):
         description="Python interpreter on the nodes (3.8 or newer, no packages needed); if ranks train a "
         "Workload, Paceline must be installed there; the present interpreter if absent",
     )
-    threads_per_rank: PositiveInt = Field(
+    threads_per_rank: DeviceCount = Field(
         default=1,
         description="CPU threads of one rank; the threads of a command are limited only if this key is "
         "stated",
@@ -181,11 +189,11 @@ class ClusterSection(_LauncherSections):
         default=None,
         description="speed of emulated nodes and links, for probe.kind = 'emulated' or 'auto'",
     )
-    nodes_at_hand: PositiveInt | None = Field(
+    nodes_at_hand: NodeCount | None = Field(
         default=None,
         description="auto: number of real nodes; configurations with more nodes are emulated",
     )
-    capacity: PositiveInt | None = Field(
+    capacity: NodeCount | None = Field(
         default=None,
         description="number of nodes that all concurrent probes may use together; if absent, nodes_at_hand, "
         "or the number of nodes of the largest configuration",
@@ -250,7 +258,7 @@ class GoalSection(Section):
     minimize: Literal["seconds", "dollars"] = Field(
         default="seconds", description="quantity to minimize: seconds to target or dollars to target"
     )
-    trainings: PositiveInt = Field(
+    trainings: Count = Field(
         default=1,
         description="number of trainings that will use the recommendation; if it is 1, the search itself "
         "trains to the target, and this is that training",
@@ -261,7 +269,7 @@ class GoalSection(Section):
     max_dollars: PositiveFloat | None = Field(
         default=None, description="highest cost to target that a recommendation may have"
     )
-    consecutive_scores: PositiveInt = Field(
+    consecutive_scores: Count = Field(
         default=1,
         description="number of consecutive scores past the target that are needed to reach it; the time to "
         "target is that of the first of these scores",
@@ -316,11 +324,11 @@ class GoalSection(Section):
 class BaselineSection(Section):
     """`[baseline]`: your present settings; probed first, and compared with the recommendation."""
 
-    nodes: PositiveInt = Field(default=1, description="nodes you train on now")
-    batch_size: PositiveInt = Field(description="global batch size you train with now")
+    nodes: NodeCount = Field(default=1, description="nodes you train on now")
+    batch_size: BatchSize = Field(description="global batch size you train with now")
     learning_rate: PositiveFloat = Field(description="peak learning rate you train with now")
     strategy: StrategyName = Field(default="all_reduce", description="strategy you train with now")
-    tau: PositiveInt | None = Field(
+    tau: Count | None = Field(
         default=None, description="present number of steps between two exchanges of parameters"
     )
     beta: PositiveFloat | None = Field(default=None, description="elastic averaging: moving rate times ranks")
@@ -356,7 +364,7 @@ class ProbeSection(Section):
         description="recorded: path of the recording, relative to the job file; the recording states "
         "workload, cluster and space",
     )
-    timing_steps: Annotated[int, Field(ge=10)] = Field(
+    timing_steps: Annotated[int, Field(ge=10, le=1_000_000)] = Field(
         default=30, description="steps of a timing probe, including the first few, which warm up"
     )
     slice_seconds: Duration | None = Field(
@@ -377,7 +385,7 @@ class ProbeSection(Section):
         description="longest time of an evaluation, as a share of the training time between two evaluations; "
         "evaluations that would exceed it are skipped",
     )
-    max_batch_size_per_rank: PositiveInt | None = Field(
+    max_batch_size_per_rank: BatchSize | None = Field(
         default=None,
         description="a rank with a larger batch than this splits it into micro-batches and accumulates "
         "gradients",
@@ -420,4 +428,4 @@ class BudgetSection(Section):
         default=None,
         description="maximum node hours of all probes together: number of nodes times hours in use",
     )
-    probes: PositiveInt | None = Field(default=None, description="maximum number of probes to start")
+    probes: Count | None = Field(default=None, description="maximum number of probes to start")

@@ -4,18 +4,18 @@ from __future__ import annotations
 
 from typing import Annotated, Any
 
-from pydantic import BaseModel, Discriminator, Field, PositiveFloat, PositiveInt, Tag, model_validator
+from pydantic import BaseModel, Discriminator, Field, PositiveFloat, Tag, model_validator
 
 from search_spaces import KNOBS, Choice, FloatRange, OneOf
-from tuner.domain.section import Section
-from tuner.job.values import AscendingCounts, DistinctCounts, DistinctRates, StrategyNames, check_knob
+from tuner.domain.section import BatchSize, Section
+from tuner.job.values import BatchSizes, DistinctCounts, DistinctRates, StrategyNames, check_knob
 
 
 class IntegerRange(Section):
     """A range of integers: `low`, `2 * low`, `4 * low` and so on, up to `high`."""
 
-    low: PositiveInt = Field(description="smallest value")
-    high: PositiveInt = Field(description="largest value")
+    low: BatchSize = Field(description="smallest value")
+    high: BatchSize = Field(description="largest value")
 
     @model_validator(mode="after")
     def _ordered(self) -> IntegerRange:
@@ -36,7 +36,9 @@ class RateRange(Section):
 
     low: PositiveFloat = Field(description="smallest rate, above 0")
     high: PositiveFloat = Field(description="largest rate")
-    levels_per_decade: PositiveInt = Field(default=6, description="number of rates per power of ten")
+    levels_per_decade: Annotated[int, Field(gt=0, le=1_000)] = Field(
+        default=6, description="number of rates per power of ten"
+    )
 
     @model_validator(mode="after")
     def _ordered(self) -> RateRange:
@@ -53,7 +55,7 @@ class SpaceSection(Section):
     """`[space]`: the values that the search may choose, except the number of nodes."""
 
     batch_size: Annotated[
-        Annotated[IntegerRange, Tag("range")] | Annotated[AscendingCounts, Tag("list")],
+        Annotated[IntegerRange, Tag("range")] | Annotated[BatchSizes, Tag("list")],
         Discriminator(_range_or_list),
     ] = Field(description="global batch sizes: an ascending list, or {low, high} for powers of two times low")
     learning_rate: Annotated[

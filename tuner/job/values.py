@@ -13,11 +13,11 @@ from pydantic import (
     PlainSerializer,
     PlainValidator,
     PositiveFloat,
-    PositiveInt,
     WithJsonSchema,
 )
 
 from search_spaces import STRATEGIES, AxisValue, Configuration, traits_of, unknown_strategy, with_knobs
+from tuner.domain.section import BatchSize, Count, NodeCount
 
 _BANDWIDTH = re.compile(r"\s*(\d+(?:\.\d+)?)\s*([kMGT]?)(bit|B)/s\s*")
 _PREFIXES = {"": 1.0, "k": 1e3, "M": 1e6, "G": 1e9, "T": 1e12}
@@ -46,7 +46,8 @@ def _ascending(values: tuple[int, ...]) -> tuple[int, ...]:
     return values
 
 
-AscendingCounts = Annotated[tuple[PositiveInt, ...], Field(min_length=1), AfterValidator(_ascending)]
+NodeCounts = Annotated[tuple[NodeCount, ...], Field(min_length=1), AfterValidator(_ascending)]
+BatchSizes = Annotated[tuple[BatchSize, ...], Field(min_length=1), AfterValidator(_ascending)]
 
 
 def _distinct(values: tuple[Any, ...]) -> tuple[Any, ...]:
@@ -55,7 +56,7 @@ def _distinct(values: tuple[Any, ...]) -> tuple[Any, ...]:
     return values
 
 
-DistinctCounts = Annotated[tuple[PositiveInt, ...], Field(min_length=1), AfterValidator(_distinct)]
+DistinctCounts = Annotated[tuple[Count, ...], Field(min_length=1), AfterValidator(_distinct)]
 DistinctRates = Annotated[tuple[PositiveFloat, ...], Field(min_length=1), AfterValidator(_distinct)]
 
 

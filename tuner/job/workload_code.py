@@ -17,6 +17,9 @@ _MOVED = {
     b"from paceline import": b"from tuner.workload import",
 }
 
+#: Size of the largest source file whose imports are followed, in bytes.
+_MOST_BYTES = 2**20
+
 
 def workload_code_digest(path: str, job_folder: Path) -> str:
     """Returns a digest of a Workload's source file and of the source files that it imports from its folder.
@@ -79,8 +82,10 @@ def with_imports(source: Path, package: str) -> list[Path]:
 
 def _imported_names(file: Path) -> list[str]:
     try:
+        if file.stat().st_size > _MOST_BYTES:
+            return []
         tree = ast.parse(file.read_bytes())
-    except (SyntaxError, ValueError, RecursionError):
+    except (SyntaxError, ValueError, RecursionError, MemoryError):
         return []
     names: list[str] = []
     for node in ast.walk(tree):

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import re
-import tomllib
 from collections.abc import Mapping as Table
 from pathlib import Path
 from typing import Any, Literal
@@ -20,8 +19,7 @@ from pydantic import (
 )
 
 from tuner.domain.errors import JobError
-
-_LARGEST_BYTES = 2**20
+from tuner.domain.toml_file import read_toml
 
 
 class Mapping(BaseModel):
@@ -125,13 +123,9 @@ def load_mapping(path: Path) -> Mapping:
         JobError: The file cannot be read or is not a valid mapping.
     """
     try:
-        if path.stat().st_size > _LARGEST_BYTES:
-            raise JobError(f"{path}: has more than a mebibyte; name a mapping file (TOML)")
-        data: dict[str, Any] = tomllib.loads(path.read_text(encoding="utf-8"))
+        data = read_toml(path)
     except OSError as error:
         raise JobError(f"{path}: the mapping file cannot be read: {error.strerror}") from error
-    except (ValueError, RecursionError) as error:
-        raise JobError(f"{path}: is not valid TOML: {error}") from error
     try:
         return Mapping.model_validate_json(json.dumps(data, default=str))
     except ValidationError as error:

@@ -5,7 +5,7 @@ import json
 import pytest
 
 from tuner.domain.errors import InfeasibleError, JobError
-from tuner.job import Job, job_name, load_job
+from tuner.job import Job, job_name, load_job, problems
 
 VALID = {
     "workload": 'path = "tuner.workloads.digits:Digits"',
@@ -212,20 +212,6 @@ def test_a_name_made_from_a_file_is_one_that_jobs_may_have(tmp_path, file, name)
 
 
 @pytest.mark.parametrize(
-    ("text", "words"),
-    [
-        ("seed = " + "9" * 10_000, "is not valid TOML: Exceeds the limit"),
-        ("seed = " + "[" * 50_000, "is not valid TOML"),
-    ],
-)
-def test_toml_that_python_cannot_hold_is_refused(tmp_path, text, words):
-    path = tmp_path / "job.toml"
-    path.write_text(text)
-    with pytest.raises(JobError, match=rf"job.toml: {words}"):
-        load_job(path)
-
-
-@pytest.mark.parametrize(
     ("tables", "key"),
     [
         ({"workload": 'command = "python train.py \\u0000"'}, r"workload\.command"),
@@ -251,3 +237,58 @@ def test_a_message_stays_short_where_a_value_or_a_list_of_problems_is_long(write
 def test_a_baseline_in_quotes_is_refused(write, text):
     with pytest.raises(JobError, match=r"my-job.toml: baseline.* must be a table"):
         load_job(write(f'baseline = "{text}"'))
+
+
+@pytest.mark.parametrize(
+    ("tables", "words"),
+    [
+        (
+            {"baseline": "batch_size = 9223372036854775808\nlearning_rate = 1"},
+            r"baseline.batch_size = .* integers must be from -2\^63 to 2\^63 - 1",
+        ),
+        (
+            {"baseline": "batch_size = 9223372036854775807\nlearning_rate = 1"},
+            "baseline.batch_size = 9223372036854775807: must be at most 100,000,000",
+        ),
+        ({"cluster": "nodes = [100001]"}, r"cluster.nodes\[0\] = 100001: must be at most 100,000"),
+        (
+            {"space": "batch_size = [8]\nlearning_rate = {low = 1, high = 2, levels_per_decade = 1001}"},
+            "levels_per_decade = 1001: must be at most 1,000",
+        ),
+        (
+            {
+                "cluster": f"nodes = {list(range(1, 400))}",
+                "space": f"batch_size = {list(range(400, 800))}\nlearning_rate = [0.1]",
+            },
+            r"\[space\] and cluster.nodes have 159,600 combinations, but at most 100,000 are allowed. List",
+        ),
+        (
+            {"cluster": "nodes = [2000]", "space": "batch_size = [2000]\nlearning_rate = [0.1]"},
+            "cluster.launcher = 'local' starts at most 1,024 processes on this host. Lower one",
+        ),
+        (
+            {"workload": "command = 'x'\nmetrics = {source = 'output', pattern = 'a{99999999999999999999}'}"},
+            "workload.metrics.pattern = .*is not a regular expression",
+        ),
+    ],
+)
+def test_sizes_have_limits(write, tables, words):
+    with pytest.raises(JobError, match=rf"my-job.toml: .*{words}") as caught:
+        load_job(write(**tables))
+    assert "problems" not in str(caught.value)
+
+
+def test_a_name_has_at_most_200_characters(write, tmp_path):
+    with pytest.raises(JobError, match=r"name = 'aaa.*must have at most 200 characters"):
+        load_job(write('name = "' + "a" * 201 + '"'))
+    assert job_name(tmp_path / ("a" * 240 + ".toml")) == "a" * 200
+
+
+def test_many_unknown_keys_are_counted(write, monkeypatch):
+    made = []
+    original = problems._problem
+    monkeypatch.setattr(problems, "_problem", lambda *given: made.append(1) or original(*given))
+    with pytest.raises(JobError, match=r"1,000 problems") as caught:
+        load_job(write("\n".join(f"k{number} = 1" for number in range(1_000))))
+    assert str(caught.value).endswith("and 980 more")
+    assert len(made) == 20
