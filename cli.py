@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import json
+import os
 import shlex
 import signal
 import sys
@@ -14,7 +16,7 @@ from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
 import typer
 
-from tuner.domain.errors import JobError, TunerError
+from tuner.domain.errors import JobError, StorageError, TunerError
 from tuner.service.job_commands import calibrate, check, doctor, init, schema
 from tuner.service.options import (
     INTERRUPTED,
@@ -33,6 +35,11 @@ from tuner.service.output import ask, print_rows, say, show, shown_progress
 if TYPE_CHECKING:
     from storage import Storage
     from tuner.service.opening import OpenedJob
+
+#: Errors of the operating system that a path given by the user causes.
+_PATH_ERRORS = frozenset(
+    (errno.ENAMETOOLONG, errno.ELOOP, errno.ENOTDIR, errno.EACCES, errno.EPERM, errno.EROFS)
+)
 
 app = typer.Typer(
     name="paceline",
@@ -87,7 +94,9 @@ def run(
             help="Maximum number of concurrent probes, if enough nodes are free.",
         ),
     ] = 1,
-    fresh: Annotated[bool, typer.Option("--fresh", help="Start a new study.")] = False,
+    fresh: Annotated[
+        bool, typer.Option("--fresh", help="Start a new study instead of resuming the last one.")
+    ] = False,
     verify: Annotated[bool, typer.Option("--verify", help="Train the recommendation to the target.")] = False,
     confirm: Annotated[
         int | None,
@@ -141,12 +150,23 @@ def train(
         int | None, typer.Option(help="Number of nodes; needed unless the job allows only one.")
     ] = None,
     strategy: Annotated[
-        str | None, typer.Option(help="Strategy; the job's if it has only one, else all_reduce.")
+        str | None,
+        typer.Option(
+            help="Strategy. By default, the strategy of the job if it lists only one, else all_reduce."
+        ),
     ] = None,
-    tau: Annotated[int | None, typer.Option(help="Steps between two exchanges.")] = None,
-    beta: Annotated[float | None, typer.Option(help="elastic_averaging: moving rate times ranks.")] = None,
-    outer_learning_rate: Annotated[float | None, typer.Option(help="diloco: rate of outer steps.")] = None,
-    outer_momentum: Annotated[float | None, typer.Option(help="diloco: momentum of outer steps.")] = None,
+    tau: Annotated[
+        int | None, typer.Option(help="Number of steps between two exchanges of parameters.")
+    ] = None,
+    beta: Annotated[
+        float | None, typer.Option(help="For elastic_averaging: moving rate times number of ranks.")
+    ] = None,
+    outer_learning_rate: Annotated[
+        float | None, typer.Option(help="For diloco: learning rate of the outer steps.")
+    ] = None,
+    outer_momentum: Annotated[
+        float | None, typer.Option(help="For diloco: momentum of the outer steps.")
+    ] = None,
     storage: StorageUrl = None,
     output: Output = None,
     output_format: FormatOption = Format.TABLE,
@@ -204,7 +224,7 @@ def explain(
     storage: StorageUrl = None,
     output_format: FormatOption = Format.TABLE,
 ) -> None:
-    """Show what was measured and predicted for one trial."""
+    """Show the measurements and predictions of one trial."""
     from tuner.service.views import explain_rows, require_study
 
     opened = opened_job(job)
@@ -265,14 +285,17 @@ def import_runs(
         SourceFormat, typer.Option("--source-format", help="Read only files of this format.")
     ] = SourceFormat.AUTO,
     same_hardware: Annotated[
-        bool, typer.Option("--same-hardware", help="The runs had the job's hardware: use their seconds, too.")
+        bool,
+        typer.Option("--same-hardware", help="The runs used the job's hardware, so also use their times."),
     ] = False,
-    fresh: Annotated[bool, typer.Option("--fresh", help="Forget what was imported before.")] = False,
+    fresh: Annotated[
+        bool, typer.Option("--fresh", help="Replace all runs that were imported for this job before.")
+    ] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Show what is read, and store nothing.")] = False,
     storage: StorageUrl = None,
     output_format: FormatOption = Format.TABLE,
 ) -> None:
-    """Import curves of past runs for a job. They inform the search, and are never its result."""
+    """Import metric curves of past runs. They improve predictions, but are never recommended."""
     from tuner.service.importing import ImportOptions, import_rows, read_past_runs, summary_words
 
     opened = opened_job(job)
@@ -419,6 +442,12 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
         sys.exit(error.exit_code)
     except KeyboardInterrupt:
         code = INTERRUPTED
+    except OSError as error:
+        if error.errno not in _PATH_ERRORS or error.filename is None:
+            raise
+        path = Path(os.fsdecode(error.filename))
+        typer.echo(f"paceline: {path}: {error.strerror}. Choose another path, or correct this one", err=True)
+        sys.exit(StorageError.exit_code)
     except Exception as error:
         # Usage errors of Typer print their own message.
         show = getattr(error, "show", None)

@@ -74,7 +74,7 @@ def _check_sizes(job: Job, space: SearchSpace, path: Path) -> None:
 
 
 def job_warnings(job: Job) -> list[str]:
-    """Returns warnings about valid but probably unintended settings, each with the key and a remedy."""
+    """Returns warnings about valid settings of a job that are probably mistakes, each with a remedy."""
     return [*_baseline_warnings(job), *_cluster_warnings(job), *_goal_warnings(job)]
 
 
@@ -106,7 +106,7 @@ def _baseline_warnings(job: Job) -> list[str]:
         ]
     space = job.search_space()
     probed = space.is_runnable(baseline)
-    what = "it is probed, its neighbours are not" if probed else "it is not probed"
+    what = "it is probed, but no similar configurations are" if probed else "it is not probed"
     return [
         f"baseline.{axis} = {baseline[axis]!r} lies outside the space, where {axis} is "
         f"{choice.describe()}: {what}"

@@ -17,7 +17,7 @@ from tuner.recordings.recording import Recording
 
 
 def is_recorded(data: Mapping[str, Any]) -> bool:
-    """Whether the content of a job file has `probe.kind = 'recorded'` and `probe.recording`."""
+    """Whether a job file has `probe.kind = 'recorded'`, and names a recording in `probe.recording`."""
     probe = data.get("probe")
     if not isinstance(probe, Mapping):
         return False
@@ -73,7 +73,7 @@ def completed(data: Mapping[str, Any], folder: Path) -> tuple[dict[str, Any], li
 
 def _goal_problems(goal: Mapping[str, Any], recorded: Mapping[str, Any], recording: Recording) -> list[str]:
     problems = [
-        f"goal.{key} = {goal[key]!r}: the recording's is {recorded[key]!r}. Remove goal.{key}"
+        f"goal.{key} = {goal[key]!r}, but the recording has {recorded[key]!r}. Remove goal.{key}"
         for key in ("metric", "direction")
         if key in goal and goal[key] != recorded[key]
     ]

@@ -125,7 +125,9 @@ def load_mapping(path: Path) -> Mapping:
     try:
         data = read_toml(path)
     except OSError as error:
-        raise JobError(f"{path}: the mapping file cannot be read: {error.strerror}") from error
+        raise JobError(
+            f"{path}: the mapping file cannot be read: {error.strerror}; name another one with --mapping"
+        ) from error
     try:
         return Mapping.model_validate_json(json.dumps(data, default=str))
     except ValidationError as error:

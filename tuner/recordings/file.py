@@ -87,7 +87,7 @@ def _loaded(resolved: Path, path: Path, modified: int, size: int) -> Recording:
     content = _content(resolved, path)
     lines = [(i, text) for i, text in enumerate(content.splitlines(), 1) if text.strip()]
     if not lines:
-        raise JobError(f"{path}: is empty; the first line of a recording is its header")
+        raise JobError(f"{path}: is empty; name another file, or write a recording with `paceline record`")
     header = Line.parse(path, lines[0][0], lines[0][1])
     header.refuse_misspelled(_HEADER_KEYS)
     columns = _columns(header)
@@ -122,7 +122,7 @@ def _content(resolved: Path, path: Path) -> str:
     except UnicodeDecodeError as error:
         raise JobError(
             f"{path}: is not text in UTF-8: {error.reason} at byte {error.start}; "
-            "a recording is JSON lines, gzipped or not"
+            "save it as JSON lines in UTF-8, gzipped or not"
         ) from error
     except OSError as error:
         raise JobError(f"{path}: the recording cannot be read: {error.strerror}") from error
@@ -326,11 +326,11 @@ class Line:
             data = json.loads(text)
         except ValueError as error:
             raise JobError(
-                f"{path}, line {line_number}: is not JSON: {error}; each line is one object"
+                f"{path}, line {line_number}: is not JSON: {error}; write one object in each line"
             ) from None
         except RecursionError:
             raise JobError(
-                f"{path}, line {line_number}: is nested too deeply; each line is one object"
+                f"{path}, line {line_number}: is nested too deeply; write one object in each line"
             ) from None
         if not isinstance(data, dict):
             raise JobError(f"{path}, line {line_number}: must be a JSON object, not {_spelled(data)}")

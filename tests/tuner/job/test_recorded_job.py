@@ -119,7 +119,7 @@ def test_everything_wrong_is_reported_at_once(tmp_path):
     words = str(caught.value)
     assert "4 problems" in words
     assert "[workload] is stated" in words
-    assert "goal.metric = 'loss': the recording's is 'accuracy'" in words
+    assert "goal.metric = 'loss', but the recording has 'accuracy'" in words
     assert "goal.trainings = 0" in words
     assert "did you mean 'budget.time'" in words
 
