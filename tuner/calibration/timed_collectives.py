@@ -1,9 +1,10 @@
-"""Functions run on ranks, to time all-reduces, and steps with and without all-reduce."""
+"""Functions that ranks run during a calibration: they time all-reduces, and steps with and without them."""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Mapping
+from contextlib import AbstractContextManager
 from typing import Any
 
 import torch
@@ -36,13 +37,7 @@ def time_all_reduces(context: RankContext, payload: Mapping[str, Any]) -> dict[s
         `rounds`: seconds of this rank, indexed by round, size and repetition.
     """
     plan, device = CalibrationPlan.from_payload(payload["plan"]), rank_device(context.local_rank)
-    with process_group(
-        context.init_method,
-        rank=context.rank,
-        num_ranks=context.num_ranks,
-        device=device,
-        timeout_seconds=TIMEOUT_SECONDS,
-    ) as group:
+    with _all_ranks(context, device) as group:
         vectors = [torch.zeros(size // 4, device=device) for size in payload["sizes"]]
         rounds = []
         for number in range(plan.effort.rounds):
@@ -74,13 +69,7 @@ def time_overlap(context: RankContext, payload: Mapping[str, Any]) -> dict[str, 
     """
     plan, device = CalibrationPlan.from_payload(payload["plan"]), rank_device(context.local_rank)
     batch_size = payload["batch_size"]
-    with process_group(
-        context.init_method,
-        rank=context.rank,
-        num_ranks=context.num_ranks,
-        device=device,
-        timeout_seconds=TIMEOUT_SECONDS,
-    ) as group:
+    with _all_ranks(context, device) as group:
         workload, model = own_workload(plan, device)
         wrapped = DistributedDataParallel(
             model, process_group=group, device_ids=None if device.type == "cpu" else [device]
@@ -106,3 +95,15 @@ def time_overlap(context: RankContext, payload: Mapping[str, Any]) -> dict[str, 
         # The wrapper has a reference to the group, and must be deleted before the group is destroyed.
         del loop, wrapped
     return {"alone": alone, "together": combined}
+
+
+def _all_ranks(
+    context: RankContext, device: torch.device
+) -> AbstractContextManager[dist.ProcessGroup | None]:
+    return process_group(
+        context.init_method,
+        rank=context.rank,
+        num_ranks=context.num_ranks,
+        device=device,
+        timeout_seconds=TIMEOUT_SECONDS,
+    )

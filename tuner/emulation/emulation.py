@@ -338,12 +338,7 @@ class LocalSGDEmulation(Emulation):
         target = self._mean()
         self._rule.combine(target)
         for flat in self._flats:
-            # With look-ahead (Nesterov), each rank keeps its own offset from the common parameters.
-            plain = flat.plain(self._scratch)
-            if plain is flat.vector:
-                flat.vector.copy_(target)
-            else:
-                flat.vector.add_(torch.sub(target, plain, out=plain))
+            flat.replace(flat.plain(self._scratch), target)
 
     def _mean(self) -> Tensor:
         mean = torch.zeros_like(self._scratch)

@@ -58,6 +58,14 @@ class SlicePlan:
         """Whether the slice only times steps, without scores and checkpoints."""
         return self.purpose is Purpose.TIMING
 
+    def begins_with_score(self, samples: int) -> bool:
+        """Whether the untrained model is scored before the first step.
+
+        Args:
+            samples: Number of samples that the run has processed in earlier slices.
+        """
+        return self.score_untrained and samples == 0 and not self.is_timing
+
     def has_all_scores(self, num_scores: int) -> bool:
         """Whether the slice has reached its limit `until.scores`.
 

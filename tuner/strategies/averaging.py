@@ -150,11 +150,7 @@ class Averaging(Strategy):
         mean = self._mean(plain)
         end = moment(flat.vector.device)
         self._rule.combine(mean)
-        if plain is flat.vector:
-            flat.vector.copy_(mean)
-        else:
-            # The result is the common parameters plus the rank's own look-ahead.
-            flat.vector.add_(mean.sub_(plain))
+        flat.replace(plain, mean)
         return _Pending(start=start, end=end, total=flat.vector.sum())
 
     def _mean(self, plain: Tensor) -> Tensor:

@@ -56,7 +56,7 @@ class FlatParameters:
         return self.vector.numel() * self.vector.element_size()
 
     def stepped(self) -> None:
-        """Stores the learning rates after an optimizer step, since the look-ahead depends on them."""
+        """Stores the learning rates of the step just made, on which Nesterov's look-ahead depends."""
         self._last_rates = [float(group["lr"]) for group in self._optimizer.param_groups]
 
     def plain(self, out: Tensor | None = None) -> Tensor:
@@ -86,6 +86,18 @@ class FlatParameters:
                 target = torch.as_strided(out, view.shape, view.stride(), view.storage_offset())
                 target.add_(buffer, alpha=scale)
         return out
+
+    def replace(self, plain: Tensor, target: Tensor) -> None:
+        """Replaces the parameters by other ones; the model keeps its offset to the look-ahead point.
+
+        Args:
+            plain: Result of `plain`; overwritten.
+            target: The new parameters without look-ahead, `(num_parameters,)`.
+        """
+        if plain is self.vector:
+            self.vector.copy_(target)
+        else:
+            self.vector.add_(torch.sub(target, plain, out=plain))
 
     @contextmanager
     def holding(self, vector: Tensor) -> Iterator[None]:

@@ -6,21 +6,14 @@ import math
 import time
 from dataclasses import replace
 
-from tuner.domain.checkpoints import CheckpointFolder
-from tuner.domain.measurement import CurvePoint, Outcome, Purpose
-from tuner.probes.ranks.checkpoint_state import ClockState, RunStart
-from tuner.probes.ranks.evaluation import NoiseWatch, Scorer
+from tuner.domain.measurement import CurvePoint, Outcome
 from tuner.probes.ranks.membership import Field, Membership
-from tuner.probes.ranks.progress import ProgressReporter
 from tuner.probes.ranks.quiesce import ConsistentSnapshot, Snapshots
-from tuner.probes.ranks.replica import MOST_STEPS_STORED, Replica, StepSeconds
-from tuner.probes.slice_plan import CHECKPOINTS_FOLDER, EvaluationPoints, SlicePlan
-from tuner.probes.training_clock import TrainingClock
+from tuner.probes.ranks.replica import StepSeconds
+from tuner.probes.ranks.slice_loop import SliceLoop, SliceParts
 from tuner.strategies import AdaptiveTimeout
 from tuner.transport import Transport
 
-#: Training seconds between two checkpoints within a slice.
-_CHECKPOINT_SECONDS = 20.0
 #: While the leader evaluates or saves a checkpoint, the other ranks wait at least this many seconds before
 #: they treat the leader as lost.
 _LEAST_PAUSE_SECONDS = 10.0
@@ -33,7 +26,7 @@ _IDLE_SECONDS = 0.001
 ENDS = (Outcome.PAUSED, Outcome.STOPPED, Outcome.REACHED, Outcome.DIVERGED)
 
 
-class AsynchronousRunner:
+class AsynchronousLoop(SliceLoop):
     """Trains one rank asynchronously until the end of the slice.
 
     - After each step, a rank posts its status and reads the statuses of the other ranks.
@@ -48,50 +41,26 @@ class AsynchronousRunner:
     - Training time, learning curve and outcome of the slice are those of the leader.
 
     Args:
-        plan: Plan of the slice: job, configuration, limits and folder.
-        replica: This rank's model, optimizer and strategy, loaded from the checkpoint.
+        parts: Plan, replica, scorer and the other objects that the loop uses.
         transport: Sends vectors and statuses between the ranks.
         membership: Statuses of all ranks, which ranks respond, and which rank is the leader.
-        scorer: Evaluates the mean of the snapshots.
-        noise: Collects the gradient noise of this rank.
-        evaluation_points: Numbers of samples at which the model is evaluated.
-        run_start: Training time and samples per rank at the checkpoint that the slice continues.
-        reporter: Sends progress and results to the process that started the ranks.
-        horizon_samples: Number of samples at which the learning-rate schedule ends; None if it has no end.
     """
 
-    def __init__(
-        self,
-        *,
-        plan: SlicePlan,
-        replica: Replica,
-        transport: Transport,
-        membership: Membership,
-        scorer: Scorer,
-        noise: NoiseWatch,
-        evaluation_points: EvaluationPoints,
-        run_start: RunStart,
-        reporter: ProgressReporter,
-        horizon_samples: int | None,
-    ) -> None:
-        self.plan, self.replica, self.membership, self.scorer = plan, replica, membership, scorer
-        self.noise, self.evaluation_points, self.reporter = noise, evaluation_points, reporter
-        self.horizon_samples = horizon_samples
-        self.clock = TrainingClock(run_start.clock.training_seconds, run_start.clock.typical_step_seconds)
-        self.steps: list[StepSeconds] = []
+    def __init__(self, parts: SliceParts, *, transport: Transport, membership: Membership) -> None:
+        # A rank has results to send only while it is the leader.
+        super().__init__(parts, sends_results=True)
+        plan, replica, run_start = parts.plan, parts.replica, parts.run_start
+        self.membership = membership
         self.staleness: list[float] = []
-        self.exchanged_bytes = 0
         #: Ranks that did not train to the end of the slice; set on the leader only.
         self.lost_ranks: tuple[int, ...] = ()
         self._score_snapshots = Snapshots(replica.strategy, transport, membership)
-        self._checkpoints = CheckpointFolder(plan.folder / CHECKPOINTS_FOLDER)
         self._snapshot = ConsistentSnapshot(
-            replica, membership, plan.folder, self._checkpoints, reporter.alive
+            replica, membership, plan.folder, self._checkpoints, self.reporter.alive
         )
         self._started_rank_samples = run_start.rank_samples
         self._rank_samples = run_start.rank_samples[membership.rank] if run_start.rank_samples else 0
         self._started_samples = replica.samples
-        self._start_seconds = self._saved_seconds = run_start.clock.training_seconds
         self._saved_samples = replica.samples
         #: Ranks without a state in the last checkpoint of this slice; None before the first one.
         self._absent_ranks: tuple[int, ...] | None = None
@@ -99,19 +68,11 @@ class AsynchronousRunner:
         self._step_timeout = AdaptiveTimeout(self._hang_seconds)
         self._score_timeout = AdaptiveTimeout(self._hang_seconds, _LEAST_PAUSE_SECONDS)
         self._save_timeout = AdaptiveTimeout(self._hang_seconds, _LEAST_PAUSE_SECONDS)
-        self._unsettled: list[tuple[int, CurvePoint]] = []
         self._copied_point: CurvePoint | None = None
         self._last_end: float | None = None
-        #: Seconds added to this rank's training time when it became the leader. The training time of the
-        #: slice therefore does not decrease when the leader changes.
-        self._ahead_seconds = 0.0
         self._has_led = membership.rank == 0
 
     def run(self) -> Outcome:
-        """Trains until the end of the slice; returns its outcome.
-
-        The leader saves a checkpoint at the end, unless the training diverged.
-        """
         self._start()
         while (outcome := self._ended()) is Outcome.RUNNING:
             if self._snapshot.is_asked_for():
@@ -137,9 +98,8 @@ class AsynchronousRunner:
         return outcome
 
     @property
-    def seconds(self) -> float:
-        """Training time, in seconds; a rank that became the leader continues the previous leader's time."""
-        return self.clock.seconds + self._ahead_seconds
+    def samples(self) -> int:
+        return self.membership.total_samples
 
     @property
     def batch_seconds(self) -> float | None:
@@ -164,10 +124,9 @@ class AsynchronousRunner:
             membership.refresh()
         if membership.leads:
             self._snapshot.clear()
-        fresh = self.replica.samples == 0 and self.plan.score_untrained and not self.plan.is_timing
         if membership.leads and membership.own(Field.STARTED) < 1:
             end = 0
-            if fresh:
+            if self.plan.begins_with_score(self.replica.samples):
                 self.reporter.progress("scoring")
                 value, is_reached = self.scorer.score_untrained()
                 if not math.isfinite(value):
@@ -209,11 +168,8 @@ class AsynchronousRunner:
         self._last_end = time.perf_counter()
         # Work between two steps, such as reading statuses, is part of the training time.
         step = StepSeconds(step=steps[0].step + between, input=steps[0].input, sync=steps[0].sync + between)
-        self.clock.add(step.step)
+        self._add_step(step, exchanges[0].exchanged_bytes)
         self._step_timeout.note(step.step)
-        if len(self.steps) < MOST_STEPS_STORED:
-            self.steps.append(step)
-        self.exchanged_bytes += exchanges[0].exchanged_bytes
         if exchanges[0].staleness_steps is not None:
             self.staleness.append(exchanges[0].staleness_steps)
         self._rank_samples += replica.share.num_samples
@@ -238,13 +194,9 @@ class AsynchronousRunner:
     def _copy(self) -> None:
         """Takes this rank's snapshot for an evaluation; the leader also stores its time, step and samples."""
         self._score_snapshots.make()
-        total = self.membership.total_samples
         if self.membership.leads:
             self._copied_point = CurvePoint(
-                training_seconds=self.seconds,
-                step=total // self.replica.batch_size,
-                samples=total,
-                value=math.nan,
+                training_seconds=self.seconds, step=self.step, samples=self.samples, value=math.nan
             )
 
     def _lead(self) -> bool:
@@ -255,7 +207,7 @@ class AsynchronousRunner:
         """
         membership = self.membership
         if not self._has_led:
-            # Training time continues that of the previous leader.
+            # The training time of the slice continues that of the previous leader, and does not decrease.
             ranks = range(self.replica.share.num_ranks)
             furthest = max(membership.of(rank, Field.SECONDS) for rank in ranks)
             self._ahead_seconds += max(0.0, furthest - self.seconds)
@@ -266,7 +218,7 @@ class AsynchronousRunner:
         if self._copied_point is not None and self._score_snapshots.are_complete() and self._score():
             membership.poll()
             return True
-        if self.seconds - self._saved_seconds >= _CHECKPOINT_SECONDS and not self.plan.is_timing:
+        if self._must_save:
             self._save()
             membership.poll()
             return True
@@ -293,16 +245,11 @@ class AsynchronousRunner:
         try:
             self.reporter.progress("scoring")
             scored_before = self.scorer.seconds
-            statistic, _ = self.noise.at_evaluation(
-                slice_seconds=self.clock.seconds - self._start_seconds,
-                step_seconds=self.clock.typical_seconds,
-            )
-            if statistic is not None:
-                self.reporter.noise(statistic)
+            self._send_noise()
             value, is_reached = self.scorer.score_vector(vector, self.batch_seconds)
             point, self._copied_point = self._copied_point, None
             if math.isfinite(value):
-                self._keep(replace(point, value=value))
+                self._send_point(replace(point, value=value))
                 is_new = point.samples > self.plan.scored_samples
                 self.membership.post(scores=self.membership.own(Field.SCORES) + is_new)
                 if is_reached:
@@ -312,10 +259,7 @@ class AsynchronousRunner:
                     end = self._outcome_at_end()
             else:
                 end = Outcome.DIVERGED
-            # Skip evaluation points until evaluation takes at most the share `probe.max_scoring` of the time.
-            batches = math.ceil(self.scorer.equivalent_steps / self.plan.job.probe.max_scoring)
-            ahead = self.membership.total_samples + batches * self.replica.batch_size
-            self._set_evaluation(self.evaluation_points.next_after(ahead))
+            self._set_evaluation(self._next_evaluation_point())
             self.scorer.seconds = scored_before + time.perf_counter() - began
         finally:
             self._score_timeout.note(time.perf_counter() - began)
@@ -325,26 +269,11 @@ class AsynchronousRunner:
             self._end(end)
         return True
 
-    def _keep(self, point: CurvePoint) -> None:
-        if not self.clock.is_settled:
-            self._unsettled.append((self.clock.num_steps, point))
-        else:
-            self._resend_unsettled()
-        self._set_position()
-        self.reporter.curve(point)
-
     def _set_evaluation(self, samples: int) -> None:
         if not self.plan.is_timing:
             self.membership.post(
                 evaluation=self.membership.own(Field.EVALUATION) + 1, evaluation_samples=samples
             )
-
-    def _resend_unsettled(self) -> None:
-        """Sends the first curve points again, with training times that leave out the slow first steps."""
-        for num_steps, point in self._unsettled:
-            seconds = self.clock.seconds_at(num_steps) + self._ahead_seconds
-            self.reporter.curve(replace(point, training_seconds=seconds))
-        self._unsettled = []
 
     def _limit_samples(self) -> int | None:
         """Returns the number of samples of all ranks together at which the slice ends; None for no limit."""
@@ -359,7 +288,7 @@ class AsynchronousRunner:
 
     def _is_used_up(self) -> bool:
         limit = self._limit_samples()
-        return limit is not None and self.membership.total_samples >= limit
+        return limit is not None and self.samples >= limit
 
     def _has_all_scores(self) -> bool:
         """Whether the slice has made as many evaluations as the plan requests; only valid on the leader."""
@@ -376,13 +305,6 @@ class AsynchronousRunner:
             return Outcome.RUNNING
         return self._outcome_at_end()
 
-    def _outcome_at_end(self) -> Outcome:
-        if self.plan.purpose is Purpose.TIMING:
-            return Outcome.STOPPED
-        if self.horizon_samples is not None and self.membership.total_samples >= self.horizon_samples:
-            return Outcome.STOPPED
-        return Outcome.PAUSED
-
     def _end(self, outcome: Outcome) -> None:
         """Saves a checkpoint and ends the slice for all ranks; does nothing if this rank no longer leads."""
         self._resend_unsettled()
@@ -390,13 +312,13 @@ class AsynchronousRunner:
         if not self.membership.leads:
             return
         ended = 1 + ENDS.index(outcome)
-        is_new = outcome is not Outcome.DIVERGED and self.membership.total_samples > self._saved_samples
+        is_new = outcome is not Outcome.DIVERGED and self.samples > self._saved_samples
         if is_new and not self.plan.is_timing:
             self._save(ended)
         else:
             self.membership.post(ended=ended)
         # A rank whose state is in the last checkpoint has trained to the end, even if it is silent now.
-        is_saved = self._absent_ranks is not None and self._saved_samples == self.membership.total_samples
+        is_saved = self._absent_ranks is not None and self._saved_samples == self.samples
         self.lost_ranks = (self._absent_ranks or ()) if is_saved else self.membership.lost_ranks()
 
     def _save(self, ended: int = 0) -> None:
@@ -408,22 +330,15 @@ class AsynchronousRunner:
         self._last_end = None
         self.reporter.progress("saving")
         began = time.perf_counter()
-        state = ClockState(training_seconds=self.seconds, typical_step_seconds=self.clock.typical_seconds)
         path = self._snapshot.save(
-            state, batch_size=self.replica.batch_size, seconds=self._save_timeout.seconds, ended=ended
+            self._clock_state,
+            batch_size=self.replica.batch_size,
+            seconds=self._save_timeout.seconds,
+            ended=ended,
         )
         if path is None:
             return
         self._save_timeout.note(time.perf_counter() - began)
         self.reporter.checkpoint(str(path))
-        self._saved_seconds, self._saved_samples = self.seconds, self.membership.total_samples
+        self._saved_seconds, self._saved_samples = self.seconds, self.samples
         self._absent_ranks = self._snapshot.absent_ranks
-
-    def _set_position(self) -> None:
-        total = self.membership.total_samples
-        self.reporter.set_position(
-            step=total // self.replica.batch_size,
-            samples=total,
-            training_seconds=self.seconds,
-            scoring_seconds=self.scorer.seconds,
-        )

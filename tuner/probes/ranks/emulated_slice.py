@@ -30,9 +30,7 @@ from tuner.probes.ranks.warm_runs import WarmRuns
 from tuner.probes.slice_plan import (
     CHECKPOINTS_FOLDER,
     MODEL_FILE,
-    EvaluationPoints,
     SlicePlan,
-    first_evaluation,
 )
 from tuner.transport.rendezvous import rank_device
 
@@ -79,7 +77,9 @@ class _EmulatedSlice:
     ) -> None:
         self._plan, self._reporter = plan, reporter
         cluster = plan.job.resolved_cluster()
-        assert cluster.virtual is not None, "an emulated job has the description of a virtual cluster"
+        assert cluster.virtual is not None, (
+            "a job with emulated ranks must describe the cluster in [cluster.machine]"
+        )
         num_ranks = cluster.num_ranks(plan.configuration.nodes)
         self._traits = traits_of(plan.configuration.strategy)
         self._checkpoints = CheckpointFolder(plan.folder / CHECKPOINTS_FOLDER)
@@ -104,14 +104,10 @@ class _EmulatedSlice:
             model_path=plan.folder / MODEL_FILE,
             seed=plan.job.seed,
         )
-        schedule = prepared.workload.schedule_settings
-        self._horizon: int | None = getattr(schedule, "horizon_samples", None)
-        size = len(prepared.training_data)  # type: ignore[arg-type]
-        probe = plan.job.probe
-        self._evaluation_points = EvaluationPoints(
-            first_evaluation(size, probe.first_score_samples), probe.score_growth, self._horizon
-        )
-        small = part_size(plan.configuration.batch_size, size, probe.max_batch_size_per_rank)
+        self._horizon = prepared.horizon_samples
+        self._evaluation_points = prepared.evaluation_points(plan)
+        most = plan.job.probe.max_batch_size_per_rank
+        small = part_size(plan.configuration.batch_size, prepared.num_training_samples, most)
         self._noise = None
         if small is not None:
             self._noise = OneRankNoise(
@@ -203,7 +199,7 @@ class _EmulatedSlice:
         return outcome
 
     def _score_untrained(self) -> Outcome:
-        if self._plan.is_timing or self._run.samples > 0 or not self._plan.score_untrained:
+        if not self._plan.begins_with_score(self._run.samples):
             return Outcome.RUNNING
         return self._score(0.0)
 
@@ -242,7 +238,7 @@ class _EmulatedSlice:
         return Outcome.REACHED if self._scorer.is_reached(value) else Outcome.RUNNING
 
     def _start_run(self, trained: Trained) -> Emulation:
-        """Returns the emulation: from memory, from the newest checkpoint, or a new one, in this order."""
+        """Returns the emulation to continue: the cached one, else the newest checkpoint, else a new one."""
         newest = None if self._plan.is_timing else self._checkpoints.latest()
         warm = _warm_runs.take(self._plan.folder, trained, newest.path if newest else None)
         if warm is not None:
@@ -265,7 +261,7 @@ class _EmulatedSlice:
 
 
 def rank_timings(run: Emulation) -> list[RankTiming]:
-    """Returns the step times of the virtual ranks, one entry for all ranks with equal batch size and delays.
+    """Returns the step times of the virtual ranks; ranks with equal batch size and delays share an entry.
 
     Rank 0, which may be the parameter server, has an entry of its own.
     """

@@ -16,7 +16,7 @@ from search_spaces import traits_of
 from tuner.domain.checkpoints import CheckpointFolder
 from tuner.domain.measurement import Outcome
 from tuner.launchers import RankContext
-from tuner.probes.ranks.async_loop import AsynchronousRunner
+from tuner.probes.ranks.async_loop import AsynchronousLoop
 from tuner.probes.ranks.checkpoint_state import load_run
 from tuner.probes.ranks.evaluation import NoiseWatch, Scorer
 from tuner.probes.ranks.membership import Membership
@@ -30,13 +30,12 @@ from tuner.probes.ranks.rank_setup import (
     reset_peak_bytes,
 )
 from tuner.probes.ranks.replica import Replica, rank_timing
-from tuner.probes.ranks.sync_loop import SliceRunner
+from tuner.probes.ranks.slice_loop import SliceLoop, SliceParts
+from tuner.probes.ranks.sync_loop import SynchronousLoop
 from tuner.probes.slice_plan import (
     CHECKPOINTS_FOLDER,
     MODEL_FILE,
-    EvaluationPoints,
     SlicePlan,
-    first_evaluation,
 )
 from tuner.strategies import Links, strategy
 from tuner.transport import MessageTransport
@@ -106,11 +105,6 @@ class _Rank:
     ) -> None:
         self._context, self._plan, self._prepared = context, plan, prepared
         self._device, self._reporter = device, reporter
-        schedule = prepared.workload.schedule_settings
-        self._horizon_samples: int | None = getattr(schedule, "horizon_samples", None)
-        probe = plan.job.probe
-        first = first_evaluation(len(prepared.training_data), probe.first_score_samples)  # type: ignore[arg-type]
-        self._evaluation_points = EvaluationPoints(first, probe.score_growth, self._horizon_samples)
 
     def run_in_step(self, group: ProcessGroup | None) -> dict[str, Any]:
         """Runs the slice synchronously with the other ranks of the group, or alone without a group."""
@@ -118,22 +112,8 @@ class _Rank:
         links = Links(rank=context.rank, num_ranks=context.num_ranks, group=group)
         replica = self._replica(links, self._prepared.model(self._device))
         path = None if plan.is_timing else _newest_checkpoint(plan, context.rank, group)
-        run_start = load_run(
-            path, replica, rank=context.rank, num_ranks=context.num_ranks, seed=plan.job.seed
-        )
-        runner = SliceRunner(
-            plan=plan,
-            replica=replica,
-            scorer=self._scorer(replica, group),
-            noise=self._noise(replica, group),
-            evaluation_points=self._evaluation_points,
-            run_start=run_start,
-            reporter=self._reporter,
-            rank=context.rank,
-            group=group,
-            horizon_samples=self._horizon_samples,
-        )
-        return {**self._result(runner, runner.run(), replica.samples), "leads": context.rank == 0}
+        loop = SynchronousLoop(self._parts(replica, path, group), rank=context.rank, group=group)
+        return {**self._result(loop, loop.run()), "leads": context.rank == 0}
 
     def run_asynchronous(self) -> dict[str, Any]:
         """Runs the slice asynchronously."""
@@ -162,41 +142,44 @@ class _Rank:
             replica = self._replica(links, model)
             with closing(replica.strategy):
                 newest = None if plan.is_timing else _checkpoint(plan)
-                run_start = load_run(
-                    newest, replica, rank=context.rank, num_ranks=context.num_ranks, seed=plan.job.seed
+                loop = AsynchronousLoop(
+                    self._parts(replica, newest, None), transport=transport, membership=membership
                 )
-                runner = AsynchronousRunner(
-                    plan=plan,
-                    replica=replica,
-                    transport=transport,
-                    membership=membership,
-                    scorer=self._scorer(replica, None),
-                    noise=self._noise(replica, None),
-                    evaluation_points=self._evaluation_points,
-                    run_start=run_start,
-                    reporter=self._reporter,
-                    horizon_samples=self._horizon_samples,
-                )
-                outcome = runner.run()
+                outcome = loop.run()
             return {
-                **self._result(runner, outcome, membership.total_samples),
+                **self._result(loop, outcome),
                 "leads": membership.leads,
-                "lost_ranks": list(runner.lost_ranks),
-                "staleness_steps": (sum(runner.staleness), len(runner.staleness)),
+                "lost_ranks": list(loop.lost_ranks),
+                "staleness_steps": (sum(loop.staleness), len(loop.staleness)),
             }
 
-    def _result(
-        self, runner: SliceRunner | AsynchronousRunner, outcome: Outcome, samples: int
-    ) -> dict[str, Any]:
-        replica = runner.replica
-        timing = rank_timing(runner.steps, rank=self._context.rank, batch_size=replica.share.num_samples)
+    def _parts(self, replica: Replica, checkpoint: Path | None, group: ProcessGroup | None) -> SliceParts:
+        """Loads the checkpoint into the replica, and returns all that the training loop needs."""
+        context, plan = self._context, self._plan
+        run_start = load_run(
+            checkpoint, replica, rank=context.rank, num_ranks=context.num_ranks, seed=plan.job.seed
+        )
+        return SliceParts(
+            plan=plan,
+            replica=replica,
+            scorer=self._scorer(replica, group),
+            noise=self._noise(replica, group),
+            evaluation_points=self._prepared.evaluation_points(plan),
+            run_start=run_start,
+            reporter=self._reporter,
+            horizon_samples=self._prepared.horizon_samples,
+        )
+
+    def _result(self, loop: SliceLoop, outcome: Outcome) -> dict[str, Any]:
+        replica, samples = loop.replica, loop.samples
+        timing = rank_timing(loop.steps, rank=self._context.rank, batch_size=replica.share.num_samples)
         return {
             "outcome": outcome.value,
             "step": samples // replica.batch_size,
             "samples": samples,
-            "training_seconds": runner.seconds,
-            "scoring_seconds": runner.scorer.seconds,
-            "bytes_per_step": (runner.exchanged_bytes, runner.clock.num_steps),
+            "training_seconds": loop.seconds,
+            "scoring_seconds": loop.scorer.seconds,
+            "bytes_per_step": (loop.exchanged_bytes, loop.clock.num_steps),
             "timings": [] if timing is None else [asdict(timing)],
             "peak_bytes": peak_bytes(self._device),
             "parameter_bytes": parameter_bytes(replica.model),

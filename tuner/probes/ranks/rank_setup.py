@@ -16,7 +16,7 @@ from torch.utils.data import Dataset
 from tuner.domain.workload import Workload
 from tuner.job import load_workload
 from tuner.probes.ranks.checkpoint_state import seed_all
-from tuner.probes.slice_plan import SlicePlan
+from tuner.probes.slice_plan import EvaluationPoints, SlicePlan, first_evaluation
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,6 +38,23 @@ class Prepared:
     def model(self, device: torch.device) -> nn.Module:
         """Returns a new model with the initial parameters, on the device."""
         return copy.deepcopy(self.untrained).to(device)
+
+    @property
+    def num_training_samples(self) -> int:
+        """Number of samples of the training data."""
+        return len(self.training_data)  # type: ignore[arg-type]
+
+    @property
+    def horizon_samples(self) -> int | None:
+        """Number of samples at which the learning-rate schedule ends; None if it has no end."""
+        horizon: int | None = getattr(self.workload.schedule_settings, "horizon_samples", None)
+        return horizon
+
+    def evaluation_points(self, plan: SlicePlan) -> EvaluationPoints:
+        """Returns the numbers of samples at which a run of the job is evaluated."""
+        probe = plan.job.probe
+        first = first_evaluation(self.num_training_samples, probe.first_score_samples)
+        return EvaluationPoints(first, probe.score_growth, self.horizon_samples)
 
 
 _warm: dict[str, Prepared] = {}

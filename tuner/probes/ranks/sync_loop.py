@@ -6,20 +6,14 @@ A chunk is a number of steps that ranks make without agreeing on anything in bet
 from __future__ import annotations
 
 import math
-from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import torch
 import torch.distributed as dist
 
-from tuner.domain.checkpoints import CheckpointFolder
-from tuner.domain.measurement import CurvePoint, Outcome, Purpose
-from tuner.probes.ranks.checkpoint_state import ClockState, RunStart, save_run
-from tuner.probes.ranks.evaluation import NoiseWatch, Scorer
-from tuner.probes.ranks.progress import ProgressReporter
-from tuner.probes.ranks.replica import MOST_STEPS_STORED, Replica, StepSeconds
-from tuner.probes.slice_plan import CHECKPOINTS_FOLDER, EvaluationPoints, SlicePlan
-from tuner.probes.training_clock import TrainingClock
+from tuner.domain.measurement import CurvePoint, Outcome
+from tuner.probes.ranks.checkpoint_state import save_run
+from tuner.probes.ranks.slice_loop import SliceLoop, SliceParts
 
 if TYPE_CHECKING:
     from torch.distributed import ProcessGroup
@@ -28,11 +22,8 @@ if TYPE_CHECKING:
 #: the next chunk.
 _CHUNK_SECONDS = 1.0
 
-#: Training seconds between two checkpoints within a slice.
-_CHECKPOINT_SECONDS = 20.0
 
-
-class SliceRunner:
+class SynchronousLoop(SliceLoop):
     """Trains one rank until the end of the slice; all ranks make the same steps at the same time.
 
     - Steps run in chunks. Within a chunk, ranks communicate only as the strategy requires.
@@ -44,59 +35,28 @@ class SliceRunner:
       count as training time.
 
     Args:
-        plan: Plan of the slice: job, configuration, limits and folder.
-        replica: This rank's model, optimizer and strategy, loaded from the checkpoint.
-        scorer: Computes the metric of the replica at evaluation points.
-        noise: Measures gradient noise between evaluations.
-        evaluation_points: Numbers of samples at which the model is evaluated.
-        run_start: Training time of the training that the slice continues.
-        reporter: Sends progress and results to the process that started the ranks.
+        parts: Plan, replica, scorer and the other objects that the loop uses.
         rank: Index of this rank.
         group: Process group of all ranks; None for one rank.
-        horizon_samples: Number of samples at which the learning-rate schedule ends; None if it has no end.
     """
 
-    def __init__(
-        self,
-        *,
-        plan: SlicePlan,
-        replica: Replica,
-        scorer: Scorer,
-        noise: NoiseWatch,
-        evaluation_points: EvaluationPoints,
-        run_start: RunStart,
-        reporter: ProgressReporter,
-        rank: int,
-        group: ProcessGroup | None,
-        horizon_samples: int | None,
-    ) -> None:
-        self.plan, self.replica, self.scorer, self.noise, self.evaluation_points = (
-            plan,
-            replica,
-            scorer,
-            noise,
-            evaluation_points,
-        )
-        self.reporter, self.rank, self.group = reporter, rank, group
-        self.horizon_samples = horizon_samples
-        self.clock = TrainingClock(run_start.clock.training_seconds, run_start.clock.typical_step_seconds)
-        self.steps: list[StepSeconds] = []
-        self.exchanged_bytes = 0
-        self._start_seconds = self._saved_seconds = run_start.clock.training_seconds
-        self._saved_step = replica.step
-        self._next_evaluation = evaluation_points.next_after(replica.samples)
+    def __init__(self, parts: SliceParts, *, rank: int, group: ProcessGroup | None) -> None:
+        super().__init__(parts, sends_results=rank == 0)
+        self.rank, self.group = rank, group
+        self._saved_step = self.replica.step
+        self._next_evaluation = self.evaluation_points.next_after(self.replica.samples)
         self._last_chunk = 0
         self._num_scores = 0
-        self._unsettled: list[tuple[int, CurvePoint]] = []
-        self._checkpoints = CheckpointFolder(plan.folder / CHECKPOINTS_FOLDER)
 
     @property
-    def seconds(self) -> float:
-        """Training time so far, in seconds."""
-        return self.clock.seconds
+    def samples(self) -> int:
+        return self.replica.samples
+
+    @property
+    def step(self) -> int:
+        return self.replica.step
 
     def run(self) -> Outcome:
-        """Trains until the end of the slice, saves unless the training diverged, and returns the outcome."""
         outcome = self._score_untrained()
         self.reporter.started(
             setup_seconds=self.reporter.seconds_since_entry - self.scorer.seconds,
@@ -107,7 +67,7 @@ class SliceRunner:
             if save:
                 self._save()
             if num_steps == 0:
-                outcome = self._end()
+                outcome = self._outcome_at_end()
                 break
             outcome = self._chunk(num_steps)
         self._resend_unsettled()
@@ -119,10 +79,8 @@ class SliceRunner:
         replica = self.replica
         replica.run_chunk(num_steps, lambda: self.reporter.beat(step=replica.step, samples=replica.samples))
         steps, exchanges, is_finite = replica.read_chunk()
-        for step in steps:
-            self.clock.add(step.step)
-        self.steps.extend(steps[: max(0, MOST_STEPS_STORED - len(self.steps))])
-        self.exchanged_bytes += sum(exchange.exchanged_bytes for exchange in exchanges)
+        for step, exchange in zip(steps, exchanges, strict=True):
+            self._add_step(step, exchange.exchanged_bytes)
         self._last_chunk = num_steps
         self._set_position()
         if not is_finite:
@@ -137,26 +95,17 @@ class SliceRunner:
     def _evaluate_at(self) -> Outcome:
         self.reporter.progress("scoring")
         began = self.reporter.seconds_since_entry
-        statistic, is_finite = self.noise.at_evaluation(
-            slice_seconds=self.clock.seconds - self._start_seconds,
-            step_seconds=self.clock.typical_seconds,
-        )
+        is_finite = self._send_noise()
         self.scorer.seconds += self.reporter.seconds_since_entry - began
         if not is_finite:
             return Outcome.DIVERGED
-        if statistic is not None and self.rank == 0:
-            self.reporter.noise(statistic)
         outcome = self._score()
         self._num_scores += self.replica.samples > self.plan.scored_samples
-        # Skip evaluation points until evaluation takes at most the share `probe.max_scoring` of the time.
-        steps = math.ceil(self.scorer.equivalent_steps / self.plan.job.probe.max_scoring)
-        self._next_evaluation = self.evaluation_points.next_after(
-            self.replica.samples + steps * self.replica.batch_size
-        )
+        self._next_evaluation = self._next_evaluation_point()
         return outcome
 
     def _score_untrained(self) -> Outcome:
-        if self.plan.is_timing or self.replica.samples > 0 or not self.plan.score_untrained:
+        if not self.plan.begins_with_score(self.replica.samples):
             return Outcome.RUNNING
         self.reporter.progress("scoring")
         return self._score()
@@ -165,29 +114,10 @@ class SliceRunner:
         value, is_reached = self.scorer.score(self.clock.typical_seconds)
         if not math.isfinite(value):
             return Outcome.DIVERGED
-        point = CurvePoint(
-            training_seconds=self.clock.seconds,
-            step=self.replica.step,
-            samples=self.replica.samples,
-            value=value,
-        )
-        if not self.clock.is_settled:
-            self._unsettled.append((self.clock.num_steps, point))
-        else:
-            self._resend_unsettled()
-        self._set_position()
-        if self.rank == 0:
-            self.reporter.curve(point)
+        point = CurvePoint(training_seconds=self.seconds, step=self.step, samples=self.samples, value=value)
+        self._send_point(point)
         self.reporter.progress("training")
         return Outcome.REACHED if is_reached else Outcome.RUNNING
-
-    def _resend_unsettled(self) -> None:
-        """Sends the first curve points again, with training times that leave out the slow first steps."""
-        if self.rank == 0:
-            for num_steps, point in self._unsettled:
-                seconds = self.clock.seconds_at(num_steps)
-                self.reporter.curve(replace(point, training_seconds=seconds))
-        self._unsettled = []
 
     def _agree(self) -> tuple[int, bool]:
         """Agrees with the other ranks on the number of steps of the next chunk, and on saving a checkpoint.
@@ -199,8 +129,7 @@ class SliceRunner:
             1. Number of steps of the next chunk; 0 if the slice ends now.
             2. Whether to save a checkpoint before the next chunk.
         """
-        save = self.clock.seconds - self._saved_seconds >= _CHECKPOINT_SECONDS and not self.plan.is_timing
-        decision = [self._steps_to_end(), int(save)]
+        decision = [self._steps_to_end(), int(self._must_save)]
         has_clock = not (self.plan.is_timing and self.plan.until.training_seconds is None)
         if has_clock:
             decision[0] = min(decision[0], self._steps_by_clock())
@@ -247,32 +176,14 @@ class SliceRunner:
             return most
         return max(1, min(most, round(seconds / typical)))
 
-    def _end(self) -> Outcome:
-        if self.plan.purpose is Purpose.TIMING:
-            return Outcome.STOPPED
-        if self.horizon_samples is not None and self.replica.samples >= self.horizon_samples:
-            return Outcome.STOPPED
-        return Outcome.PAUSED
-
     def _save(self) -> None:
         if self.plan.is_timing:
             return
         self.reporter.progress("saving")
-        state = ClockState(
-            training_seconds=self.clock.seconds, typical_step_seconds=self.clock.typical_seconds
-        )
-        path = save_run(self._checkpoints, self.replica, state, rank=self.rank, group=self.group)
+        path = save_run(self._checkpoints, self.replica, self._clock_state, rank=self.rank, group=self.group)
         if path is not None:
             self.reporter.checkpoint(str(path))
         if self.group is not None:
             # The other ranks wait until rank 0 has written the checkpoint.
             dist.broadcast(torch.zeros(1), src=0, group=self.group)
         self._saved_seconds, self._saved_step = self.clock.seconds, self.replica.step
-
-    def _set_position(self) -> None:
-        self.reporter.set_position(
-            step=self.replica.step,
-            samples=self.replica.samples,
-            training_seconds=self.clock.seconds,
-            scoring_seconds=self.scorer.seconds,
-        )

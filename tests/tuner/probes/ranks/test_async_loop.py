@@ -349,10 +349,10 @@ def test_a_center_is_no_older_than_the_other_ranks_exchanges_since(
 
 def run_slice_saving_often(context: RankContext, payload: Mapping[str, Any]) -> dict[str, Any]:
     """What ranks run in the test below: a slice that saves several times a second."""
-    from tuner.probes.ranks import async_loop as asynchronous_runner
+    from tuner.probes.ranks.async_loop import AsynchronousLoop
     from tuner.probes.ranks.rank import run_slice
 
-    asynchronous_runner._CHECKPOINT_SECONDS = 0.2
+    AsynchronousLoop.checkpoint_seconds = 0.2
     return run_slice(context, payload)
 
 
