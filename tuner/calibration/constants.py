@@ -1,4 +1,4 @@
-"""Results of a calibration: fitted constants of step and link times, and a virtual cluster with them."""
+"""Results of a calibration: constants that predict the times of steps, all-reduces and messages."""
 
 from __future__ import annotations
 
@@ -25,12 +25,12 @@ class Figure:
 
 @dataclass(frozen=True, kw_only=True)
 class Link:
-    """Constants of the time in which a vector is sent between ranks.
+    """Constants that predict how long it takes to send a vector between ranks.
 
     Args:
         latency: A, latency of one hop, in seconds.
         seconds_per_byte: 1 / w, inverse of the bandwidth.
-        misfit: Largest relative error of the fitted cost model at one size of vector.
+        misfit: Largest relative difference between measured and predicted time, over the sizes of vectors.
         from_law: Predicted and measured times for numbers of ranks that the model was not fitted to, as
             tuples (number of ranks, bytes, predicted seconds, measured seconds).
     """
@@ -48,14 +48,15 @@ class Link:
 
 @dataclass(frozen=True, kw_only=True)
 class Constants:
-    """Constants of step and link times on the calibrated nodes.
+    """Constants that predict step times and communication times on the calibrated nodes.
 
     Args:
         fixed_seconds: a0 in c(b) = a0 + a1 b, where c(b) is the step time of a rank that computes alone on b
             samples.
         seconds_per_sample: a1, seconds per sample.
         step_misfit: Largest relative error of a0 + a1 b at one batch size.
-        neighbour_slowdown: Step time while all ranks compute, divided by that of one rank alone.
+        neighbour_slowdown: Step time while all ranks of a node compute at the same time, divided by the step
+            time of one rank alone.
         jitter: k, coefficient of variation of a rank's step times.
         persistent: Share of the variance of step times that stays constant within a window of consecutive
             steps.

@@ -34,12 +34,12 @@ _LARGEST_OVERLAP = 10.0
 
 @dataclass(frozen=True, kw_only=True)
 class FittedLine:
-    """Two fitted constants of the model: seconds = fixed x (first input) + per_unit x (second input).
+    """Two constants of a cost model: seconds = fixed x (first input) + per_unit x (second input).
 
     Args:
         fixed: Constant that multiplies the first input.
         per_unit: Constant that multiplies the second input.
-        misfit: Largest relative error of the model at one pair of inputs.
+        misfit: Largest relative difference between measured and predicted seconds, over all pairs of inputs.
     """
 
     fixed: Figure

@@ -55,7 +55,7 @@ def calibrate(plan: CalibrationPlan, launcher: Launcher, folder: Path, listen: L
 
 
 class _Calibration:
-    """One calibration.
+    """One calibration: the measurements, and the warnings that they give.
 
     Args:
         plan: Job, batch sizes, numbers of nodes and effort.
@@ -163,7 +163,7 @@ class _Calibration:
         for num_ranks in measured:
             if not self._has_cores(num_ranks):
                 what = (
-                    "the link constants include waiting for a core"
+                    "the constants of links include the time of waiting for a core"
                     if num_ranks in fitted
                     else "their all-reduces also wait for a core, which the constants do not include"
                 )
@@ -215,7 +215,7 @@ class _Calibration:
         if step_misfit > _BAD_MISFIT:
             self._warnings.append(
                 f"measured step times differ by up to {step_misfit:.0%} from the fitted straight line, "
-                "which is only valid near the timed batch sizes"
+                "so that predictions are only valid near the timed batch sizes"
             )
         if collective.misfit > _BAD_MISFIT:
             self._warnings.append(
@@ -244,13 +244,13 @@ class _Calibration:
             if status.seconds_since_progress > limit:
                 self._launcher.cancel(handle)
                 raise ProbeError(
-                    f"no rank reported for {limit:g} s (probe.hang_timeout) while {function} ran on "
-                    f"{handle.num_ranks} ranks"
+                    f"{handle.num_ranks} ranks reported nothing for {limit:g} s while they ran {function}; "
+                    "if a measurement takes longer on these nodes, raise probe.hang_timeout"
                 )
             time.sleep(_POLL_SECONDS)
         if status.state is not JobState.SUCCEEDED:
             words = "\n".join(f"rank {failure.rank}: {failure.reason}" for failure in status.failures)
-            last = (words.strip() or "they gave no reason").splitlines()[-1]
+            last = (words.strip() or "the ranks reported no reason").splitlines()[-1]
             raise ProbeError(f"{handle.num_ranks} ranks failed while {function} ran: {last}\n{words}")
         return status.results
 

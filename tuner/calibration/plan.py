@@ -20,7 +20,7 @@ _NUM_SIZES = 4
 
 @dataclass(frozen=True, kw_only=True)
 class Effort:
-    """Number and length of measurements.
+    """How many measurements a calibration makes, and how long each takes.
 
     Args:
         rounds: Number of rounds; each round measures every size once.

@@ -53,7 +53,7 @@ def _link_lines(constants: Constants) -> list[str]:
         f"# all-reduces of {ranks} ranks differ by up to {link.misfit:.0%} from the fitted cost model",
         _line("latency", f'"{duration(link.latency.value)}"', f"per hop, {_seconds_range(link.latency)}"),
         _line("bandwidth", f'"{bandwidth(link.seconds_per_byte.value)}"', _bandwidth_range(link)),
-        "# overlap left out: the all-reduce of this model is too short or too long to measure it"
+        "# overlap is not set: the all-reduce of this model is too short or too long to measure it"
         if overlap is None
         else _line("overlap", f"{overlap.value:.3g}", _range(overlap)),
     ]

@@ -1,4 +1,4 @@
-"""Functions run on two ranks, to time messages: a request with a vector, and a reply with a vector."""
+"""Function that two ranks run during a calibration: it times a request with a vector until the reply."""
 
 from __future__ import annotations
 
@@ -18,6 +18,7 @@ from tuner.transport.rendezvous import PrefixStore, meeting_store
 
 #: How long a rank waits for a message before it fails, seconds.
 _LONGEST_SECONDS = 30.0
+_CHECK_NETWORK = "check that the nodes can open TCP connections to each other"
 #: Number of requests of each size before the timed ones.
 _FIRST = 3
 
@@ -79,7 +80,9 @@ def _exchange(
         began = time.perf_counter()
         transport.ask(1, vector, number)
         if transport.reply(1, wait_seconds=_LONGEST_SECONDS) is None:
-            raise RuntimeError(f"no reply from rank 1 within {_LONGEST_SECONDS:g} s")
+            raise RuntimeError(
+                f"rank 0 received no reply from rank 1 within {_LONGEST_SECONDS:g} s; {_CHECK_NETWORK}"
+            )
         seconds.append(time.perf_counter() - began)
     return seconds
 
@@ -88,7 +91,9 @@ def _requests(transport: Transport, count: int) -> Iterator[Received]:
     for _ in range(count):
         request = transport.next_request(wait_seconds=_LONGEST_SECONDS)
         if request is None:
-            raise RuntimeError(f"no request from rank 0 within {_LONGEST_SECONDS:g} s")
+            raise RuntimeError(
+                f"rank 1 received no request from rank 0 within {_LONGEST_SECONDS:g} s; {_CHECK_NETWORK}"
+            )
         yield request
 
 

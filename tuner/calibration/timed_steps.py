@@ -1,4 +1,4 @@
-"""Functions run on ranks, to time steps of the job's workload with alternating batch sizes."""
+"""Functions that ranks run during a calibration: they time training steps with alternating batch sizes."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ class StepLoop:
         self._next = 0
 
     def run(self, batch_size: int, num_steps: int) -> list[float]:
-        """Makes some steps; returns the seconds of each step without its artificial delay."""
+        """Makes steps of one batch size; returns the seconds of each step without its artificial delay."""
         moments, pauses = [moment(self._device)], []
         total = torch.zeros((), device=self._device)
         for _ in range(num_steps):

@@ -57,7 +57,9 @@ class EventClock:
             ValueError: The time is in the past.
         """
         if seconds < self.seconds:
-            raise ValueError(f"event '{kind}' of rank {rank} lies {self.seconds - seconds:g} s in the past")
+            raise ValueError(
+                f"event {kind!r} of rank {rank} cannot be scheduled {self.seconds - seconds:g} s in the past"
+            )
         heapq.heappush(self._events, Event(seconds, self._announced, kind, rank, content))
         self._announced += 1
 

@@ -127,7 +127,9 @@ class PeerMixing(Mixing):
         mean: Tensor | None = None
         for own in self._strategies:
             vector = own.own_score_vector()
-            assert vector is not None, "every rank has a vector to average"
+            assert vector is not None, (
+                "without a server, every rank contributes its parameters to an evaluation"
+            )
             mean = vector.clone() if mean is None else mean.add_(vector)
         assert mean is not None
         return mean.div_(len(self._strategies))
@@ -226,7 +228,7 @@ class CenterMixing(Mixing):
         return True
 
     def _serve(self, rank: int) -> Tensor:
-        """Changes the center by a rank's request; returns the vector of the reply."""
+        """Changes the center by the vector of a rank's request; returns the vector of the reply."""
         plain = self._flats[rank].plain(self._scratch)
         if self._is_elastic:
             answer = elastic_force(plain, self._center, self._rate, torch.empty_like(plain))

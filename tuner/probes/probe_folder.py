@@ -53,7 +53,7 @@ class ProbeFolder:
 
     @property
     def slice_number(self) -> int:
-        """Number of the current slice, counted from 1, with lost slices."""
+        """Number of the current slice, counted from 1; lost slices count, too."""
         return self._slice
 
     @property
@@ -81,7 +81,7 @@ class ProbeFolder:
         self._append({"slice": self._slice, "restarted": True})
 
     def lost_points(self, up_to_samples: int) -> list[CurvePoint]:
-        """Returns the scores of lost slices up to a number of samples, ordered by samples.
+        """Returns the scores of lost slices that the run keeps when it resumes, in the order of training.
 
         Args:
             up_to_samples: Number of samples processed at the checkpoint from which the run resumes.

@@ -42,8 +42,8 @@ class _Position:
 
     Args:
         configuration: Key of the configuration whose recorded curve is replayed.
-        seconds: Training time of the recorded curve at this place, seconds.
-        step: Number of steps of the recorded curve at this place; may be a fraction.
+        seconds: Training time up to here on the recorded curve, seconds.
+        step: Number of steps up to here on the recorded curve; may be a fraction.
         ahead_seconds: Training time of this run minus `seconds`. It is not 0 after the run was resumed with
             another configuration: the run then continues on that configuration's curve, at the same number of
             samples.
@@ -73,9 +73,9 @@ class RecordedProber(Prober):
 
     How the clock advances:
 
-    - If the polled slice is the one that ends first of all started slices, the clock jumps to its end, and
-      the poll returns its final measurement. If only one slice was started, this happens at its first poll.
-    - A poll of another slice returns RUNNING.
+    - A poll of the slice that ends first of all slices in flight lets the clock jump to the end of that
+      slice, and returns its final measurement. A slice that runs alone therefore ends at its first poll.
+    - A poll of any other slice returns RUNNING.
     - When a slice has ended, start the next slice on its nodes before the next poll. Otherwise the nodes are
       idle while the clock jumps.
     - If the same slice is polled twice in a row, the clock jumps to the end of this slice, even if other
@@ -189,7 +189,7 @@ class RecordedProber(Prober):
             self.cancel(found.handle)
 
     def _running(self, found: _Slice) -> Measurement:
-        """Returns the measurement of a slice that has not ended: only the charge for its nodes so far."""
+        """Returns the measurement of a slice that has not ended; it only has the cost of the nodes so far."""
         configuration = found.handle.configuration
         charged = charge(self._now - found.started_at, configuration, self._cluster)
         return Measurement(
@@ -297,7 +297,9 @@ def _end(run: RecordedRun, start: _Position, until: Until) -> _Position:
 
 
 def _points(run: RecordedRun, start: _Position, end: _Position) -> list[CurvePoint]:
-    """Returns the scores after the start of a slice, up to its end; those of a run's first slice with step 0.
+    """Returns the recorded scores that a slice replays: those after its start, up to its end.
+
+    The first slice of a run also has the score of the untrained model, at step 0.
 
     Args:
         run: The recorded run of the slice's configuration.
@@ -336,11 +338,11 @@ def _timing(run: RecordedRun, steps: float) -> RankTiming:
 
 
 def _as(position: _Position, run: RecordedRun) -> _Position:
-    """Converts training progress to the recorded curve of a run.
+    """Returns where training continues on the recorded curve of a run.
 
     Args:
-        position: Training progress, maybe in the curve of another configuration.
-        run: The recorded run; the result is at the same number of processed samples.
+        position: Training progress so far, maybe on the recorded curve of another configuration.
+        run: The recorded run to continue on, at the same number of processed samples.
     """
     if position.configuration == run.configuration.key:
         return position

@@ -120,9 +120,12 @@ def score_schedule(job: Job, slices: Sequence[Measurement]) -> ScoreSchedule:
 
 
 def _every(gaps: Sequence[float]) -> float | None:
-    """Returns the smallest gap if all gaps are about multiples of it, and most are about equal to it.
+    """Returns the regular interval between the scores of a script; None if the scores are irregular.
 
-    Otherwise, it returns None.
+    It is the smallest gap, if all gaps are about multiples of it and most gaps are about equal to it.
+
+    Args:
+        gaps: Numbers of samples, or of steps, between two scores in a row.
     """
     smallest = min(gaps)
     if smallest <= 0:

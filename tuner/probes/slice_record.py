@@ -87,7 +87,7 @@ class SliceRecord:
         return Outcome(results[self._leader]["outcome"])
 
     def last_words(self) -> str:
-        """Returns a text about the last progress message of each rank, for error messages."""
+        """Describes the last progress message of each rank, as a part of an error message."""
         ranks = range(self.job.num_ranks)
         return "; ".join(f"rank {rank}: {_words(self._last_said.get(rank))}" for rank in ranks)
 
@@ -197,7 +197,7 @@ class SliceRecord:
 
 
 def failure_words(failures: tuple[RankFailure, ...]) -> str:
-    """Joins the errors of all failed ranks, one per line, in the order in which the ranks failed."""
+    """Joins the error messages of all failed ranks, one per line, in the order in which the ranks failed."""
     if not failures:
         return "the ranks ended without an error message"
     return "\n".join(f"rank {failure.rank}: {failure.reason.strip()}" for failure in failures)

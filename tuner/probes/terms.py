@@ -1,4 +1,4 @@
-"""Properties of a job's probes: costs of continuing a run, when runs are scored, whether runs can resume."""
+"""What the search must know about the probes of a job: cost of resuming a run, and when runs are scored."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Training clock of ranks: the seconds that a run would have taken without interruptions."""
+"""Training clock of a rank: the seconds that its training would have taken without interruptions."""
 
 from __future__ import annotations
 
@@ -113,12 +113,12 @@ class TrainingClock:
         """Returns the training clock after the first `num_steps` steps of the slice, seconds.
 
         Args:
-            num_steps: Number of steps, not more than had been added when `is_settled` became true.
+            num_steps: Number of steps, at most the number added when `is_settled` became true.
         """
         warmup = min(self._num_warmup(), num_steps)
         typical = self.typical_seconds or 0.0
         return self._start_seconds + warmup * typical + sum(self._early[warmup:num_steps])
 
     def _num_warmup(self) -> int:
-        """Number of warm-up steps, whose times are replaced: all steps while there are at most five."""
+        """Number of slow first steps whose times are replaced; all steps while there are at most five."""
         return max(settled_from(self._early), min(WARMUP_STEPS, len(self._early)))

@@ -32,7 +32,7 @@ _MEASURED_EVERY = 8
 
 @dataclass(kw_only=True, slots=True)
 class _Pending:
-    """Times and norms of the gradient exchange of one step, on the device until `_read` reads them."""
+    """Measurements of one step's gradient exchange, which stay on the device until `_read` reads them."""
 
     local_scale: float
     bytes: int
@@ -173,7 +173,7 @@ class AllReduce(Strategy):
 
     def scoring(self, vector: Tensor) -> AbstractContextManager[None]:
         raise AssertionError(
-            "all-reduce has no own vector to score: all ranks have the same parameters; use scored_parameters"
+            "with all-reduce, all ranks have the same parameters: evaluate within scored_parameters instead"
         )
 
     def exchanges(self) -> list[Exchange]:

@@ -202,7 +202,9 @@ class Asynchronous(Strategy):
     @contextmanager
     def scored_parameters(self) -> Iterator[None]:
         """Context manager that leaves the model unchanged; allowed for a single rank only."""
-        assert self._flat is None, "without a barrier, use own_score_vector and scoring"
+        assert self._flat is None, (
+            "ranks without a barrier are evaluated by own_score_vector and scoring instead"
+        )
         yield
 
     def exchanges(self) -> list[Exchange]:

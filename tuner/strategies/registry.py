@@ -31,7 +31,7 @@ def strategy_rule(name: str, knobs: Mapping[str, AxisValue] | None = None) -> An
 
 
 def strategy(name: str, knobs: Mapping[str, AxisValue] | None = None) -> Strategy:
-    """Returns a new strategy; arguments and errors are those of `strategy_rule`."""
+    """Returns a new strategy by its name; arguments and errors are the same as those of `strategy_rule`."""
     rule = strategy_rule(name, knobs)
     if isinstance(rule, PeerRule):
         rule = Asynchronous(rule)

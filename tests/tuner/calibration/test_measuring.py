@@ -70,7 +70,7 @@ def test_where_even_two_ranks_share_a_core_the_figures_are_warned_of(
 ) -> None:
     monkeypatch.setattr(os, "sched_getaffinity", lambda _process: {0}, raising=False)
     found = calibrated(tmp_path, MadeLauncher())
-    assert any("include waiting for a core" in words for words in found.warnings)
+    assert any("waiting for a core" in words for words in found.warnings)
 
 
 def test_a_rank_that_fails_ends_it_with_its_own_words(tmp_path: Path) -> None:

@@ -74,7 +74,7 @@ def test_what_could_not_be_reported_is_left_to_the_default() -> None:
     text = machine_section(replace(CONSTANTS, overlap=None))
     section = tomllib.loads(text)["cluster"]["machine"]
     assert "overlap" not in section
-    assert "overlap left out" in text
+    assert "overlap is not set" in text
 
 
 def test_warnings_and_spreads_stand_beside_the_figures() -> None:

@@ -26,7 +26,7 @@ def test_of_two_at_one_moment_the_first_announced_comes_first() -> None:
 
 def test_what_has_passed_cannot_be_announced() -> None:
     clock = EventClock(seconds=5.0)
-    with pytest.raises(ValueError, match=r"event 'ends' of rank 2 lies 1 s in the past"):
+    with pytest.raises(ValueError, match=r"event 'ends' of rank 2 cannot be scheduled 1 s in the past"):
         clock.schedule(4.0, "ends", 2)
 
 

@@ -187,7 +187,7 @@ def load_run(path: Path | None, replica: Replica, *, rank: int, num_ranks: int, 
 
 
 def on_host(state: Any) -> Any:
-    """Returns a state with all tensors moved to the CPU; tensors that are already there are not copied."""
+    """Returns a checkpoint's data with all tensors on the CPU; those already there are not copied."""
     if isinstance(state, Tensor):
         return state.cpu()
     if isinstance(state, dict):
@@ -225,7 +225,7 @@ def _mean_buffers(of_ranks: list[dict[str, Tensor]]) -> dict[str, Tensor]:
 
 
 def seed_all(*entropy: int) -> None:
-    """Seeds the random generators of Python, NumPy and torch; the seeds follow from non-negative integers."""
+    """Seeds the random generators of Python, NumPy and torch with numbers derived from some integers."""
     words = np.random.SeedSequence(entropy).generate_state(3)
     random.seed(int(words[0]))
     np.random.seed(int(words[1]))

@@ -65,7 +65,10 @@ def noise_and_squared_gradient(
 
 
 class NoiseTally:
-    """Adds up A and |g|^2 (see the module docstring) over the estimates between two evaluations."""
+    """Averages the estimates of gradient noise that were made between two evaluations.
+
+    A and g are explained in the docstring of this module.
+    """
 
     def __init__(self) -> None:
         self._weighted_small = 0.0
@@ -78,7 +81,7 @@ class NoiseTally:
         return self._weighted_small, self._large, self._count
 
     def add(self, weighted_small: float, large: float) -> None:
-        """Adds one estimate to the sums.
+        """Adds the squared norms of one estimate to the sums.
 
         Args:
             weighted_small: A; or this rank's term of A, (b_r / B) |g_r|^2, if the rank only knows its own

@@ -1,4 +1,4 @@
-"""Statuses of asynchronous ranks, detection of lost ranks (that do not respond), and choice of the leader."""
+"""Tells asynchronous ranks which ranks still respond, and which of them is the leader that evaluates."""
 
 from __future__ import annotations
 
@@ -108,7 +108,7 @@ class Membership:
             self._own[Field.TERM] = 1
 
     def begin(self, rank_samples: Sequence[int]) -> None:
-        """Stores the samples that each rank had processed before the slice; empty for a new training."""
+        """Stores how many samples each rank had processed before the slice; empty for a new training."""
         if rank_samples:
             self._started_samples = np.array(rank_samples, dtype=float)
 
@@ -181,7 +181,7 @@ class Membership:
         return tuple(rank for rank in range(self._transport.num_ranks) if rank not in self._live)
 
     def may_return(self) -> bool:
-        """Whether a rank was lost only a short time ago, so it may be delayed and respond again."""
+        """Whether a rank was lost only a short time ago, so that it may be late rather than dead."""
         return any(self._silent[rank] <= _MAY_RETURN_SECONDS for rank in self.lost_ranks())
 
     def leader(self) -> int:

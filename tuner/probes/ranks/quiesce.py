@@ -214,7 +214,7 @@ SNAPSHOTS_CHANNEL = 1
 
 
 class Snapshots:
-    """Takes the snapshot of this rank's parameters for an evaluation, and gathers the snapshots of all ranks.
+    """Copies this rank's parameters for an evaluation (a snapshot), and gathers the snapshots of all ranks.
 
     Args:
         strategy: Strategy that returns the parameters to evaluate.

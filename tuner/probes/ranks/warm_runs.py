@@ -1,4 +1,4 @@
-"""Caches emulations in memory; the next slice of a probe then does not have to load a checkpoint.
+"""Caches emulations in memory, so that the next slice of a probe need not load a checkpoint.
 
 With 128 virtual ranks, creating the models and loading a checkpoint takes about 2 s.
 """
