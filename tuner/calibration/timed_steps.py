@@ -16,6 +16,7 @@ from tuner.domain.data_order import SampleStream, fetch
 from tuner.domain.workload import Workload
 from tuner.job import load_workload
 from tuner.launchers import RankContext
+from tuner.strategies.flat import trainable_bytes
 from tuner.strategies.moments import moment, seconds_between
 from tuner.transport.rendezvous import rank_device
 
@@ -150,8 +151,3 @@ def timed_rounds(
         )
         context.send({"round": number})
     return rounds
-
-
-def trainable_bytes(model: nn.Module) -> int:
-    """Returns the size of the trainable parameters, in bytes."""
-    return sum(p.numel() * p.element_size() for p in model.parameters() if p.requires_grad)

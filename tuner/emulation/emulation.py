@@ -27,7 +27,7 @@ from tuner.emulation.mixing import CenterMixing, Mixing, PeerMixing
 from tuner.emulation.timing import StepDraws, all_reduce_seconds
 from tuner.emulation.virtual_rank import VirtualRank
 from tuner.strategies import AveragingRule
-from tuner.strategies.flat import FlatParameters
+from tuner.strategies.flat import FlatParameters, trainable_bytes
 from tuner.strategies.registry import strategy_rule
 
 #: Largest batch in which the gradients of several ranks are computed at once, in samples.
@@ -237,7 +237,7 @@ class AllReduceEmulation(Emulation):
         self._shares = [shard(batch_size, rank, num_ranks) for rank in range(num_ranks)]
         has_batch_norm = any(isinstance(m, _BatchNorm) for m in self.model.modules())
         self._parts = self._shares if has_batch_norm else _chunks(batch_size)
-        self._num_bytes = self.ranks[0].num_bytes
+        self._num_bytes = trainable_bytes(self.model)
 
     @property
     def seconds(self) -> float:

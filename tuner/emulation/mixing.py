@@ -21,7 +21,7 @@ from tuner.emulation.event_clock import Event, EventClock
 from tuner.emulation.virtual_rank import VirtualRank
 from tuner.emulation.virtual_transport import Mailbox
 from tuner.strategies import Links, Strategy, strategy
-from tuner.strategies.flat import FlatParameters
+from tuner.strategies.flat import FlatParameters, trainable_bytes
 from tuner.strategies.rules import accumulated, elastic_force, moving_rate
 
 #: Kinds of events: a rank's request reaches the server; the server has received the whole vector and
@@ -90,7 +90,7 @@ class PeerMixing(Mixing):
     ) -> None:
         self._ranks = ranks
         num_ranks = len(ranks)
-        self.mailbox = Mailbox(clock, cluster, num_ranks, ranks[0].num_bytes)
+        self.mailbox = Mailbox(clock, cluster, num_ranks, trainable_bytes(ranks[0].model))
         everybody = tuple(range(num_ranks))
         self._transports = self.mailbox.transports()
         self._strategies: list[Strategy] = []

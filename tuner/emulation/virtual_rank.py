@@ -59,11 +59,6 @@ class VirtualRank:
         self.optimizer = workload.optimizer(model.parameters(), learning_rate)
         self._peak_rates = [group["lr"] for group in self.optimizer.param_groups]
 
-    @property
-    def num_bytes(self) -> int:
-        """Size of the trainable parameters, in bytes."""
-        return sum(p.numel() * p.element_size() for p in self.model.parameters() if p.requires_grad)
-
     def set_rate(self, samples: int) -> None:
         """Sets the learning rate to the schedule's value after all ranks have processed `samples` samples."""
         factor = self._workload.schedule(samples)

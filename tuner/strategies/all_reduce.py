@@ -15,6 +15,7 @@ import torch.distributed as dist
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
+from tuner.strategies.flat import trainable_bytes
 from tuner.strategies.moments import Moment, moment, seconds_between
 from tuner.strategies.strategy import Exchange, Links, Share, Strategy
 
@@ -110,10 +111,10 @@ class AllReduce(Strategy):
             gradient_as_bucket_view=True,
             **_NO_BUFFER_SYNC,
         )
-        trainable = [p for p in model.parameters() if p.requires_grad]
-        self._num_bytes = sum(p.numel() * p.element_size() for p in trainable)
+        self._num_bytes = trainable_bytes(model)
         self._watch = _Watch(self._device)
-        trainable[0].register_post_accumulate_grad_hook(self._watch.note)  # type: ignore[no-untyped-call]
+        first = next(p for p in model.parameters() if p.requires_grad)
+        first.register_post_accumulate_grad_hook(self._watch.note)  # type: ignore[no-untyped-call]
         return self._wrapped
 
     def loss_weight(self, num_samples: int, share: Share) -> float:

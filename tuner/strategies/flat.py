@@ -112,6 +112,11 @@ class FlatParameters:
                 self.vector.copy_(saved)
 
 
+def trainable_bytes(model: nn.Module) -> int:
+    """Returns the size of a model's trainable parameters, in bytes."""
+    return sum(p.numel() * p.element_size() for p in model.parameters() if p.requires_grad)
+
+
 def _memory_order(parameters: Iterable[nn.Parameter]) -> list[Tensor]:
     """Returns each parameter with its dimensions permuted to the order in which they are in memory.
 

@@ -12,7 +12,8 @@ import torch
 from tests.tuner.calibration.made_timings import made_job, made_plan
 from tests.tuner.emulation.toy import Regression
 from tuner.calibration import CalibrationPlan
-from tuner.calibration.timed_steps import StepLoop, pause_of, trainable_bytes, window_steps
+from tuner.calibration.timed_steps import StepLoop, pause_of, window_steps
+from tuner.strategies.flat import trainable_bytes
 
 CPU = torch.device("cpu")
 
