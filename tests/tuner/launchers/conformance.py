@@ -94,11 +94,18 @@ class LauncherConformance:
         assert status.startup_seconds is not None
         assert status.startup_seconds > 0
 
-    def test_jobs_follow_each_other_in_one_folder(self, launcher: Launcher, tmp_path: Path) -> None:
-        for _ in range(3):
+    def test_jobs_follow_each_other_in_one_folder_with_a_secret_each(
+        self, launcher: Launcher, tmp_path: Path
+    ) -> None:
+        secrets = set()
+        for number in range(3):
             status = outcome(launcher, submit(launcher, tmp_path, "sum_of_ranks", num_nodes=2))
             assert status.state is JobState.SUCCEEDED, status.failures
             assert status.results[0]["sum"] == 3.0
+            secrets |= {status.results[rank]["secret"] for rank in range(2)}
+            assert len(secrets) == number + 1
+            assert status.results[0]["secret"] not in status.results[0]["shown"]
+        assert min(map(len, secrets)) >= 32
 
     def test_messages_of_a_rank_come_in_order_and_once(self, launcher: Launcher, tmp_path: Path) -> None:
         watch = Watch(launcher, submit(launcher, tmp_path, "count", num_nodes=2, messages=500))

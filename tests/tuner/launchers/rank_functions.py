@@ -33,7 +33,13 @@ def sum_of_ranks(context: RankContext, payload: Payload) -> dict[str, Any]:
     join(context)
     total = torch.tensor([float(context.rank + 1)])
     dist.all_reduce(total)
-    return {"sum": total.item(), "local_rank": context.local_rank, "process": os.getpid()}
+    return {
+        "sum": total.item(),
+        "local_rank": context.local_rank,
+        "process": os.getpid(),
+        "secret": context.secret,
+        "shown": repr(context),
+    }
 
 
 def describe(context: RankContext, payload: Payload) -> dict[str, Any]:
