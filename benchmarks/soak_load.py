@@ -54,7 +54,7 @@ def run_load(record: SoakRecord) -> None:
         if answer != [("ok",)]:
             record.breaks("the database passes its integrity check", database="sqlite", answer=answer)
         if server:
-            with _postgres_database(server) as url:
+            with postgres_database(server) as url:
                 _load(record, "postgresql", url, record.seconds)
 
 
@@ -111,7 +111,7 @@ def _judge(record: SoakRecord, name: str, url: str, journals: Sequence[Journal],
 
 
 @contextmanager
-def _postgres_database(server: str) -> Iterator[str]:
+def postgres_database(server: str) -> Iterator[str]:
     """A new database on a server, dropped afterwards."""
     url = make_url(server).set(drivername="postgresql+psycopg")
     name = f"paceline_soak_{uuid.uuid4().hex[:12]}"

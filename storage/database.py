@@ -134,15 +134,12 @@ class Storage:
         ) from error
 
     def _open_optuna(self) -> RDBStorage:
-        from optuna.storages import BaseStorage, RDBStorage
+        from storage.optuna_storage import retrying_storage
 
         url = self._engine.url
         # Optuna takes its URL for a format string.
         escaped = url.render_as_string(hide_password=False).replace("{", "{{").replace("}", "}}")
-        # Optuna's cache calls these methods, some of which are private.
-        names = [*BaseStorage.__abstractmethods__, "_create_new_trial", "_set_trial_param", "_get_trials"]
-        repeated = {name: self._retries.wrapped(getattr(RDBStorage, name)) for name in names}
-        kind: type[RDBStorage] = type("RetryingStorage", (RDBStorage,), repeated)
+        kind = retrying_storage(self._retries)
         try:
             opened = kind(escaped, engine_kwargs=engine_options(url))
         except RuntimeError as error:

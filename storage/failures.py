@@ -21,8 +21,8 @@ _LOCKED = (
     "is locked by another process",
     "end the process that holds the lock, or use PostgreSQL for many workers",
 )
-_UNREACHABLE = ("cannot be reached", "start the server, and check host and port of the URL and the network")
-_DAMAGED = ("is damaged", "restore a copy, or `sqlite3 FILE .recover`")
+_UNREACHABLE = ("cannot be reached", "start the server, and check the network and the URL's host and port")
+_DAMAGED = ("is damaged", "restore a copy, or try to repair it with `sqlite3 FILE .recover`")
 _RIGHTS = ("refuses the operation", "grant this user all rights on the database and its schema")
 _LOGIN = ("refuses the login", "check user and password of the URL")
 
@@ -38,17 +38,17 @@ _SQLITE = {
     "SQLITE_PROTOCOL": ("cannot be locked", "keep it on a local disk, or use PostgreSQL"),
     "SQLITE_NOTADB": ("is not a SQLite database", "give another file; this one was not changed"),
     "SQLITE_CORRUPT": _DAMAGED,
-    "SQLITE_IOERR": ("cannot be read or written", "check its disk; keep it on a local one"),
+    "SQLITE_IOERR": ("cannot be read or written", "check its disk; keep the file on a local disk"),
 }
 
 #: Maps the beginning of a PostgreSQL SQLSTATE code to the problem and the remedy, in words.
 _SQLSTATES = {
     "28": _LOGIN,
-    "3D000": ("does not exist", "create it: `createdb NAME`"),
+    "3D000": ("does not exist", "create it with `createdb NAME`"),
     "42501": _RIGHTS,
     "25006": ("is read-only", "give the URL of the primary server, not of a standby"),
     "53100": _FULL,
-    "53300": ("takes no more connections", "raise max_connections, or run fewer workers"),
+    "53300": ("accepts no more connections", "raise max_connections of the server, or run fewer workers"),
     "55P03": _LOCKED,
     "40P01": _LOCKED,
     "08": _UNREACHABLE,
@@ -65,7 +65,10 @@ _WORDS = {
     r"starting up|shutting down|recovery mode|connection is (lost|bad)|by peer|pipe|EOF": _UNREACHABLE,
 }
 
-_OTHER = ("refused a statement", "if it was changed by hand, restore a copy or give another database")
+_OTHER = (
+    "refused a statement",
+    "if another program changed its tables, restore a copy, or give another database",
+)
 
 _ERRNOS = {
     errno.EACCES: _PERMISSION,

@@ -1,4 +1,4 @@
-"""Repeats operations on a database that is locked or cannot be reached at present."""
+"""Repeats operations on a database while it is locked or cannot be reached."""
 
 from __future__ import annotations
 
@@ -40,7 +40,8 @@ class Retries:
         """Returns a function that repeats an operation while it fails for a temporary reason.
 
         Args:
-            operation: One transaction, or several that may be carried out twice.
+            operation: A function that reads or writes the database. It must be safe to call it again after
+                it failed.
         """
 
         @wraps(operation)
@@ -64,5 +65,7 @@ class Retries:
         now = time.monotonic()
         if self._failing_since is None:
             self._failing_since = now
-            _logger.warning("%s. Trying again for %g s", storage_error(error, self._url), RETRY_SECONDS)
+            _logger.warning(
+                "%s. Paceline tries again for up to %g s", storage_error(error, self._url), RETRY_SECONDS
+            )
         return now - self._failing_since < RETRY_SECONDS

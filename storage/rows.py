@@ -19,7 +19,7 @@ from tuner.domain.ledger import (
     RecommendationRecord,
     StudyRecord,
 )
-from tuner.domain.measurement import Measurement, Outcome, Purpose
+from tuner.domain.measurement import CurvePoint, Measurement, Outcome, Purpose
 
 #: Fields of a measurement that have their own column; the other fields are stored in the column `details`.
 _SLICE_COLUMNS = (
@@ -52,19 +52,10 @@ def curve_rows(measurement: Measurement) -> list[dict[str, Any]]:
     ]
 
 
-def measurement(row: Row[Any], points: Sequence[Row[Any]]) -> Measurement:
-    """Creates the measurement of a slice from its row and its curve's rows, in order."""
-    curve = [
-        {
-            "training_seconds": point.training_seconds,
-            "step": point.step,
-            "samples": point.samples,
-            "value": math.nan if point.value is None else point.value,
-        }
-        for point in points
-    ]
+def measurement(row: Row[Any], points: Sequence[CurvePoint]) -> Measurement:
+    """Creates the measurement of a slice from its row and its evaluations, in order."""
     columns = {name: getattr(row, name) for name in _SLICE_COLUMNS}
-    return Measurement.from_dict({**row.details, **columns, "curve": curve})
+    return Measurement.from_dict({**row.details, **columns, "curve": points})
 
 
 def study(row: Row[Any]) -> StudyRecord:

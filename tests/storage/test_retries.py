@@ -63,7 +63,7 @@ def test_a_write_waits_for_a_lock_beyond_the_timeout_of_sqlite(
         assert study.trials[0].intermediate_values == {1: 0.5}
     (first, second) = [r.getMessage() for r in caplog.records if r.levelno == logging.WARNING]
     assert "is locked by another process: database is locked. To do: " in first
-    assert first.endswith("Trying again for 600 s")
+    assert first.endswith("Paceline tries again for up to 600 s")
     assert second == first
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any, Protocol
 
 from search_spaces import Configuration
@@ -102,7 +103,7 @@ class ProbeRecord:
         nothing = (Outcome.PAUSED, 0)
         return any(m.error is None or (m.outcome, m.samples) != nothing for m in self.slices)
 
-    @property
+    @cached_property
     def measurement(self) -> Measurement | None:
         """The measurements of all finished slices combined; None before the first slice has finished."""
         return merged(self.slices) if self.slices else None

@@ -57,7 +57,7 @@ class Outcome(StrEnum):
         return self in (Outcome.TIMED_OUT, Outcome.FAILED)
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, slots=True)
 class CurvePoint:
     """One evaluation of the model on the validation data.
 
@@ -313,7 +313,7 @@ class Measurement:
                 "configuration": Configuration(data["configuration"]),
                 "purpose": Purpose(data["purpose"]),
                 "outcome": Outcome(data["outcome"]),
-                "curve": tuple(CurvePoint(**point) for point in data["curve"]),
+                "curve": tuple(p if isinstance(p, CurvePoint) else CurvePoint(**p) for p in data["curve"]),
                 "noise": tuple(NoiseStatistic(**statistic) for statistic in data["noise"]),
                 "ranks": tuple(RankTiming.from_dict(rank) for rank in data["ranks"]),
                 "lost_ranks": tuple(data.get("lost_ranks", ())),

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 from collections.abc import Mapping, Sequence
 
 import optuna
@@ -76,12 +75,8 @@ class StudyTrials:
                 this score is ignored.
         """
         running = self._stored(number)
-        if running is None:
-            return
-        trial = optuna.Trial(self._study, running._trial_id)
-        for point in points:
-            if point.samples not in running.intermediate_values:
-                trial.report(point.value, step=point.samples)
+        if running is not None:
+            self._add(running, points)
 
     def end(
         self, number: int, outcome: Outcome, seconds_to_target: float | None, seen: Measurement | None
@@ -120,28 +115,58 @@ class StudyTrials:
             seconds_to_target: Training seconds to target by probe id; None if the target was not reached.
         """
         by_number = {probe.trial_number: probe for probe in probes if probe.trial_number is not None}
-        num_trials = len(self._study.get_trials(deepcopy=False))
-        for number in range(num_trials, max(by_number, default=-1) + 1):
-            missing = by_number.get(number)
-            if missing is None:
+        trials = self._study.get_trials(deepcopy=False)
+        missing = range(len(trials), max(by_number, default=-1) + 1)
+        for number in missing:
+            try:
+                self._study.add_trial(self._as_trial(by_number[number]))
+            except (KeyError, ValueError):  # no probe, or a value that the job's space no longer has
                 self._study.ask()
+        for trial in self._study.get_trials(deepcopy=False) if missing else trials:
+            if trial.state.is_finished():
                 continue
-            with contextlib.suppress(ValueError):  # a value that the job's space no longer has
-                self.begin(missing.configuration, missing.purpose)
-        for trial in self._study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):
             probe = by_number.get(trial.number)
             if probe is None:
                 self._study.tell(trial.number, state=TrialState.FAIL)
                 continue
-            self.report(trial.number, [point for measured in probe.slices for point in measured.curve])
+            self._add(trial, [point for measured in probe.slices for point in measured.curve])
             if not probe.outcome.can_continue:
                 seconds = seconds_to_target.get(probe.probe_id)
                 self.end(trial.number, probe.outcome, seconds, probe.measurement)
 
+    def _as_trial(self, probe: ProbeRecord) -> FrozenTrial:
+        """Returns a running trial with the configuration, the purpose and all scores of a probe."""
+        configuration = probe.configuration
+        knobs = knob_distributions(self._space, configuration.strategy)
+        asked = self._asked | {k: d for k, d in knobs.items() if configuration.get(k) in d.choices}
+        parameters = {axis: configuration[axis] for axis in asked}
+        attributes = {"purpose": probe.purpose.value}
+        if Configuration(parameters) != configuration:
+            attributes["configuration"] = configuration.key
+        return optuna.trial.create_trial(
+            state=TrialState.RUNNING,
+            params=parameters,
+            distributions=asked,
+            user_attrs=attributes,
+            intermediate_values={p.samples: p.value for m in probe.slices for p in m.curve},
+        )
+
+    def _add(self, running: FrozenTrial, points: Sequence[CurvePoint]) -> None:
+        trial = optuna.Trial(self._study, running._trial_id)
+        for point in points:
+            if point.samples not in running.intermediate_values:
+                trial.report(point.value, step=point.samples)
+
     def _stored(self, number: int) -> FrozenTrial | None:
         """Returns the Optuna trial with this number if it is running, else None."""
-        running = self._study.get_trials(deepcopy=False, states=(TrialState.RUNNING,))
-        return next((trial for trial in running if trial.number == number), None)
+        # `get_trials` would read the scores of all running trials.
+        storage = self._study._storage
+        try:
+            trial_id = storage.get_trial_id_from_study_id_trial_number(self._study._study_id, number)
+        except KeyError:
+            return None
+        trial = storage.get_trial(trial_id)
+        return trial if trial.state is TrialState.RUNNING else None
 
 
 def _described(trial: optuna.Trial, configuration: Configuration, purpose: Purpose) -> int:
