@@ -174,6 +174,7 @@ class SqlLedger:
 
     @_retried
     def probes(self, study_id: int, known: Sequence[ProbeRecord] = ()) -> list[ProbeRecord]:
+        known = known or self._read_probes.get(study_id, ())
         with reading(self._engine) as connection:
             found = probe_tables.load(connection, probe_tables.of_study(study_id), self._clock(), known)
         self._read_probes[study_id] = found
