@@ -16,11 +16,10 @@ from tuner.domain.output_file import (
 )
 from tuner.domain.safe_text import printable
 from tuner.report.content import ReportContent, UnansweredContent
-from tuner.report.csv import trials_csv
+from tuner.report.data_files import trials_csv, unanswered_json
 from tuner.report.launch_files import launch_text, secret_text
 from tuner.report.launch_plan import launch_plan
 from tuner.report.pages import report_html, report_markdown, unanswered_html, unanswered_markdown
-from tuner.report.unanswered import unanswered_json
 
 _SECRET = "launch.secret.env"
 _MODES = {"launch.sh": EXECUTABLE, _SECRET: PRIVATE}

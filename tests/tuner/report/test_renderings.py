@@ -22,7 +22,7 @@ from tuner.domain.recommendation import Estimate, Recommendation
 from tuner.report import ReportContent, recommendation_schema, recommendation_text
 from tuner.report.charts import MAX_CHECKS, MAX_CURVES
 from tuner.report.content import UnansweredContent
-from tuner.report.csv import trials_csv
+from tuner.report.data_files import trials_csv
 from tuner.report.pages import report_html, report_markdown, unanswered_html
 
 NASTY = "<script>alert('x')</script> | `tick` & \"quote\""

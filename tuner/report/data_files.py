@@ -1,13 +1,18 @@
-"""Writes the text of `trials.csv`: one line per probe, with unrounded numbers."""
+"""Writes the data files of a report as text: `trials.csv`, and `report.json` without a recommendation."""
 
 from __future__ import annotations
 
+import json
 import math
+from typing import Any
 
 from tuner.domain.ledger import ProbeRecord
 from tuner.domain.safe_text import csv_text
-from tuner.report.content import ReportContent
+from tuner.report.content import ReportContent, UnansweredContent
 from tuner.report.tables import best_value, last_value
+
+#: Version of the format of `report.json`; incompatible changes raise the first number.
+UNANSWERED_VERSION = "1.0"
 
 
 def trials_csv(content: ReportContent) -> str:
@@ -50,3 +55,41 @@ def _cells(probe: ProbeRecord, *, maximize: bool) -> dict[str, object]:
 
 def _finite(value: object) -> object:
     return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def unanswered_json(content: UnansweredContent) -> str:
+    """Returns the text of `report.json`, in which `recommendation` is null."""
+    maximize = content.job.goal.maximize
+    probes: list[dict[str, Any]] = []
+    for probe in content.probes:
+        seen = probe.measurement
+        probes.append(
+            {
+                "trial": probe.trial_number,
+                "purpose": probe.purpose.value,
+                "configuration": probe.configuration.as_dict(),
+                "outcome": probe.outcome.value,
+                "samples": seen.samples if seen else 0,
+                "charged_seconds": seen.charged_seconds if seen else 0.0,
+                "scores": len(seen.trained_curve) if seen else 0,
+                "best_value": best_value(seen, maximize=maximize),
+                "last_value": last_value(seen),
+                "error": seen.error if seen else None,
+            }
+        )
+    data = {
+        "schema_version": UNANSWERED_VERSION,
+        "job_name": content.job.name,
+        "study_name": content.study_name,
+        "created_at": content.created_at,
+        "goal": content.goal,
+        "recommendation": None,
+        "reason": content.reason,
+        "changes": list(content.changes),
+        "warnings": list(content.warnings),
+        "stop_reason": content.stop_reason,
+        "tuning_seconds": content.tuning.seconds,
+        "tuning_dollars": content.tuning.dollars,
+        "probes": probes,
+    }
+    return json.dumps(data, indent=2, allow_nan=False) + "\n"
