@@ -261,7 +261,7 @@ def test_a_file_that_is_there_is_replaced_only_if_asked(tmp_path: Path, store: S
     opened = opened_job(tmp_path, ONE_TRAINING)
     run(opened, store)
     path = tmp_path / "grid.jsonl.gz"
-    with pytest.raises(JobError, match="already exists; give another --output, or --force"):
+    with pytest.raises(JobError, match="already exists; give another path, or --force"):
         record_study(opened, store, path)
     record_study(opened, store, path, force=True)
     assert load_recording(path).name == "replay"
