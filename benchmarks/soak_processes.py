@@ -34,7 +34,7 @@ COMMAND_JOB = """
 name = "soak"
 seed = {seed}
 [workload]
-command = "{{python}} train.py --lr {{learning_rate}} --batch-size {{batch_size}}"
+command = "{{python}} train.py --lr {{learning_rate}} --batch-size {{batch_size}} --nodes {{nodes}}"
 one_per = "{one_per}"
 [cluster]
 nodes = [1, 2]
@@ -179,7 +179,7 @@ def _wait_for(place: Round, process: subprocess.Popen[bytes], whom: str, seconds
 
 def helpers(place: Round) -> list[int]:
     """Returns the fork server and the node agents of a round."""
-    return [found for found in place.processes() if _is_helper(command_of(found))]
+    return [found for found in place.processes() if _is_helper(command_of(found, 10_000))]
 
 
 def _is_helper(command: str) -> bool:
@@ -187,7 +187,7 @@ def _is_helper(command: str) -> bool:
 
 
 def _ranks(place: Round) -> list[int]:
-    return place.ranks() or [found for found in place.processes() if "train.py" in command_of(found)]
+    return place.ranks() or [found for found in place.processes() if "train.py" in command_of(found, 10_000)]
 
 
 def _alive(records: Iterable[ProcessRecord | None]) -> list[int]:

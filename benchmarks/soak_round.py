@@ -171,10 +171,10 @@ def _environment(process: int) -> str:
         return ""
 
 
-def command_of(process: int) -> str:
+def command_of(process: int, most: int = 200) -> str:
     try:
         return (
-            Path(f"/proc/{process}/cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")[:200]
+            Path(f"/proc/{process}/cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")[:most]
         )
     except OSError:
         return ""
