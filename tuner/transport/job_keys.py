@@ -16,8 +16,14 @@ from tuner.domain.errors import TunerError
 #: the same moment, and a connection that is refused is not tried again.
 _BACKLOG = 4096
 
-#: Events of a ZeroMQ socket that show that it has refused a connection.
-REFUSALS = zmq.EVENT_HANDSHAKE_FAILED_PROTOCOL | zmq.EVENT_HANDSHAKE_FAILED_AUTH | zmq.EVENT_ACCEPT_FAILED
+#: Events of a ZeroMQ socket that show that it has refused a connection. "No detail" means that the other end
+#: closed it during the handshake, as a client without CURVE often does first.
+REFUSALS = (
+    zmq.EVENT_HANDSHAKE_FAILED_PROTOCOL
+    | zmq.EVENT_HANDSHAKE_FAILED_AUTH
+    | zmq.EVENT_HANDSHAKE_FAILED_NO_DETAIL
+    | zmq.EVENT_ACCEPT_FAILED
+)
 
 
 class JobKeys:

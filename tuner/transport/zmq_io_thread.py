@@ -202,9 +202,9 @@ class IoThread:
             self._has_refused = True
             print(
                 f"Warning: rank {self._rank} refused a process that connected to "
-                f"{event['endpoint'].decode(errors='replace')} and does not belong to this job. The training "
-                "is not affected. To keep others away from this port, block it by a firewall. Further "
-                "refusals of this rank are not reported.",
+                f"{event['endpoint'].decode(errors='replace')}, since it did not prove that it "
+                "belongs to this job, or ended before. The training is not affected. To keep others away "
+                "from this port, block it by a firewall. Further refusals of this rank are not reported.",
                 file=sys.stderr,
                 flush=True,
             )

@@ -45,6 +45,11 @@ def endpoint_of(transport: Transport) -> str:
     return transport._io_thread.endpoint
 
 
+def has_refused(transport: Transport) -> bool:
+    assert isinstance(transport, MessageTransport)
+    return transport._io_thread._has_refused
+
+
 @contextmanager
 def posing_as_rank_1(endpoint: str, keys: JobKeys | None) -> Iterator[zmq.Socket[bytes]]:
     context = zmq.Context()
@@ -66,21 +71,14 @@ def test_a_stranger_on_the_network_is_refused_and_reported_once(
     keys: JobKeys | None, capfd: pytest.CaptureFixture[str]
 ) -> None:
     with ranks("tcp", 2) as two:
-        printed = ""
         for _ in range(3):
             with posing_as_rank_1(endpoint_of(two[0]), keys) as posing:
                 posing.send_multipart(push_of_rank_1())
-
-                def is_reported() -> bool:
-                    nonlocal printed
-                    printed += capfd.readouterr().err
-                    return "refused a process" in printed
-
-                eventually(is_reported, "the refusal is reported")
+                eventually(lambda: has_refused(two[0]), "the refusal is reported")
         two[1].push(0, filled(2), 7)
         pushed = eventually(two[0].take_pushed, "the push of the true rank 1")
         assert [push.tag for push in pushed] == [7]
-        printed += capfd.readouterr().err
+    printed = capfd.readouterr().err
     assert printed.count("refused a process") == 1
     assert f"rank 0 refused a process that connected to {endpoint_of(two[0])}" in printed
 
@@ -96,7 +94,7 @@ def test_a_process_with_the_secret_of_the_job_is_heard() -> None:
 
 
 @pytest.mark.skipif(sys.platform != "linux" or os.getuid() != 0, reason="needs root, to become another user")
-def test_another_user_of_the_host_cannot_connect_to_a_unix_socket(capfd: pytest.CaptureFixture[str]) -> None:
+def test_another_user_of_the_host_cannot_connect_to_a_unix_socket() -> None:
     with ranks("ipc", 2) as two:
         head = push_of_rank_1()[0].hex()
         stranger = subprocess.Popen(
@@ -105,14 +103,7 @@ def test_another_user_of_the_host_cannot_connect_to_a_unix_socket(capfd: pytest.
         try:
             assert stranger.stdout is not None
             assert stranger.stdout.readline() == b"sent\n"
-            printed = ""
-
-            def is_reported() -> bool:
-                nonlocal printed
-                printed += capfd.readouterr().err
-                return "refused a process" in printed
-
-            eventually(is_reported, "the refusal is reported")
+            eventually(lambda: has_refused(two[0]), "the refusal is reported")
             assert two[0].take_pushed() == []
         finally:
             stranger.kill()
