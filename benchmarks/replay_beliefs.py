@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
 
 from benchmarks.models.learnt_slopes import learnt_from
 from search_spaces import Configuration
+from tuner.analytic.features import Slope
 from tuner.recordings.file import load_recording
 from tuner.search.beliefs import Beliefs
 from tuner.search.believer import Believer
@@ -14,7 +17,6 @@ from tuner.search.model_policy import ModelPolicy
 from tuner.search.policy import Decision
 from tuner.search.slope_priors import (
     NEUTRAL,
-    REVERSED,
     TEXTBOOK,
     SlopeBeliefs,
 )
@@ -23,6 +25,15 @@ from tuner.search.state import SearchState
 #: An interval's ends and middle: it holds 90%.
 LEVELS = (0.05, 0.5, 0.95)
 
+
+def _reversed(slopes: Mapping[str, Slope]) -> dict[str, Slope]:
+    return {name: replace(slope, mean=-slope.mean) for name, slope in slopes.items()}
+
+
+#: A prior that misleads: the textbook's slopes with the opposite signs.
+REVERSED = SlopeBeliefs(
+    name="reversed", seconds=_reversed(TEXTBOOK.seconds), samples=_reversed(TEXTBOOK.samples)
+)
 PRIORS = {believed.name: believed for believed in (NEUTRAL, TEXTBOOK, REVERSED)}
 LEARNT = "learnt:"
 

@@ -171,9 +171,7 @@ def _cannot_matter(axis: str, slopes: Mapping[str, Slope]) -> bool:
     return slope is not None and slope.neutral_sd < _NEARLY_NOTHING
 
 
-def prior_of(
-    name: str, names: Sequence[str], slopes: Mapping[str, Slope], *, level: float, sign: float = 1.0
-) -> SlopePrior:
+def prior_of(name: str, names: Sequence[str], slopes: Mapping[str, Slope], *, level: float) -> SlopePrior:
     """Returns a prior of all coefficients of a linear regression, one for each column.
 
     Args:
@@ -183,12 +181,11 @@ def prior_of(
         slopes: Maps the name of a column to the priors of its coefficient. Other columns have a wide prior
             around 0.
         level: Prior mean of the intercept.
-        sign: Factor by which the textbook means are multiplied; -1 reverses them.
     """
     mean, sd = [level], [_INTERCEPT_SD]
     for column in names[1:]:
         slope = slopes.get(column, _OTHER)
-        mean.append(slope.neutral_mean if name == "neutral" else sign * slope.mean)
+        mean.append(slope.neutral_mean if name == "neutral" else slope.mean)
         sd.append(slope.neutral_sd if name == "neutral" else slope.sd)
     return SlopePrior(name=name, mean=np.array(mean), sd=np.array(sd))
 

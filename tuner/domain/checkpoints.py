@@ -74,7 +74,7 @@ class CheckpointFolder:
             write_atomically(content, write)
             manifest = {**_fingerprint(content), "note": dict(note or {})}
             text = json.dumps(manifest, indent=1).encode()
-            write_atomically(self._manifest(number), lambda file: _write_all(file, text))
+            write_atomically(self._manifest(number), lambda file: file.write(text))
             self._prune()
         except OSError as error:
             raise StorageError(
@@ -160,10 +160,6 @@ def write_atomically(path: Path, write: Callable[[BinaryIO], object]) -> None:
         os.fsync(folder)
     finally:
         os.close(folder)
-
-
-def _write_all(file: BinaryIO, content: bytes) -> None:
-    file.write(content)
 
 
 def _fingerprint(path: Path) -> dict[str, Any]:

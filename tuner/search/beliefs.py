@@ -11,9 +11,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
-import numpy.typing as npt
 
 from search_spaces import STRATEGIES, Configuration, SearchSpace, traits_of
+from tuner.analytic.laws import Array
 from tuner.analytic.predictor import Chances, Forecast, Predictor
 from tuner.analytic.samples_model import RatePrior, counted_batch, fit_samples
 from tuner.analytic.step_time_model import SecondsModel, fit_seconds
@@ -28,8 +28,6 @@ from tuner.search.score_times import score_times
 from tuner.search.slope_beliefs import SlopeModels
 from tuner.search.slope_priors import TEXTBOOK
 from tuner.search.state import SearchState, run_of
-
-Array = npt.NDArray[np.float64]
 
 #: Prior standard deviations of the logarithm of the best learning rate. The first is used if the user has
 #: present settings, whose learning rate is the prior mean. The second is used if not; the prior mean is then

@@ -32,13 +32,11 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
 from scipy.special import ndtr
 
 from tuner.analytic.curve_template import variance_after
+from tuner.analytic.laws import Array
 from tuner.search.prospects import NEVER, Prospects
-
-Array = npt.NDArray[np.float64]
 
 #: Larger variances of the logarithm of the cost are replaced by this value. The recommended candidate
 #: minimizes the mean of the logarithm plus half of its variance, which is the logarithm of the mean of a

@@ -11,9 +11,8 @@ import numpy.typing as npt
 from scipy.special import betaln
 
 from search_spaces import Configuration
+from tuner.analytic.laws import Array
 from tuner.analytic.predictor import Forecast
-
-Array = npt.NDArray[np.float64]
 
 #: Logarithm of the seconds that represent "the target is never reached".
 NEVER = 600.0

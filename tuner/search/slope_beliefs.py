@@ -141,7 +141,7 @@ class _Believed:
 
     Args:
         features: Numbers computed from each configuration, which are the columns of the regression.
-        prior: The prior of the regression coefficients, with its name and sign.
+        prior: The prior of the regression coefficients, with its name.
         quantity: The quantity to fit.
         believed: Maps the name of each column to the prior of its regression coefficient, for this quantity.
     """
@@ -166,7 +166,7 @@ class _Believed:
         # The model combines the neutral prior with the given prior.
         priors = [prior_of("neutral", names, self._believed, level=level)]
         if prior.name != "neutral":
-            priors.append(prior_of(prior.name, names, self._believed, level=level, sign=prior.sign))
+            priors.append(prior_of(prior.name, names, self._believed, level=level))
         model = fit_slopes(
             self._design,
             priors,

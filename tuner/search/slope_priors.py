@@ -34,18 +34,15 @@ class SlopeBeliefs:
         name: Name of the prior, such as `textbook`.
         seconds: Maps the name of each column to the prior of its coefficient for log seconds per sample.
         samples: Maps the name of each column to the prior of its coefficient for log samples to target.
-        sign: Factor that multiplies the prior means. The value -1 makes a misleading prior for tests.
     """
 
     name: str
     seconds: Slopes = field(default_factory=lambda: SECONDS_SLOPES)
     samples: Slopes = field(default_factory=lambda: SAMPLES_SLOPES)
-    sign: float = 1.0
 
 
 NEUTRAL = SlopeBeliefs(name="neutral")
 TEXTBOOK = SlopeBeliefs(name="textbook")
-REVERSED = SlopeBeliefs(name="reversed", sign=-1.0)
 
 
 def learnt_from_fits(fits: Sequence[FitRecord]) -> SlopeBeliefs | None:

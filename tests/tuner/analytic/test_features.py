@@ -184,15 +184,11 @@ def test_each_quantity_has_the_bends_of_its_own_slopes() -> None:
         np.testing.assert_array_equal(found, np.stack([column(features, n) for n in names], axis=1))
 
 
-def test_a_prior_has_text_book_signs_reversed_ones_or_none() -> None:
+def test_a_prior_has_text_book_signs_or_none() -> None:
     names = ["intercept", "log nodes", "log rate squared", "optimizer=sgd"]
-    textbook, reversed_, neutral = (
-        prior_of(name, names, SAMPLES_SLOPES, level=3.0, sign=sign)
-        for name, sign in (("textbook", 1.0), ("reversed", -1.0), ("neutral", 1.0))
-    )
+    textbook, neutral = (prior_of(name, names, SAMPLES_SLOPES, level=3.0) for name in ("textbook", "neutral"))
     nodes, bend = SAMPLES_SLOPES["log nodes"], SAMPLES_SLOPES["log rate squared"]
     np.testing.assert_allclose(textbook.mean, [3.0, nodes.mean, bend.mean, 0.0])
-    np.testing.assert_allclose(reversed_.mean, [3.0, -nodes.mean, -bend.mean, 0.0])
     np.testing.assert_allclose(neutral.mean, [3.0, 0.0, bend.neutral_mean, 0.0])
     np.testing.assert_allclose(textbook.sd[1:3], [nodes.sd, bend.sd])
     np.testing.assert_allclose(neutral.sd[1:3], [nodes.neutral_sd, bend.neutral_sd])

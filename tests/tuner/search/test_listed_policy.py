@@ -13,6 +13,7 @@ from typing import Any, cast
 import numpy as np
 import pytest
 
+from benchmarks.replay_beliefs import REVERSED
 from benchmarks.replay_problem import Problem
 from benchmarks.replay_search import ReplayedSearch, steps
 from search_spaces import Configuration
@@ -27,7 +28,7 @@ from tuner.search.beliefs import log_longest
 from tuner.search.believer import Believer
 from tuner.search.model_policy import ModelPolicy
 from tuner.search.policy import Action, Continue, Decision, Start, Stop, StopKind
-from tuner.search.slope_priors import NEUTRAL, REVERSED, TEXTBOOK, SlopeBeliefs
+from tuner.search.slope_priors import NEUTRAL, TEXTBOOK, SlopeBeliefs
 from tuner.search.state import SearchState
 
 #: So many decisions are more than any of these searches takes.

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from benchmarks.replay_beliefs import REVERSED
 from benchmarks.replay_problem import Problem
 from benchmarks.replay_search import ReplayedSearch
 from search_spaces import Configuration
@@ -20,7 +21,7 @@ from tuner.recordings.file import write_recording
 from tuner.search.beliefs import Beliefs, believe
 from tuner.search.policy import Continue, Start
 from tuner.search.slope_beliefs import SlopeModels
-from tuner.search.slope_priors import REVERSED, TEXTBOOK, SlopeBeliefs
+from tuner.search.slope_priors import TEXTBOOK, SlopeBeliefs
 
 NEVER = configuration(learning_rate=0.001)
 PROBES = [
