@@ -101,5 +101,5 @@ def test_a_single_slice_is_ended_with_the_budget_and_its_scores_are_kept(tmp_pat
 def test_one_run_that_stands_still_does_not_end_a_search(tmp_path: Path) -> None:
     code, out = run(tmp_path, SCORES, 40)
     assert code == 3, out
-    assert "no score shows a gain yet" in out
+    assert "no score is better than the first one yet" in out
     assert len({measurement.configuration for measurement in slices(tmp_path)}) >= 3

@@ -179,7 +179,7 @@ def _doubtful_target(state: SearchState, runs: Sequence[Run]) -> Iterable[str]:
             lost = run.measurement.trained_curve[past.index(True) :][past[past.index(True) :].index(False)]
             yield (
                 f"{format_configuration(run.configuration)} met the target and then missed it again "
-                f"({format_value(lost.value)} after {lost.samples} samples): [goal] consecutive_scores = "
-                f"{fewest} requires {fewest} scores in a row"
+                f"({format_value(lost.value)} after {lost.samples} samples). "
+                f"Set consecutive_scores = {fewest} in [goal] to require {fewest} such scores in a row"
             )
             break

@@ -86,7 +86,7 @@ def sensitivity(state: SearchState, beliefs: Beliefs, choice: Configuration) -> 
         names = steady[0] if len(steady) == 1 else f"{', '.join(steady[:-1])} and {steady[-1]}"
         found.append(
             f"{names[0].upper()}{names[1:]}, up to {_FACTORS[-1]:g} times larger or smaller, would change "
-            "neither strategy nor nodes."
+            "neither the best strategy nor the best number of nodes."
         )
     return tuple(found)
 

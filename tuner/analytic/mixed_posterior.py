@@ -135,9 +135,10 @@ class MixedPosterior:
     def sentences(self) -> list[str]:
         """Returns sentences for the user: weights of the priors, and parameters that are still unknown."""
         weights = [
-            f"The prior from {_FOUND[name]} has a weight of {weight:.0%}, {_REMAINDER[len(self.parts) > 2]}. "
-            f"Before the first run its weight was {before:.0%}; this job's runs changed the weight by how "
-            "well each prior predicted them."
+            f"In the predictions, the prior from {_FOUND[name]} has a weight of {weight:.0%}, and "
+            f"{_REMAINDER[len(self.parts) > 2]} the remaining weight. "
+            f"Before the first run, its weight was {before:.0%}. The weight changed because the priors "
+            "predicted the runs of this job differently well."
             for name, weight, before in zip(self.names[1:], self.weights[1:], self.before[1:], strict=True)
         ]
         return weights + unknown_sentences([name.removeprefix("log ") for name in self.at_prior()])
@@ -154,7 +155,7 @@ _FOUND = {
     PAST_STUDIES: "past studies in this database",
     IMPORTED_RUNS: "the imported runs",
 }
-_REMAINDER = ("a neutral prior the rest", "the other priors the rest")
+_REMAINDER = ("a neutral prior has", "the other priors have")
 
 
 def weights_sentence(weights: Mapping[str, float]) -> str:
@@ -164,7 +165,7 @@ def weights_sentence(weights: Mapping[str, float]) -> str:
         weights: Maps the name of each prior to its weight.
     """
     stated = ", ".join(f"{name} {weight:.0%}" for name, weight in weights.items())
-    return f"Weights of the priors, by how well they predicted the measurements: {stated}."
+    return f"Weights of the priors, which depend on how well each predicted the measurements: {stated}."
 
 
 def unknown_sentences(names: Sequence[str]) -> list[str]:
@@ -176,7 +177,11 @@ def unknown_sentences(names: Sequence[str]) -> list[str]:
         names: Names of these parameters.
     """
     found = ", ".join(shown_name(name) for name in names)
-    return [f"Not determined by the data yet, so left at the prior: {found}."] if names else []
+    return (
+        [f"The measurements do not determine these parameters yet, so they keep their priors: {found}."]
+        if names
+        else []
+    )
 
 
 def shown_name(name: str) -> str:

@@ -71,7 +71,9 @@ class SlopeFit:
         lines = [weights_sentence(self.model.weights)]
         if found:
             lines.insert(
-                0, f"Change of log {self.quantity} per unit (standard deviation): {', '.join(found)}."
+                0,
+                f"Change of log({self.quantity}) per unit of each column, with its standard deviation: "
+                f"{', '.join(found)}.",
             )
         return lines + unknown_sentences(self.at_prior())
 

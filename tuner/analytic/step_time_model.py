@@ -92,14 +92,14 @@ class SecondsModel:
     def summary(self) -> list[str]:
         """Returns sentences for the user on the measured and predicted step times."""
         if self.num_observations == 0:
-            return ["No step was timed yet: predicted seconds are prior guesses."]
+            return ["No step was timed yet, so predicted seconds are guesses from the priors."]
         theta = {name: value for name, (value, _) in self.parameters().items()}
         lines = [
             f"A step takes {1000 * math.exp(theta['log fixed compute seconds']):.2g} ms plus "
-            f"{1e6 * math.exp(theta['log compute seconds a sample']):.3g} us per sample of a rank; "
-            f"{self.num_observations} slices were timed, with a typical error of "
-            f"{100 * self.posterior.rms:.0f}%.",
-            f"Repeated timings of the same step differ by {100 * self.between_moments_sd:.0f}%.",
+            f"{1e6 * math.exp(theta['log compute seconds a sample']):.3g} us per sample of a rank. "
+            f"The steps of {self.num_observations} slices were timed; predictions of them have a typical "
+            f"error of {100 * self.posterior.rms:.0f}%.",
+            f"Repeated timings of the same steps differ by {100 * self.between_moments_sd:.0f}%.",
         ]
         return lines + self.posterior.sentences()
 

@@ -31,7 +31,9 @@ class SampleStream:
 
     def __init__(self, num_samples: int, seed: int) -> None:
         if num_samples < 1:
-            raise JobError("the workload's training_data() is empty; it must hold at least one sample")
+            raise JobError(
+                "training_data() of the workload returned an empty dataset; it must have at least one sample"
+            )
         self._num_samples = num_samples
         self._seed = seed
         self._epochs: dict[int, NDArray[np.int64]] = {}
@@ -80,7 +82,7 @@ def shard(batch_size: int, rank: int, num_ranks: int) -> tuple[int, int]:
     if batch_size < num_ranks:
         raise JobError(
             f"batch_size {batch_size} leaves some of {num_ranks} ranks without a sample; "
-            f"allowed is {num_ranks} or more"
+            f"batch_size must be {num_ranks} or more"
         )
     size, larger = divmod(batch_size, num_ranks)
     return rank * size + min(rank, larger), size + (rank < larger)

@@ -73,12 +73,12 @@ class LeaseState:
         An expired lease stays valid until another worker takes the probe.
         """
         if not self.outcome.can_continue:
-            return f"probe {self.probe_id} has ended ({self.outcome}); nothing more is stored for it"
+            return f"probe {self.probe_id} has ended ({self.outcome}); no more measurements of it are stored"
         if self.attempt != lease.attempt or self.owner not in (None, lease.owner):
             return (
                 f"probe {self.probe_id} was taken by {self.owner or 'another worker'} (attempt "
                 f"{self.attempt}); attempt {lease.attempt} of {lease.owner} is no longer valid"
             )
         if self.owner is None:
-            return f"the lease on probe {self.probe_id} was released; take the probe again first"
+            return f"the lease on probe {self.probe_id} was released; take the probe again before you use it"
         return None

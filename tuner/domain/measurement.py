@@ -342,7 +342,7 @@ def merged(slices: Sequence[Measurement]) -> Measurement:
         ValueError: There is no slice, or the slices have different configurations.
     """
     if not slices:
-        raise ValueError("a probe without slices has no measurement")
+        raise ValueError("there is no measurement to merge: the probe has no slices")
     if len({measurement.configuration for measurement in slices}) > 1:
         raise ValueError("slices of different configurations cannot be merged")
     last = slices[-1]

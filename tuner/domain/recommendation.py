@@ -297,8 +297,8 @@ def upgraded(data: Mapping[str, Any]) -> dict[str, Any]:
         return {**renamed, "schema_version": SCHEMA_VERSION}
     if not version.startswith("2."):
         raise ValueError(
-            f"the recommendation has schema version {version}; this Paceline reads up to {SCHEMA_VERSION}: "
-            "write it again with `paceline report`"
+            f"the recommendation has schema version {version}, but this version of Paceline reads only "
+            f"versions up to {SCHEMA_VERSION}; run `paceline report` to write the recommendation again"
         )
     return dict(data)
 

@@ -23,7 +23,9 @@ def parse_duration(value: Any) -> Any:
     while position < len(value):
         match = _DURATION.match(value, position)
         if match is None or match.end() == position:
-            raise ValueError(f"{value!r} is not a duration; write 90s, 10m, 2h, 1h30m, 50us or seconds")
+            raise ValueError(
+                f"{value!r} is not a duration; write 90s, 10m, 2h, 1h30m, 50us or a number of seconds"
+            )
         total += float(match[1]) * _SECONDS[match[2]]
         position = match.end()
     return total

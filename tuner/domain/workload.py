@@ -36,7 +36,11 @@ WeightDecay = Annotated[
     float, Field(ge=0, allow_inf_nan=False, description="weight decay coefficient of the optimizer")
 ]
 WarmupSamples = Annotated[
-    int, Field(ge=0, description="samples of the linear learning-rate warm-up; 0 for none")
+    int,
+    Field(
+        ge=0,
+        description="number of samples of the linear learning-rate warm-up; 0 for no warm-up",
+    ),
 ]
 
 
@@ -88,7 +92,7 @@ class StepSchedule(_Settings):
     name: Literal["step"] = Field(default="step", description="the schedule")
     warmup_samples: WarmupSamples = 0
     at_samples: tuple[PositiveInt, ...] = Field(
-        min_length=1, description="samples processed at which the learning rate decays"
+        min_length=1, description="numbers of processed samples at which the learning rate is divided"
     )
     divide_by: Annotated[float, Field(gt=1, allow_inf_nan=False)] = Field(
         default=10.0, description="factor by which the learning rate is divided at each number in at_samples"
@@ -109,7 +113,9 @@ class CosineSchedule(_Settings):
 
     name: Literal["cosine"] = Field(default="cosine", description="the schedule")
     warmup_samples: WarmupSamples = 0
-    horizon_samples: PositiveInt = Field(description="samples processed until the learning rate is zero")
+    horizon_samples: PositiveInt = Field(
+        description="number of processed samples at which the learning rate has fallen to zero"
+    )
 
     def factor(self, samples: int) -> float:
         """Returns the factor by which the peak learning rate is multiplied after `samples` samples."""

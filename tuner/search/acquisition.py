@@ -11,9 +11,9 @@ import math
 from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
 
 from search_spaces import Configuration
+from tuner.analytic.laws import Array
 from tuner.domain.measurement import Purpose
 from tuner.probes import Until
 from tuner.search.beliefs import LEAST_PROBABILITY, Beliefs, log_longest
@@ -26,8 +26,6 @@ from tuner.search.runs import Run
 from tuner.search.state import SearchState, run_of
 from tuner.search.stopping import may_start, seconds_left
 from tuner.search.timings import timing_key
-
-Array = npt.NDArray[np.float64]
 
 #: Length of a slice: for a new probe, this share of the predicted training time to target; for a started run,
 #: this share of the training time that the run already has.
@@ -334,7 +332,7 @@ class Acquisition:
             configuration=self._prospects.configurations[option.index],
             purpose=Purpose.TIMING,
             until=Until(steps=self._state.job.probe.timing_steps, training_seconds=_TIMING_SECONDS),
-            reason="its step time is the main uncertainty",
+            reason="its step time is the largest uncertainty of its predicted time to target",
         )
 
     def before_the_budget_ends(self, option: Option) -> Continue | Start | None:
@@ -379,7 +377,7 @@ class Acquisition:
         return self._advance(
             runs[place],
             Purpose.TRAINING,
-            "the budget may not allow it to reach the target after another run's slice",
+            "it trains to the target now, because the budget may not allow it later",
             self._until_arrival(runs[place]),
         )
 
@@ -404,7 +402,11 @@ class Acquisition:
         has_run = run is not None and (
             run.configuration == configuration or not self._can_transfer(run, configuration)
         )
-        reason = "the best so far, to confirm it" if has_run else "expected to be the best, not yet run"
+        reason = (
+            "the best so far, trained further to confirm it"
+            if has_run
+            else "expected to be the best, not trained yet"
+        )
         return self._advance(self.incumbent, Purpose.TRAINING, reason)
 
     def _advance(
@@ -484,4 +486,4 @@ class Acquisition:
         middle = float(prospects.mean_log[index]) + math.log(price[index]) - self.weights.log_incumbent
         spread = 1.645 * math.sqrt(float(prospects.variance_log[index]))
         low, high = math.exp(min(middle - spread, 50.0)), math.exp(min(middle + spread, 50.0))
-        return f"may cost {low:.2g} to {high:.2g} times as much as the best so far"
+        return f"reaching the target may cost {low:.2g} to {high:.2g} times as much as with the best so far"

@@ -113,7 +113,7 @@ class Search:
             name = self._context.study.name
             raise StorageError(
                 f"another Paceline process is working on study {name} ({error}); "
-                "wait until it has ended, or start another study with --fresh"
+                "wait until that process has ended, or start another study with --fresh"
             ) from error
         finally:
             try:
@@ -447,7 +447,7 @@ class Search:
 
 
 def _dropped(error: LeaseLostError) -> SearchEvent:
-    return SearchEvent(kind="warning", text=f"{error}; the results of this slice are dropped")
+    return SearchEvent(kind="warning", text=f"{error}; what this slice measured is not stored")
 
 
 def _seconds_to_target(state: SearchState) -> dict[int, float | None]:

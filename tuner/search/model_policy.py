@@ -104,16 +104,22 @@ class ModelPolicy:
         num_first = _FIRST_WITH_LAWS if self._believer.knows_laws(state) else _FIRST_PROBES
         is_due = bool(left) and (left[0] == baseline or len(tried) < num_first or not state.runs)
         if not is_due or not may_start(state):
-            return Wait(reason="the first probe has no result yet") if under_way and not state.runs else None
+            return (
+                Wait(reason="the first training has no result yet") if under_way and not state.runs else None
+            )
         chosen = next((configuration for configuration in left if state.fits(configuration)), None)
         if chosen is None:
-            return Wait(reason="no nodes are free for a first short probe yet")
-        reason = "a first short probe, in the middle of the space" if not tried else "a first short probe"
+            return Wait(reason="no nodes are free for a first short training yet")
+        reason = (
+            "a first short training, in the middle of the search space"
+            if not tried
+            else "a first short training"
+        )
         return Start(
             configuration=chosen,
             purpose=Purpose.STATISTICS,
             until=self._first_until(state),
-            reason="the present settings come first" if chosen == baseline else reason,
+            reason="the user's present settings are tried first" if chosen == baseline else reason,
         )
 
     def _wanted(self, state: SearchState) -> list[Configuration]:
@@ -165,7 +171,7 @@ class ModelPolicy:
         - Another run starts once this ratio has reached a limit for every run. The limit grows with the
           number of runs (`_FIRST_WAIT`, `_MORE_WAIT`).
         """
-        reason = "no score shows a gain yet, so runs continue until a score does"
+        reason = "no score is better than the first one yet, so runs continue until one is"
         under_way = state.capacity.probe_ids
         runs = [run for run in state.runs.values() if run.is_open and state.fits(run.configuration)]
         price = prices(state, [run.configuration for run in runs])

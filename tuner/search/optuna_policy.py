@@ -56,7 +56,7 @@ class OptunaPolicy:
                 return self._go_on(state, run, limit)
         if not may_start(state):
             if under_way:
-                return Wait(reason="no new probe may start")
+                return Wait(reason="no new training may start, so the running ones have to end first")
             if all_fail(state):
                 return Stop(kind=StopKind.FAULTS, reason="the last probes have all failed")
             return Stop(kind=StopKind.BUDGET, reason="the budget of probes is used up")
@@ -70,7 +70,9 @@ class OptunaPolicy:
     def _go_on(self, state: SearchState, run: Run, limit: float) -> Action:
         done = run.measurement.training_seconds
         if done >= limit:
-            return Abandon(probe_id=run.probe.probe_id, reason="it can no longer win")
+            return Abandon(
+                probe_id=run.probe.probe_id, reason="it can no longer become the best configuration"
+            )
         # If each slice repeats the run from the start, at least double the training time with each slice.
         slice_seconds = max(_SLICE_SECONDS, done) if not state.terms.resumes else _SLICE_SECONDS
         until = Until(training_seconds=min(done + slice_seconds, limit))
@@ -83,5 +85,8 @@ class OptunaPolicy:
                 resume_from=run.probe.probe_id,
             )
         return Continue(
-            probe_id=run.probe.probe_id, purpose=Purpose.TRAINING, until=until, reason="it may still win"
+            probe_id=run.probe.probe_id,
+            purpose=Purpose.TRAINING,
+            until=until,
+            reason="it may still become the best configuration",
         )

@@ -35,7 +35,7 @@ def recheck(state: SearchState, best: Configuration) -> Start | Continue | None:
         return None
     if state.capacity.under_way or not may_start(state):
         return None
-    reason = "the present settings ran first, and first steps may be slow, so their steps are timed again"
+    reason = "steps of the first training of a search may be slow, so the present settings are timed again"
     if state.schedule.times_steps:
         steps = state.job.probe.timing_steps
         return Start(configuration=baseline, purpose=Purpose.TIMING, until=Until(steps=steps), reason=reason)

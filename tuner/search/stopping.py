@@ -14,7 +14,7 @@ from tuner.search.state import SearchState
 
 SECONDS_PER_HOUR = 3600.0
 #: Reason for the end of a search whose job has a fault that every further probe would have too.
-JOB_FAULT = "the command of the job, or how its output is read, has to be corrected"
+JOB_FAULT = "the job's command, or the keys that say how its output is read, must be corrected"
 #: A search without scores ends after this number of consecutive failed probes. It ends, too, if at least half
 #: of all probes failed, and their number is at least twice this number.
 _FAULTS_IN_A_ROW = 3
@@ -66,7 +66,9 @@ def limit_reached(state: SearchState) -> Stop | None:
     in_a_row = len(last) == _FAULTS_IN_A_ROW and all(p.outcome.is_fault for p in last)
     if state.has_scores:
         lost = in_a_row and all(p.slices and p.slices[-1].infrastructure_fault for p in last)
-        words = f"the last {_FAULTS_IN_A_ROW} probes failed by faults of the infrastructure"
+        words = (
+            f"the last {_FAULTS_IN_A_ROW} probes failed because of the infrastructure, such as nodes or ports"
+        )
         return Stop(kind=StopKind.FAULTS, reason=words) if lost else None
     many = len(ended) >= 2 * _FAULTS_IN_A_ROW and 2 * faults >= len(ended)
     if in_a_row or many:

@@ -73,7 +73,9 @@ def test_nobody_is_said_to_be_ahead_whose_time_is_longer(
 
 def test_what_changes_nothing_is_said_together(tmp_path: Path) -> None:
     _, sentences = reported(tmp_path, latency="1ms", bandwidth="1000GB/s")
-    (steady,) = [words for words in sentences if "would change neither strategy nor nodes" in words]
+    (steady,) = [
+        words for words in sentences if "neither the best strategy nor the best number of nodes" in words
+    ]
     assert steady.startswith("Bandwidth")
 
 

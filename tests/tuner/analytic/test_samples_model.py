@@ -160,7 +160,7 @@ def test_before_any_run_the_user_s_rate_is_about_the_best_and_all_is_unsure() ->
     assert 0.005 < found[int(np.argmin(mean))].learning_rate < 0.08
     assert np.sqrt(np.diag(covariance)).min() > 1.0
     words = " ".join(model.summary())
-    assert "Not determined by the data yet" in words
+    assert "do not determine these parameters yet" in words
     assert "noise scale" in words
 
 

@@ -108,7 +108,7 @@ def test_without_a_probe_seconds_are_a_wide_guess_that_says_so() -> None:
     model = fit_seconds([], SHARED, 0)
     assert model.num_observations == 0
     assert predicted(model, configuration())[1] > 1.0
-    assert model.summary() == ["No step was timed yet: predicted seconds are prior guesses."]
+    assert model.summary() == ["No step was timed yet, so predicted seconds are guesses from the priors."]
 
 
 def test_slices_without_step_times_are_passed_over() -> None:
@@ -122,7 +122,7 @@ def test_slices_without_step_times_are_passed_over() -> None:
 def test_the_summary_names_what_one_node_cannot_show() -> None:
     words = " ".join(fit_seconds(probes((1,), (16, 64, 256)), ASYNCHRONOUS, PARAMETER_BYTES).summary())
     assert "us per sample" in words
-    assert "Not determined by the data yet" in words
+    assert "do not determine these parameters yet" in words
     for unknown in ("bytes a second", "latency seconds of a hop", "jitter"):
         assert unknown in words
 

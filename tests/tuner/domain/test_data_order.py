@@ -37,14 +37,14 @@ def test_order_follows_the_seed() -> None:
 
 
 def test_empty_data_set_is_refused() -> None:
-    with pytest.raises(JobError, match="training_data\\(\\) is empty"):
+    with pytest.raises(JobError, match="returned an empty dataset"):
         SampleStream(0, seed=0)
 
 
 @given(batch_size=st.integers(1, 300), num_ranks=st.integers(1, 17))
 def test_shards_cover_the_batch_in_order_and_differ_by_at_most_one(batch_size: int, num_ranks: int) -> None:
     if batch_size < num_ranks:
-        with pytest.raises(JobError, match=f"without a sample; allowed is {num_ranks} or more"):
+        with pytest.raises(JobError, match=f"without a sample; batch_size must be {num_ranks} or more"):
             shard(batch_size, 0, num_ranks)
         return
     shards = [shard(batch_size, rank, num_ranks) for rank in range(num_ranks)]

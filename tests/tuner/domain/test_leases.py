@@ -66,7 +66,7 @@ def test_anybody_may_take_a_probe_that_nobody_holds() -> None:
 def test_an_ended_probe_is_nobodys(outcome: Outcome) -> None:
     ended = state(outcome=outcome, owner=None, expires_at=None)
     assert ended.why_not_taken("a", 0.0) == f"probe 1 has ended ({outcome}) and cannot be taken"
-    assert ended.why_lost(lease()) == f"probe 1 has ended ({outcome}); nothing more is stored for it"
+    assert ended.why_lost(lease()) == f"probe 1 has ended ({outcome}); no more measurements of it are stored"
 
 
 def test_a_lease_is_lost_to_a_later_attempt_even_of_the_same_owner() -> None:
@@ -83,5 +83,5 @@ def test_a_lease_of_another_owner_gives_no_right() -> None:
 
 def test_a_lease_given_back_gives_no_right() -> None:
     assert state(owner=None, expires_at=None).why_lost(lease()) == (
-        "the lease on probe 1 was released; take the probe again first"
+        "the lease on probe 1 was released; take the probe again before you use it"
     )

@@ -94,7 +94,7 @@ def test_what_is_absent_is_null_and_comes_back_as_none() -> None:
 
 def test_data_of_an_unknown_major_version_are_refused() -> None:
     data = {**_recommendation().to_dict(), "schema_version": "3.0"}
-    with pytest.raises(ValueError, match=rf"version 3\.0.*reads up to {SCHEMA_VERSION}"):
+    with pytest.raises(ValueError, match=rf"version 3\.0.*reads only versions up to {SCHEMA_VERSION}"):
         Recommendation.from_dict(data)
 
 

@@ -20,7 +20,7 @@ from tuner.search.policy import Action, Continue, Start
 
 #: Near the target of 0.9 after 14 s.
 NEARLY = [0.2, 0.35, 0.47, 0.57, 0.64, 0.7, 0.745, 0.78, 0.805, 0.825, 0.842, 0.855, 0.866, 0.876]
-WORDS = "the budget may not allow it"
+WORDS = "the budget may not allow it later"
 
 
 def decided(folder: Path, budget: str, *, arrived: bool = False, unit: str = "time") -> tuple[World, Action]:

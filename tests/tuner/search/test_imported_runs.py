@@ -138,7 +138,7 @@ def test_a_search_is_surer_of_what_it_did_not_run() -> None:
     assert law.posterior.names == ("neutral", "imported runs")
     assert 0.3 < law.posterior.weights[1] < 1.0
     assert plain.posterior.names == ("neutral",)
-    assert any("The prior from the imported runs has a weight of" in words for words in law.summary())
+    assert any("the prior from the imported runs has a weight of" in words for words in law.summary())
     spread = [b.forecast.quantile(0.95) / b.forecast.quantile(0.05) for b in (with_past, without)]
     assert spread[0][2] < spread[1][2]
 

@@ -48,7 +48,7 @@ def fault(purpose: Purpose = Purpose.STATISTICS, rate: float = 0.03) -> Measurem
 def test_the_present_settings_come_first(tmp_path: Path) -> None:
     first = decided(small_world(tmp_path))
     assert first.configuration == BASELINE
-    assert first.reason == "the present settings come first"
+    assert first.reason == "the user's present settings are tried first"
 
 
 def test_present_settings_whose_slice_was_interrupted_come_first_again(tmp_path: Path) -> None:
@@ -127,11 +127,11 @@ def test_only_what_has_run_is_called_the_best_known(tmp_path: Path, has_run: boo
     action = Acquisition(state, beliefs, beliefs.prospects).go_on()
     if has_run:
         assert isinstance(action, Continue)
-        assert action.reason == "the best so far, to confirm it"
+        assert action.reason == "the best so far, trained further to confirm it"
     else:
         assert isinstance(action, Start)
         assert action.configuration == wanted
-        assert action.reason == "expected to be the best, not yet run"
+        assert action.reason == "expected to be the best, not trained yet"
 
 
 def test_what_does_not_fit_a_rank_is_probed_no_more(tmp_path: Path) -> None:

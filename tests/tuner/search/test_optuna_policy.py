@@ -57,7 +57,7 @@ def test_a_run_that_took_longer_than_the_best_is_given_up(tmp_path: Path) -> Non
     (best,) = world.state().runs.values()
     world.ran(configuration(1, 64, 0.002), (best.seconds_to_target or 0.0) + 1.0)
     action = OptunaPolicy().decide(world.state()).action
-    assert action == Abandon(probe_id=2, reason="it can no longer win")
+    assert action == Abandon(probe_id=2, reason="it can no longer become the best configuration")
 
 
 def test_while_nothing_arrived_a_run_may_use_a_fifth_of_the_time(tmp_path: Path) -> None:

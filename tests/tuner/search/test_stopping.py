@@ -198,7 +198,7 @@ def test_nodes_that_are_lost_again_and_again_end_every_search() -> None:
     assert limit_reached(state_of(healthy, lost(2), lost(3))) is None
     assert limit_reached(state_of(healthy, lost(2), probe(3, Outcome.FAILED), lost(4))) is None
     stop = limit_reached(state_of(healthy, lost(2), lost(3), lost(4)))
-    words = "the last 3 probes failed by faults of the infrastructure"
+    words = "the last 3 probes failed because of the infrastructure, such as nodes or ports"
     assert stop == Stop(kind=StopKind.FAULTS, reason=words)
 
 
