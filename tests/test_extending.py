@@ -38,7 +38,7 @@ own, plain = (
 )
 assert own == 2 * plain > 0, (own, plain)
 costs = [parameter.name for parameter in disagreement_parameters(["momentum_averaging"]).values()]
-assert costs == ["log samples that disagreement costs averaging with momentum"], costs
+assert costs == ["log sample cost (averaging with momentum)"], costs
 """
 
 EMULATE = """

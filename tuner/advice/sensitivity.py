@@ -44,12 +44,12 @@ class _Quantity:
 
 
 _QUANTITIES = (
-    _Quantity(words="bandwidth", unknowns=("log bytes a second",), more="higher", less="lower"),
-    _Quantity(words="latency", unknowns=("log latency seconds of a hop",), more="higher", less="lower"),
+    _Quantity(words="bandwidth", unknowns=("log bandwidth (bytes/s)",), more="higher", less="lower"),
+    _Quantity(words="latency", unknowns=("log hop latency (seconds)",), more="higher", less="lower"),
     _Quantity(words="jitter", unknowns=("log jitter",), more="stronger", less="weaker"),
     _Quantity(
         words="compute time of a step",
-        unknowns=("log fixed compute seconds", "log compute seconds a sample"),
+        unknowns=("log fixed compute seconds", "log compute (seconds per sample)"),
         more="longer",
         less="shorter",
     ),

@@ -47,18 +47,14 @@ class SamplesLaw:
 
 #: Measured on 8, 32 and 128 ranks: gossip by pulling needed 1.7 to 1.8 times as many samples as all-reduce at
 #: a constant learning rate.
-GOSSIP = Parameter(name="log samples that disagreement costs gossip", mean=0.52, sd=0.40)
+GOSSIP = Parameter(name="log sample cost (gossip)", mean=0.52, sd=0.40)
 #: Elastic averaging needs as few samples as all-reduce on few ranks, and more on 128 ranks (Jin et al. 2016).
-ELASTIC_AVERAGING = Parameter(
-    name="log samples that disagreement costs elastic averaging", mean=0.20, sd=0.15
-)
+ELASTIC_AVERAGING = Parameter(name="log sample cost (elastic averaging)", mean=0.20, sd=0.15)
 #: With a parameter server on p ranks, p - 1 updates of other ranks are applied between the computation of an
 #: update and its use. A smaller learning rate compensates for this staleness.
-PARAMETER_SERVER = Parameter(
-    name="log samples that disagreement costs a parameter server", mean=0.45, sd=0.25
-)
+PARAMETER_SERVER = Parameter(name="log sample cost (parameter server)", mean=0.45, sd=0.25)
 #: Averaging every 4 to 16 steps needs few additional samples (Stich 2019; Lin et al. 2020).
-AVERAGING = Parameter(name="log samples that disagreement costs averaging at intervals", mean=0.15, sd=0.25)
+AVERAGING = Parameter(name="log sample cost (averaging)", mean=0.15, sd=0.25)
 
 
 def pull_disagreement(setup: Setup) -> float:

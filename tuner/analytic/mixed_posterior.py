@@ -185,8 +185,8 @@ def unknown_sentences(names: Sequence[str]) -> list[str]:
 
 
 def shown_name(name: str) -> str:
-    """Returns the name of a parameter for messages, because some names in the database are old words."""
-    return name.replace("ranks apart", "asynchronous ranks").replace("apart", "asynchronous")
+    """Returns the name of a parameter for messages: "apart", as stored in databases, means asynchronous."""
+    return name.replace("apart", "asynchronous")
 
 
 def fit_mixed(

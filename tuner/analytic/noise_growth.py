@@ -46,9 +46,9 @@ from tuner.analytic.regression import Parameter
 from tuner.domain.measurement import NoiseStatistic
 
 #: The parameters g, log k and d of the module docstring; the parameter N belongs to the samples model.
-GROWTH = Parameter(name="growth of the noise scale", mean=0.5, sd=0.25)
-OWN_NOISE = Parameter(name="log share of a run's own noise in its gradient", mean=math.log(0.15), sd=1.0)
-COUNTED = Parameter(name="log noise scale that counts over the measured", mean=math.log(2.0), sd=1.0)
+GROWTH = Parameter(name="noise scale growth", mean=0.5, sd=0.25)
+OWN_NOISE = Parameter(name="log own noise share", mean=math.log(0.15), sd=1.0)
+COUNTED = Parameter(name="log noise scale ratio (effective/measured)", mean=math.log(2.0), sd=1.0)
 UNKNOWNS = (GROWTH, OWN_NOISE, COUNTED)
 
 #: Largest growth. With more growth, the integral mainly depends on the first samples of a run.

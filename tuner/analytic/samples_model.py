@@ -40,7 +40,7 @@ from tuner.analytic.strategy_encoding import (
 from tuner.analytic.strategy_laws import COST_PARAMETERS, disagreement_columns, disagreement_parameters
 
 #: Parameter: logarithm of (best learning rate of asynchronous ranks / best learning rate of all-reduce).
-ASYNCHRONOUS = Parameter(name="log best rate of ranks apart over all-reduce's", mean=0.0, sd=0.5)
+ASYNCHRONOUS = Parameter(name="log best rate ratio (asynchronous/all-reduce)", mean=0.0, sd=0.5)
 #: Indices of the columns of `samples_inputs`: batch size, learning rate and share of asynchronous ranks; then
 #: one disagreement of replicas per cost parameter (see `disagreement_columns`); one indicator per strategy;
 #: and properties of the observation.
@@ -211,7 +211,7 @@ class _Law:
 SEED_SD = 0.10
 #: Parameter: bias of emulated runs (see the module docstring), that is, the logarithm of (their samples to
 #: target / those of runs on real nodes).
-_BIAS = Parameter(name="log bias of emulated samples", mean=0.0, sd=0.1)
+_BIAS = Parameter(name="log emulation bias (samples)", mean=0.0, sd=0.1)
 #: Prior standard deviation of the logarithm of the noise scale if no run measured gradient noise.
 _SCALE_SD = 1.3
 #: Name of the parameter for the noise floor: the batch size below which small batches need many samples

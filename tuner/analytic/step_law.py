@@ -30,24 +30,24 @@ _STEP = 1e-5
 LEAST_SECONDS = 1e-9
 #: Name of an additional parameter that is fitted if the bytes of the model's parameters are unknown: the
 #: logarithm of (bytes / `NOMINAL_BYTES`).
-UNSTATED_BYTES, NOMINAL_BYTES = "log bytes of parameters over the nominal ones", 100_000_000
+UNSTATED_BYTES, NOMINAL_BYTES = "log parameter bytes (relative)", 100_000_000
 _MAX_RECENT = 6
 #: Values of those parameters that are not fitted for every cluster.
 _DEFAULTS: dict[str, Values] = {
-    "log point-to-point bandwidth over the collective's": 0.0,
+    "log bandwidth ratio (point-to-point/collective)": 0.0,
     "persistent share of jitter": 0.5,
-    "log slowdown of compute by the exchange": -math.inf,
+    "log compute slowdown (by communication)": -math.inf,
     "log variation of links": -math.inf,
-    "log bandwidth to several nodes over that to one": 0.0,
-    "exponent of devices that share an adapter": 0.0,
-    "log latency seconds of a hop within a node": math.log(LEAST_SECONDS),
-    "log bytes a second within a node": 700.0,
+    "log bandwidth ratio (several nodes/one)": 0.0,
+    "adapter sharing exponent": 0.0,
+    "log hop latency within node (seconds)": math.log(LEAST_SECONDS),
+    "log bandwidth within node (bytes/s)": 700.0,
     UNSTATED_BYTES: 0.0,
 }
 #: If these latencies are multiplied by a factor and the bandwidths are divided by it, the seconds of an
 #: exchange are multiplied by the factor.
-_LATENCIES = ("log latency seconds of a hop", "log latency seconds of a hop within a node")
-_BANDWIDTHS = ("log bytes a second", "log bytes a second within a node")
+_LATENCIES = ("log hop latency (seconds)", "log hop latency within node (seconds)")
+_BANDWIDTHS = ("log bandwidth (bytes/s)", "log bandwidth within node (bytes/s)")
 
 
 def nodes_are_machines(cluster: Cluster) -> bool:
@@ -120,7 +120,7 @@ class StepLaw:
             unknowns = self._unknowns(thetas, len(alike.rows))
             bias: Values = 0.0
             if alike.where == EMULATED and self.cluster.at_hand is not None:
-                bias = unknowns["log bias of emulated seconds"]
+                bias = unknowns["log emulation bias (seconds)"]
                 # Emulation computes step times from the description of the cluster; its values are the prior
                 # means.
                 described = np.array([[parameter.mean for parameter in self.parameters]])
@@ -159,7 +159,7 @@ class StepLaw:
         # While an all-reduce overlaps with compute, it slows the compute down.
         slowest = (own * crowding * (1 + network.jitter * expected_maximum(ranks))) ** network.overlap
         exchange = network.ring_seconds(ranks) ** network.overlap
-        most = np.exp(unknowns["log slowdown of compute by the exchange"])
+        most = np.exp(unknowns["log compute slowdown (by communication)"])
         return np.asarray(own * (1 + most * exchange / (slowest + exchange)), dtype=float)
 
     def _compute(self, unknowns: dict[str, Values], alike: Alike, cluster: Cluster) -> tuple[Array, Values]:
@@ -170,8 +170,8 @@ class StepLaw:
         a quarter (caches, kernels); the residual covers it.
         """
         own = np.exp(unknowns["log fixed compute seconds"])
-        own = own + np.exp(unknowns["log compute seconds a sample"]) * alike.per_rank
-        neighbor = np.exp(unknowns["log slowdown by each busy neighbour"])
+        own = own + np.exp(unknowns["log compute (seconds per sample)"]) * alike.per_rank
+        neighbor = np.exp(unknowns["log slowdown (per busy neighbor)"])
         ranks, most = alike.placements.num_ranks, alike.placements.most_on_a_node
         if cluster.cores_per_host is None:
             return own, 1 + neighbor * (1 - 1 / most) if nodes_are_machines(self.cluster) else 1.0
@@ -189,9 +189,9 @@ class StepLaw:
         slower = 1.0 if virtual is None else virtual.one_way_seconds / max(virtual.latency, LEAST_SECONDS)
         return Network(
             num_bytes=self.parameter_bytes * np.exp(unknowns[UNSTATED_BYTES]),
-            latency=np.exp(unknowns["log latency seconds of a hop"]),
-            bytes_per_second=np.exp(unknowns["log bytes a second"]),
-            point_to_point=np.exp(unknowns["log point-to-point bandwidth over the collective's"]),
+            latency=np.exp(unknowns["log hop latency (seconds)"]),
+            bytes_per_second=np.exp(unknowns["log bandwidth (bytes/s)"]),
+            point_to_point=np.exp(unknowns["log bandwidth ratio (point-to-point/collective)"]),
             point_to_point_latency=slower,
             jitter=np.exp(unknowns["log jitter"]),
             persistent=np.clip(unknowns["persistent share of jitter"], 0.0, 1.0),
@@ -200,12 +200,12 @@ class StepLaw:
             peers_wait=virtual is None,
             placements=alike.placements if nodes_are_machines(self.cluster) else None,
             within=Link(
-                latency_seconds=np.exp(unknowns["log latency seconds of a hop within a node"]),
-                bytes_per_second=np.exp(unknowns["log bytes a second within a node"]),
+                latency_seconds=np.exp(unknowns["log hop latency within node (seconds)"]),
+                bytes_per_second=np.exp(unknowns["log bandwidth within node (bytes/s)"]),
             ),
             sharing=Sharing(
-                device_exponent=unknowns["exponent of devices that share an adapter"],
-                peer_gain=unknowns["log bandwidth to several nodes over that to one"],
+                device_exponent=unknowns["adapter sharing exponent"],
+                peer_gain=unknowns["log bandwidth ratio (several nodes/one)"],
                 variation=np.exp(unknowns["log variation of links"]),
             ),
         )

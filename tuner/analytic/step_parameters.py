@@ -4,9 +4,6 @@
 - Hop: the way of a message from one rank to its neighbor in the ring of a collective operation.
 - Emulated cluster: a cluster that exists only as a description (`[cluster.machine]` of the job file). Its
   ranks are trained on this host under a virtual clock, and their steps are called emulated steps.
-
-In the names of parameters, "log latency seconds of a hop" is the logarithm of the latency per hop in seconds,
-and "log bytes a second" is the logarithm of the bandwidth in bytes per second.
 """
 
 from __future__ import annotations
@@ -24,11 +21,11 @@ LINKS_VARIATION = "log variation of links"
 
 _PARAMETERS = (
     Parameter(name="log fixed compute seconds", mean=math.log(3e-3), sd=2.0),
-    Parameter(name="log compute seconds a sample", mean=math.log(1e-3), sd=3.0),
-    Parameter(name="log latency seconds of a hop", mean=math.log(5e-4), sd=1.2),
-    Parameter(name="log bytes a second", mean=math.log(1e9), sd=1.2),
+    Parameter(name="log compute (seconds per sample)", mean=math.log(1e-3), sd=3.0),
+    Parameter(name="log hop latency (seconds)", mean=math.log(5e-4), sd=1.2),
+    Parameter(name="log bandwidth (bytes/s)", mean=math.log(1e9), sd=1.2),
     Parameter(name="exponent of shared cores", mean=1.0, sd=0.15),
-    Parameter(name="log slowdown by each busy neighbour", mean=math.log(0.1), sd=0.8),
+    Parameter(name="log slowdown (per busy neighbor)", mean=math.log(0.1), sd=0.8),
     Parameter(name="log jitter", mean=math.log(0.05), sd=0.5),
     Parameter(name="log overlap exponent", mean=math.log(1.5), sd=0.3),
 )
@@ -36,7 +33,7 @@ _PARAMETERS = (
 #: two ranks have a different bandwidth than collectives. It exchanges every tau steps, and the persistent
 #: share of jitter only matters if tau is above 1.
 _FURTHER_PARAMETERS = (
-    Parameter(name="log point-to-point bandwidth over the collective's", mean=0.0, sd=0.7),
+    Parameter(name="log bandwidth ratio (point-to-point/collective)", mean=0.0, sd=0.7),
     Parameter(name="persistent share of jitter", mean=0.5, sd=0.2),
 )
 #: Additional parameters for separate machines.
@@ -48,10 +45,10 @@ _FURTHER_PARAMETERS = (
 #:   of one flow between two hosts is often limited, and rings in several orders use two flows each (see
 #:   `Sharing`).
 #: - Variation of the speeds of links: 15%, until timings show how much links scatter (see `step_fit`).
-_MACHINE_LATENCY = Parameter(name="log latency seconds of a hop", mean=math.log(1e-3), sd=1.0)
+_MACHINE_LATENCY = Parameter(name="log hop latency (seconds)", mean=math.log(1e-3), sd=1.0)
 _MACHINE_PARAMETERS = (
     Parameter(name=LINKS_VARIATION, mean=math.log(0.15), sd=0.3),
-    Parameter(name="log bandwidth to several nodes over that to one", mean=0.5 * math.log(2.0), sd=0.12),
+    Parameter(name="log bandwidth ratio (several nodes/one)", mean=0.5 * math.log(2.0), sd=0.12),
 )
 _BUCKET_BYTES = 25e6
 #: Two standard deviations cover models with 5 MB (MobileNet) to 2 GB (GPT-2 medium) of parameters.
@@ -62,13 +59,13 @@ _UNSTATED_BYTES = Parameter(name=UNSTATED_BYTES, mean=0.0, sd=1.5)
 #: are equally long, a step therefore takes 4/3 of compute, and 2^(1/g) = 4/3 for g = 2.4.
 _DEVICE_OVERLAP = Parameter(name="log overlap exponent", mean=math.log(2.4), sd=0.3)
 _DEVICE_PARAMETERS = (
-    Parameter(name="log latency seconds of a hop within a node", mean=math.log(3e-5), sd=1.2),
-    Parameter(name="log bytes a second within a node", mean=math.log(6e9), sd=1.0),
-    Parameter(name="exponent of devices that share an adapter", mean=0.0, sd=0.15),
+    Parameter(name="log hop latency within node (seconds)", mean=math.log(3e-5), sd=1.2),
+    Parameter(name="log bandwidth within node (bytes/s)", mean=math.log(6e9), sd=1.0),
+    Parameter(name="adapter sharing exponent", mean=0.0, sd=0.15),
 )
 #: Additional parameter if the waits of ranks were timed. It describes that an exchange uses memory bandwidth
 #: and cores, so compute that overlaps with it is slower.
-_SLOWED_COMPUTE = Parameter(name="log slowdown of compute by the exchange", mean=math.log(0.05), sd=1.0)
+_SLOWED_COMPUTE = Parameter(name="log compute slowdown (by communication)", mean=math.log(0.05), sd=1.0)
 #: `_DESCRIBED_SD` is the largest prior standard deviation of a parameter that the description of an emulated
 #: cluster specifies. A jitter below `_LEAST_JITTER` is replaced by it before its logarithm is taken.
 _DESCRIBED_SD, _LEAST_JITTER = 0.05, 1e-4
@@ -76,7 +73,7 @@ _DESCRIBED_SD, _LEAST_JITTER = 0.05, 1e-4
 #: (`Cluster.at_hand`). Steps are then also timed on these nodes, and the description may be inaccurate. So
 #: emulated steps may be biased, and `_BIAS` is an additional parameter.
 _DOUBTED_SD = 0.4
-_BIAS = Parameter(name="log bias of emulated seconds", mean=0.0, sd=0.1)
+_BIAS = Parameter(name="log emulation bias (seconds)", mean=0.0, sd=0.1)
 
 
 def prior_parameters(
@@ -125,12 +122,12 @@ def _described(
     messages = virtual.message_bytes_per_second or virtual.bytes_per_second
     said = {
         "log fixed compute seconds": math.log(max(virtual.fixed_seconds, LEAST_SECONDS)),
-        "log compute seconds a sample": math.log(virtual.seconds_per_sample),
-        "log latency seconds of a hop": math.log(max(virtual.latency, LEAST_SECONDS)),
-        "log bytes a second": math.log(virtual.bytes_per_second),
+        "log compute (seconds per sample)": math.log(virtual.seconds_per_sample),
+        "log hop latency (seconds)": math.log(max(virtual.latency, LEAST_SECONDS)),
+        "log bandwidth (bytes/s)": math.log(virtual.bytes_per_second),
         "log jitter": math.log(max(virtual.jitter, _LEAST_JITTER)),
         "log overlap exponent": math.log(virtual.overlap),
-        "log point-to-point bandwidth over the collective's": math.log(messages / virtual.bytes_per_second),
+        "log bandwidth ratio (point-to-point/collective)": math.log(messages / virtual.bytes_per_second),
         "persistent share of jitter": virtual.persistent,
     }
     return tuple(

@@ -38,7 +38,7 @@ SAMPLES_LAWS: dict[str, SamplesLaw] = {
 }
 
 #: Parameter: change of the logarithm of samples to target by an outer step, on any number of ranks.
-_OUTER_STEP = Parameter(name="log samples of an outer step", mean=0.0, sd=0.4)
+_OUTER_STEP = Parameter(name="log sample cost (outer step)", mean=0.0, sd=0.4)
 #: The parameters that multiply the columns of `disagreement_columns`, one for each column.
 COST_PARAMETERS = (*dict.fromkeys(law.cost for law in SAMPLES_LAWS.values()), _OUTER_STEP)
 

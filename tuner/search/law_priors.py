@@ -6,8 +6,11 @@ are fitted to measurements. The code calls these models laws.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import tomllib
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cache
+from pathlib import Path
 
 from tuner.analytic.curve_template import PRIOR
 from tuner.analytic.laws import Array
@@ -18,7 +21,7 @@ from tuner.domain.ledger import FitRecord
 #: Parameters that are specific to one study: the difficulty of its target, the errors of its emulated ranks,
 #: and the size of its model. Past studies give no priors of them.
 _OWN = frozenset(
-    {"log samples", "log bias of emulated samples", "log bias of emulated seconds", UNSTATED_BYTES}
+    {"log samples", "log emulation bias (samples)", "log emulation bias (seconds)", UNSTATED_BYTES}
 )
 
 
@@ -43,6 +46,12 @@ class PastLaws:
 NO_PAST = PastLaws()
 
 
+@cache
+def _renamed_parameters() -> Mapping[str, str]:
+    """Returns the new names of parameters that earlier versions stored under other names."""
+    return tomllib.loads(Path(__file__).with_name("renamed_parameters.toml").read_text())
+
+
 def laws_of_fits(fits: Sequence[FitRecord], fingerprint: str) -> PastLaws:
     """Collects the values that the parameters of the prediction models had in past studies.
 
@@ -54,10 +63,12 @@ def laws_of_fits(fits: Sequence[FitRecord], fingerprint: str) -> PastLaws:
         fingerprint: Fingerprint of the present study. A past study with the same fingerprint had the same
             workload, data and hardware.
     """
+    renamed = _renamed_parameters()
     found: dict[str, dict[str, list[PastValue]]] = {"seconds": {}, "samples": {}}
     for fit in fits:
-        left = {*_OWN, *fit.summary.get("at_prior", ())}
-        for name, (mean, sd) in fit.parameters.items():
+        left = {*_OWN, *(renamed.get(name, name) for name in fit.summary.get("at_prior", ()))}
+        for stored, (mean, sd) in fit.parameters.items():
+            name = renamed.get(stored, stored)
             if fit.model in found and name not in left and sd > 0:
                 past = PastValue(mean=float(mean), sd=float(sd), is_alike=fit.fingerprint == fingerprint)
                 found[fit.model].setdefault(name, []).append(past)

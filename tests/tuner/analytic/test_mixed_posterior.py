@@ -78,7 +78,7 @@ def test_the_prior_that_predicted_what_was_seen_is_believed(past: PastLaw, expec
     found = line_fit(past)
     assert found.names[int(np.argmax(found.weights))] == expected
     assert f"past studies in this database has a weight of {found.weights[1]:.0%}" in found.sentences()[0]
-    assert "Before the first run its weight was 50%" in found.sentences()[0]
+    assert "Before the first run, its weight was 50%" in found.sentences()[0]
     assert sum(found.findings()["priors"].values()) == pytest.approx(1.0)  # type: ignore[attr-defined]
 
 
@@ -142,7 +142,7 @@ def test_past_seconds_foretell_nodes_that_were_not_timed() -> None:
         past = (
             {}
             if bandwidth is None
-            else {"log bytes a second": [PastValue(mean=math.log(bandwidth), sd=0.1, is_alike=True)]}
+            else {"log bandwidth (bytes/s)": [PastValue(mean=math.log(bandwidth), sd=0.1, is_alike=True)]}
         )
         model = fit_seconds(probes, cluster, 40_000_000, past=past)
         found[name] = float(model.log_seconds_per_sample([configuration(8, 256)])[0][0])

@@ -148,6 +148,6 @@ def test_the_point_to_point_bandwidth_is_recovered() -> None:
             reported.append(timed(what, float(seconds[0])))
     model = fit_seconds(reported, ASYNCHRONOUS, big)
     names = [p.name for p in model.posterior.parameters]
-    place = names.index("log point-to-point bandwidth over the collective's")
+    place = names.index("log bandwidth ratio (point-to-point/collective)")
     assert model.posterior.theta[place] == pytest.approx(math.log(3.0), abs=0.25)
     assert model.posterior.theta_sd[place] < 0.3

@@ -74,8 +74,8 @@ def predicted(model: Fitted, steps: Steps) -> tuple[Array, Array]:
 
 def test_the_parameters_that_made_the_steps_are_recovered() -> None:
     found = fitted(steps_on([*NEAR, (1,) * 8], (16.0, 64.0, 256.0)))[0].parameter_values()
-    assert math.exp(found["log compute seconds a sample"][0]) == pytest.approx(PER_SAMPLE, rel=0.1)
-    assert math.exp(found["log bytes a second"][0]) == pytest.approx(8e8, rel=0.25)
+    assert math.exp(found["log compute (seconds per sample)"][0]) == pytest.approx(PER_SAMPLE, rel=0.1)
+    assert math.exp(found["log bandwidth (bytes/s)"][0]) == pytest.approx(8e8, rel=0.25)
     assert math.exp(found["log overlap exponent"][0]) == pytest.approx(OVERLAP, rel=0.15)
 
 
@@ -91,7 +91,7 @@ def test_up_to_four_nodes_predict_sixteen(waits: bool) -> None:
 
 def test_a_single_node_leaves_the_network_at_its_prior() -> None:
     model = fitted(steps_on([(1,), (2,), (4,)], (32.0, 128.0)))
-    assert {"log latency seconds of a hop", "log bytes a second"} <= set(model[0].at_prior())
+    assert {"log hop latency (seconds)", "log bandwidth (bytes/s)"} <= set(model[0].at_prior())
     _, unknown = predicted(model, steps_on([(1, 1)], (16.0,)))
     _, known = predicted(fitted(steps_on(NEAR, (32.0, 128.0))), steps_on([(1, 1)], (16.0,)))
     assert unknown[0] > 2 * known[0]

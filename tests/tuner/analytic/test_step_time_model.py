@@ -123,7 +123,7 @@ def test_the_summary_names_what_one_node_cannot_show() -> None:
     words = " ".join(fit_seconds(probes((1,), (16, 64, 256)), ASYNCHRONOUS, PARAMETER_BYTES).summary())
     assert "us per sample" in words
     assert "do not determine these parameters yet" in words
-    for unknown in ("bytes a second", "latency seconds of a hop", "jitter"):
+    for unknown in ("bandwidth (bytes/s)", "hop latency (seconds)", "jitter"):
         assert unknown in words
 
 
@@ -216,8 +216,7 @@ def test_links_within_and_between_nodes_are_distinguished() -> None:
         assert abs(math.log(step) - truth) < abs(math.log(other) - truth)
     found = model.parameters()
     within, between = (
-        found[name][0]
-        for name in ("log latency seconds of a hop within a node", "log latency seconds of a hop")
+        found[name][0] for name in ("log hop latency within node (seconds)", "log hop latency (seconds)")
     )
     assert within < between
 
@@ -244,7 +243,7 @@ def test_one_kind_of_link_has_no_unknowns_of_places(cluster: Cluster) -> None:
 def test_strategies_and_places_have_their_unknowns_side_by_side() -> None:
     model = fit_seconds([], TOPOLOGY, PARAMETER_BYTES, strategies=["all_reduce", "gossip_pull"])
     names = set(model.parameters())
-    assert {"persistent share of jitter", "log bytes a second within a node"} <= names
+    assert {"persistent share of jitter", "log bandwidth within node (bytes/s)"} <= names
     what = Configuration(nodes=4, batch_size=256, learning_rate=0.1, strategy="gossip_pull", tau=1)
     mean, covariance = model.log_seconds_per_sample([what])
     assert np.isfinite(mean).all()

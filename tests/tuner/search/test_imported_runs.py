@@ -105,7 +105,7 @@ def test_runs_that_did_not_arrive_count_as_unfinished() -> None:
 
 
 def test_seconds_count_only_on_the_same_hardware() -> None:
-    (value,) = laws(imported(is_same_hardware=True)).seconds["log compute seconds a sample"]
+    (value,) = laws(imported(is_same_hardware=True)).seconds["log compute (seconds per sample)"]
     assert abs(value.mean - math.log(1e-3)) < 1.0
     assert laws(imported()).seconds == {}
     untimed = imported(is_same_hardware=True)
