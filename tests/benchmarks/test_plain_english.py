@@ -14,6 +14,9 @@ def f(path):
     """A function."""
     raise ValueError(f"{path} cannot be read: give the path of a file")
     x = "only three words"
+
+WORDS = "these are words of a list".split()
+ERROR = re.compile("permission denied|no such file or folder")
 '''
 
 

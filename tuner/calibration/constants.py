@@ -10,7 +10,7 @@ from tuner.domain.cluster import RankDelay, VirtualCluster
 
 @dataclass(frozen=True, kw_only=True)
 class Figure:
-    """A measured constant. The measurement is repeated in several rounds.
+    """A measured constant with its range; the measurement was repeated in several rounds.
 
     Args:
         value: Value fitted to the medians over all rounds.

@@ -72,7 +72,7 @@ class _Calibration:
         self._warnings: list[str] = []
 
     def run(self) -> Constants:
-        """Makes all measurements, and returns the fitted constants."""
+        """Measures steps, all-reduces and messages; returns the constants of the cost models."""
         plan = self._plan
         self._listen("timing steps of one rank")
         alone = self._task("timed_steps:time_steps", self._payload, num_nodes=1, devices=1)[0]

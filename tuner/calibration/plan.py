@@ -40,7 +40,7 @@ class Effort:
 
 @dataclass(frozen=True, kw_only=True)
 class CalibrationPlan:
-    """The plan of a calibration.
+    """What a calibration measures: batch sizes, numbers of nodes, and number of repetitions.
 
     Args:
         job: The job, whose workload is used for the steps.

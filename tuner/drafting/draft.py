@@ -138,7 +138,7 @@ class Draft:
         return limit[0], limit[1] * _LIMIT_FACTOR
 
     def _values(self) -> dict[Role, str]:
-        """Returns the new values of parameters in the command template.
+        """Returns the values that parameters of the script get in the command template.
 
         Returns:
             Maps each role to a template variable such as `{batch_size}`, or to the raised limit.
@@ -253,7 +253,7 @@ class Draft:
         is_template: bool,
         settings: str | None = "{output_folder}",
     ) -> str:
-        """Returns the user's command with changed values of parameters.
+        """Returns the user's command in which some parameters of the script have new values.
 
         Args:
             changes: Maps the role of each parameter to change to its new value, quoted for the shell.
@@ -378,7 +378,7 @@ class _Assignment(NamedTuple):
 
 
 def _assignments(words: Sequence[str], parameter: Parameter) -> list[_Assignment]:
-    """Returns the arguments of a command that set a parameter, in order.
+    """Returns the arguments of a command that set the given parameter of the script, in order.
 
     Args:
         words: The arguments of the command.

@@ -146,7 +146,7 @@ class JobDraft:
             yield "# GUESS: one process; set cluster.devices_per_node to the number that your launcher starts"
 
     def _role(self, role: Role) -> Iterator[str]:
-        """Yields the comments on the parameter that has a role, such as the one that sets the batch size."""
+        """Yields comments for the job file on the parameter with a given role, such as the batch size."""
         draft = self.draft
         parameter = draft.roles.get(role)
         if parameter is None:

@@ -76,7 +76,7 @@ class Number:
 
 @dataclass(kw_only=True)
 class Form:
-    """A group of output lines that differ only in their numbers.
+    """A group of output lines that are equal except for their numbers.
 
     Args:
         lines: For each line of the group, in order: its index in the output, its text, and its numbers.

@@ -88,10 +88,10 @@ class Meaning:
     is_part: bool = False
 
     def of(self, split: Split) -> Meaning:
-        """Returns this meaning with another data split, and with the rank changed accordingly.
+        """Returns the same metric on another data split, such as `validation`, with a changed preference.
 
         Args:
-            split: The new data split, such as `validation`.
+            split: The data split of the result.
         """
         moved = SPLITS.index(split) - SPLITS.index(self.split)
         return replace(self, split=split, rank=self.rank + _SPLIT_RANK * moved)

@@ -38,7 +38,7 @@ _MOST_STEPS_STORED = 1024
 
 @dataclass(frozen=True, kw_only=True)
 class Trained:
-    """Settings of an emulation: workload, configuration, ranks and cluster.
+    """What is trained in an emulation, and on which ranks and cluster.
 
     Args:
         workload: The workload to train.
@@ -74,7 +74,7 @@ class StepTimes:
     whole: list[float] = field(default_factory=list)
 
     def add(self, compute: float, whole: float) -> None:
-        """Stores the times of one step, unless `_MOST_STEPS_STORED` steps are stored already."""
+        """Stores the times of one step, unless enough steps (`_MOST_STEPS_STORED`) are stored already."""
         if len(self.compute) < _MOST_STEPS_STORED:
             self.compute.append(compute)
             self.whole.append(whole)
@@ -130,7 +130,7 @@ class Emulation(ABC):
     @property
     @abstractmethod
     def seconds(self) -> float:
-        """Time of the virtual clock, in seconds."""
+        """Present time of the virtual clock, in seconds."""
 
     @property
     def mixed_ages(self) -> tuple[float, int]:
@@ -155,7 +155,7 @@ class Emulation(ABC):
 
     @abstractmethod
     def advance(self) -> None:
-        """Processes the next event of the virtual clock, or one step of all ranks."""
+        """Continues the emulation by one event of the virtual clock, or by one step of all ranks."""
 
     def begin_slice(self) -> None:
         """Clears the recorded step times and ages, at the start of a slice."""
@@ -409,7 +409,7 @@ class AsynchronousEmulation(Emulation):
         self._mixing.staleness.clear()
 
     def advance(self) -> None:
-        """Processes the next event of the virtual clock."""
+        """Continues the emulation by the next event of the virtual clock."""
         if not self._has_started:
             self._has_started = True
             with torch.no_grad():

@@ -74,7 +74,7 @@ class EventClock:
         return event
 
     def state(self) -> dict[str, Any]:
-        """Returns the state from which `load` resumes."""
+        """Returns the time and the scheduled events, for a checkpoint; `load` restores them."""
         return {
             "seconds": self.seconds,
             "announced": self._announced,
@@ -82,7 +82,7 @@ class EventClock:
         }
 
     def load(self, state: dict[str, Any]) -> None:
-        """Resumes from the result of `state`."""
+        """Restores the time and the scheduled events that `state` returned."""
         self.seconds, self._announced = state["seconds"], state["announced"]
         self._events = [_event(parts) for parts in state["events"]]
         heapq.heapify(self._events)

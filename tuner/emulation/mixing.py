@@ -54,7 +54,7 @@ class Mixing(ABC):
 
     @abstractmethod
     def take(self, event: Event) -> bool:
-        """Processes an event of the virtual clock; returns whether the event's rank stops waiting."""
+        """Processes an event of the virtual clock; returns whether the rank of the event may continue now."""
 
     @abstractmethod
     def score_vector(self) -> Tensor:
@@ -62,7 +62,7 @@ class Mixing(ABC):
 
     @abstractmethod
     def scoring(self, vector: Tensor) -> AbstractContextManager[None]:
-        """Context manager in which the first rank's model has the given parameters."""
+        """Context manager in which the first rank's model uses the given parameters."""
 
     @abstractmethod
     def state(self) -> dict[str, Any]:

@@ -79,7 +79,7 @@ class StepDraws:
         return block.pop()
 
     def state(self) -> list[dict[str, Any]]:
-        """Returns the state from which `load` resumes, one entry per rank."""
+        """Returns the state of each rank's random generator, for a checkpoint; `load` restores it."""
         return [
             {
                 "generator": dict(rng.bit_generator.state),
@@ -90,7 +90,7 @@ class StepDraws:
         ]
 
     def load(self, state: list[dict[str, Any]]) -> None:
-        """Resumes from the result of `state`."""
+        """Restores the random generators that `state` returned."""
         for rng, delays, block, own in zip(self._rngs, self._delay_rngs, self._normals, state, strict=True):
             rng.bit_generator.state = own["generator"]
             delays.bit_generator.state = own["delays"]

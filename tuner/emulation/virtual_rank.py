@@ -91,17 +91,17 @@ class VirtualRank:
         self.add_gradient(self._offset, self.share.num_samples, 1.0)
 
     def make_step(self) -> None:
-        """Makes an optimizer step."""
+        """Makes one step of the optimizer with the present gradients."""
         if self._computes:
             self.optimizer.step()
         self.step += 1
 
     def state(self) -> dict[str, Any]:
-        """Returns the state from which `load` resumes."""
+        """Returns model, optimizer and training progress for a checkpoint; `load` restores them."""
         return {"step": self.step, "model": self.model.state_dict(), "optimizer": self.optimizer.state_dict()}
 
     def load(self, state: dict[str, Any]) -> None:
-        """Resumes from the result of `state`."""
+        """Restores the state that `state` returned."""
         self.step = state["step"]
         self.model.load_state_dict(state["model"])
         self.optimizer.load_state_dict(state["optimizer"])

@@ -170,7 +170,7 @@ class Mailbox:
                 del self.held[other]
 
     def state(self) -> dict[str, Any]:
-        """Returns the state from which `load` resumes."""
+        """Returns all stored vectors and messages, for a checkpoint; `load` restores them."""
         return {
             "sent_at": list(self._sent_at),
             "taken_at": list(self._taken_at),
@@ -187,7 +187,7 @@ class Mailbox:
         }
 
     def load(self, state: dict[str, Any]) -> None:
-        """Resumes from the result of `state`."""
+        """Restores the vectors and messages that `state` returned."""
         self._sent_at, self._taken_at = list(state["sent_at"]), list(state["taken_at"])
         self.published = {(rank, ch): (n, tag, vector) for rank, ch, n, tag, vector in state["published"]}
         self.held = {(own, peer, ch): (n, tag, v) for own, peer, ch, n, tag, v in state["held"]}
@@ -213,7 +213,7 @@ class VirtualTransport(Transport):
         self._status = status.copy()
 
     def statuses(self) -> Array:
-        """Returns this rank's own status; the rows of other ranks are zero, since they are not needed."""
+        """Returns this rank's own status; the rows of other ranks are 0, since they are not needed."""
         found = np.zeros((self.num_ranks, STATUS_WIDTH))
         found[self.rank] = self._status
         return found
@@ -285,4 +285,4 @@ class VirtualTransport(Transport):
         self.moved_bytes += self._mailbox.num_bytes
 
     def close(self) -> None:
-        """Does nothing."""
+        """Does nothing, because a simulated transport has no connections to close."""

@@ -226,17 +226,17 @@ def _before(folder: Path) -> list[str]:
     """Returns the lines of the batch script before the start of the node agents."""
     end = shlex.quote(str(folder / "end"))
     return [
-        "# A second run of the same job would take the first one's files for its own.",
+        "# If SLURM starts the job again, end it: it would read the files of its first start as its own.",
         '[ "${SLURM_RESTART_COUNT:-0}" = 0 ] || exit 1',
-        "# Whoever ends the job asks the node agents; this shell stays to report how they ended.",
+        "# Ignore SIGTERM: the node agents are asked to end, and this shell then reports how they ended.",
         "trap : TERM",
         f"time_limit() {{ [ -e {end} ] || echo 'time limit' > {end}; }}",
         "trap time_limit USR1",
-        "# One task a node would be bound to one core; srun grumbles where nothing is ever bound.",
+        "# Without this, srun would bind the single task of a node to one core.",
         "if scontrol show config | grep -q '^TaskPlugin .*\\(affinity\\|cgroup\\)'; then",
         "    export SLURM_CPU_BIND=none",
         "fi",
-        "# Several nodes of one host, or of a cluster without DNS, have names that do not resolve.",
+        "# Use the address of the node if its name cannot be resolved, as in a cluster without DNS.",
         'if ! getent hosts "$SLURMD_NODENAME" > /dev/null; then',
         '    PACELINE_FIRST_ADDRESS=$(scontrol show node -o "$SLURMD_NODENAME"'
         " | sed -n 's/.* NodeAddr=\\([^ ]*\\).*/\\1/p')",
@@ -253,7 +253,7 @@ def _after(folder: Path) -> list[str]:
         '    wait "$step"; code=$?',
         '    kill -0 "$step" 2> /dev/null || break',
         "done",
-        "# Node agents end well once they have reported how their processes ended.",
+        "# Node agents end with code 0 even if a process failed; then the file `failed` exists.",
         f"[ ! -e {shlex.quote(str(folder / 'failed'))} ] || exit 1",
         'exit "$code"',
     ]

@@ -154,7 +154,7 @@ def _configuration(parameters: Table[str, str], mapping: Mapping) -> Configurati
 
 
 def _number(key: str, stated: str | float | None, parameters: Table[str, str]) -> float:
-    """Returns the number in the mapping; if the mapping has a name instead, the value of this parameter."""
+    """Returns a number from the mapping file; if the mapping names a parameter, the run's value of it."""
     if not isinstance(stated, str):
         assert stated is not None, "the mapping is complete"
         return float(stated)
@@ -252,7 +252,7 @@ def _samples(
     configuration: Configuration,
     epoch_samples: int | None,
 ) -> list[int]:
-    """Converts logged steps, epochs or samples to numbers of samples processed."""
+    """Converts the steps, epochs or samples that a run logged to numbers of samples processed."""
     if not all(math.isfinite(place) and 0 <= place <= _MOST_SAMPLES for place in places):
         raise UnusableRunError(
             f"its {position} ({getattr(mapping, position)!r}) is not always a number of at least 0"

@@ -54,7 +54,7 @@ class FoundRun:
 
 @dataclass(frozen=True, kw_only=True)
 class LeftOut:
-    """A file or run that was not imported.
+    """A file or past run that was not imported, with the reason.
 
     Args:
         what: Path of the file, or label of the run.
@@ -79,7 +79,7 @@ class Found:
 
     @classmethod
     def of(cls, found: Iterable[Found]) -> Found:
-        """Joins the results of several readers."""
+        """Combines the results of several readers of past runs."""
         parts = list(found)
         return cls(
             runs=tuple(run for part in parts for run in part.runs),

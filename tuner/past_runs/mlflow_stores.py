@@ -120,7 +120,7 @@ def _small_text(path: Path) -> str:
 
 
 def _rows(logged: Sequence[tuple[str, float, float, float]]) -> tuple[Row, ...]:
-    """Groups logged values into rows: all metrics that were logged at one step are one row.
+    """Groups logged values into rows, one for all metrics that were logged at the same step.
 
     If a metric was logged several times at the same step (for example because the script logs without steps),
     each value is in a separate row.

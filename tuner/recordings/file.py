@@ -129,7 +129,7 @@ def _content(resolved: Path, path: Path) -> str:
 
 
 def _columns(header: Line) -> list[int]:
-    """Returns the positions of seconds, step and value in each row of a curve, as the header states them."""
+    """Finds the positions of seconds, step and value in the rows of a curve, from the header of the file."""
     names = header.value("curve")
     if not isinstance(names, list) or not set(_COLUMNS) <= set(map(str, names)):
         raise header.problem("curve", f"must be a list of column names with {', '.join(_COLUMNS)}")

@@ -153,7 +153,7 @@ class Search:
             )
             if state.capacity.under_way and (waits or not self._fits_now(state, action)):
                 return None
-            assert not isinstance(action, Wait), "the policy waits, although no slice is running"
+            assert not isinstance(action, Wait), "the search policy must not wait while no slice is running"
             if decision.beliefs is not None:
                 chosen = action.configuration if isinstance(action, Start) else None
                 remember_beliefs(self._context, state, decision.beliefs, also=chosen)

@@ -58,7 +58,7 @@ class _Watch:
         self.ready: Moment | None = None
 
     def note(self, _parameter: Tensor) -> None:
-        """Records the present time; a hook calls it when the gradient that is computed last is ready."""
+        """Stores the present time as that at which the last gradient was ready; called by a hook."""
         self.ready = moment(self._device)
 
 

@@ -56,7 +56,7 @@ class PeerRule(ABC):
         self.tau = tau
 
     def meet(self, flat: FlatParameters, links: Links, rng: np.random.Generator) -> None:
-        """Sets the attributes, then calls `start`.
+        """Connects the rule to a rank's parameters and to the other ranks, then calls `start`.
 
         Args:
             flat: The rank's parameters, which are equal on all ranks at this time.
@@ -69,7 +69,7 @@ class PeerRule(ABC):
         self.start()
 
     def start(self) -> None:  # noqa: B027
-        """Initializes the rule's own state; called when the attributes are set."""
+        """Initializes the state of the rule, after its attributes were set."""
 
     @abstractmethod
     def exchange(self, step: int) -> float | None:
@@ -125,7 +125,7 @@ class PeerRule(ABC):
         """
 
     def close(self) -> None:  # noqa: B027
-        """Ends threads that run concurrently with the training."""
+        """Ends the threads that the rule has started."""
 
 
 class Asynchronous(Strategy):

@@ -154,7 +154,7 @@ class Averaging(Strategy):
         return _Pending(start=start, end=end, total=flat.vector.sum())
 
     def _mean(self, plain: Tensor) -> Tensor:
-        """Returns the mean of `plain` over all ranks, as a new vector."""
+        """Computes the mean of all ranks' parameters, without Nesterov's look-ahead, as a new vector."""
         mean = plain.clone()
         if self._links.group is not None:
             dist.all_reduce(mean, group=self._links.group)

@@ -119,13 +119,13 @@ class CenterServer:
         self._old_switch_seconds = sys.getswitchinterval()
 
     def start(self) -> None:
-        """Starts the server's thread."""
+        """Starts the thread that serves the requests of ranks."""
         sys.setswitchinterval(_SWITCH_SECONDS)
         self._thread = threading.Thread(target=self._run, name="center", daemon=True)
         self._thread.start()
 
     def prepare(self) -> None:
-        """Creates the initial center now, because the vector that it is copied from is about to change."""
+        """Creates the center (the common vector) now, before the vector from which it is copied changes."""
         with self._lock:
             self._ensured()
 
@@ -162,7 +162,7 @@ class CenterServer:
             return self._ensured().clone()
 
     def forget(self) -> None:
-        """Deletes this rank's copy of the center.
+        """Deletes this rank's copy of the center, the common vector.
 
         If the rank was the leader before, the copy would be out of date when it becomes the leader again.
         """
@@ -182,12 +182,12 @@ class CenterServer:
                 self._center = known[0].clone()
 
     def check(self) -> None:
-        """Raises a `RuntimeError` if the server's thread failed."""
+        """Raises a `RuntimeError` if the thread that serves the requests of ranks has failed."""
         if self._error is not None:
             raise RuntimeError("the thread that serves the center has failed") from self._error
 
     def close(self) -> None:
-        """Ends the server's thread."""
+        """Ends the thread that serves the requests of ranks."""
         self._ending.set()
         if self._thread is not None:
             self._thread.join()

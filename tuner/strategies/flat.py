@@ -52,7 +52,7 @@ class FlatParameters:
 
     @property
     def num_bytes(self) -> int:
-        """Size of the vector in bytes."""
+        """Size of all trainable parameters together, in bytes."""
         return self.vector.numel() * self.vector.element_size()
 
     def stepped(self) -> None:
@@ -101,7 +101,7 @@ class FlatParameters:
 
     @contextmanager
     def holding(self, vector: Tensor) -> Iterator[None]:
-        """Context manager in which the model has the parameters in `vector` instead of its own."""
+        """Context manager in which the model uses the parameters in `vector` instead of its own."""
         with torch.no_grad():
             saved = self.vector.clone()
             self.vector.copy_(vector)

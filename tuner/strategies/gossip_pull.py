@@ -62,7 +62,7 @@ class GossipPull(PeerRule):
         self.transport.publish(PARAMETERS_CHANNEL, state["published"], state["tag"])
 
     def _prefetch(self) -> None:
-        """Requests the next peer's parameters, once per exchange."""
+        """Asks the next peer for its parameters, once per exchange, so they arrive before the next one."""
         if not self._is_coming and self._next != self.links.rank:
             self.transport.prefetch(self._next, PARAMETERS_CHANNEL)
         self._is_coming = True

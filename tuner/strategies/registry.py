@@ -38,7 +38,7 @@ def strategy(name: str, knobs: Mapping[str, AxisValue] | None = None) -> Strateg
     elif isinstance(rule, AveragingRule):
         rule = Averaging(rule)
     assert isinstance(rule, Strategy), (
-        f"the rule of strategy {name} is no strategy but a {type(rule).__name__}"
+        f"the rule of strategy {name} is not a strategy but a {type(rule).__name__}"
     )
     rule.traits = traits_of(name)
     return rule

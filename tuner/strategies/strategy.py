@@ -150,11 +150,14 @@ class Strategy(ABC):
         return nullcontext()
 
     def after_backward(self) -> None:  # noqa: B027
-        """Called when the gradient of the rank's whole share is ready, before the optimizer's step."""
+        """Runs what the strategy does between the backward pass and the optimizer's step.
+
+        At this time, the gradient of the rank's whole share of the batch is ready.
+        """
 
     @abstractmethod
     def after_step(self) -> None:
-        """Called after the optimizer's step."""
+        """Runs what the strategy does after the optimizer's step, such as exchanging parameters."""
 
     @abstractmethod
     def scored_parameters(self) -> AbstractContextManager[None]:
@@ -181,7 +184,7 @@ class Strategy(ABC):
 
     @abstractmethod
     def scoring(self, vector: Tensor) -> AbstractContextManager[None]:
-        """Context manager in which the model has the parameters in `vector`, `(num_parameters,)`."""
+        """Context manager in which the model uses the parameters in `vector`, `(num_parameters,)`."""
 
     def close(self) -> None:  # noqa: B027
         """Ends threads that run concurrently with the training; called before the transport is closed."""

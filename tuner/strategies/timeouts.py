@@ -47,7 +47,7 @@ class AdaptiveTimeout:
         self._seen: deque[float] = deque(maxlen=_REMEMBERED)
 
     def note(self, seconds: float) -> None:
-        """Stores one measured duration, seconds."""
+        """Records how long an operation took, in seconds."""
         self._seen.append(seconds)
 
     @property

@@ -95,7 +95,7 @@ class Message:
 
     def received(self) -> Received:
         """Returns the received message in the form that callers of `Transport` get."""
-        assert self.vector is not None, "only messages with a vector are passed to callers"
+        assert self.vector is not None, "a message that is passed to a caller must have a vector"
         return Received(sender=self.rank, tag=self.tag, vector=self.vector)
 
 

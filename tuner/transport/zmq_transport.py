@@ -170,7 +170,7 @@ class MessageTransport(Transport):
             message = self._arrivals.published(rank, channel)
         if message is None or (newer_than is not None and message.tag <= newer_than):
             return None
-        assert message.vector is not None, "a PUBLISHED message has a vector"
+        assert message.vector is not None, "a message of the kind PUBLISHED must have a vector"
         self._form.copy(message.vector, out)
         return message.tag
 

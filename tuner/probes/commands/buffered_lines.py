@@ -86,7 +86,7 @@ class FirstBlock:
 
     @property
     def awaits_pace(self) -> bool:
-        """Whether the second block is needed to know how fast the script trains."""
+        """Whether the second block of lines is still needed to know how fast the script trains."""
         return self._first is not None and not self._is_over
 
     def retimed(
@@ -128,7 +128,7 @@ class FirstBlock:
 
 
 def _position(line: ScriptLine, *, or_epoch: bool = False) -> float | None:
-    """Returns the number of samples of a line; if there is none, its number of steps.
+    """Returns the training progress of a line: its number of samples or, without one, of steps.
 
     Args:
         line: The line.

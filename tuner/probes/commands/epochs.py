@@ -48,14 +48,14 @@ class EpochLines:
 
     @property
     def is_settled(self) -> bool:
-        """Whether no later line can change how the earlier lines are read."""
+        """Whether it is known how the script reports epochs, so later lines do not change earlier results."""
         habits = self._habits
         if self.current is None:
             return True
         return habits.many_lines_an_epoch is not None and self._base is not None
 
     def is_fraction(self, line: ScriptLine) -> bool:
-        """Whether this line or an earlier line reports a fraction of an epoch, such as epoch 0.25."""
+        """Whether the script reports fractions of epochs, such as epoch 0.25, up to this line."""
         assert line.epoch is not None
         habits = self._habits
         if line.epoch != math.floor(line.epoch) and not habits.epochs_are_fractions:

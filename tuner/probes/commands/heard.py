@@ -52,7 +52,7 @@ class Heard:
     unread_clock: str = ""
 
     def add(self, lines: Sequence[ScriptLine], habits: ScriptHabits) -> None:
-        """Counts new lines and stores the first ones as examples.
+        """Counts new lines of the script's output, and stores the first ones as examples.
 
         Args:
             lines: The new lines, in order.

@@ -39,7 +39,7 @@ class Ignored:
 
 @dataclass(kw_only=True)
 class _Counter:
-    """Positions of the lines that one process of the script has reported, as numbers of samples processed.
+    """Training progress at the lines that one process of the script has reported, in samples.
 
     Args:
         first: Position of the first line; None if no line was read.
@@ -123,7 +123,7 @@ class Positions:
 
     @property
     def is_settled(self) -> bool:
-        """Whether no later line can change the positions of earlier lines."""
+        """Whether it is known how the script counts, so later lines do not change earlier results."""
         counts_otherwise = self._score_step is not None and self._habits.scores_count_otherwise is None
         readers = (self._epochs, self._order, self._epoch_scores)
         return not counts_otherwise and all(reader.is_settled for reader in readers)
@@ -279,7 +279,7 @@ class Positions:
         return int((epoch - base) * size + (min(samples, size) if size else samples))
 
     def _fine(self, line: ScriptLine, samples: int) -> list[ProgressLine]:
-        """Returns a line that reports `samples`, directly or as steps or a fraction of an epoch."""
+        """Returns the training progress at a line with samples, steps or a fraction of an epoch."""
         if self._resumed is not None:
             self._resumed.append((line, samples))
             return self._after_resume()
@@ -317,7 +317,7 @@ class Positions:
         self._back = []
 
     def _count_anew(self) -> list[ProgressLine]:
-        """Computes the positions of lines that report fewer samples than earlier lines.
+        """Handles lines that report fewer samples than earlier lines.
 
         The script may count from 0 in each epoch, or may have restarted from its checkpoint. If neither can
         be the reason, `refusal` is set.
@@ -387,7 +387,7 @@ class Positions:
         return abs(value - self._earlier[-1].value) < abs(value - same.value)
 
     def _coarse(self, line: ScriptLine, epoch: float) -> list[ProgressLine]:
-        """Returns the lines whose positions are known after a line in the whole epoch `epoch`."""
+        """Returns the lines whose training progress is known now that a line reports a whole epoch."""
         size, counter = self._epoch_samples, self._counter
         assert size is not None
         if self._resumed is not None:

@@ -270,7 +270,7 @@ class Attempt:
         return first.samples > self.known.samples and last.time <= first.time
 
     def pace(self) -> float:
-        """Returns the seconds per sample between the first and the last line; 0 for fewer than two lines."""
+        """Returns the seconds of training per sample, from the first to the last line; 0 for one line."""
         if len(self._places) < 2:
             return 0.0
         first, last = self._places[0], self._places[-1]
@@ -307,7 +307,7 @@ class Attempt:
         return len(self._places) > 1 and self._places[-1].step > self._places[0].step
 
     def _add_late(self, line: ProgressLine) -> None:
-        """Adds a line whose score was reported after training had continued beyond its number of samples."""
+        """Adds a line with a score that the script reports only after training has gone on."""
         index = bisect.bisect_left(self._places, line.samples, key=_samples_of)
         if index < len(self._places) and self._places[index].samples == line.samples:
             if line.value is not None:
@@ -335,10 +335,7 @@ class Attempt:
             self._returned_origin = None
 
     def _rescore(self, line: ProgressLine, time: float) -> None:
-        """Adds a line with the same number of samples as the last line.
-
-        The time between the two lines was spent on evaluation.
-        """
+        """Adds a line with as many samples as the last one; the time in between was spent on evaluation."""
         last = self._places[-1]
         self.scoring_seconds += max(time - self._last_time, 0.0)
         self._places[-1] = _Place(
@@ -387,7 +384,7 @@ class Attempt:
         return before.time + share * (after.time - before.time)
 
     def _early_pace(self) -> float:
-        """Returns the seconds per sample between the first lines; 0 if there is only one line.
+        """Returns the seconds of training per sample between the first lines; 0 if there is only one line.
 
         Compilation and warm-up come before the first line, so they are not included.
         """

@@ -131,7 +131,7 @@ class ScriptClock:
             )
 
     def _is_too_coarse(self, unit: float, went_on: float, passed: float) -> bool:
-        """Whether the script's clock agrees with the wall clock, but has too few digits to be used.
+        """Whether the script's clock agrees with the wall clock, but has too few digits to be useful.
 
         Args:
             unit: Seconds in the unit that the clock is assumed to have.

@@ -99,11 +99,11 @@ class SliceChecks:
                 ] = None
 
     def resumed(self) -> None:
-        """Stores that the script was asked to resume, so its start from scratch is not checked."""
+        """Records that the script was asked to resume, so it need not start from scratch."""
         self._is_new = False
 
     def follow(self, attempt: Attempt, since: float | None) -> None:
-        """Checks that a run which had to start from scratch had enough time to train up to its first report.
+        """Checks that a run that must start from scratch had enough time to train up to its first report.
 
         Args:
             attempt: Training clock of the script's process, with its lines so far.

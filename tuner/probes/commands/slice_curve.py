@@ -111,7 +111,7 @@ class SliceCurve:
         self._snapshot = {name: copy.copy(getattr(self, name)) for name in _CHANGED_BY_LINES}
 
     def go_back(self) -> None:
-        """Removes the training progress and scores that the lines of the current job have added."""
+        """Removes what the lines of the current job have added: training progress and scores."""
         for name, before in self._snapshot.items():
             setattr(self, name, copy.copy(before))
         self._is_new_job = True
@@ -166,7 +166,7 @@ class SliceCurve:
         return past <= _NEAR_SCORE * max(gaps) or past > _LATE_SCORE * max(gaps)
 
     def last_value(self) -> float:
-        """Returns the last score of the run; NaN if there is none."""
+        """Returns the last score (value of the metric) of the run; NaN if there is none."""
         if self._points:
             return self._points[max(self._points)].value
         return math.nan if self.known.value is None else self.known.value
@@ -298,7 +298,7 @@ class SliceCurve:
         self._is_new_job = False
 
     def _place(self) -> None:
-        """Updates the training progress of the run, and writes new scores to the probe's folder."""
+        """Sets the training progress of the run to that of a line, and stores the line's score if new."""
         points = self.attempts[-1].new_points() if self.attempts else []
         for point in points:
             self._add_point(point)

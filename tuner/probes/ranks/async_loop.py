@@ -234,7 +234,7 @@ class AsynchronousLoop(SliceLoop):
         Returns False, without an evaluation, if a snapshot has not arrived yet.
         """
         own = self.replica.strategy.own_score_vector()
-        assert own is not None, "the leader has a vector to evaluate"
+        assert own is not None, "the leading rank must have a vector of parameters to evaluate"
         vector = self._score_snapshots.gathered(own)
         if vector is None or self._copied_point is None:
             return False

@@ -63,7 +63,7 @@ def run_emulated_slice(context: RankContext, payload: Mapping[str, Any]) -> dict
 
 
 class _EmulatedSlice:
-    """One slice of an emulated probe.
+    """Trains one slice (part) of an emulated probe, in which one process computes for all ranks.
 
     Args:
         plan: Plan of the slice: job, configuration, limits and folder.

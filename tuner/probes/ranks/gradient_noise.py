@@ -77,7 +77,10 @@ class NoiseTally:
 
     @property
     def sums(self) -> tuple[float, float, int]:
-        """Sum of A (or of this rank's term of A), sum of |g|^2, and number of estimates."""
+        """The three sums: of A or of this rank's term of A, of |g|^2, and the number of estimates.
+
+        The module docstring defines A and g.
+        """
         return self._weighted_small, self._large, self._count
 
     def add(self, weighted_small: float, large: float) -> None:

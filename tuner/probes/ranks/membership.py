@@ -161,11 +161,11 @@ class Membership:
         self._transport.post(self._own)
 
     def own(self, field: Field) -> float:
-        """Returns a field of this rank's own status."""
+        """Returns one field of this rank's own status, such as its number of steps."""
         return float(self._own[field])
 
     def of(self, rank: int, field: Field) -> float:
-        """Returns a field of the newest known status of a rank."""
+        """Returns one field of the newest known status of a rank."""
         return float(self._rows[rank, field])
 
     def of_leader(self, field: Field) -> float:
@@ -190,7 +190,7 @@ class Membership:
         return highest if highest in self._live else self._live[0]
 
     def all_live(self, field: Field, number: float) -> bool:
-        """Whether a field of every live rank's status is at least `number`."""
+        """Whether the given field of every live rank's status has reached a number."""
         return all(self._rows[rank, field] >= number for rank in self._live)
 
     def _longest_silence(self, rank: int) -> float:

@@ -53,16 +53,16 @@ class ProgressReporter:
         }
 
     def progress(self, phase: str) -> None:
-        """Sends the training progress and the current activity, such as `training` or `saving`."""
+        """Sends the training progress and what the rank is doing, such as `training` or `saving`."""
         self._send("progress", phase=phase, **self._status)
 
     def beat(self, *, step: int, samples: int) -> None:
-        """Updates and sends the training progress, unless a message was sent less than half a second ago."""
+        """Updates the training progress, and sends it at most every half second."""
         self._status.update(step=step, samples=samples)
         self.alive("training")
 
     def alive(self, phase: str) -> None:
-        """Does the same as `progress`, unless a message was sent less than half a second ago."""
+        """Sends the training progress like `progress`, but at most every half second."""
         if time.perf_counter() - self._last_sent >= _BEAT_SECONDS:
             self.progress(phase)
 

@@ -234,7 +234,7 @@ class Snapshots:
         return bool(is_new and membership.total_samples >= membership.of_leader(Field.EVALUATION_SAMPLES))
 
     def make(self) -> None:
-        """Takes this rank's snapshot for the next evaluation point."""
+        """Copies this rank's parameters for the evaluation at the next evaluation point."""
         evaluation = int(self._membership.of_leader(Field.EVALUATION))
         vector = self._strategy.own_score_vector()
         if self._strategy.traits.scored == "center":
