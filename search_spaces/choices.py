@@ -41,7 +41,7 @@ class Choice(ABC):
 
 @dataclass(frozen=True)
 class OneOf(Choice):
-    """One of several listed values.
+    """A choice between listed values.
 
     Args:
         values: At least one value, without repetition.
@@ -79,7 +79,7 @@ class OneOf(Choice):
 
 @dataclass(frozen=True, kw_only=True)
 class FloatRange(Choice):
-    """A number between two bounds, both included, on a logarithmic scale.
+    """A choice of a number between two bounds, both included, on a logarithmic scale.
 
     Args:
         low: Smallest value, above 0.
@@ -125,7 +125,7 @@ class FloatRange(Choice):
 
 @dataclass(frozen=True, kw_only=True)
 class CountRange(Choice):
-    """A whole number between two bounds, both included, on a logarithmic scale.
+    """A choice of a whole number between two bounds, both included, on a logarithmic scale.
 
     Args:
         low: Smallest value, at least 1.

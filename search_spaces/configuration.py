@@ -55,7 +55,7 @@ class Configuration(Mapping[str, AxisValue]):
 
     @property
     def key(self) -> str:
-        """The axes as canonical JSON; equal configurations have equal keys."""
+        """The configuration as JSON text; equal configurations have equal keys."""
         return self._key
 
     @classmethod

@@ -13,7 +13,7 @@ from search_spaces.configuration import AxisValue, Configuration
 
 @dataclass(frozen=True, kw_only=True)
 class Knob:
-    """A further axis that only some strategies have.
+    """A parameter that only some strategies have, such as `tau`; it is an axis of the search space.
 
     Args:
         default: Value of the axis if the job does not state one.

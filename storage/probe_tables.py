@@ -90,7 +90,7 @@ def must_change(connection: Connection, lease: Lease, **values: Any) -> None:
 
 
 def give_back(connection: Connection, lease: Lease) -> None:
-    """Releases a lease if it is still valid."""
+    """Releases a lease (the right of a worker to run a probe) if it is still valid."""
     connection.execute(change_under(lease, **_NO_LEASE))
 
 
@@ -166,7 +166,7 @@ def num_stored(connection: Connection, lease: Lease) -> int:
 
 
 def of_study(study_id: int) -> ColumnElement[bool]:
-    """Returns the SQL condition that selects the probes of one study."""
+    """Returns the SQL condition that selects the probes of a study."""
     return probes.c.study_id == study_id
 
 

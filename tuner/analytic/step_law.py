@@ -130,10 +130,7 @@ class StepLaw:
         return found
 
     def _unknowns(self, thetas: Array, num_rows: int) -> dict[str, Values]:
-        """Returns the values of the parameters by name, repeated for every row.
-
-        Each value is an array `(num_thetas * num_rows,)`, or one number for all rows if there is one theta.
-        """
+        """Returns the values of all parameters of the formula by name, repeated for every row."""
         values = np.repeat(thetas, num_rows, axis=0) if len(thetas) > 1 else thetas
         return {**_DEFAULTS, **{p.name: own for p, own in zip(self.parameters, values.T, strict=True)}}
 

@@ -267,14 +267,14 @@ def _counts_evaluation(form: Form, place: Sequence[int], forms: Sequence[Form]) 
 
 
 def _position_form(form: Form, forms: Sequence[Form]) -> Form | None:
-    """Returns the form that shows the training progress for lines with scores that do not show it.
+    """Returns the lines that show the training progress, if the lines with scores do not show it.
 
     Args:
         form: Lines with scores.
-        forms: All forms of the output.
+        forms: All groups of output lines that differ only in their numbers.
 
     Returns:
-        The form; None if no form shows the training progress.
+        The group of lines; None if no group shows the training progress.
     """
     ranked = []
     for i, other in enumerate(forms):
@@ -290,15 +290,16 @@ def _position_form(form: Form, forms: Sequence[Form]) -> Form | None:
 
 
 def _progress_form(form: Form, own: Sequence[int], forms: Sequence[Form]) -> Form | None:
-    """Returns a form that shows the steps within each epoch, for lines with scores that show only the epoch.
+    """Returns the lines that show the steps within each epoch, if lines with scores show only the epoch.
 
     Args:
         form: Lines with scores.
         own: Indices of the numbers in these lines that measure training progress.
-        forms: All forms of the output.
+        forms: All groups of output lines that differ only in their numbers.
 
     Returns:
-        The form; None if the lines with scores show more than the epoch, or if there is no such form.
+        The group of lines; None if the lines with scores show more than the epoch, or if there is no such
+        group.
     """
     if len(own) != 1 or form.numbers[own[0]].field != "epoch":
         return None

@@ -82,7 +82,7 @@ class Question:
         return Answer(code=code, output=texts[0], errors=errors.strip())
 
     def drop(self) -> None:
-        """Kills the command; its result is not needed."""
+        """Kills the command if its result is no longer needed."""
         self._kill()
         self._output.close()
         self._errors.close()

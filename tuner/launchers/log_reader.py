@@ -94,7 +94,7 @@ class LogReader:
 
 
 class _Log:
-    """The log file of one process, and the position up to which it was read."""
+    """The log file of one process, with the position up to which it has been read."""
 
     def __init__(self, copy: int, log_file: LogFile, clock: Callable[[], float]) -> None:
         self._copy, self._path, self._clock = copy, log_file.path, clock

@@ -64,7 +64,7 @@ class LogNotes:
         self._size = 0
 
     def take(self, now: float) -> None:
-        """Records the size if it has changed.
+        """Records the size of the log file if it has changed since the last record.
 
         Args:
             now: Seconds since the epoch.
@@ -158,7 +158,7 @@ class NodeAgent:
         self._asked_to_end = self._asked_to_end or "orphaned"
 
     def _meet(self) -> dict[str, Any] | None:
-        """Waits for the address and port of the first node; returns None if the job ends before that."""
+        """Waits until the first node has stated its address and port; returns None if the job ends before."""
         path = self._folder / "main.json"
         if self._node_rank == 0:
             address = self._task.get("main_address") or _own_address()

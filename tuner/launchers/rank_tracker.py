@@ -56,7 +56,7 @@ class RankTracker:
         self.heard_at = submitted_at
 
     def take(self, rank: int, frame: Mapping[str, Any], now: float) -> None:
-        """Stores a report of a rank.
+        """Stores a report that a rank has sent, such as a message or its result.
 
         Args:
             rank: The rank.

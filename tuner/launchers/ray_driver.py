@@ -250,7 +250,7 @@ class Driver:
         return now - since > float(self._task["orphan_seconds"])
 
     def _keep(self, group: Any) -> None:
-        """Runs the node agents on all nodes, until each has ended or its node is given up.
+        """Waits for the node agents on all nodes, until each has ended or its node is given up.
 
         Args:
             group: The placement group, whose nodes are reserved.

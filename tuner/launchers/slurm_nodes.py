@@ -111,7 +111,7 @@ class SlurmNodes(SchedulerBackend):
 
 
 def job_name(job: NodeJob) -> str:
-    """What SLURM lists the job by, also where its number was never learnt."""
+    """Returns the name under which SLURM lists a job; the job is found by it if its number is unknown."""
     return f"paceline-{job.identity}"
 
 

@@ -88,7 +88,9 @@ _MOMENTARY = (
 
 
 def is_momentary(words: str) -> bool:
-    """Whether an error means that SLURM's controller cannot be reached now; otherwise it refuses the job.
+    """Whether an error of a SLURM command may pass by itself, because the controller cannot be reached now.
+
+    Otherwise, SLURM refuses the job.
 
     Args:
         words: The error message.
@@ -98,7 +100,7 @@ def is_momentary(words: str) -> bool:
 
 @dataclass(frozen=True, kw_only=True)
 class _Row:
-    """A line of the output of squeue."""
+    """One job in the output of the command squeue."""
 
     job_id: str
     state: str

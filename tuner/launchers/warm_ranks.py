@@ -197,7 +197,7 @@ class ForkServer:
             rank.close()
 
     def output(self) -> str:
-        """Returns the last lines that the server itself has printed."""
+        """Returns the last lines that the fork server itself has printed, for error messages."""
         self._output.seek(0)
         return self._output.read()[-4000:].decode(errors="replace").strip()
 

@@ -94,7 +94,7 @@ def _of_folder(folder: Path, files: Sequence[Path], left_out: list[LeftOut]) -> 
 
 
 def _accumulator(path: Path) -> Any:
-    """Reads an event file with TensorBoard's `EventAccumulator`, and returns the accumulator.
+    """Reads an event file with TensorBoard's `EventAccumulator`, which is returned.
 
     Raises:
         UnreadableError: The file is not an event file, or it has neither scalars nor hyperparameters.

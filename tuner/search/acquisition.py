@@ -332,7 +332,7 @@ class Acquisition:
             configuration=self._prospects.configurations[option.index],
             purpose=Purpose.TIMING,
             until=Until(steps=self._state.job.probe.timing_steps, training_seconds=_TIMING_SECONDS),
-            reason="its step time is the largest uncertainty of its predicted time to target",
+            reason="the time of a step is the largest uncertainty of the predicted time to target",
         )
 
     def before_the_budget_ends(self, option: Option) -> Continue | Start | None:
@@ -377,7 +377,7 @@ class Acquisition:
         return self._advance(
             runs[place],
             Purpose.TRAINING,
-            "it trains to the target now, because the budget may not allow it later",
+            "the run trains to the target now, because the budget may not allow it later",
             self._until_arrival(runs[place]),
         )
 

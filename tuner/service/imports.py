@@ -48,7 +48,7 @@ class Stored:
 
 @dataclass(frozen=True, kw_only=True)
 class _Known:
-    """A run that is already in the database.
+    """A run that is already stored in the database.
 
     Args:
         probe_id: Id of the probe that represents the run in the database.

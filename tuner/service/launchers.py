@@ -35,7 +35,7 @@ def job_launcher(opened: OpenedJob) -> Launcher:
 
 @contextmanager
 def passing_folder(opened: OpenedJob, purpose: str) -> Iterator[Path]:
-    """Context manager that yields a temporary folder which all nodes can read and write.
+    """Context manager that yields a temporary folder that all nodes of the job can read and write.
 
     With the local launcher it is in the folder for temporary files of this host, else next to the job file.
     It is deleted at the end.

@@ -94,7 +94,7 @@ class Message:
         return cls(kind=Kind(kind), rank=rank, channel=channel, number=number, tag=tag, vector=vector)
 
     def received(self) -> Received:
-        """Returns the received message in the form that callers of `Transport` get."""
+        """Returns the message as a `Received` object, the form in which callers of `Transport` get it."""
         assert self.vector is not None, "a message that is passed to a caller must have a vector"
         return Received(sender=self.rank, tag=self.tag, vector=self.vector)
 
@@ -119,7 +119,7 @@ class Arrivals:
         self._questions: SimpleQueue[Message] = SimpleQueue()
 
     def put(self, message: Message) -> None:
-        """Adds a received message."""
+        """Stores a received message until a caller takes it."""
         with self._changed:
             match message.kind:
                 case Kind.QUESTION:
