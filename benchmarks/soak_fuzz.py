@@ -1,7 +1,9 @@
-"""Random and mutated inputs at the user's boundary: refused in words, never a traceback, never a hang.
+"""Feeds random and mutated inputs to the places where data of users enter.
 
-Each target (`benchmarks.soak_fuzz_targets`) gets inputs in turn. An input that breaks an invariant is
-shortened while it still breaks it, and stored in the result file.
+Each target (`benchmarks.soak_fuzz_targets`) gets inputs in turn. For each input, the fuzzer checks that there
+is no traceback, that it takes less than 20 seconds and 2 GiB, that no file outside its folder is changed, and
+that the message names the file, the key and a remedy. An input that breaks a rule is shortened while it still
+breaks it, and stored in the result file.
 """
 
 from __future__ import annotations
@@ -19,12 +21,13 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
+from benchmarks.soak_fuzz_guard import files_outside, limited_memory
 from benchmarks.soak_fuzz_targets import TARGETS, Target
 from benchmarks.soak_record import SoakRecord, quantile
 
 _ROOT = Path(__file__).parents[1]
 _LIMIT_SECONDS = 20.0
-_MOST_INPUTS = 10_000_000
+_MOST_INPUTS = 2_000
 #: Inputs stored for one kind of broken invariant.
 _MOST_ALIKE = 2
 _SHORTENING_SECONDS = 5.0
@@ -35,25 +38,32 @@ class TookTooLongError(BaseException):
     """An input was not dealt with in time; no handler of the product catches it."""
 
 
-def run_fuzz(record: SoakRecord) -> None:
-    """Fuzzes every target until the time is up."""
+def run_fuzz(record: SoakRecord, *, num_inputs: int = _MOST_INPUTS, num_seeds: int = 2) -> None:
+    """Feeds inputs to every target in turn, until the time is up.
+
+    Args:
+        record: Receives the counts, the figures and the broken rules.
+        num_inputs: Number of inputs for each seed.
+        num_seeds: Number of seeds, counted from the seed of the record.
+    """
     seconds: dict[str, list[float]] = {}
     alike: dict[tuple[str, ...], int] = {}
     handler = signal.getsignal(signal.SIGTERM)
     try:
-        with tempfile.TemporaryDirectory(prefix="soak-fuzz-") as name, _quiet():
+        with tempfile.TemporaryDirectory(prefix="soak-fuzz-") as name, _quiet(), limited_memory():
             targets: list[Target] = []
             for number, made in enumerate(TARGETS):
                 folder = Path(name) / str(number)
                 folder.mkdir()
                 targets.append(made(folder))
             turns = [target for target in targets for _ in range(target.weight)]
-            for number in range(_MOST_INPUTS):
+            for number in range(num_inputs * num_seeds):
                 if record.is_over:
                     break
                 target = turns[number % len(turns)]
                 began = time.monotonic()
-                _fuzz(record, target, number, alike)
+                seed, iteration = record.seed + number // num_inputs, number % num_inputs
+                _fuzz(record, target, seed, iteration, alike)
                 seconds.setdefault(target.name, []).append(time.monotonic() - began)
                 record.progress()
     finally:
@@ -63,11 +73,15 @@ def run_fuzz(record: SoakRecord) -> None:
         name: {"inputs": len(v), "median_seconds": quantile(v, 0.5), "max_seconds": quantile(v, 1.0)}
         for name, v in seconds.items()
     }
+    record.figures["inputs_by_seed"] = num_inputs
+    record.figures["seeds"] = [record.seed + number for number in range(num_seeds)]
     record.figures["kinds_of_broken_invariants"] = len(alike)
 
 
-def _fuzz(record: SoakRecord, target: Target, number: int, alike: dict[tuple[str, ...], int]) -> None:
-    data = target.make(random.Random(f"{record.seed}-{number}"))
+def _fuzz(
+    record: SoakRecord, target: Target, seed: int, number: int, alike: dict[tuple[str, ...], int]
+) -> None:
+    data = target.make(random.Random(f"{seed}-{number}"))
     record.counts[target.name] += 1
     for invariant, facts in problems_of(target, data):
         kind = (target.name, invariant, str(facts.get("at", "")))
@@ -77,7 +91,13 @@ def _fuzz(record: SoakRecord, target: Target, number: int, alike: dict[tuple[str
             continue
         stored = {"input": _stored(shortened(target, data, kind))} if target.is_short else {}
         record.breaks(
-            invariant, target=target.name, iteration=number, **facts, input_bytes=len(data), **stored
+            invariant,
+            target=target.name,
+            of_seed=seed,
+            iteration=number,
+            **facts,
+            input_bytes=len(data),
+            **stored,
         )
 
 
@@ -86,8 +106,16 @@ def problems_of(target: Target, data: bytes) -> list[tuple[str, dict[str, Any]]]
     try:
         for limit in (_LIMIT_SECONDS, 3 * _LIMIT_SECONDS):
             # Twice: other programs may stop this one for some seconds, but not at the same input again.
-            with contextlib.suppress(TookTooLongError), contextlib.chdir(target.folder), time_limit(limit):
-                return list(target.problems(data))
+            with (
+                contextlib.suppress(TookTooLongError),
+                contextlib.chdir(target.folder),
+                files_outside(target.folder) as outside,
+                time_limit(limit),
+            ):
+                found = list(target.problems(data))
+                if outside:
+                    found.append(("no file outside the case's folder is changed", {"files": outside[:5]}))
+                return found
         return [("every input is dealt with in time", {"limit_seconds": _LIMIT_SECONDS})]
     except Exception as error:
         where = traceback.extract_tb(error.__traceback__)

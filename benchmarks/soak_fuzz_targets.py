@@ -14,6 +14,8 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.soak_fuzz_databases import Databases
+from benchmarks.soak_fuzz_files import HostileFiles
+from benchmarks.soak_fuzz_guard import names_a_remedy
 from benchmarks.soak_fuzz_reports import Reports
 from benchmarks.soak_fuzz_target import EXAMPLES, Problem, Target, call_cli
 from benchmarks.soak_mutations import mutated_bytes, mutated_table, toml_text, value_at
@@ -54,6 +56,8 @@ class Jobs(Target):
             yield "a job file is accepted or refused with exit code 2 or 3", message
         if "job.toml" not in err:
             yield "the message names the file", message
+        if not names_a_remedy(err):
+            yield "the message names a remedy", message
         if len(err) > 20_000:
             yield "the message is short enough to read", {**message, "length": len(err)}
         change = self._change
@@ -129,6 +133,8 @@ class Recordings(Target):
         except JobError as error:
             if path.name not in str(error):
                 yield "the message names the file", {"message": str(error)[:1000]}
+            if not names_a_remedy(str(error)):
+                yield "the message names a remedy", {"message": str(error)[:1000]}
             is_whole = "gzip" in str(error) or "UTF-8" in str(error) or "is empty" in str(error)
             if not is_whole and "line " not in str(error) and "no run" not in str(error):
                 yield "the message names the line", {"message": str(error)[:1000]}
@@ -140,4 +146,4 @@ class Recordings(Target):
             path.unlink()
 
 
-TARGETS = (Jobs, Reports, Recordings, Databases)
+TARGETS = (Jobs, HostileFiles, Reports, Recordings, Databases)

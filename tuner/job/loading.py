@@ -100,7 +100,9 @@ def _read(path: Path) -> Mapping[str, Any]:
         inside = f" It contains {', '.join(found)}" if found else ""
         raise JobError(f"{path}: is a folder; name the job file in it.{inside}") from error
     except OSError as error:
-        raise JobError(f"{path}: cannot be read: {error.strerror}") from error
+        raise JobError(
+            f"{path}: cannot be read: {error.strerror}. Name another file, or correct this path"
+        ) from error
 
 
 def with_new_keys(data: Mapping[str, Any], path: Path) -> Mapping[str, Any]:

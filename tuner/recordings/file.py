@@ -95,7 +95,7 @@ def _loaded(resolved: Path, path: Path, modified: int, size: int) -> Recording:
     direction = header.one_of("direction", ("maximize", "minimize"))
     runs = _runs(path, lines[1:], columns, machines)
     if not runs:
-        raise JobError(f"{path}: has a header but no run; each line after the header is one run")
+        raise JobError(f"{path}: has a header but no run; add one line for each run")
     return Recording(
         name=header.text("recording"),
         source=header.text("source", default=""),
@@ -265,7 +265,9 @@ def _configuration(line: Line, machines: Mapping[str, Machine]) -> Configuration
         if name not in machines:
             near = difflib.get_close_matches(name, machines, n=1)
             hint = f"; did you mean {near[0]!r}?" if near else ""
-            raise inner.problem("machine", f"the header's machines are {', '.join(machines)}{hint}")
+            raise inner.problem(
+                "machine", f"must be one of the header's machines: {', '.join(machines)}{hint}"
+            )
     elif len(machines) > 1:
         raise inner.problem("machine", f"is missing: state one of {', '.join(machines)}, as in the header")
     try:

@@ -129,7 +129,7 @@ def test_notes_of_the_source_are_passed_over(tmp_path):
         (
             HEADER,
             {**ROW, "configuration": {**ROW["configuration"], "machine": "aa"}},
-            "line 2: configuration.machine: the header's machines are a, b; did you mean 'a'",
+            "line 2: configuration.machine: must be one of the header's machines: a, b; did you mean 'a'",
         ),
         (
             HEADER,
