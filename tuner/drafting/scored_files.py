@@ -12,6 +12,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
+from tuner.domain.metric_files import UnreadableError, csv_lines, csv_table, event_reader, read_events
 from tuner.drafting.metric_names import Meaning, meaning_of
 from tuner.drafting.readings import Reading
 
@@ -92,9 +93,8 @@ def _text(path: Path) -> str:
 
 def _csv_rows(path: Path) -> list[dict[str, Any]]:
     try:
-        rows = csv.DictReader(_text(path).splitlines())
-        return [{str(name).strip(): value for name, value in row.items() if name} for row in rows]
-    except csv.Error:
+        return list(csv_table(csv_lines(path, lambda _: None, most_bytes=_MOST_BYTES))[1])
+    except (csv.Error, OSError):
         return []
 
 
@@ -180,16 +180,12 @@ def _place(
 def _of_events(folder: Path, written: str) -> Iterator[Reading]:
     if importlib.util.find_spec("tensorboard") is None:
         return
-    from tensorboard.backend.event_processing import event_accumulator
-
-    reader = event_accumulator.EventAccumulator(
-        str(folder), size_guidance={event_accumulator.SCALARS: 0, event_accumulator.TENSORS: 0}
-    )
+    reader = event_reader(folder)
     try:
-        reader.Reload()
-    except Exception:  # damaged files raise errors of many kinds
+        tags = read_events(reader)["scalars"]
+    except UnreadableError:
         return
-    for tag in reader.Tags()[event_accumulator.SCALARS]:
+    for tag in tags:
         meaning = meaning_of(tag)
         if meaning is None or meaning.field is not None:
             continue

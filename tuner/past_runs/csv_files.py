@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import csv
+import itertools
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+from tuner.domain.metric_files import UnreadableError, csv_lines, csv_table
 from tuner.past_runs.found import (
     MOST_ROWS,
     Found,
     FoundRun,
     LeftOut,
-    UnreadableError,
     check_size,
     limited,
     number,
@@ -21,7 +22,6 @@ from tuner.past_runs.found import (
 NAME = "csv"
 #: Names of the column that contains the name of the run. Upper and lower case do not matter.
 RUN_COLUMNS = ("run", "run_id", "run_name", "run id", "run name", "trial", "trial_id", "experiment")
-_DELIMITERS = ",;\t"
 
 
 def accepts(path: Path) -> bool:
@@ -51,7 +51,7 @@ def read(paths: Sequence[Path], run_column: str | None) -> Found:
 def _of_file(
     path: Path, run_column: str | None, left_out: list[LeftOut], *, is_alone: bool
 ) -> Iterator[FoundRun]:
-    header, rows = read_table(path)
+    header, rows = read_table(path, left_out)
     column = next((name for name in header if name.lower() in RUN_COLUMNS), None)
     if run_column in header:
         column = run_column
@@ -72,44 +72,42 @@ def _of_file(
         )
 
 
-def read_table(path: Path) -> tuple[list[str], list[dict[str, str]]]:
+def read_table(path: Path, left_out: list[LeftOut]) -> tuple[list[str], list[dict[str, str]]]:
     """Reads a CSV file. Returns the column names and the rows; a row maps column names to texts.
 
-    The delimiter is the comma, semicolon or tab, whichever is most frequent in the header.
+    Args:
+        path: Path of the file.
+        left_out: The list to which lines that are too long are added.
 
     Raises:
         UnreadableError: The file cannot be read, or it is not a table with a header.
     """
     check_size(path)
+    lines = csv_lines(path, lambda words: left_out.append(LeftOut(what=str(path), reason=words)))
     try:
-        with path.open(encoding="utf-8-sig", errors="replace", newline="") as file:
-            return _table(file)
+        header, found = csv_table(lines)
+        named = _checked(header)
+        rows = list(itertools.islice(found, MOST_ROWS + 1))
     except OSError as error:
         raise UnreadableError(f"it cannot be read: {error.strerror}") from error
     except csv.Error as error:
         raise UnreadableError(f"it is not CSV: {error}") from error
+    if len(rows) > MOST_ROWS:
+        raise UnreadableError(f"it has more than {MOST_ROWS} rows; import a shorter export")
+    if not rows:
+        raise UnreadableError("it has no rows below its header")
+    return named, rows
 
 
-def _table(file: Iterator[str]) -> tuple[list[str], list[dict[str, str]]]:
-    first = next(file, "")
-    delimiter = max(_DELIMITERS, key=first.count)
-    header = [name.strip() for name in next(csv.reader([first], delimiter=delimiter), [])]
+def _checked(header: Sequence[str]) -> list[str]:
+    """Checks the header of a CSV file. Returns the names in it that are not empty."""
     named = [name for name in header if name]
-    if len(named) < 2 or "\0" in first:
+    if len(named) < 2 or any("\0" in name for name in named):
         raise UnreadableError("it has no header with two or more columns")
     if len(set(named)) < len(named):
         twice = next(name for name in named if named.count(name) > 1)
         raise UnreadableError(f"two of its columns are named {twice!r}; rename one")
-    rows: list[dict[str, str]] = []
-    for cells in csv.reader(file, delimiter=delimiter):
-        if len(rows) == MOST_ROWS:
-            raise UnreadableError(f"it has more than {MOST_ROWS} rows; import a shorter export")
-        row = {name: cell.strip() for name, cell in zip(header, cells, strict=False) if name and cell.strip()}
-        if row:
-            rows.append(row)
-    if not rows:
-        raise UnreadableError("it has no rows below its header")
-    return named, rows
+    return named
 
 
 def _numbers(row: dict[str, str]) -> dict[str, float]:

@@ -10,6 +10,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
 
+from tuner.domain.metric_files import UnreadableError
+
 #: Maximum size in bytes of a file with curves, and of a file with parameters.
 MOST_BYTES, MOST_PARAMETER_BYTES = 256 * 2**20, 2**20
 #: Maximum number of files in a folder, of runs of a format, and of rows of a run.
@@ -85,10 +87,6 @@ class Found:
             runs=tuple(run for part in parts for run in part.runs),
             left_out=tuple(one for part in parts for one in part.left_out),
         )
-
-
-class UnreadableError(Exception):
-    """A file cannot be read. The message of the error is the reason."""
 
 
 def check_size(path: Path, most: int = MOST_BYTES) -> None:

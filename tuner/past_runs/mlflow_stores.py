@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
+from tuner.domain.metric_files import UnreadableError, read_lines
 from tuner.past_runs.found import (
     MOST_BYTES,
     MOST_PARAMETER_BYTES,
@@ -21,7 +22,6 @@ from tuner.past_runs.found import (
     FoundRun,
     LeftOut,
     Row,
-    UnreadableError,
     check_size,
     limited,
     number,
@@ -102,9 +102,9 @@ def _files(folder: Path) -> list[tuple[Path, str]]:
 
 def _metric_lines(path: Path) -> Iterator[tuple[float, float, float]]:
     """Yields timestamp (ms), value and step of each line `timestamp value step`, and skips other lines."""
-    with path.open(encoding="utf-8", errors="replace") as file:
-        for line in itertools.islice(file, MOST_ROWS):
-            words = line.split()[:3]
+    with path.open("rb") as file:
+        for line in itertools.islice(read_lines(file), MOST_ROWS):
+            words = line.decode("utf-8", errors="replace").split(None, 3)[:3]
             found = [value for word in words if (value := number(word)) is not None]
             if len(found) == len(words) == 3:
                 yield found[0], found[1], found[2]

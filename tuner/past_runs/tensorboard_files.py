@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from tuner.domain.errors import JobError
+from tuner.domain.metric_files import UnreadableError, event_reader, read_events
 from tuner.past_runs.found import (
     MOST_ROWS,
     STEP,
@@ -17,7 +18,6 @@ from tuner.past_runs.found import (
     Found,
     FoundRun,
     LeftOut,
-    UnreadableError,
     check_size,
     flat_parameters,
     limited,
@@ -99,18 +99,10 @@ def _accumulator(path: Path) -> Any:
     Raises:
         UnreadableError: The file is not an event file, or it has neither scalars nor hyperparameters.
     """
-    from tensorboard.backend.event_processing import event_accumulator
-
     check_size(path)
-    everything = {event_accumulator.SCALARS: 0, event_accumulator.TENSORS: 0}
-    reader = event_accumulator.EventAccumulator(str(path), size_guidance=everything)
-    try:
-        reader.Reload()
-    except Exception as error:  # damaged files raise errors of many kinds
-        words = (str(error).splitlines() or [""])[0]
-        raise UnreadableError(f"it is not an event file: {type(error).__name__}: {words}") from error
-    tags = reader.Tags()
-    if not any(tags[kind] for kind in everything) and not _parameters(reader):
+    reader = event_reader(path)
+    tags = read_events(reader)
+    if not tags["scalars"] and not tags["tensors"] and not _parameters(reader):
         raise UnreadableError("no scalar could be read from it: it is empty, damaged, or not an event file")
     return reader
 

@@ -17,9 +17,10 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
+from tuner.domain.metric_files import UnreadableError
 from tuner.past_runs import csv_files
 from tuner.past_runs.csv_files import read_table
-from tuner.past_runs.found import Found, FoundRun, LeftOut, UnreadableError, limited, number
+from tuner.past_runs.found import Found, FoundRun, LeftOut, limited, number
 
 NAME = "wandb"
 #: Columns that Weights & Biases adds to a history.
@@ -105,7 +106,7 @@ def _tables(
     found = []
     for path in paths:
         try:
-            found.append((path, *read_table(path)))
+            found.append((path, *read_table(path, left_out)))
         except UnreadableError as error:
             left_out.append(LeftOut(what=str(path), reason=str(error)))
     return found

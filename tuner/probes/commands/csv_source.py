@@ -7,14 +7,16 @@ import glob
 import re
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
 
-from tuner.probes.commands.metric_source import MetricSource, SourceContext, shown
+from tuner.domain.metric_files import csv_lines, csv_table, shown
+from tuner.probes.commands.metric_source import MetricSource, SourceContext
 from tuner.probes.commands.progress_line import LineForm, ScriptLine
 
 #: When the script has rewritten a file, its first unchanged rows are taken as those of an earlier run if
 #: there are at least this many of them.
 _FEWEST_OLD_ROWS = 2
+#: Largest part of a file that is read, bytes. The file is read again each time it changes.
+_MOST_BYTES = 2**25
 #: Matches a number in a path that the job file contains, such as the 0 in `version_0`.
 _DIGITS = re.compile(r"\d+")
 
@@ -63,7 +65,7 @@ class CsvSource(MetricSource):
         for file in sorted(self._files.values(), key=lambda file: file.changed_at):
             for row in file.new_rows(has_ended=has_ended):
                 self._has_rows = True
-                text = ",".join(map(str, row.values()))
+                text = ",".join(row.values())
                 where = f"the row {shown(text)} of {file.path}"
                 line = self.parse(row, seen_at, where=where, text=text)
                 if line is not None:
@@ -102,7 +104,7 @@ class _CsvFile:
         stat = _stat_of(self.path)
         return 0 if stat is None else stat[1]
 
-    def new_rows(self, *, has_ended: bool) -> list[dict[str, Any]]:
+    def new_rows(self, *, has_ended: bool) -> list[dict[str, str]]:
         """Returns the rows that were added since the last call.
 
         Args:
@@ -124,40 +126,31 @@ class _CsvFile:
         new, self._seen = rows[self._seen :], len(rows)
         return new
 
-    def _is_being_rewritten(self, rows: list[dict[str, Any]]) -> bool:
+    def _is_being_rewritten(self, rows: list[dict[str, str]]) -> bool:
         """Whether the script is rewriting the whole file and has not written all of its old rows yet."""
         return not rows or (len(self._last) > len(self._old) and _are_same(self._last, rows))
 
-    def _rows(self, *, has_ended: bool) -> list[dict[str, Any]]:
+    def _rows(self, *, has_ended: bool) -> list[dict[str, str]]:
+        found: list[dict[str, str]] = []
+        lines = csv_lines(self.path, self._skip, most_bytes=_MOST_BYTES, has_ended=has_ended)
         try:
-            text = self.path.read_text(encoding="utf-8", errors="replace")
+            found.extend(csv_table(lines)[1])
         except OSError:
             return []
-        if not has_ended:
-            text = text[: text.rfind("\n") + 1]
-        rows = csv.DictReader(text.splitlines())
-        found: list[dict[str, Any]] = []
-        try:
-            for row in rows:
-                if all(key == value for key, value in row.items()):
-                    continue  # a script that resumes may write its header again
-                found.append({str(key).strip(): value for key, value in row.items() if key is not None})
         except csv.Error as error:
             # The reader of the csv module cannot continue after this error, such as a field that is too long.
-            words = f"the text after line {rows.line_num} of {self.path} is not a row of CSV: {error}"
-            if words not in self._warned:
-                self._warned.add(words)
-                self._warn(words)
+            self._skip(f"the text after row {len(found)} of {self.path} is not a row of CSV: {error}")
         return found
 
+    def _skip(self, words: str) -> None:
+        if words not in self._warned:
+            self._warned.add(words)
+            self._warn(words)
 
-def _are_same(rows: list[dict[str, Any]], others: list[dict[str, Any]]) -> bool:
-    """Whether two lists of rows are the same up to the end of the shorter one; empty fields are ignored."""
-    return all(_filled(a) == _filled(b) for a, b in zip(rows, others, strict=False))
 
-
-def _filled(row: dict[str, Any]) -> dict[str, Any]:
-    return {name: value for name, value in row.items() if value not in ("", None)}
+def _are_same(rows: list[dict[str, str]], others: list[dict[str, str]]) -> bool:
+    """Whether two lists of rows are the same up to the end of the shorter one."""
+    return all(a == b for a, b in zip(rows, others, strict=False))
 
 
 def _matching(patterns: Sequence[str]) -> list[Path]:

@@ -6,6 +6,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+from tuner.domain.metric_files import UnreadableError, event_reader, read_events
 from tuner.probes.commands.metric_source import MetricSource, SourceContext
 from tuner.probes.commands.progress_line import LineForm, ScriptLine
 
@@ -51,14 +52,16 @@ class EventFileSource(MetricSource):
         return [line for _, line in sorted(found, key=lambda item: item[0])]
 
     def _of_folder(self, folder: Path, seen_at: float) -> list[tuple[float, ScriptLine]]:
-        from tensorboard.backend.event_processing import event_accumulator
-
         if folder not in self._readers:
-            everything = {event_accumulator.SCALARS: 0, event_accumulator.TENSORS: 0}
-            self._readers[folder] = event_accumulator.EventAccumulator(str(folder), size_guidance=everything)
+            self._readers[folder] = event_reader(folder)
         reader, names = self._readers[folder], self.form.metrics
-        reader.Reload()
-        tags = set(reader.Tags()[event_accumulator.SCALARS])
+        try:
+            tags = set(read_events(reader)["scalars"])
+        except UnreadableError as error:
+            words = f"the event files in {folder} cannot be read: {error}"
+            if words not in self.warnings:
+                self.warn(words)
+            return []
         for tag in sorted(tags - {names.value, names.samples, names.seconds}):
             self.add_unmatched(tag, f"scalar {tag}")
         if names.value not in tags:

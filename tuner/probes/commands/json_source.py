@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import math
 from collections.abc import Iterator, Mapping
@@ -9,8 +10,9 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from tuner.probes.commands.metric_source import MetricSource, SourceContext, shown
-from tuner.probes.commands.progress_line import LineForm, ScriptLine, noise_statistic
+from tuner.domain.metric_files import LONGEST_LINE, shown, too_long
+from tuner.probes.commands.metric_source import MetricSource, SourceContext
+from tuner.probes.commands.progress_line import LONGEST_TEXT, LineForm, ScriptLine, noise_statistic
 
 
 class JsonSource(MetricSource):
@@ -45,6 +47,9 @@ class JsonSource(MetricSource):
         for text in self._lines.take(has_ended=has_ended):
             if not text.strip():
                 continue
+            if len(text) > LONGEST_LINE:
+                self.warn(too_long(text, str(self._lines.path)))
+                continue
             try:
                 fields = json.loads(text)
                 if not isinstance(fields, dict):
@@ -59,10 +64,15 @@ class JsonSource(MetricSource):
         return found
 
     def _line(self, fields: Mapping[str, Any], seen_at: float, text: str) -> ScriptLine:
-        process = str(fields.get("process", ""))
+        process = str(fields.get("process", ""))[:LONGEST_TEXT]
         # Only the client of Paceline writes both fields; in other files `time` may be the seconds of a step.
         time = _time(fields.get("time")) if process else None
-        common: dict[str, Any] = {"seen_at": seen_at, "time": time, "process": process, "text": text}
+        common: dict[str, Any] = {
+            "seen_at": seen_at,
+            "time": time,
+            "process": process,
+            "text": text[:LONGEST_TEXT],
+        }
         event = fields.get("event")
         if event == "noise":
             return ScriptLine(event="noise", noise=noise_statistic(fields), **common)
@@ -93,26 +103,27 @@ class GrowingText:
         self._remainder = b""
 
     def take(self, *, has_ended: bool) -> Iterator[str]:
-        """Yields each line that was completed since the last call.
+        """Yields each line that was completed since the last call, at most `LONGEST_LINE + 1` bytes of it.
 
         Args:
             has_ended: Whether the writer has ended, so that the last line is complete even without a newline.
         """
-        try:
-            if self.path.stat().st_size < self._offset:
+        with contextlib.suppress(OSError), self.path.open("rb") as file:
+            size = file.seek(0, 2)
+            if size < self._offset:
                 self._offset, self._remainder = 0, b""
-            with self.path.open("rb") as file:
-                file.seek(self._offset)
-                data = file.read()
-        except OSError:
-            data = b""
-        self._offset += len(data)
-        *lines, self._remainder = (self._remainder + data).split(b"\n")
+            file.seek(self._offset)
+            while self._offset < size and (part := file.readline(LONGEST_LINE)):
+                self._offset += len(part)
+                self._remainder = (self._remainder + part)[: LONGEST_LINE + 1]
+                if part.endswith(b"\n"):
+                    yield self._completed()
         if has_ended and self._remainder:
-            lines.append(self._remainder)
-            self._remainder = b""
-        for line in lines:
-            yield line.decode("utf-8", errors="replace")
+            yield self._completed()
+
+    def _completed(self) -> str:
+        line, self._remainder = self._remainder, b""
+        return line.decode("utf-8", errors="replace").removesuffix("\n")
 
 
 def _time(said: object) -> float | None:

@@ -23,7 +23,8 @@ from tuner.probes.commands.progress_line import LineForm, ScriptLine
 _logger = logging.getLogger(__name__)
 #: Number of skipped reports of a job that are logged; later ones are only stored in `warnings`.
 _MOST_WARNINGS = 3
-_LONGEST_SHOWN = 120
+#: Longest name and longest example of output that is stored for messages, characters.
+_LONGEST_EXAMPLE = 200
 _MOST_EXAMPLES = 5
 
 #: First words of each remark which says that ranks report different scores.
@@ -149,7 +150,7 @@ class MetricSource(ABC):
         """
         self.num_unmatched += 1
         if len(self.unmatched) < _MOST_EXAMPLES:
-            self.unmatched.setdefault(kind, example)
+            self.unmatched.setdefault(kind[:_LONGEST_EXAMPLE], example[:_LONGEST_EXAMPLE])
 
     def add_other_fields(self, fields: Mapping[str, Any]) -> None:
         """Counts each numeric field of a report whose name is not in the job file, as it may be the score.
@@ -169,12 +170,6 @@ def open_source(context: SourceContext) -> MetricSource:
     module, _, name = METRIC_SOURCES[context.metrics.source].partition(":")
     source: type[MetricSource] = getattr(importlib.import_module(module), name)
     return source.open(context)
-
-
-def shown(text: str) -> str:
-    """Returns a line in quotes for a message, shortened if it is long."""
-    text = text.strip()
-    return repr(text if len(text) <= _LONGEST_SHOWN else text[: _LONGEST_SHOWN - 3] + "...")
 
 
 def _is_number(value: object) -> bool:

@@ -10,9 +10,10 @@ import math
 import re
 from collections.abc import Callable, Mapping, Sequence
 
+from tuner.domain.metric_files import shown
 from tuner.job import MetricsSection
 from tuner.launchers import LogFile, LogReader
-from tuner.probes.commands.metric_source import DISAGREE, MetricSource, SourceContext, shown
+from tuner.probes.commands.metric_source import DISAGREE, MetricSource, SourceContext
 from tuner.probes.commands.progress_line import ANSI, LineForm, ScriptLine
 
 #: Matches words which show that a line probably contains a score.

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field, replace
 from tuner.domain.measurement import CurvePoint
 from tuner.job.sections import GoalSection
 from tuner.probes.commands.epochs import EpochLines
-from tuner.probes.commands.progress_line import ProgressLine, ScriptLine
+from tuner.probes.commands.progress_line import MOST, ProgressLine, ScriptLine
 from tuner.probes.commands.run_clock import ReadPoint
 from tuner.probes.commands.score_positions import EpochScores, ScoreBeforePosition
 from tuner.probes.commands.script_clock import ScriptClock
@@ -183,6 +183,8 @@ class Positions:
         entry.count += 1
 
     def _place(self, line: ScriptLine) -> list[ProgressLine]:
+        if max((line.step or 0) * self._batch_size, (line.epoch or 0) * (self._epoch_samples or 1)) > MOST:
+            raise ValueError(f"reports so much progress that it means more than {MOST:g} samples")
         if line.samples is not None:
             is_in_epoch = line.epoch is not None and line.step is None
             steps = line.samples / self._batch_size

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 import re
 from collections.abc import Mapping
@@ -10,6 +11,7 @@ from datetime import datetime
 from typing import Any, Literal
 
 from tuner.domain.measurement import NoiseStatistic
+from tuner.domain.metric_files import shown
 from tuner.job import MetricsSection
 
 #: Kind of a line: "progress" for training progress or a score, "begin" for the start of training, "asks" if
@@ -17,6 +19,8 @@ from tuner.job import MetricsSection
 Event = Literal["progress", "begin", "asks", "noise"]
 #: Largest number of steps or samples: floats are exact up to here.
 MOST = 2**53
+#: Longest part of a line that is stored for messages, characters.
+LONGEST_TEXT = 500
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,7 +41,7 @@ class ScriptLine:
         value: Value of the metric, as reported, as a fraction or in percent; None if the line has none.
         has_percent_sign: Whether a percent sign follows the value of the metric.
         noise: Estimate of gradient noise if the event is "noise", else None.
-        text: The whole line, for messages.
+        text: The beginning of the line, for messages.
         has_unread_clock: Whether the line has a clock that cannot be parsed.
     """
 
@@ -131,7 +135,7 @@ class LineForm:
             seconds=clock,
             value=value,
             has_percent_sign=is_percent,
-            text=text,
+            text=text[:LONGEST_TEXT],
             has_unread_clock=clock is None and bool(str(fields.get(names.seconds) or "").strip()),
         )
         return line if line.has_position or line.value is not None else None
@@ -217,13 +221,15 @@ def read_clock(fields: Mapping[str, Any], name: str) -> float | None:
         Seconds; None if the field is empty or cannot be parsed. A date is converted to seconds since 1970; if
         its format is unknown, its time of day is converted to seconds since midnight.
     """
-    found = fields.get(name)
     try:
-        text = _plain_text(found, name)
+        text = _plain_text(fields.get(name), name)
     except ValueError:
         return None
-    if text is None:
-        return None
+    clock = None if text is None else _clock_of(text, name)
+    return clock if clock is not None and abs(clock) <= MOST else None
+
+
+def _clock_of(text: str, name: str) -> float | None:
     parts = _CLOCK.fullmatch(text)
     if parts is not None and any(parts.groups()):
         hours, minutes, seconds = (float((part or "0").replace(",", ".")) for part in parts.groups())
@@ -232,11 +238,8 @@ def read_clock(fields: Mapping[str, Any], name: str) -> float | None:
     if spoken is not None and any(spoken.groups()):
         days, hours, minutes, seconds, thousandths = (float(part or 0) for part in spoken.groups())
         return 86400.0 * days + 3600.0 * hours + 60.0 * minutes + seconds + thousandths / 1000.0
-    try:
-        number = _number(text, found, name, comma="decimal")
-        return number if math.isfinite(number) else None
-    except ValueError:
-        pass
+    with contextlib.suppress(ValueError):
+        return _number(text, text, name, comma="decimal")
     try:
         return datetime.fromisoformat(text.replace(",", ".").replace("/", "-")).timestamp()
     except (ValueError, OverflowError, OSError):
@@ -266,12 +269,10 @@ def _plain_text(found: Any, name: str) -> str | None:
     """Returns the text of a field without colors, brackets and quotes; None if it is empty."""
     if found is None or found == "":
         return None
-    if isinstance(found, bool):
-        raise ValueError(f"has {name} = {found}, which is not a number")
-    if isinstance(found, int | float):
+    if isinstance(found, int | float) and not isinstance(found, bool):
         return repr(found)
     if not isinstance(found, str):
-        raise ValueError(f"has {name} = {found!r}, which is not a number")
+        raise ValueError(f"has {name} = {shown(repr(found))}, which is not a number")
     return ANSI.sub("", found).strip().strip("[](){}<>\"'*|").rstrip(",;:]").strip() or None
 
 
@@ -282,14 +283,17 @@ def _number(text: str, found: Any, name: str, *, comma: str) -> float:
     elif plain.count(",") == 1 and "." not in plain:
         plain = plain.replace(",", ".")
     try:
-        return float(plain)
-    except (ValueError, OverflowError):
-        pass
-    # A tensor, or a number with a unit.
-    numbers = _PLAIN_NUMBER.findall(plain)
-    if len(numbers) == 1 or (numbers and plain.startswith(("tensor(", "array("))):
-        return float(numbers[0])
-    raise ValueError(f"has {name} = {found!r}, which is not a number")
+        number = float(plain)
+    except ValueError:
+        # A tensor, or a number with a unit.
+        numbers = _PLAIN_NUMBER.findall(plain)
+        if len(numbers) != 1 and not (numbers and plain.startswith(("tensor(", "array("))):
+            raise ValueError(f"has {name} = {shown(str(found))}, which is not a number") from None
+        plain = numbers[0]
+        number = float(plain)
+    if math.isinf(number) and "inf" not in plain.lower():
+        raise ValueError(f"has {name} = {shown(str(found))}, which is too large for a number")
+    return number
 
 
 def noise_statistic(fields: Mapping[str, Any]) -> NoiseStatistic:
@@ -315,7 +319,7 @@ def noise_statistic(fields: Mapping[str, Any]) -> NoiseStatistic:
         samples, small, small_norm, large, large_norm = (float(fields[name]) for name in names)
     except (KeyError, TypeError, ValueError, OverflowError) as error:
         raise ValueError(
-            f"reports gradient noise, but a field is missing or not a number: {error}"
+            f"reports gradient noise, but a field is missing or not a number: {str(error)[:LONGEST_TEXT]}"
         ) from error
     if not all(map(math.isfinite, (samples, small_norm, large_norm))) or not 0 < small < large:
         raise ValueError("reports gradient noise without finite norms, or with small_batch >= large_batch")

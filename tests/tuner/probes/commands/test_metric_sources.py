@@ -1,10 +1,12 @@
 from __future__ import annotations
 
 import json
+import tracemalloc
 from pathlib import Path
 
 import pytest
 
+from tuner.domain.metric_files import LONGEST_LINE
 from tuner.job import MetricsSection
 from tuner.launchers import LogFile
 from tuner.probes.commands.csv_source import CsvSource
@@ -300,7 +302,7 @@ def test_event_files_are_read_by_tensorboard(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("line", "words"),
     [
-        ('{"samples": 1' + "0" * 400 + "}", "which is not a finite number"),
+        ('{"samples": 1' + "0" * 400 + "}", "which is too large for a number"),
         ('{"samples": 1e300}', "allowed is 0 or more"),
         ('{"step": 1e300}', "allowed is 0 or more"),
         ('{"step": -1, "samples": 5}', "has step = -1;"),
@@ -344,7 +346,7 @@ def test_a_field_that_no_csv_reader_takes_ends_the_rows_with_a_warning(tmp_path:
     assert read(source, has_ended=True) == [step(1, 0.5)]
     assert read(source, has_ended=True) == []
     (warning,) = source.warnings
-    assert "after line 2" in warning
+    assert "after row 1" in warning
     assert "not a row of CSV" in warning
 
 
@@ -399,3 +401,86 @@ def test_a_file_that_is_rewritten_with_one_more_column_gives_each_row_once(tmp_p
 def test_an_unknown_source_is_refused_with_the_names_of_the_known_ones() -> None:
     with pytest.raises(ValueError, match="should be 'json', 'csv', 'tensorboard' or 'output'"):
         MetricsSection(source="yaml")
+
+
+HOSTILE = {
+    "value 10^400": ("1" + "0" * 400, "5", "too large for a number"),
+    "step of 2^63": ("1.0", str(2**63), "allowed is 0 or more"),
+    "step of 10^400": ("1.0", "1" + "0" * 400, "too large for a number"),
+    "step of 5000 digits": ("1.0", "9" * 5000, ""),
+    "infinite step": ("1.0", "inf", "not a finite number"),
+    "no number": ("x" * 60_000, "5", "not a number"),
+    "long line": ("1.0", "5" + " " * LONGEST_LINE, "longer than 1 MiB"),
+}
+
+
+def hostile_source(kind: str, folder: Path, value: str, number: str) -> MetricSource:
+    """Writes a good line, a hostile line and a good line, and returns the source that reads them."""
+    path, rows = folder / "log", [("0.25", "1"), (value, number), ("0.5", "2")]
+    if kind == "json":
+        path.write_text("".join(f'{{"value": {v}, "step": {s}}}\n' for v, s in rows))
+        return JsonSource(form(), path)
+    if kind == "csv":
+        source: MetricSource = CsvSource(form(), [str(path)])
+        path.write_text("value,step\n" + "".join(f"{v},{s}\n" for v, s in rows))
+        return source
+    path.write_text("".join(f"acc={v} step {s}\n" for v, s in rows))
+    pattern = r"acc=(?P<value>\S+) step (?P<step>\S+)"
+    return OutputSource(form(), [pattern], lambda: {0: LogFile(path=path)})
+
+
+@pytest.mark.parametrize("kind", ["json", "csv", "output"])
+@pytest.mark.parametrize("case", HOSTILE)
+def test_a_hostile_line_is_skipped_with_one_short_warning(tmp_path: Path, kind: str, case: str) -> None:
+    value, number, words = HOSTILE[case]
+    source = hostile_source(kind, tmp_path, value, number)
+    found = read(source, has_ended=True)
+    if kind == "output" and case == "long line":  # printed lines are read in parts of 64 KiB
+        assert found == [step(1, 0.25), step(5, 1.0), step(2, 0.5)]
+        return
+    assert found == [step(1, 0.25), step(2, 0.5)]
+    (warning,) = source.warnings
+    assert kind == "json" or words in warning
+    assert len(warning) < 1_000
+
+
+def test_a_line_of_100_mb_needs_little_memory(tmp_path: Path) -> None:
+    path = tmp_path / "metrics.jsonl"
+    with path.open("w") as file:
+        file.write('{"step": 1, "x": "')
+        for _ in range(100):
+            file.write("a" * 1_000_000)
+        file.write('"}\n{"step": 2}\n')
+    source = JsonSource(form(), path)
+    tracemalloc.start()
+    assert read(source) == [step(2)]
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert peak < 20 * LONGEST_LINE
+    (warning,) = source.warnings
+    assert 'begins with \'{"step": 1, "x": "aaa' in warning
+    assert "longer than 1 MiB" in warning
+
+
+def test_a_clock_beyond_all_bounds_counts_as_unread() -> None:
+    for text in ("9" * 400 + ":00:00", "1e300", "9" * 400, 10**400):
+        assert read_clock({"seconds": text}, "seconds") is None
+
+
+@pytest.mark.slow  # needs tensorboard
+def test_event_files_that_cannot_be_read_are_named_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    accumulator = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
+
+    from tuner.probes.commands.event_files import EventFileSource
+
+    def fail(self: object) -> None:
+        raise RuntimeError("damaged")
+
+    monkeypatch.setattr(accumulator.EventAccumulator, "Reload", fail)
+    (tmp_path / "events.out.tfevents.1").write_bytes(b"damaged")
+    source = EventFileSource(form(), tmp_path, read_every=0.0)
+    assert read(source) == read(source) == []
+    (warning,) = source.warnings
+    assert f"the event files in {tmp_path} cannot be read" in warning

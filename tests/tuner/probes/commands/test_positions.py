@@ -453,3 +453,14 @@ def test_scores_that_count_epochs_under_the_name_of_steps_belong_where_training_
     assert reader.scores == [(100 * epoch, pytest.approx(0.05 * epoch)) for epoch in range(1, 14)]
     assert reader.positions.refusal is None
     assert "not a number of optimizer steps" in reader.habits.remarks[0]
+
+
+@pytest.mark.parametrize("fields", [{"step": 2.0**53}, {"epoch": 2.0**52}, {"step": 2.0**52, "epoch": 1.0}])
+def test_progress_that_means_too_many_samples_is_ignored(fields: dict[str, float]) -> None:
+    reader = Reader()
+    reader.add(1.0, step=10.0, value=0.2)
+    reader.add(1.5, value=0.9, **fields)
+    reader.add(2.0, step=20.0, value=0.3)
+    assert reader.scores == [(100, 0.2), (200, 0.3)]
+    (reason,) = reader.positions.ignored
+    assert "more than 9.0072e+15 samples" in reason
