@@ -8,7 +8,7 @@ import hashlib
 import json
 import math
 import zlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -19,9 +19,18 @@ import numpy as np
 from search_spaces import Configuration
 from tuner.domain.cluster import Machine
 from tuner.domain.errors import JobError
+from tuner.domain.metric_files import read_lines
 from tuner.domain.output_file import unwritable, write_output
 from tuner.recordings.recording import Array, RecordedRun, Recording
 
+#: Largest size of a recording without compression and of one of its lines, in bytes; and largest number of
+#: runs in a recording, and of axes of a configuration.
+MOST_BYTES, MOST_LINE_BYTES, MOST_RUNS, MOST_AXES = 128 * 2**20, 8 * 2**20, 20_000, 100
+#: Largest absolute value of a number, largest whole number, and longest text in a recording. The products of
+#: such numbers are finite.
+_LARGEST, _LARGEST_COUNT, _LONGEST_TEXT = 1e30, 2**40, 10_000
+#: Number of unknown keys of an object that are compared with the known keys.
+_MOST_UNKNOWN = 100
 _COLUMNS = ("seconds", "step", "value")
 _HEADER_KEYS = (
     "recording",
@@ -84,16 +93,17 @@ def write_recording(recording: Recording, path: Path) -> None:
 @lru_cache(maxsize=8)
 def _loaded(resolved: Path, path: Path, modified: int, size: int) -> Recording:
     del modified, size  # only part of the cache key: a changed file is read again
-    content = _content(resolved, path)
-    lines = [(i, text) for i, text in enumerate(content.splitlines(), 1) if text.strip()]
-    if not lines:
+    digest = hashlib.sha256()
+    lines = _lines(resolved, path, digest.update)
+    first = next(lines, None)
+    if first is None:
         raise JobError(f"{path}: is empty; name another file, or write a recording with `paceline record`")
-    header = Line.parse(path, lines[0][0], lines[0][1])
+    header = Line.parse(path, *first)
     header.refuse_misspelled(_HEADER_KEYS)
     columns = _columns(header)
     machines = _machines(header)
     direction = header.one_of("direction", ("maximize", "minimize"))
-    runs = _runs(path, lines[1:], columns, machines)
+    runs = _runs(path, lines, columns, machines)
     if not runs:
         raise JobError(f"{path}: has a header but no run; add one line for each run")
     return Recording(
@@ -107,21 +117,53 @@ def _loaded(resolved: Path, path: Path, modified: int, size: int) -> Recording:
         extra_nodes=header.count("extra_nodes", at_least=0, default=0),
         startup_seconds=header.number("startup_seconds", at_least=0.0, default=0.0),
         runs=tuple(runs),
-        digest=hashlib.sha256(content.encode()).hexdigest()[:16],
+        digest=digest.hexdigest()[:16],
     )
 
 
-def _content(resolved: Path, path: Path) -> str:
+def _lines(resolved: Path, path: Path, add: Callable[[bytes], None]) -> Iterator[tuple[int, str]]:
+    """Yields the number and the text of each line that is not empty.
+
+    Args:
+        resolved: Absolute path of the recording file, to read it.
+        path: Path of the recording file as the user wrote it, for messages.
+        add: Is called with the bytes of each line, to compute the digest of the file.
+
+    Raises:
+        JobError: The file cannot be read, is damaged or exceeds a limit of size.
+    """
+    if not resolved.is_file():
+        raise JobError(f"{path}: is not a regular file; give the path of a file that `paceline record` wrote")
+    number, num_bytes = 0, 0
     try:
-        content = resolved.read_bytes()
-        if content[:2] == b"\x1f\x8b":
-            content = gzip.decompress(content)
-        return content.decode("utf-8")
+        with resolved.open("rb") as plain:
+            is_zipped = plain.read(2) == b"\x1f\x8b"
+            plain.seek(0)
+            file: Any = gzip.GzipFile(fileobj=plain) if is_zipped else plain
+            for number, line in enumerate(read_lines(file, MOST_LINE_BYTES), 1):
+                num_bytes += len(line)
+                too_large = (
+                    f"has more than {MOST_LINE_BYTES // 2**20} MiB"
+                    if len(line) > MOST_LINE_BYTES
+                    else f"the file has more than {MOST_BYTES // 2**20} MiB (uncompressed) up to here"
+                    if num_bytes > MOST_BYTES
+                    else f"the file has more than {MOST_RUNS} runs"
+                    if number > MOST_RUNS + 1
+                    else ""
+                )
+                if too_large:
+                    raise JobError(
+                        f"{path}, line {number}: {too_large}, which is the limit; record fewer runs, or "
+                        "fewer evaluations of each run"
+                    )
+                add(line)
+                if line.strip():
+                    yield number, line.decode("utf-8")
     except (EOFError, zlib.error, gzip.BadGzipFile) as error:
         raise JobError(f"{path}: is not a whole gzip file: {error}; write or fetch it again") from error
     except UnicodeDecodeError as error:
         raise JobError(
-            f"{path}: is not text in UTF-8: {error.reason} at byte {error.start}; "
+            f"{path}, line {number}: is not text in UTF-8: {error.reason} at byte {error.start} of the line; "
             "save it as JSON lines in UTF-8, gzipped or not"
         ) from error
     except OSError as error:
@@ -152,7 +194,7 @@ def _machines(header: Line) -> dict[str, Machine]:
 
 
 def _runs(
-    path: Path, lines: Sequence[tuple[int, str]], columns: Sequence[int], machines: Mapping[str, Machine]
+    path: Path, lines: Iterable[tuple[int, str]], columns: Sequence[int], machines: Mapping[str, Machine]
 ) -> list[RecordedRun]:
     runs: list[RecordedRun] = []
     seen: dict[tuple[Configuration, float], int] = {}
@@ -248,18 +290,22 @@ def run_of_line(line: Line, columns: Sequence[int], machines: Mapping[str, Machi
 def _configuration(line: Line, machines: Mapping[str, Machine]) -> Configuration:
     inner = line.inside("configuration", line.value("configuration"))
     axes: dict[str, Any] = dict(inner.data)
-    if not axes:
-        raise line.problem("configuration", "must have at least one axis")
+    if not 1 <= len(axes) <= MOST_AXES:
+        raise line.problem("configuration", f"must have from 1 to {MOST_AXES} axes, not {len(axes)}")
     for axis in ("nodes", "batch_size"):
         if axis in axes:
             axes[axis] = inner.count(axis, at_least=1)
     if "learning_rate" in axes:
-        axes["learning_rate"] = inner.number("learning_rate", above=0.0)
+        axes["learning_rate"] = inner.number("learning_rate", at_least=1 / _LARGEST)
     if "strategy" in axes:
         axes["strategy"] = inner.text("strategy")
     for axis, value in axes.items():
         if not isinstance(value, str | int | float | bool):
             raise inner.problem(axis, "must be a string, a number, true or false")
+        if isinstance(value, str):
+            inner.text(axis)
+        elif not isinstance(value, bool):
+            inner.number(axis)
     if "machine" in axes and machines:
         name = inner.text("machine")
         if name not in machines:
@@ -286,9 +332,11 @@ def _curve(line: Line, columns: Sequence[int]) -> Array:
         curve = np.array([[row[i] for i in columns] for row in rows], dtype=float)
     except (IndexError, TypeError, ValueError, OverflowError):
         raise line.problem("curve", "every row must have a number for each column of the header") from None
-    if not np.isfinite(curve).all():
+    if not (np.abs(curve) <= _LARGEST).all():
         raise line.problem(
-            "curve", "must have finite numbers only; omit other evaluations and state in `end` why it stops"
+            "curve",
+            f"must have finite numbers only, up to {_LARGEST:g}; omit other evaluations and state in `end` "
+            "why it stops",
         )
     if (curve[0, :2] < 0).any() or (np.diff(curve[:, 0]) < 0).any() or (np.diff(curve[:, 1]) <= 0).any():
         raise line.problem("curve", "from row to row, seconds must not decrease and steps must increase")
@@ -359,8 +407,9 @@ class Line:
             JobError: An unknown key resembles a known key that the object lacks.
         """
         absent = [key for key in known if key not in self.data]
-        for key in self.data:
-            near = difflib.get_close_matches(key, absent, n=1, cutoff=0.8) if key not in known else []
+        unknown = [key for key in self.data if key not in known and len(key) <= 2 * max(map(len, known))]
+        for key in unknown[:_MOST_UNKNOWN]:
+            near = difflib.get_close_matches(key, absent, n=1, cutoff=0.8)
             if near:
                 raise self.problem(key, f"is unknown; did you mean {near[0]!r}? Known are {', '.join(known)}")
 
@@ -379,8 +428,9 @@ class Line:
     def text(self, key: str, default: Any = _ABSENT) -> str:
         """Returns the value of a key that must be a string."""
         value = self.value(key, default)
-        if not isinstance(value, str):
-            raise self.problem(key, f"must be a string, not {_spelled(value)}")
+        if not isinstance(value, str) or len(value) > _LONGEST_TEXT:
+            limit = f"a string of at most {_LONGEST_TEXT} characters"
+            raise self.problem(key, f"must be {limit}, not {_spelled(value)}")
         return value
 
     def one_of(self, key: str, allowed: Sequence[str], default: Any = _ABSENT) -> str:
@@ -394,8 +444,9 @@ class Line:
     def count(self, key: str, *, at_least: int, default: Any = _ABSENT) -> int:
         """Returns the value of a key that must be a whole number, `at_least` or larger."""
         value = self.value(key, default)
-        if not _is_finite(value) or not float(value).is_integer() or value < at_least:
-            raise self.problem(key, f"must be a whole number from {at_least}, not {_spelled(value)}")
+        if not _is_finite(value) or not float(value).is_integer() or not at_least <= value <= _LARGEST_COUNT:
+            allowed = f"a whole number from {at_least} to {_LARGEST_COUNT}"
+            raise self.problem(key, f"must be {allowed}, not {_spelled(value)}")
         return int(value)
 
     def optional_number(self, key: str, *, at_least: float) -> float | None:
@@ -413,12 +464,15 @@ class Line:
     ) -> float:
         """Returns the value of a key that must be a finite number within the given bounds."""
         value = self.value(key, default)
-        if not _is_finite(value) or value < at_least or value <= above or value > at_most:
+        is_large = _is_finite(value) and abs(value) > _LARGEST
+        if not _is_finite(value) or value < at_least or value <= above or value > at_most or is_large:
             bounds = [
                 f"{words} {bound:g}"
                 for words, bound in (("at least", at_least), ("above", above), ("at most", at_most))
                 if math.isfinite(bound)
             ]
+            if is_large:
+                bounds.append(f"at most {_LARGEST:g} in absolute value")
             allowed = f" {' and '.join(bounds)}" if bounds else ""
             raise self.problem(key, f"must be a finite number{allowed}, not {_spelled(value)}")
         return float(value)
@@ -436,5 +490,8 @@ def _is_finite(value: Any) -> bool:
 
 
 def _spelled(value: Any) -> str:
-    words = json.dumps(value, default=str)
+    try:
+        words = json.dumps(value, default=str)
+    except RecursionError:
+        words = "a deeply nested value"
     return words if len(words) <= _LONGEST_VALUE else words[: _LONGEST_VALUE - 3] + "..."

@@ -1,5 +1,7 @@
 import gzip
 import json
+import os
+import tracemalloc
 from dataclasses import replace
 from pathlib import Path
 
@@ -111,7 +113,7 @@ def test_notes_of_the_source_are_passed_over(tmp_path):
         (
             {**HEADER, "machines": {"a": {"cores": 0, "dollars_per_hour": 1}}},
             ROW,
-            "line 1: machines.a.cores: must be a whole number from 1, not 0",
+            "line 1: machines.a.cores: must be a whole number from 1 to 1099511627776, not 0",
         ),
         (HEADER, without(ROW, "curve"), "line 2: curve: is missing"),
         (HEADER, {**ROW, "step_seconds": 0}, "line 2: step_seconds: must be a finite number above 0"),
@@ -120,11 +122,11 @@ def test_notes_of_the_source_are_passed_over(tmp_path):
         (HEADER, {**ROW, "curve": [[2, 4, 0.1], [1, 8, 0.2]]}, "line 2: curve: .* seconds must not decrease"),
         (HEADER, {**ROW, "curve": [[1, 4, 0.1], [2, 4, 0.2]]}, "steps must increase"),
         (HEADER, {**ROW, "curve": [[1, 4, float("nan")]]}, "line 2: curve: must have finite numbers"),
-        (HEADER, {**ROW, "configuration": {}}, "line 2: configuration: must have at least one axis"),
+        (HEADER, {**ROW, "configuration": {}}, "line 2: configuration: must have from 1 to 100 axes, not 0"),
         (
             HEADER,
             {**ROW, "configuration": {**ROW["configuration"], "nodes": 0}},
-            "line 2: configuration.nodes: must be a whole number from 1, not 0",
+            "line 2: configuration.nodes: must be a whole number from 1 to 1099511627776, not 0",
         ),
         (
             HEADER,
@@ -145,6 +147,32 @@ def test_notes_of_the_source_are_passed_over(tmp_path):
         (HEADER, {**ROW, "step_seconds": 10**400}, "line 2: step_seconds: must be a finite number"),
         (HEADER, {**ROW, "curve": [[1.0, 10**400, 0.3]]}, "line 2: curve: every row must have a number"),
         ({**HEADER, "extra_nodes": 10**400}, ROW, "line 1: extra_nodes: must be a whole number"),
+        (
+            {**HEADER, "startup_seconds": 1e300},
+            ROW,
+            "line 1: startup_seconds: .* at most 1e\\+30 in absolute value",
+        ),
+        ({**HEADER, "source": "x" * 10_001}, ROW, "line 1: source: must be a string of at most 10000"),
+        (
+            HEADER,
+            {**ROW, "curve": [[1.0, 1e300, 0.3]]},
+            "line 2: curve: .* numbers only, up to 1e\\+30",
+        ),
+        (
+            HEADER,
+            {**ROW, "configuration": {**ROW["configuration"], "batch_size": 1e308}},
+            "line 2: configuration.batch_size: must be a whole number from 1 to 1099511627776, not 1e\\+308",
+        ),
+        (
+            HEADER,
+            {**ROW, "configuration": {**ROW["configuration"], "momentum": 10**400}},
+            "line 2: configuration.momentum: must be a finite number",
+        ),
+        (
+            HEADER,
+            {**ROW, "configuration": {f"a{i}": i for i in range(101)}},
+            "line 2: configuration: must have from 1 to 100 axes, not 101",
+        ),
     ],
 )
 def test_what_is_wrong_is_reported_with_line_and_key(tmp_path, header, row, words):
@@ -210,3 +238,33 @@ def test_recordings_of_a_public_data_set_are_read(name):
     assert recording.extra_nodes == 1
     truths = [recording.truth_seconds(recording.run(c)) for c in recording.configurations()]
     assert 0.2 < np.isfinite(truths).mean() < 0.4
+
+
+def test_a_small_file_that_unpacks_to_a_huge_line_is_refused(tmp_path):
+    path = tmp_path / "bomb.jsonl.gz"
+    path.write_bytes(b"".join(gzip.compress(bytes(2**20), mtime=0) for _ in range(100)))
+    tracemalloc.start()
+    with pytest.raises(JobError, match=r"bomb.jsonl.gz, line 1: has more than 8 MiB, which is the limit"):
+        load_recording(path)
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert peak < 50 * 2**20
+
+
+def test_a_small_file_that_unpacks_to_many_lines_is_refused(tmp_path):
+    path = tmp_path / "bomb.jsonl.gz"
+    lines = gzip.compress(b" " * (2**20 - 1) + b"\n", mtime=0)
+    path.write_bytes(gzip.compress(json.dumps(HEADER).encode() + b"\n", mtime=0) + 200 * lines)
+    with pytest.raises(JobError, match=r"bomb.jsonl.gz, line 129: the file has more than 128 MiB"):
+        load_recording(path)
+
+
+def test_a_pipe_is_refused_without_waiting_for_a_writer(tmp_path):
+    os.mkfifo(tmp_path / "pipe.jsonl")
+    with pytest.raises(JobError, match="is not a regular file"):
+        load_recording(tmp_path / "pipe.jsonl")
+
+
+def test_many_unknown_keys_are_passed_over(tmp_path):
+    notes = {f"startup_{i}_note": i for i in range(20_000)}
+    assert load_recording(written(tmp_path, {**HEADER, **notes})).name == "small"
