@@ -77,7 +77,7 @@ def _origin(source: Path, named: Sequence[Path]) -> str:
 def _paths(source: Path) -> list[Path]:
     """Returns a file, or a folder and all files and folders below it, in order."""
     if not source.exists():
-        raise JobError(f"--from {source}: there is no such file or folder")
+        raise JobError(f"--from {source}: there is no such file or folder; name one that exists")
     if not source.is_dir():
         return [source]
     found = [source]
