@@ -75,7 +75,7 @@ class Configuration(Mapping[str, AxisValue]):
 
     @property
     def learning_rate(self) -> float:
-        """Peak learning rate of the schedule; 1 without such an axis."""
+        """Peak learning rate of the schedule; 1 if the space has no learning-rate axis."""
         return float(self._axes.get("learning_rate", 1.0))
 
     @property

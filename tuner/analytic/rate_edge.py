@@ -106,7 +106,7 @@ SHIFTS = np.linspace(0.0, 2.0, 21)
 
 @dataclass(frozen=True, kw_only=True)
 class RateEdge:
-    """How probable each learning rate is to be the edge, above which training breaks down.
+    """The probability, for each learning rate, that training breaks down above it (that it is the edge).
 
     It is the joint posterior of the edge and of its shift (see the module docstring), on a grid. The
     logarithm of the edge for ranks that wait for each other is one of the values in `grid`; the shift is one

@@ -24,6 +24,7 @@ observations.
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -283,17 +284,21 @@ def fit_slopes(
     rows = seen.rows
     base = np.diag(seen.noise_sd**2) + np.outer(seen.common_sd, seen.common_sd)
     base += own_sd**2 * (rows[:, None] == rows[None, :])
-    components = [
-        _fitted(design, prior, seen, base, sd, length, own_sd)
-        for prior in priors
-        for length in LENGTH_FACTORS
-        for sd in residual_sds
-    ]
-    evidence = np.array([component.log_evidence for component in components])
+    components: list[Component | None] = []
+    evidences: list[float] = []
+    for prior, length, sd in itertools.product(priors, LENGTH_FACTORS, residual_sds):
+        component = _fitted(design, prior, seen, base, sd, length, own_sd)
+        components.append(component)
+        evidences.append(component.log_evidence)
+        # A component holds a square matrix. One whose weight stays below the limit whatever follows goes now.
+        relative = np.exp(np.array(evidences) - max(evidences))
+        for index in np.flatnonzero(relative < 0.5 * _LEAST_WEIGHT * relative.sum()):
+            components[index] = None
+    evidence = np.array(evidences)
     weights = np.exp(evidence - evidence.max())
     weights[weights < _LEAST_WEIGHT * weights.sum()] = 0.0
     weights /= weights.sum()
-    parts = [(float(w), component) for w, component in zip(weights, components, strict=True) if w > 0]
+    parts = [(float(w), c) for w, c in zip(weights, components, strict=True) if w > 0 and c is not None]
     mean = np.sum([w * c.mean for w, c in parts], axis=0)
     slopes, second = np.zeros(design.columns.shape[1]), np.zeros(design.columns.shape[1])
     by_prior: dict[str, float] = {}

@@ -184,7 +184,7 @@ def _reading(
 
     Args:
         candidate: The number that may be the metric.
-        forms: All forms of the output.
+        forms: All groups of output lines that differ only in their numbers.
         lines: All lines of the output.
         batch_size: Batch size over all ranks; None if unknown.
 
@@ -244,7 +244,7 @@ def _counts_evaluation(form: Form, place: Sequence[int], forms: Sequence[Form]) 
     Args:
         form: Lines with scores.
         place: Indices of the numbers in these lines that measure training progress.
-        forms: All forms of the output.
+        forms: All groups of output lines that differ only in their numbers.
     """
     index = next(i for i in place if form.numbers[i].field != "epoch")
     if repeats(form, index):
@@ -340,7 +340,7 @@ def _counted_epoch(
     Args:
         scored: Lines with scores.
         own: Indices of the numbers in these lines that measure training progress.
-        forms: All forms of the output.
+        forms: All groups of output lines that differ only in their numbers.
         batch_size: Batch size over all ranks, by which the number of batches is multiplied.
     """
     for form in forms:

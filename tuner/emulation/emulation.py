@@ -119,7 +119,7 @@ class Emulation(ABC):
 
     @property
     def model(self) -> nn.Module:
-        """The first rank's model. Inside the context manager `scored()` it has the parameters to evaluate."""
+        """The first rank's model; within the context manager `scored()`, with the parameters to evaluate."""
         return self.ranks[0].model
 
     @property
@@ -181,7 +181,7 @@ class Emulation(ABC):
 
     @abstractmethod
     def scored(self) -> AbstractContextManager[None]:
-        """Context manager in which `model` has the parameters to evaluate."""
+        """Context manager in which `model` holds the parameters to evaluate, such as the ranks' mean."""
 
     @abstractmethod
     def state(self) -> dict[str, Any]:
@@ -270,7 +270,7 @@ class AllReduceEmulation(Emulation):
 
     @contextmanager
     def scored(self) -> Iterator[None]:
-        """Context manager that changes nothing: the model has the parameters to evaluate."""
+        """Context manager that changes nothing: the model already holds the parameters to evaluate."""
         yield
 
     def state(self) -> dict[str, Any]:

@@ -115,8 +115,8 @@ class MachineSection(Section):
     bandwidth: Bandwidth = Field(description="bandwidth of every link, such as '10Gbit/s'")
     message_latency: DurationOrZero | None = Field(
         default=None,
-        description="latency of messages between two ranks (gossip, parameter server); equal to latency if "
-        "absent",
+        description="latency of messages between two ranks (gossip, parameter server); equal to `latency` "
+        "if absent",
     )
     message_bandwidth: Bandwidth | None = Field(
         default=None,

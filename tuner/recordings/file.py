@@ -335,8 +335,8 @@ def _curve(line: Line, columns: Sequence[int]) -> Array:
     if not (np.abs(curve) <= _LARGEST).all():
         raise line.problem(
             "curve",
-            f"must have finite numbers only, up to {_LARGEST:g}; omit other evaluations and state in `end` "
-            "why it stops",
+            f"must have finite numbers only, up to {_LARGEST:g}; omit evaluations without such a number, and "
+            "state in `end` why the run stopped",
         )
     if (curve[0, :2] < 0).any() or (np.diff(curve[:, 0]) < 0).any() or (np.diff(curve[:, 1]) <= 0).any():
         raise line.problem("curve", "from row to row, seconds must not decrease and steps must increase")

@@ -182,11 +182,11 @@ def _answered(suggested: Suggestion, ask: Ask) -> tuple[Mapping, dict[str, Any]]
 
 _QUESTIONS = {
     "metric": "Which column is the metric of the job?",
-    "batch_size": "Which parameter is the global batch size (of all devices together)? A number is used "
-    "for all runs; separate factors by a comma.",
-    "learning_rate": "Which parameter is the learning rate? A number is used for all runs.",
+    "batch_size": "Which parameter is the global batch size (of all devices together)? A number instead "
+    "of a name is used for all runs. If it is the product of several parameters, separate them by commas.",
+    "learning_rate": "Which parameter is the learning rate? A number instead of a name is used for all runs.",
     "epoch_samples": "How many samples does an epoch have?",
-    "nodes": "Which parameter is the number of nodes? A number is used for all runs.",
+    "nodes": "Which parameter is the number of nodes? A number instead of a name is used for all runs.",
 }
 
 

@@ -161,7 +161,10 @@ class Strategy(ABC):
 
     @abstractmethod
     def scored_parameters(self) -> AbstractContextManager[None]:
-        """Context manager in which the model has the parameters to evaluate; all ranks enter it together."""
+        """Context manager in which the model holds the parameters to evaluate, such as the mean of all ranks.
+
+        On exit, the model holds the parameters of the training again. All ranks enter it together.
+        """
 
     def attend(self) -> bool:
         """Replies to requests of other ranks and applies the messages that have arrived.

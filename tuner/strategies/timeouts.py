@@ -18,7 +18,10 @@ _REMEMBERED = 64
 
 
 def deadline_seconds(median: float, deviation: float) -> float:
-    """Returns the timeout in seconds: median + k MAD, but at least `_LEAST_MEDIANS` times the median.
+    """Returns a timeout in seconds: the median plus `DEVIATIONS` standard deviations.
+
+    The standard deviation is estimated from the median absolute deviation. The timeout is at least
+    `_LEAST_MEDIANS` times the median.
 
     Args:
         median: Median of the measured durations, seconds.

@@ -121,13 +121,13 @@ def test_runs_of_all_reduce_alone_leave_other_strategies_as_assumed_and_say_so()
     for name in (
         "gossip",
         "elastic averaging",
-        "a parameter server",
-        "averaging at intervals",
-        "an outer step",
+        "sample cost (parameter server)",
+        "sample cost (averaging)",
+        "sample cost (outer step)",
     ):
         assert name in words
     alone = fit_samples(all_reduce_runs(0.02, 0.05, 0.1), rate_prior())
-    assert "disagreement" not in " ".join(alone.summary())
+    assert "sample cost (" not in " ".join(alone.summary())
 
 
 def test_strategies_in_the_space_change_nothing_for_all_reduce() -> None:

@@ -34,7 +34,7 @@ def test_a_fit_says_in_words_what_it_learnt_and_what_it_left_as_assumed() -> Non
     )
     assert fit.at_prior() == ["optimizer=adam"]
     reported = fit.summary()
-    assert "log seconds per sample" in reported[0]
+    assert "log(seconds per sample)" in reported[0]
     assert "log nodes -0.6" in reported[0]
     assert any("neutral 100%" in line for line in reported)
     assert "optimizer=adam" in reported[-1]

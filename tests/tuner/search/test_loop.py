@@ -215,7 +215,7 @@ def test_a_lease_lost_in_mid_slice_is_a_warning_and_the_search_goes_on(tmp_path:
     assert stop.reason == "the script is over"
     (warning,) = world.texts("warning")
     assert "was taken by another" in warning
-    assert "are dropped" in warning
+    assert "is not stored" in warning
     lost, stored = world.probes()
     assert lost.slices == ()
     assert (stored.configuration, len(stored.slices)) == (other, 1)

@@ -73,7 +73,7 @@ class CsvSource(MetricSource):
         return found
 
     def _find_siblings(self) -> None:
-        """Adds siblings that have changed to the files to read.
+        """Adds each sibling that has changed to the list of files that are read.
 
         A sibling is a file whose path differs from a configured path only in a number.
         """

@@ -109,7 +109,7 @@ class ConsistentSnapshot:
         return number
 
     def end(self, number: float) -> None:
-        """Ends the pause with this number; only the leader calls it."""
+        """Ends the pause that has this number, so all ranks continue; only the leader calls it."""
         self._membership.post(released=max(number, self._membership.own(Field.RELEASED)))
 
     def clear(self) -> None:
