@@ -137,6 +137,7 @@ def sources() -> list[str]:
     return sorted(str(path.relative_to(ROOT)) for path in files)
 
 
+@pytest.mark.xdist_group("words")
 def test_no_identifier_holds_a_replaced_word() -> None:
     paths = sources()
     assert len(paths) > 300
@@ -168,6 +169,7 @@ def test_a_replaced_word_is_found_in_any_spelling(name: str, words: set[str]) ->
     assert found_in(name) == words
 
 
+@pytest.mark.xdist_group("words")
 def test_every_exception_is_needed() -> None:
     stated = {(name, where) for names, where, _ in EXCEPTIONS for name in names.split()}
     needed = {

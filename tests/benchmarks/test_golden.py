@@ -14,6 +14,7 @@ CASES = {case.name: case for case in cases()}
 SHORT = "recorded, dollars, 1 trainings, seed 0"
 
 
+@pytest.mark.slow
 def test_the_same_seed_gives_the_same_course_and_another_does_not() -> None:
     first, again = (outcome_of(CASES[SHORT]) for _ in range(2))
     assert first["probes"]

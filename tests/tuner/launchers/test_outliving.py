@@ -69,6 +69,7 @@ def test_killed_rank_is_missing_among_the_results(launcher: LocalLauncher, tmp_p
     assert sorted(status.results) == sorted({0, 1, 2} - {rank})
 
 
+@pytest.mark.slow
 def test_rank_that_is_stopped_is_given_up_once_the_others_returned(
     hasty_launcher: LocalLauncher, tmp_path: Path
 ) -> None:

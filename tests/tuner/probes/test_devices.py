@@ -30,6 +30,7 @@ for name in sys.argv[1:]:
 """
 
 
+@pytest.mark.slow
 def test_what_is_imported_before_ranks_fork_asks_for_no_device() -> None:
     """CUDA cannot be used in a process that is forked from one in which it was initialised, or counted."""
     subprocess.run([sys.executable, "-c", _WATCHED_IMPORT, *PRELOAD], check=True, timeout=120)

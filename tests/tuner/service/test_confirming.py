@@ -99,6 +99,7 @@ def test_both_are_trained_in_turn_with_the_same_new_seeds(desk: SeededDesk) -> N
     assert any("4 of 4 trainings are left, which take about" in line for line in desk.texts("plan"))
 
 
+@pytest.mark.slow
 def test_the_search_knows_none_of_these_trainings(desk: SeededDesk) -> None:
     plain = desk.run()
     fits = desk.store.ledger.past_fits("f")

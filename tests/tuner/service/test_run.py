@@ -217,6 +217,7 @@ def test_an_answer_takes_the_place_of_a_report_without_one(desk: Desk) -> None:
     assert not (desk.folder / "out" / "report.json").exists()
 
 
+@pytest.mark.slow
 def test_a_verified_answer_is_not_searched_for_again(desk: Desk) -> None:
     desk.job = small_job(goal={"metric": "accuracy", "target": 0.85, "trainings": 20}, budget={"time": "20s"})
     desk.run()
@@ -344,6 +345,7 @@ def test_a_study_stores_how_wrong_its_forecasts_were(desk: Desk) -> None:
     assert [fit.num_slices for fit in stored] == [1]
 
 
+@pytest.mark.slow
 def test_forecasts_are_wider_after_a_study_whose_forecasts_were_wrong(desk: Desk) -> None:
     desk.job = small_job(goal={"trainings": 50})
     ledger = desk.store.ledger

@@ -64,7 +64,7 @@ def checkpoint(folder: Path) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize(
-    "name", mostly_slow(sorted(STRATEGIES), fast=["all_reduce", "diloco", "elastic_averaging", "gossip_push"])
+    "name", mostly_slow(sorted(STRATEGIES), fast=["all_reduce", "elastic_averaging", "gossip_push"])
 )
 def test_pauses_and_goes_on_with_one_curve_and_clock(
     launcher: LocalLauncher, tmp_path: Path, name: str
@@ -223,7 +223,7 @@ def run_patiently(context: RankContext, payload: Mapping[str, Any]) -> dict[str,
     ("fault", "rank", "name"),
     mostly_slow(
         product([signal.SIGKILL, signal.SIGSTOP], [0, 1], ASYNCHRONOUS),
-        fast=[(signal.SIGKILL, 0, "elastic_averaging"), (signal.SIGSTOP, 1, "gossip_pull")],
+        fast=[(signal.SIGKILL, 0, "elastic_averaging")],
     ),
 )
 def test_others_go_on_without_a_rank_that_dies_or_freezes(
