@@ -32,14 +32,14 @@ def _axis_order(axis: str) -> tuple[int, str]:
 
 
 class Configuration(Mapping[str, AxisValue]):
-    """The settings of one training run: nodes, global batch size, learning rate, strategy and its knobs.
+    """The settings of one training run: nodes, batch size, learning rate, strategy and its parameters.
 
     Two configurations are equal if they have the same axes and values, in any order. Floats are rounded to
     six significant digits, so that JSON and databases store a configuration unchanged.
 
     Args:
-        axes: Maps axis names to values. Numbers must be finite.
-        more: Further axes as keyword arguments; they override `axes`.
+        axes: Maps axis names, such as `batch_size`, to values. Numbers must be finite.
+        more: Further axes and their values as keyword arguments; they override `axes`.
 
     Raises:
         ValueError: A number is not finite.
@@ -70,7 +70,7 @@ class Configuration(Mapping[str, AxisValue]):
 
     @property
     def batch_size(self) -> int:
-        """Global batch size, in samples per optimizer step over all ranks; 1 without such an axis."""
+        """Global batch size: samples per optimizer step over all ranks; 1 if the space has no such axis."""
         return int(self._axes.get("batch_size", 1))
 
     @property
@@ -80,7 +80,7 @@ class Configuration(Mapping[str, AxisValue]):
 
     @property
     def strategy(self) -> str:
-        """Name of the strategy; `all_reduce` without such an axis."""
+        """Name of the strategy; `all_reduce` if the space has no strategy axis."""
         return str(self._axes.get("strategy", "all_reduce"))
 
     def replaced(self, **changes: AxisValue) -> Configuration:

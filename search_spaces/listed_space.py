@@ -19,7 +19,8 @@ from search_spaces.space import SearchSpace
 class ListedSpace(SearchSpace):
     """A search space that consists of a list of configurations.
 
-    `axes` contains the axes that all configurations have. Every other axis is a knob of some strategies.
+    `axes` contains the axes that all configurations have. Every other axis is a knob, that is, a parameter
+    that only some strategies have.
 
     Args:
         configurations: At least one configuration, without repetition, in the order of `candidates`. All
@@ -86,7 +87,7 @@ class ListedSpace(SearchSpace):
         return feasible[int(rng.integers(len(feasible)))] if feasible else None
 
     def nearest(self, configuration: Configuration) -> Configuration:
-        """Returns the nearest listed configuration, the first one in case of a tie.
+        """Returns the nearest listed configuration; the first one in the list if several are equally near.
 
         The distance is the sum over axes of: the absolute logarithm of the ratio of two positive numbers, and
         1 for other different values or for an axis that only one configuration has.

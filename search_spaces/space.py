@@ -65,11 +65,12 @@ class SearchSpace(ABC):
 class ProductSpace(SearchSpace):
     """A search space of all combinations of the axes' values.
 
-    A configuration has, besides the axes in `choices`, the knobs of its own strategy.
+    Besides the axes in `choices`, a configuration has the knobs (parameters) of its own strategy.
 
     Args:
         choices: Allowed values by axis name; must have `nodes`, `batch_size`, `learning_rate` and `strategy`.
-        knobs: Allowed values that replace the default levels of knobs, by knob name.
+        knobs: Allowed values of knobs, by knob name, instead of the values that the search considers by
+            default.
     """
 
     choices: Mapping[str, Choice]

@@ -1,4 +1,4 @@
-"""Traits of the training strategies: how each one synchronizes ranks, as data; does not import torch."""
+"""Traits of the training strategies: data on how each one synchronizes ranks; does not import torch."""
 
 from __future__ import annotations
 
@@ -110,7 +110,12 @@ def _without(configuration: Configuration, nodes: bool, machine: bool) -> Config
 
 
 def tau_knob(default: int, *levels: int) -> Knob:
-    """Creates the knob `tau`: steps between two exchanges, with the levels that the search considers."""
+    """Creates the strategy parameter `tau`, the number of steps between two exchanges of parameters.
+
+    Args:
+        default: Value of `tau` if the job does not state one.
+        levels: Values that the search considers if the job lists none.
+    """
     return Knob(default=default, levels=OneOf(levels), allowed=CountRange(low=1, high=10_000))
 
 
@@ -267,7 +272,10 @@ def declare_recorded_strategy(name: str) -> StrategyTraits:
 
 
 def with_knobs(configuration: Configuration) -> Configuration:
-    """Returns a copy of the configuration in which every missing knob of its strategy has its default."""
+    """Returns a copy of the configuration with all knobs (parameters) of its strategy.
+
+    Knobs that the configuration does not state have their default value.
+    """
     knobs = traits_of(configuration.strategy).knobs
     missing = {name: knob.default for name, knob in knobs.items() if name not in configuration}
     return configuration.replaced(**missing) if missing else configuration

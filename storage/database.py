@@ -74,11 +74,11 @@ class Storage:
             yield
 
     def recover(self, path: Path) -> Recovered:
-        """Adds what a recovery file contains to the database, except for what the database has already.
+        """Adds the studies, probes and slices in a recovery file to the database, unless it has them already.
 
         Raises:
-            StorageError: The file is not a recovery file, the database cannot be written, or a process is
-                working on a probe of the file.
+            StorageError: The file is not a recovery file, the database cannot be written, or another process
+                is running one of the probes in the file.
         """
         return recover(self._engine, path, self._clock)
 
@@ -119,7 +119,15 @@ class Storage:
         return None
 
     def _save(self, error: BaseException | None, *, everything: bool) -> None:
-        """Writes a recovery file, and raises an error that names it; does nothing if nothing was measured."""
+        """Writes what was measured to a recovery file; does nothing if nothing was measured.
+
+        Args:
+            error: The error that ended the use of the database, if any; the message quotes a `StorageError`.
+            everything: Whether to write all studies; otherwise, only probes with a slice that is not stored.
+
+        Raises:
+            StorageError: The file was written, and the message names it; or no folder could be written.
+        """
         measured = self.ledger.unsaved(everything=everything)
         if not any(records for _, records in measured):
             return
@@ -137,7 +145,7 @@ class Storage:
         from storage.optuna_storage import retrying_storage
 
         url = self._engine.url
-        # Optuna takes its URL for a format string.
+        # Optuna applies `str.format` to the URL, so literal braces must be doubled.
         escaped = url.render_as_string(hide_password=False).replace("{", "{{").replace("}", "}}")
         kind = retrying_storage(self._retries)
         try:
@@ -151,7 +159,8 @@ class Storage:
             self._file.watch(opened.engine)
         else:
             set_up(opened.engine)
-            opened.engine.dispose()  # Its open connections lack what `set_up` sets.
+            # Close the connections that Optuna opened before: they do not have the options from `set_up`.
+            opened.engine.dispose()
         return opened
 
 

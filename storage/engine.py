@@ -12,12 +12,13 @@ from sqlalchemy.exc import ArgumentError
 from storage.failures import masked, shown
 from tuner.domain.errors import StorageError
 
-#: Maximum seconds for which a SQLite transaction waits for the lock of another process. SQLite serves waiting
-#: processes in no order: with 30 seconds, one of eight processes on a busy machine failed.
+#: Maximum seconds for which a SQLite transaction waits for the lock of another process. SQLite does not give
+#: the lock to waiting processes in order of arrival. With a maximum of 30 seconds, one of eight processes on
+#: a busy machine failed.
 BUSY_TIMEOUT_SECONDS = 120
 
-#: Maximum seconds for which a PostgreSQL statement waits for a lock. Then the user is told, and the statement
-#: is repeated (`storage.retries`).
+#: Maximum seconds for which a PostgreSQL statement waits for a lock. After that, a warning is logged, and the
+#: statement is repeated (see `storage.retries`).
 _LOCK_TIMEOUT_SECONDS = 30
 _CONNECT_TIMEOUT_SECONDS = 10
 _EXAMPLES = "sqlite:///study.db, or postgresql://user:password@host/database"

@@ -13,9 +13,9 @@ _Identity = tuple[int, int]
 
 
 class FileWatch:
-    """Checks before each commit that a path still has the SQLite file that was opened.
+    """Checks before each commit that the file at a path is still the SQLite file that was opened.
 
-    SQLite itself goes on with a deleted file, whose data are lost when the process ends.
+    SQLite itself would continue to write to a deleted file, whose data is lost when the process ends.
 
     Args:
         path: Path of the file, which exists.
@@ -47,7 +47,7 @@ class FileWatch:
     def drop_log(self) -> None:
         """Deletes the write-ahead log of a lost file; call it when all connections are closed.
 
-        SQLite would apply the log to another file at the same path, and so damage it.
+        SQLite would apply the log to a new file at the same path, and so damage the new file.
         """
         if _identity(self._path) == self._identity:
             return

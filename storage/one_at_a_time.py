@@ -15,8 +15,8 @@ from storage.engine import database_file
 from storage.failures import shown, translated
 from tuner.domain.errors import StorageError
 
-#: Long, because many workers that start together on a busy machine may wait for minutes. A killed process
-#: does not keep the lock.
+#: Maximum seconds for which a process waits for the lock. This is long, because if many workers start
+#: together on a busy machine, the last one may wait for minutes. A killed process does not keep the lock.
 _TIMEOUT_SECONDS = 300
 #: Key of the advisory lock in PostgreSQL: the bytes of "paceline" as a 64-bit number.
 _ADVISORY_LOCK = int.from_bytes(b"paceline")

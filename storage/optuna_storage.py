@@ -18,7 +18,7 @@ _TRIALS_AT_ONCE = 100
 
 
 class _BatchedStorage(RDBStorage):
-    """Storage that reads the trials of a study in batches, which limits its memory."""
+    """Optuna storage that reads the trials of a study in batches, so that the process needs less memory."""
 
     def _get_trials(
         self,
@@ -42,7 +42,11 @@ class _BatchedStorage(RDBStorage):
 
 
 def retrying_storage(retries: Retries) -> type[RDBStorage]:
-    """Returns a class of Optuna storages that repeat operations as `retries` says."""
+    """Returns a subclass of Optuna's `RDBStorage` whose methods are repeated while the database is locked.
+
+    Args:
+        retries: Repeats the methods, also while the database cannot be reached.
+    """
     names = [*BaseStorage.__abstractmethods__, *_PRIVATE]
     return type(
         "RetryingStorage",

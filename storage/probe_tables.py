@@ -36,9 +36,10 @@ from tuner.domain.measurement import CurvePoint, Measurement, Outcome
 
 _ONGOING = probes.c.outcome == str(Outcome.PAUSED)
 _NO_LEASE = {"lease_owner": None, "lease_expires_at": None}
-#: Number of evaluations that are fetched at a time.
+#: Number of evaluations that are fetched from the database at a time.
 _ROWS_AT_ONCE = 5000
-#: If more probes than this have new slices, `load` reads all slices again.
+#: Maximum number of probes for which `load` reads only the new slices; if more probes have new slices, it
+#: reads all slices again.
 _MOST_CONDITIONS = 50
 
 
@@ -146,7 +147,7 @@ def insert_slice(
         measurement: Measurement of the slice.
         probe_id: Number of the probe.
         slice_index: Index of the slice among the slices of the probe, from 0.
-        attempt: Number of the lease under which the slice ran.
+        attempt: Number of the lease under which the slice ran; the leases of a probe are numbered.
         now: Time at which the slice is stored, in seconds since the Unix epoch.
     """
     keys = {"probe_id": probe_id, "slice_index": slice_index}
@@ -179,7 +180,7 @@ def load(
         connection: Connection with an open transaction.
         condition: SQL condition that selects the probes.
         now: Present time in seconds since the Unix epoch, to tell whether leases are valid.
-        known: Records that an earlier call returned; only slices stored since that call are read.
+        known: Records that an earlier call returned; only slices that were stored after that call are read.
     """
     with _no_garbage_collection():
         chosen = select(probes.c.probe_id).where(condition)
@@ -200,7 +201,15 @@ def load(
 def _points(
     connection: Connection, condition: ColumnElement[bool]
 ) -> dict[tuple[int, int], list[CurvePoint]]:
-    """Reads evaluations; returns them by the probe's number and the slice's index, in order."""
+    """Reads the learning curves of slices.
+
+    Args:
+        connection: Connection with an open transaction.
+        condition: SQL condition that selects rows of the table of curve points.
+
+    Returns:
+        Maps the probe's number and the slice's index to the evaluations of this slice, in order.
+    """
     points: dict[tuple[int, int], list[CurvePoint]] = defaultdict(list)
     names = ("probe_id", "slice_index", "training_seconds", "step", "samples", "value")
     statement = (

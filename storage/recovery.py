@@ -54,8 +54,8 @@ def write_recovery(measured: Measured, folder: Path, name: str) -> Path:
 
     Args:
         measured: Studies with their probes.
-        folder: Folder for the file. If it cannot be written, the present folder or that for temporary files
-            is used instead.
+        folder: Folder for the file. If it cannot be written, the file is written to the working directory or
+            to the folder for temporary files.
         name: Beginning of the file's name.
 
     Raises:
@@ -116,8 +116,8 @@ def recover(engine: Engine, path: Path, clock: Callable[[], float] = time.time) 
         clock: Returns the time in seconds since the Unix epoch.
 
     Raises:
-        StorageError: The file is not a recovery file, the database cannot be written, or a process is
-            working on a probe of the file.
+        StorageError: The file is not a recovery file, the database cannot be written, or another process is
+            running one of the probes in the file.
     """
     contents = list(_read(path))
     added = Recovered()
@@ -217,19 +217,26 @@ def _key(record: ProbeRecord) -> tuple[str, str, float]:
 
 
 def _shift(connection: Connection, probe_ids: list[int]) -> int:
-    """Returns the number to add to the probe ids of a file so that all are free.
+    """Returns the number to add to each probe id of a recovery file, so that no id is used twice.
 
-    Probes are stored in folders with their numbers, so they keep their numbers if possible. Otherwise, they
-    get numbers that no probe of the file or of the database has.
+    The folder of a probe is named by its id, so the ids stay the same if possible: then the result is 0.
+    Otherwise, the result makes all ids larger than those in the file and in the database.
     """
     taken = set(connection.execute(select(probes.c.probe_id)).scalars())
     return max([*taken, *probe_ids]) if taken & set(probe_ids) else 0
 
 
 def _add_slices(connection: Connection, row: Any, record: ProbeRecord, now: float) -> int:
-    """Adds the slices that a stored probe lacks; returns their number.
+    """Adds the slices in a recovery file that a stored probe does not have yet; returns their number.
 
-    Nothing is added if the probe has ended, or has other slices: then another process resumed it.
+    Nothing is added if the stored probe has ended, or if its slices differ from those in the file, because
+    another process has resumed it.
+
+    Args:
+        connection: Connection with an open transaction.
+        row: Row of the probe in the database.
+        record: The same probe in the recovery file.
+        now: Present time in seconds since the Unix epoch, to tell whether the probe's lease is valid.
     """
     statement = select(slices).where(slices.c.probe_id == row.probe_id).order_by(slices.c.slice_index)
     stored = [tuple(getattr(s, name) for name in _TOTALS) for s in connection.execute(statement)]

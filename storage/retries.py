@@ -25,8 +25,8 @@ _logger = logging.getLogger(__name__)
 class Retries:
     """Repeats failed operations on one database for `RETRY_SECONDS`, with growing pauses.
 
-    The time counts from the first failure after the last success, for all operations together. So a command
-    that gives up and then releases its leases does not wait again.
+    The time counts from the first failure after the last success, for all operations together. Therefore, if
+    one operation has failed for that time, the next ones (such as releasing leases) are tried only once.
 
     Args:
         url: URL of the database, for the messages.

@@ -48,9 +48,9 @@ def _retried(
 class SqlLedger:
     """A `Ledger` that stores its records in a SQL database.
 
-    Several threads and processes may use one database at the same time. A lease is taken and checked in one
-    SQL statement each, so that two workers never have a lease on the same probe. The tables must exist;
-    `open_storage` creates them.
+    Several threads and processes may use one database at the same time. A lease is a worker's right to run a
+    probe. One atomic SQL statement takes a lease, and one checks it, so that two workers never have a lease
+    on the same probe. The tables must exist; `open_storage` creates them.
 
     Args:
         engine: Engine of a SQLite or PostgreSQL database.
@@ -212,7 +212,7 @@ class SqlLedger:
     def unsaved(self, *, everything: bool) -> list[tuple[StudyRecord, list[ProbeRecord]]]:
         """Returns studies with their probes, including the slices that could not be stored.
 
-        The records are read from the database as far as this is possible, and else from memory.
+        The records are read from the database. If it cannot be read, they are those that were read before.
 
         Args:
             everything: Whether to return all studies; otherwise, only probes with a slice that is not stored.
@@ -248,7 +248,7 @@ class SqlLedger:
             with writing(self._engine) as connection:
                 num_stored = probe_tables.num_stored(connection, lease)
                 if earlier and num_stored > earlier[0]:
-                    return  # The connection was cut after the commit of the attempt before.
+                    return  # The previous attempt was committed, and the connection was cut only afterwards.
                 earlier.append(num_stored)
                 probe_tables.append(connection, lease, measurement, self._clock())
 
