@@ -23,13 +23,13 @@ from tuner.domain.metric_files import read_lines
 from tuner.domain.output_file import unwritable, write_output
 from tuner.recordings.recording import Array, RecordedRun, Recording
 
-#: Largest size of a recording without compression and of one of its lines, in bytes; and largest number of
-#: runs in a recording, and of axes of a configuration.
+#: Limits of a recording file: bytes of the file without compression, bytes of a line, number of runs, and
+#: number of axes (parameters) of a configuration.
 MOST_BYTES, MOST_LINE_BYTES, MOST_RUNS, MOST_AXES = 128 * 2**20, 8 * 2**20, 20_000, 100
-#: Largest absolute value of a number, largest whole number, and longest text in a recording. The products of
-#: such numbers are finite.
+#: Limits of the values in a recording: absolute value of a number, whole number, and characters of a text.
+#: Products of two such numbers are still finite floats.
 _LARGEST, _LARGEST_COUNT, _LONGEST_TEXT = 1e30, 2**40, 10_000
-#: Number of unknown keys of an object that are compared with the known keys.
+#: At most this many unknown keys of an object are compared with the known keys, to find misspellings.
 _MOST_UNKNOWN = 100
 _COLUMNS = ("seconds", "step", "value")
 _HEADER_KEYS = (
@@ -49,7 +49,7 @@ _HEADER_KEYS = (
 def load_recording(path: Path) -> Recording:
     """Reads and checks a recording file.
 
-    The result is cached until the file changes. Unknown keys are ignored, so that a recording may contain
+    The result is cached until the file changes. Unknown keys are ignored, so a recording may contain
     notes; but a key that looks like a misspelled known key is an error.
 
     Args:
@@ -97,7 +97,7 @@ def _loaded(resolved: Path, path: Path, modified: int, size: int) -> Recording:
     lines = _lines(resolved, path, digest.update)
     first = next(lines, None)
     if first is None:
-        raise JobError(f"{path}: is empty; name another file, or write a recording with `paceline record`")
+        raise JobError(f"{path}: the file is empty; name another, or write one with `paceline record`")
     header = Line.parse(path, *first)
     header.refuse_misspelled(_HEADER_KEYS)
     columns = _columns(header)
@@ -127,7 +127,7 @@ def _lines(resolved: Path, path: Path, add: Callable[[bytes], None]) -> Iterator
     Args:
         resolved: Absolute path of the recording file, to read it.
         path: Path of the recording file as the user wrote it, for messages.
-        add: Is called with the bytes of each line, to compute the digest of the file.
+        add: Function that is called with the bytes of each line, to compute the digest of the file.
 
     Raises:
         JobError: The file cannot be read, is damaged or exceeds a limit of size.
@@ -171,7 +171,7 @@ def _lines(resolved: Path, path: Path, add: Callable[[bytes], None]) -> Iterator
 
 
 def _columns(header: Line) -> list[int]:
-    """Finds the positions of seconds, step and value in the rows of a curve, from the header of the file."""
+    """Returns the indices of seconds, step and value in each row of a curve, as the header states them."""
     names = header.value("curve")
     if not isinstance(names, list) or not set(_COLUMNS) <= set(map(str, names)):
         raise header.problem("curve", f"must be a list of column names with {', '.join(_COLUMNS)}")
@@ -181,7 +181,7 @@ def _columns(header: Line) -> list[int]:
 def _machines(header: Line) -> dict[str, Machine]:
     tables = header.value("machines", default={})
     if not isinstance(tables, Mapping):
-        raise header.problem("machines", "must map machine types to their cores and dollars_per_hour")
+        raise header.problem("machines", "must map machine types to objects with cores and dollars_per_hour")
     machines = {}
     for name, table in tables.items():
         inner = header.inside(f"machines.{name}", table)
@@ -269,7 +269,7 @@ def run_of_line(line: Line, columns: Sequence[int], machines: Mapping[str, Machi
 
     Args:
         line: The parsed line of the file.
-        columns: Positions of seconds, step and value in each row of the curve.
+        columns: Indices of seconds, step and value in each row of the curve.
         machines: Machine types that the header of the file defines, by name.
 
     Raises:
@@ -325,7 +325,7 @@ def _configuration(line: Line, machines: Mapping[str, Machine]) -> Configuration
 def _curve(line: Line, columns: Sequence[int]) -> Array:
     rows = line.value("curve")
     if not isinstance(rows, list) or not all(isinstance(row, list) for row in rows):
-        raise line.problem("curve", "must be a list of rows")
+        raise line.problem("curve", "must be a list of rows, which are lists of numbers")
     if not rows:
         return np.zeros((0, 3))
     try:
@@ -335,8 +335,8 @@ def _curve(line: Line, columns: Sequence[int]) -> Array:
     if not (np.abs(curve) <= _LARGEST).all():
         raise line.problem(
             "curve",
-            f"must have finite numbers only, up to {_LARGEST:g}; omit evaluations without such a number, and "
-            "state in `end` why the run stopped",
+            f"must have finite numbers only, up to {_LARGEST:g}; leave out evaluations with NaN, infinity or "
+            "larger numbers, and state in the key `end` why the run stopped",
         )
     if (curve[0, :2] < 0).any() or (np.diff(curve[:, 0]) < 0).any() or (np.diff(curve[:, 1]) <= 0).any():
         raise line.problem("curve", "from row to row, seconds must not decrease and steps must increase")
@@ -357,7 +357,7 @@ class Line:
         path: Path of the recording file.
         line_number: Number of the line in the file, from 1.
         data: The parsed JSON object.
-        above: Key of a nested object within its line; empty if the object is the whole line.
+        above: Key of the nested object in its line, for messages; empty if the object is the whole line.
     """
 
     path: Path
@@ -387,7 +387,7 @@ class Line:
         return cls(path=path, line_number=line_number, data=data)
 
     def inside(self, key: str, data: Any) -> Line:
-        """Wraps the value of a key, so that the nested object can be checked as well.
+        """Returns a nested object (the value of a key) as a `Line`, to check its keys and values too.
 
         Raises:
             JobError: The value is not a JSON object.

@@ -22,16 +22,16 @@ from tuner.domain.errors import JobError
 
 Array = npt.NDArray[np.float64]
 
-#: Assumed size of the training set in samples, because recordings do not state it. It affects only when the
-#: first evaluations of a probe take place.
+#: Assumed number of samples in the training set, because recordings do not state it. It affects only after
+#: how many samples the first evaluations of a probe take place.
 NEUTRAL_EPOCH_SAMPLES = 10_000
 
 
 def samples_at(step: float, configuration: Configuration) -> float:
     """Returns the number of samples processed after `step` steps: steps times the stated batch size.
 
-    If a recording counts the batch size or the steps of one rank only, the results for different
-    configurations differ by constant factors, which the models have to learn.
+    If a recording counts the batch size or the steps of one rank only, the result is too small by a factor
+    that depends on the configuration. The models of the search have to learn this factor.
     """
     return step * configuration.batch_size
 
@@ -41,7 +41,8 @@ class RecordedRun:
     """The measured training run of one configuration.
 
     Args:
-        configuration: The configuration that was trained; it may have other axes than Paceline's own.
+        configuration: The configuration that was trained; it may have other axes (parameters) than those that
+            Paceline tunes in its own search spaces.
         data_fraction: Share of the training set that was used, in (0, 1].
         step_seconds: Mean duration of a step, in seconds.
         curve: Metric curve of shape `(num_points, 3)`. Each row is one evaluation: seconds since training
@@ -104,8 +105,8 @@ class Recording:
         machines: Cores and price of each machine type, by name; empty if the recording states none.
         batch_size_scope: Whether `batch_size` counts the samples of one rank (`rank`) or of all ranks
             (`global`) in a step.
-        extra_nodes: Number of machines charged in addition to a configuration's nodes.
-        startup_seconds: Seconds charged once for each new probe.
+        extra_nodes: Number of machines whose cost is charged in addition to that of a configuration's nodes.
+        startup_seconds: Assumed start-up time in seconds, which is charged once for each new probe.
         runs: The measured runs, in the order of the file.
         digest: Hash of the file's content; empty if the recording was not read from a file.
     """
@@ -130,8 +131,8 @@ class Recording:
         """Returns the recorded configurations in the order of the file, without repetition.
 
         Args:
-            data_fraction: Returns only configurations that were trained with this share of the training set;
-                None for all.
+            data_fraction: Share of the training set; only configurations that were trained with this share
+                are returned. None for all configurations.
         """
         found = (
             run.configuration
@@ -149,8 +150,8 @@ class Recording:
                 recorded share.
 
         Raises:
-            JobError: The recording has no such run. The message states the nearest configuration, or the
-                recorded values of `data_fraction`.
+            JobError: The recording has no such run. The message states the nearest recorded configuration,
+                or the recorded values of `data_fraction`.
         """
         runs = self._by_configuration.get(configuration, [])
         if not runs:
