@@ -367,7 +367,7 @@ def export(
 
 
 def _export_line(job: Path, target: LaunchTarget, **others: object) -> str:
-    """Command line that repeats the export, without the database URL, which may contain a password."""
+    """Returns the command that repeats the export, without the database URL, which may contain a password."""
     flags = [f"--{name}={value}" for name, value in others.items() if value is not None]
     return shlex.join(["paceline", "export", str(job), "--target", target.value, *flags])
 

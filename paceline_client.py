@@ -26,12 +26,13 @@ __all__ = [
 ]
 
 
-#: A slice ends after a score, within this share of the distance between two scores.
+#: A slice (a part of a training without interruption) ends soon after a score: while the number of samples
+#: processed since the score is at most this share of the number of samples between two scores.
 _NEAR_SCORE = 0.25
 
 
 class _Reported:
-    """What this process has reported so far."""
+    """Stores what this process has reported so far, to decide when the slice ends."""
 
     process = ""
     samples = 0
@@ -53,15 +54,16 @@ def report(
 ) -> None:
     """Reports the progress of training, and the metric after an evaluation.
 
-    Call it every few steps without a value, and after each evaluation with the value. The time between two
-    reports at the same samples counts as evaluation, not as training.
+    Call it every few steps without a value, and after each evaluation with the value. If two consecutive
+    reports have the same number of samples, the time between them counts as evaluation, not as training.
 
     Args:
-        samples: Samples that all ranks together have seen since the run began, including before a resume.
-        step: Optimizer steps done since the run began; by default samples divided by the batch size.
+        samples: Number of samples that all ranks together have processed since the run began, including
+            those before a resume.
+        step: Number of optimizer steps since the run began; by default `samples` divided by the batch size.
         value: The metric on the validation data; None if it was not evaluated.
-        seconds: The script's own training clock in seconds; measured by default.
-        on_every_rank: Whether ranks other than 0 write too.
+        seconds: Training seconds by the script's own clock; by default, Paceline measures the time.
+        on_every_rank: Whether ranks other than rank 0 also write this report.
     """
     reported = _Reported
     reported.samples = max(reported.samples, int(samples))
@@ -84,33 +86,33 @@ def report(
 
 
 def begin(*, step: int = 0, samples: int = 0) -> None:
-    """Starts the training clock; the time before counts as start-up.
+    """Starts the training clock; the time before this call counts as start-up, not as training.
 
     Args:
-        step: Optimizer steps done before, if the run was resumed.
-        samples: Samples seen before, if the run was resumed.
+        step: Number of optimizer steps before this call, if the run was resumed from a checkpoint.
+        samples: Number of samples processed before this call, if the run was resumed from a checkpoint.
     """
     _write({"event": "begin", "step": int(step), "samples": int(samples)})
 
 
 def should_stop() -> bool:
-    """Returns whether to save to `checkpoint_path()` and end now; call it after each report.
+    """Returns whether the script has to save to `checkpoint_path()` and end now; call it after each report.
 
     If torch's process group is initialized, the ranks agree by a small all-reduce, so that all of them leave
-    the loop at the same step. Then every rank has to call it equally often.
+    the training loop at the same step. Then every rank has to call this function equally often.
     """
     stop_file = os.environ.get("PACELINE_STOP_FILE")
     if not stop_file:
         return False
     if not _Reported.has_asked:
-        # A script that asks gets time to save; another one gets SIGTERM.
+        # A script that calls this function gets time to save; a script that never calls it gets SIGTERM.
         _Reported.has_asked = True
         _write({"event": "asks"})
     return _agreed(os.path.exists(stop_file) or _slice_is_over())  # noqa: PTH110
 
 
 def checkpoint_path() -> str | None:
-    """Returns the path to save to and to resume from; None outside of a probe.
+    """Returns the path of the checkpoint, to save to and to resume from; None if Paceline runs no probe.
 
     The script may create a file or a folder there. Write a file under another name and rename it, so that the
     last checkpoint survives if the script is killed while it saves.
@@ -119,7 +121,10 @@ def checkpoint_path() -> str | None:
 
 
 def values() -> dict[str, Any]:
-    """Returns all values by name, such as `values()["learning_rate"]`; empty outside of a probe."""
+    """Returns the values that Paceline chose, such as `values()["learning_rate"]`, by name.
+
+    The dictionary is empty if Paceline runs no probe.
+    """
     path = os.environ.get("PACELINE_VALUES")
     if not path:
         return {}
@@ -138,15 +143,15 @@ def gradient_noise(
 ) -> None:
     """Reports squared gradient norms of a small and a large batch, which give the gradient noise scale.
 
-    With data-parallel training these are the gradient of one rank before the all-reduce, and the mean after
-    it.
+    With data-parallel training, the small batch is the batch of one rank, whose gradient is known before the
+    all-reduce. The large batch is that of all ranks, whose mean gradient is known after the all-reduce.
 
     Args:
-        samples: Samples that all ranks together have seen since the run began.
-        small_batch: Samples in the small batch.
-        small_squared_norm: Squared norm of its gradient, averaged if there are several small batches.
-        large_batch: Samples in the large batch.
-        large_squared_norm: Squared norm of its gradient.
+        samples: Number of samples that all ranks together have processed since the run began.
+        small_batch: Number of samples in the small batch.
+        small_squared_norm: Squared norm of the gradient of the small batch; the mean if there are several.
+        large_batch: Number of samples in the large batch.
+        large_squared_norm: Squared norm of the gradient of the large batch.
     """
     _write(
         {
@@ -164,7 +169,7 @@ def hugging_face_callback(value: str = "eval_accuracy") -> Any:
     """Returns a `TrainerCallback` that reports every step and evaluation, and saves and stops when asked.
 
     Args:
-        value: Name of the metric among those of an evaluation.
+        value: Name of the metric to report, one of those that an evaluation of the `Trainer` returns.
     """
     from transformers import TrainerCallback
 
@@ -194,7 +199,7 @@ def lightning_callback(value: str = "val_accuracy") -> Any:
     """Returns a Lightning `Callback` that reports every step and validation, and saves and stops when asked.
 
     Args:
-        value: Name under which the module logs the metric.
+        value: Name of the metric to report, as the `LightningModule` logs it.
     """
     try:
         from lightning.pytorch.callbacks import Callback
@@ -234,7 +239,7 @@ def _samples(step: int) -> int:
 
 
 def _slice_is_over() -> bool:
-    """Whether the reports have reached the end of the slice."""
+    """Whether the training has gone as far as this slice (a part without interruption) has to go."""
     if os.environ.get("PACELINE_PURPOSE") != "timing":
         if 0 < int(os.environ.get("PACELINE_UNTIL_SCORES") or 0) <= len(_Reported.new_scores):
             return True
@@ -248,7 +253,10 @@ def _slice_is_over() -> bool:
 
 
 def _agreed(flag: bool) -> bool:
-    """Whether the flag is set on any rank, if torch's ranks can communicate; does not import torch."""
+    """Whether the flag is set on any rank; on this rank only if torch has no process group.
+
+    The function does not import torch; it uses torch only if the script has imported it.
+    """
     torch = sys.modules.get("torch")
     distributed = sys.modules.get("torch.distributed")
     if torch is None or distributed is None or not distributed.is_available():

@@ -1,8 +1,7 @@
 """The use case `calibrate`: measures step times and network links of the nodes that can be used now.
 
 The result is the section `[cluster.machine]` of a job file, which describes emulated nodes by constants such
-as
-the latency and bandwidth of a link.
+as the latency and bandwidth of a link.
 """
 
 from __future__ import annotations
@@ -121,7 +120,7 @@ def _nodes_at_hand(opened: OpenedJob) -> int:
 
 
 def section_of(constants: Constants, opened: OpenedJob) -> str:
-    """Returns the section `[cluster.machine]` as TOML, with a comment that contains the command."""
+    """Returns the section `[cluster.machine]` as TOML, with a comment that states how it was measured."""
     nodes = max(constants.rank_counts) // opened.job.cluster.devices_per_node
     made_by = (
         f"Measured by `paceline calibrate {opened.path.name} --nodes {nodes}` on {hardware()}.\n"
@@ -131,7 +130,7 @@ def section_of(constants: Constants, opened: OpenedJob) -> str:
 
 
 def constants_rows(constants: Constants) -> list[dict[str, Any]]:
-    """Returns table rows of the constants: name, value, and low and high end of the interval."""
+    """Returns one table row per measured constant: its name, its value, and the ends of its interval."""
     rows = [
         _row("fixed seconds of a step", constants.fixed_seconds),
         _row("seconds per sample", constants.seconds_per_sample),

@@ -55,7 +55,7 @@ class CommandCheck:
 
     @property
     def first_score(self) -> CurvePoint | None:
-        """The first score of the trained model; None if the script reported no such score."""
+        """The first score of the trained model, not of the untrained model; None if there is none."""
         return next(iter(self.measurement.trained_curve), None)
 
 
@@ -112,7 +112,7 @@ def _first_score(
     say: Callable[[str], object],
     wait_seconds: float,
 ) -> Measurement:
-    """Waits until a probe ends, but cancels it after the waiting time. Returns its measurement."""
+    """Waits until a probe ends, and returns its measurement. Cancels the probe if it has no score in time."""
     size = opened.job.command.epoch_samples
     said_at = started_at = prober.now()
     while True:
@@ -173,7 +173,7 @@ def _tried_resume(
     say: Callable[[str], object],
     wait_seconds: float,
 ) -> str:
-    """Starts the script again from its checkpoint, and says whether it resumed.
+    """Starts the script again from its checkpoint, and describes whether the script resumed.
 
     Returns:
         A sentence that starts with `yes`, `no` or `not tried`.
@@ -252,7 +252,7 @@ def command_rows(opened: OpenedJob, check: CommandCheck) -> list[tuple[str, Any]
 
 
 def _known(heard: Heard, is_true: bool) -> str:
-    """Returns `yes` or `no`, or `unknown` if no report of the script was read."""
+    """Returns `yes` if a statement about the script is true, else `no`; `unknown` if no report was read."""
     return ("yes" if is_true else "no") if heard.num_lines else "unknown"
 
 

@@ -83,7 +83,7 @@ class _Pair:
 
     @cached_property
     def studies(self) -> dict[str, StudyRecord]:
-        """The Paceline study of each stored training of this comparison, by the fingerprint of the training.
+        """Maps the fingerprint of each stored training of this comparison to its Paceline study.
 
         A fingerprint is a digest of everything that the training depends on.
         """
@@ -294,7 +294,7 @@ def stored_confirmation(
 
 
 def _pair(opened: OpenedJob, ledger: Ledger, recommendation: Recommendation) -> _Pair | None:
-    """Returns the two configurations to compare; None if there is no baseline, or if it is recommended."""
+    """Returns the two configurations to compare; None if they are equal, or if the job has no baseline."""
     present, choice = opened.job.baseline_configuration(), recommendation.choice.configuration
     if present is None or present == choice:
         return None
@@ -385,6 +385,6 @@ def _plan_words(
 
 
 def _charged_seconds(state: SearchState, training_seconds: float) -> float:
-    """Returns the charged seconds of a training: training, start-up, evaluation and checkpoints."""
+    """Predicts the seconds that a training is charged for, with start-up, evaluation and checkpoints."""
     slices = math.ceil(training_seconds / slice_seconds(training_seconds)) if state.terms.resumes else 1
     return training_seconds * state.overhead + slices * state.startup_seconds

@@ -70,8 +70,8 @@ def draft_job(
 ) -> Drafted:
     """Writes a job file for a training command.
 
-    It reads the source and the help of the script. If `may_run` allows it, it also runs the command for a
-    short time, to find the scores that the command reports.
+    The function reads the source and the help of the script. If `may_run` allows it, the function also runs
+    the command for a short time, to find the scores that the command reports.
 
     Args:
         command: The training command, as typed in the current folder.
@@ -300,12 +300,12 @@ def _with_run(
     trial = run(first)
     may_lack_folder = "save" in places and not draft.saves_to_file and _NO_PATH.search(trial.error())
     if _failed_early(trial) and may_lack_folder:
-        say(f"it failed:\n{trial.error()}\ntrying again with an output folder that exists")
+        say(f"the command failed:\n{trial.error()}\ntrying again with an output folder that exists")
         places["save"].mkdir(exist_ok=True)
         draft = replace(draft, needs_folder=True)
         trial = run(first)
     if _failed_early(trial) and places and not _NEEDS_MORE.search(trial.error()):
-        say(f"it failed:\n{trial.error()}\ntrying your command as it is")
+        say(f"the command failed:\n{trial.error()}\ntrying your command as it is")
         again = run(draft.trial_command({}))
         if not again.failed:
             # The command works without the changed options, so these options are not output paths.

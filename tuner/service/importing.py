@@ -191,7 +191,7 @@ _QUESTIONS = {
 
 
 def _value(text: str) -> Any:
-    """Converts an answer to a name or a number; to a tuple if it contains several values with commas."""
+    """Converts the user's answer to a name or a number, or to a tuple if it is a list with commas."""
     values = [_name_or_number(part.strip()) for part in text.split(",") if part.strip()]
     return tuple(values) if len(values) > 1 else values[0] if values else text
 

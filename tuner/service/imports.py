@@ -128,8 +128,7 @@ def _with_replaced(ledger: Ledger, known: Sequence[_Known], found: Sequence[Stor
     """Ends stored runs that are replaced by a new run from the same source, and returns the new statuses.
 
     A new run that replaces a stored run gets the status `REPLACED`. If several new runs have the same source,
-    no
-    stored run of this source is replaced, because it is unknown which run replaces which.
+    no stored run of this source is replaced, because it is unknown which run replaces which.
     """
     sources = Counter(one.run.source for one in found)
     result = []
@@ -152,9 +151,9 @@ def _with_replaced(ledger: Ledger, known: Sequence[_Known], found: Sequence[Stor
 def imported_study(ledger: Ledger, opened: OpenedJob) -> StudyRecord | None:
     """Returns the study with the imported runs of a job; None if there is none.
 
-    For example, the study is still found after the script was edited, or after its folder was moved. It must
-    have the same name, metric and training (`_training`) as the job, and either the same working folder or
-    the same source code.
+    The study must have the same name, metric and training (`_training`) as the job, and either the same
+    working folder or the same source code. So the study is still found after the script was edited, or after
+    its folder was moved.
     """
     prefix = f"{_digest(opened)}-"
     found = [
@@ -227,7 +226,7 @@ def _study_name(opened: OpenedJob) -> str:
 
 
 def _fingerprint(opened: OpenedJob) -> str:
-    """Returns the fingerprint of the Paceline study of imported runs: digests of training and folder."""
+    """Returns the fingerprint of a job's study of imported runs: digests of its training and its folder."""
     return f"{_digest(opened)}-{hashlib.sha256(_folder(opened).encode()).hexdigest()[:8]}"
 
 

@@ -65,7 +65,7 @@ class OpenedJob:
 
 
 def open_job(path: Path, *, time_budget: str | None = None, max_dollars: float | None = None) -> OpenedJob:
-    """Reads and checks a job file, and calls `protect_storage_url` before any script of the job can start.
+    """Reads and checks a job file, and hides the database URL from the scripts of the job.
 
     Args:
         path: Path of the job file.
@@ -302,7 +302,7 @@ def open_study(
 
 
 def _unmeasured_study(ledger: Ledger, job_name: str) -> StudyRecord | None:
-    """Returns the newest study with a job name; None if it has measurements, or if a process uses it."""
+    """Returns the newest study of a job's name if the study has no measurements and no process uses it."""
     newest = [study for study in ledger.studies() if study.job_name == job_name][-1]
     for probe in ledger.probes(newest.study_id):
         is_held = probe.lease is not None and abandoned_lease(probe) is None
@@ -346,9 +346,10 @@ def is_dead(owner: str) -> bool:
 
 
 def abandoned_lease(probe: ProbeRecord) -> Lease | None:
-    """Returns the lease of a probe if the process that owns it was killed, else None.
+    """Returns the lease of a probe if the process that owns the lease was killed, else None.
 
-    A process counts as killed if its lease has expired, or if it ran on this host and has ended.
+    A lease is the time-limited right of one process to work on a probe. A process counts as killed if its
+    lease has expired, or if it ran on this host and has ended.
     """
     if probe.lease is not None and is_dead(probe.lease.owner):
         return probe.lease
@@ -358,7 +359,9 @@ def abandoned_lease(probe: ProbeRecord) -> Lease | None:
 def free_leases_of_the_dead(
     ledger: Ledger, study: StudyRecord, output: Path, cluster: Cluster, listen: Listener = ignore
 ) -> None:
-    """Releases the leases of killed processes, and charges the slices that these had not stored.
+    """Releases the leases of killed processes, and charges the slices that were lost with these processes.
+
+    A lease is the right of one process to work on a probe. A slice is lost if its measurement was not stored.
 
     Args:
         ledger: The database of studies.

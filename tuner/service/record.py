@@ -61,9 +61,9 @@ def record_study(
 ) -> Recorded:
     """Writes the newest study of a job as a recording.
 
-    For each configuration, the recording contains the run with the most samples: its scores, its seconds per
-    global batch, and why it ended. In a replay, a run reaches the target after the same number of training
-    seconds as in the study.
+    For each configuration, the recording contains the run that processed the most samples: its scores, its
+    seconds per global batch, and why it ended. In a replay, a run reaches the target after the same number of
+    training seconds as in the study.
 
     Args:
         opened: The job.
@@ -122,7 +122,7 @@ def recording_of(
 
 
 def _furthest(probes: list[ProbeRecord]) -> tuple[list[tuple[ProbeRecord, Measurement]], list[str]]:
-    """Returns the run of each configuration with the most samples, and one sentence for each unused probe."""
+    """Returns each configuration's run that processed the most samples, and a sentence per unused probe."""
     best: dict[Configuration, tuple[ProbeRecord, Measurement]] = {}
     left_out: list[str] = []
     for probe in probes:

@@ -66,14 +66,14 @@ def status_rows(ledger: Ledger, study: StudyRecord, output: Path) -> list[Row]:
 def _lost_words(seconds: float) -> str:
     """Describes the slice whose measurement was lost when its process was killed, and how long it ran."""
     if seconds == 0.0:
-        return "no slice: the process was killed between two slices, or its folder is missing"
+        return "no slice: the process was killed between two slices, or the folder of the probe is missing"
     return f"a slice of about {seconds:.1f} s: the process was killed; `paceline run` charges it and resumes"
 
 
 def _at_once(probes: list[ProbeRecord], held: list[ProbeRecord]) -> list[tuple[str, Any]]:
-    """Returns rows on concurrent probes: one for each running probe, and one with the elapsed time.
+    """Returns rows that describe concurrent probes: one for each running probe, one with the elapsed time.
 
-    The elapsed time counts the time that concurrent slices share only once.
+    The elapsed time counts the time during which several slices ran concurrently only once.
     """
     rows: list[tuple[str, Any]] = []
     if len(held) > 1:

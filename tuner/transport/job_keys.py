@@ -27,13 +27,13 @@ REFUSALS = (
 
 
 class JobKeys:
-    """Binds and connects ZeroMQ sockets between the ranks of one job, and nobody else; signs texts.
+    """Opens ZeroMQ connections that only the ranks of one job can use, and signs texts of these ranks.
 
     - TCP connections use CURVE (Curve25519 and XSalsa20-Poly1305), so they are also encrypted. All ranks have
       the same key pair, derived from the secret. Its public key is never sent over the network: only a
       process that knows the secret can complete a handshake, as a client or as a server.
-    - Unix sockets are not encrypted. The kernel refuses processes of other users (`SO_PEERCRED`), and nobody
-      reconnects to a name that an ended rank has left free.
+    - Unix sockets are not encrypted. The kernel refuses processes of other users (`SO_PEERCRED`). After a
+      rank has ended, no rank connects again to its socket's name, since another process may use this name.
 
     Args:
         secret: The secret of the job, which the launcher passed to each rank.
@@ -49,8 +49,8 @@ class JobKeys:
     def bind(self, listening: zmq.Socket[bytes], host: str) -> str:
         """Binds a socket to a free port of an address; returns the endpoint that other ranks connect to.
 
-        If no network interface of this host has the address (it is translated, or a name), the socket listens
-        at all addresses.
+        If no network interface of this host has the address (`host` is a name, or an address that a router
+        translates), the socket listens at all addresses.
 
         Args:
             listening: The socket to bind.
@@ -75,7 +75,7 @@ class JobKeys:
         return f"tcp://{bracketed}:{port}"
 
     def connect(self, connecting: zmq.Socket[bytes], endpoint: str) -> None:
-        """Connects a socket to an endpoint that another rank got from `bind`."""
+        """Connects a socket to the endpoint of another rank, which that rank got from `bind`."""
         if endpoint.startswith("ipc:"):
             connecting.reconnect_ivl = -1
             # If the other rank ends, messages to it are dropped at once.
@@ -87,11 +87,11 @@ class JobKeys:
         connecting.connect(endpoint)
 
     def signed(self, rank: int, text: str) -> str:
-        """Returns a text of a rank with a signature, which `verified` checks."""
+        """Returns a text with the signature of a rank, which `verified` checks on other ranks."""
         return self._signature(rank, text) + text
 
     def verified(self, rank: int, signed: str) -> str:
-        """Returns the text of a rank without its signature.
+        """Checks the signature of a text from another rank, and returns the text without the signature.
 
         Raises:
             TunerError: The signature is wrong.
@@ -110,5 +110,5 @@ class JobKeys:
         return hmac.digest(self._derived("signature"), f"{rank}:{text}".encode(), "sha256").hex()
 
     def _derived(self, purpose: str) -> bytes:
-        """Returns a key of 32 bytes for one purpose."""
+        """Derives a key of 32 bytes from the secret of the job, a different one for each purpose."""
         return hmac.digest(self._secret, f"paceline {purpose}".encode(), "sha256")

@@ -1,4 +1,4 @@
-"""Messages between ranks in binary form, and the store of received messages that no caller has taken yet.
+"""Defines the binary form of messages between ranks, and the store of received messages.
 
 `Transport` explains the terms: a rank publishes vectors for others to fetch, pushes vectors to mailboxes, and
 sends requests, which the other rank answers by a reply.
@@ -106,7 +106,7 @@ class Arrivals:
     per channel, and one request.
 
     Args:
-        count: Function that is called for each published vector that arrives.
+        count: Function that counts the transferred bytes; called once for each published vector that arrives.
     """
 
     def __init__(self, count: Callable[[], None]) -> None:
@@ -141,7 +141,8 @@ class Arrivals:
         Args:
             rank: The rank that published the vector.
             channel: The channel it was published in.
-            expiry_seconds: A fetch without a result after this time counts as lost, and another may start.
+            expiry_seconds: A fetch that has no result after this time counts as lost, so that another fetch
+                may start.
 
         Returns:
             The number of the published vector that is stored here, 0 for none; None if a fetch is in flight.
@@ -156,7 +157,7 @@ class Arrivals:
         return message.number if message is not None else 0
 
     def published(self, rank: int, channel: int) -> Message | None:
-        """Returns the newest received vector that a rank published in a channel; None if none has arrived."""
+        """Returns the newest vector from a channel of another rank; None if no vector has arrived from it."""
         return self._published.get((rank, channel))
 
     def take_pushed(self) -> list[Received]:
@@ -166,7 +167,10 @@ class Arrivals:
         return [message.received() for message in messages.values()]
 
     def take_answer(self, rank: int, number: int, wait_seconds: float) -> Received | None:
-        """Removes and returns a rank's reply to the request of this number; None if none arrives in time."""
+        """Removes and returns a rank's reply to the request that has this number; waits for the reply.
+
+        The result is None if the reply does not arrive within `wait_seconds`.
+        """
 
         def is_there() -> bool:
             message = self._answers.get(rank)
@@ -178,7 +182,7 @@ class Arrivals:
             return self._answers.pop(rank).received()
 
     def take_question(self, wait_seconds: float) -> Message | None:
-        """Removes and returns the oldest request; None if none arrives in time."""
+        """Removes and returns the oldest request; None if no request arrives within `wait_seconds`."""
         try:
             return self._questions.get(timeout=max(wait_seconds, 0.0))
         except Empty:

@@ -1,4 +1,4 @@
-"""Rendezvous of ranks: their shared key-value store, process group, devices and network addresses."""
+"""Lets ranks find each other: their key-value store, process group, devices and network addresses."""
 
 from __future__ import annotations
 
@@ -54,10 +54,10 @@ def rank_device(local_rank: int, *, is_shared: bool = False) -> torch.device:
 
     Args:
         local_rank: Index of this rank among the ranks of this host.
-        is_shared: Whether several ranks may use one accelerator if there are more ranks than accelerators.
+        is_shared: Whether ranks may share an accelerator if this host has more ranks than accelerators.
 
     Raises:
-        ProbeError: The host has accelerators, but fewer than ranks.
+        ProbeError: The host has accelerators, but fewer than ranks, and `is_shared` is False.
     """
     if not torch.accelerator.is_available():
         return torch.device("cpu")
@@ -131,7 +131,7 @@ def process_group(
 
 
 def exchange(store: Store, name: str, *, rank: int, num_ranks: int, value: str) -> list[str]:
-    """Gathers one text of each rank on all ranks: waits for all ranks, and returns the texts by rank.
+    """Waits until every rank has passed one text, and returns these texts in the order of ranks.
 
     Args:
         store: The key-value store that all ranks share.
@@ -150,7 +150,7 @@ def exchange(store: Store, name: str, *, rank: int, num_ranks: int, value: str) 
 
 
 def gathered(own: bytes, group: ProcessGroup, *, rank: int) -> list[bytes]:
-    """Gathers the bytes of each rank on rank 0, as tensors; all ranks must call this function.
+    """Sends the bytes of each rank to rank 0, as tensors; all ranks must call this function.
 
     Args:
         own: The bytes of this rank.
@@ -158,7 +158,7 @@ def gathered(own: bytes, group: ProcessGroup, *, rank: int) -> list[bytes]:
         rank: Index of this rank.
 
     Returns:
-        The bytes by rank on rank 0; an empty list on other ranks.
+        On rank 0, the bytes of all ranks in the order of ranks; on other ranks, an empty list.
     """
     sizes = [torch.zeros(1, dtype=torch.int64) for _ in range(group.size())]
     dist.all_gather(sizes, torch.tensor([len(own)]), group=group)
@@ -172,7 +172,7 @@ def gathered(own: bytes, group: ProcessGroup, *, rank: int) -> list[bytes]:
 
 
 def broadcast_text(text: str, group: ProcessGroup) -> str:
-    """Returns the text of rank 0 on all ranks, sent as tensors; all ranks must call this function.
+    """Sends a text from rank 0 to all ranks, as tensors, and returns it; all ranks must call this function.
 
     Args:
         text: The text on rank 0; other ranks may pass any text.
@@ -227,7 +227,7 @@ def own_address(store: Store) -> str:
 def _source_address(target: str) -> str | None:
     """Returns this host's address on the route to `target`; None if there is no route.
 
-    Connecting a datagram socket sends nothing.
+    The function connects a datagram socket to `target` to learn the route; this sends nothing.
     """
     try:
         family, kind, protocol, _, address = socket.getaddrinfo(target, 9, type=socket.SOCK_DGRAM)[0]

@@ -1,4 +1,4 @@
-"""The status table: sends this rank's status by ZeroMQ, and stores the newest status of each rank."""
+"""Sends this rank's status (a few numbers) by ZeroMQ, and stores the newest status of each other rank."""
 
 from __future__ import annotations
 
@@ -30,9 +30,9 @@ NUM_WAITING = 4
 
 
 class StatusTable:
-    """Table with the newest known status of each rank.
+    """Table with the newest known status of each rank: a few numbers by which it tells how far it is.
 
-    Statuses use sockets of their own, so that large vectors do not delay them. Two threads use a table:
+    Statuses are sent by separate sockets, so that large vectors do not delay them. Two threads use a table:
 
     - The caller's thread calls `post`, `statuses` and `silent_seconds`.
     - The I/O thread, which owns the sockets, calls the other methods.
@@ -73,7 +73,7 @@ class StatusTable:
         self._sent_at = 0.0
 
     def connect(self, endpoints: Sequence[str]) -> None:
-        """Subscribes to the statuses of the other ranks.
+        """Subscribes to the statuses of all other ranks, so that `receive` gets them.
 
         Args:
             endpoints: Endpoint of each rank's status table, by rank.
@@ -120,7 +120,7 @@ class StatusTable:
         self._pause_seconds = self._min_seconds if is_new else min(2 * self._pause_seconds, MAX_SECONDS)
 
     def receive(self) -> None:
-        """Stores the statuses that arrived. A repeated status does not count as a sign of life."""
+        """Stores the statuses that arrived. A status that is sent again does not count as a sign of life."""
         for _ in range(NUM_WAITING * len(self._counts)):
             try:
                 body = self.subscriber.recv(zmq.NOBLOCK)

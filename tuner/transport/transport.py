@@ -27,10 +27,10 @@ from torch import Tensor
 
 Array = npt.NDArray[np.float64]
 
-#: How many numbers a rank's status has.
+#: Number of values in the status of a rank.
 STATUS_WIDTH = 24
 
-#: How many channels a rank has to publish in; channel numbers start at 0.
+#: Number of channels in which a rank can publish vectors; channel numbers start at 0.
 NUM_CHANNELS = 3
 
 
@@ -58,7 +58,7 @@ class Transport(ABC):
 
     - All vectors have the length and dtype that the transport was created with.
     - Vectors passed to a method may be on any device. Vectors returned are on the CPU.
-    - A vector is always received whole, never as a mixture of two.
+    - A received vector is always complete, never a mixture of two vectors.
 
     Three ways to send a vector:
 
@@ -110,7 +110,7 @@ class Transport(ABC):
 
     @abstractmethod
     def publish(self, channel: int, vector: Tensor, tag: int) -> None:
-        """Makes a copy of `vector` available to all ranks in a channel, in place of the previous one.
+        """Makes a copy of `vector` available to all ranks; replaces the previous vector of the channel.
 
         Args:
             channel: Channel number, below `NUM_CHANNELS`.
@@ -165,7 +165,7 @@ class Transport(ABC):
 
         Args:
             rank: The rank that the request was sent to.
-            wait_seconds: How long to wait for the reply at most.
+            wait_seconds: Longest time to wait for the reply, in seconds.
 
         Returns:
             The reply; None if it has not arrived yet. A later call may return it.
@@ -182,7 +182,7 @@ class Transport(ABC):
         The caller must answer it by `answer`.
 
         Args:
-            wait_seconds: How long to wait for a request at most.
+            wait_seconds: Longest time to wait for a request, in seconds.
         """
 
     @abstractmethod
@@ -198,7 +198,7 @@ class Transport(ABC):
 
     @abstractmethod
     def close(self) -> None:
-        """Closes all connections. Other ranks continue; they receive no further status from this rank."""
+        """Closes all connections. Other ranks continue, but no longer receive statuses of this rank."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -44,17 +44,17 @@ _Socket = zmq.Socket[bytes]
 class IoThread:
     """Sends the messages of a rank, and receives those of the other ranks, in a thread of its own.
 
-    Sockets: a rank has one ROUTER socket, at which other ranks connect, and one DEALER socket to each other
-    rank. A response is sent by the socket that its request came from. Each rank connects under its number as
-    its name. A process that does not have the keys of the job cannot connect; the first such attempt is
-    reported.
+    Sockets: a rank has one ROUTER socket, to which other ranks connect, and one DEALER socket to each other
+    rank. A response is sent by the socket at which the request arrived. The name of a connection is the
+    number of the rank that connects. A process that does not have the keys of the job cannot connect; the
+    first refused connection is reported.
 
     Limits, so that no call blocks and memory is bounded:
 
-    - One push to each rank is in flight until that rank's I/O thread confirms it. Of the pushes after it,
-      only the newest waits.
-    - One fetch per rank and channel, and one request per rank, is in flight.
-    - `put` stores one message per key (`Message.place`).
+    - Only one push to each rank is in flight, until that rank's I/O thread confirms it. Of later pushes to
+      the same rank, only the newest waits.
+    - Only one fetch per rank and channel, and one request per rank, is in flight.
+    - `put` stores one unsent message per key (`Message.place`).
 
     Args:
         rank: Index of this rank.
@@ -62,7 +62,7 @@ class IoThread:
         host: Address at which other ranks reach this rank (see `JobKeys.bind`).
         keys: Keys of the job.
         form: Length and dtype of the vectors.
-        arrivals: Store for the received messages.
+        arrivals: Store to which the thread adds received messages.
     """
 
     def __init__(
@@ -193,7 +193,7 @@ class IoThread:
             self.status_table.send_if_due()
 
     def _report_refusals(self, monitor: _Socket) -> None:
-        """Reads the refused connections of a listening socket; warns about the first one of this rank."""
+        """Reads which connections a listening socket has refused; prints a warning about the first one."""
         for frames in self._taken_from(monitor):
             event = parse_monitor_message([bytes(frame.buffer) for frame in frames])
             # With an error number, the connection itself failed to open.
@@ -210,7 +210,11 @@ class IoThread:
             )
 
     def _send_outbox(self) -> bool:
-        """Moves all messages from `put` to the sending queue; returns whether `stop` was called before."""
+        """Takes the messages that `put` has stored: publishes vectors, and queues other messages for sending.
+
+        Returns:
+            Whether `stop` was called, so these are the last messages.
+        """
         with suppress(BlockingIOError):
             self._wake_up_socket.recv(4096)
         # The flag is read after the wake-ups: otherwise the wake-up of `stop` could be consumed before its

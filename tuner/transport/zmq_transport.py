@@ -12,8 +12,8 @@ Why the threads do not disturb each other:
 - Messages to send are stored in the I/O thread's outbox, received messages in `Arrivals`, each under a lock.
   Both are bounded: the newest message of each kind, rank and channel replaces older ones.
 
-A rank that has stopped reading costs memory for at most `NUM_WAITING` + 1 vectors on each other rank. The
-queue to a dead rank is freed.
+If a rank stops reading, each other rank stores at most `NUM_WAITING` + 1 vectors for it. If the rank has
+ended, these vectors are deleted.
 """
 
 from __future__ import annotations
@@ -45,22 +45,22 @@ class MessageTransport(Transport):
 
     Details beyond the interface:
 
-    - `push` and `ask` return True also for a rank that has ended, which cannot be told from a slow rank.
+    - `push` and `ask` also return True for a rank that has ended: it looks the same as a slow rank.
     - A push waits while the previous push to the same rank is in flight; a newer push replaces a waiting one.
     - `moved_bytes` counts a published vector when it arrives, even if no `fetch` copies it.
     - `close` waits up to `LINGER_MILLISECONDS` for messages in flight.
     - A request is lost if the connection breaks while both ranks are alive.
 
     Args:
-        store: Key-value store in which the ranks exchange their addresses; must be empty at first, and is
-            used only by the constructor.
+        store: Key-value store by which the ranks tell each other their addresses; it must be empty at first,
+            and is used only by the constructor.
         rank: Index of this rank.
         num_ranks: Number of ranks of the job.
         num_elements: Number of elements of each vector.
         dtype: Floating-point dtype of the vectors.
         secret: The secret of the job, which the launcher passed to each rank.
         one_host: Whether all ranks run on one host, in one network namespace; the same on all ranks.
-        host: Address at which other ranks reach this rank; determined from the routes of this host if None.
+        host: Address at which other ranks reach this rank; None to determine it from this host's routes.
 
     Raises:
         torch.distributed.DistStoreError: A rank did not report its address within the store's time limit.
@@ -188,7 +188,7 @@ class MessageTransport(Transport):
         return True
 
     def _send(self, kind: Kind, rank: int, vector: Tensor, tag: int) -> int:
-        """Sends a copy of a vector to a rank; returns the message's number."""
+        """Sends a copy of a vector to a rank; returns the serial number of the message."""
         self._num_sent[rank] += 1
         number = self._num_sent[rank]
         self._pass_on(
