@@ -19,12 +19,13 @@ from tuner.past_runs.mapping import Mapping
 #: Maximum number of stored scores per run. If a curve has more scores, only every second score is stored, or
 #: every fourth, every eighth and so on, until the number is small enough.
 MOST_SCORES = 500
-#: The number of samples is computed from the steps and from the epochs. If both differ by more than this
-#: factor, one of them is wrong.
+#: The number of samples is computed both from the steps and from the epochs of a run. If the two results
+#: differ by more than this factor, the run is not imported.
 _POSITIONS_DIFFER = 1.6
-#: If the target is at least this value, the target is in percent.
+#: If the target of the job is at least this value, it is assumed to be in percent.
 _PERCENT_TARGET = 10.0
-#: If the target is at most 1 and most scores of a run are above this value, the scores are in percent.
+#: If the target of the job is at most 1 and most scores of a run are above this value, the scores are assumed
+#: to be in percent.
 _LARGEST_FRACTION = 1.5
 _LARGEST_BATCH, _MOST_NODES, _MOST_SAMPLES = 2**40, 10**6, 2**62
 
@@ -60,12 +61,13 @@ class PastRun:
 def past_runs(
     runs: Sequence[FoundRun], mapping: Mapping, goal: GoalSection, epoch_samples: int | None
 ) -> tuple[list[PastRun], list[LeftOut]]:
-    """Converts the runs from the readers. Returns the converted runs, and the unusable runs with reasons.
+    """Converts runs of other tools; returns those that can be imported, and the others with reasons.
 
     Args:
-        runs: The runs from the readers.
-        mapping: A complete mapping, with metric, training progress, batch size and learning rate.
-        goal: The section `[goal]` of the job.
+        runs: The runs as they were read from the files of other tools.
+        mapping: Says which columns and parameters of the runs contain metric, training progress, batch size
+            and learning rate; all of these must be set.
+        goal: The section `[goal]` of the job, by which the scores are checked.
         epoch_samples: Number of samples per epoch; None if unknown.
     """
     found, left_out = [], []
@@ -180,10 +182,11 @@ def _whole(key: str, stated: str | int | None, parameters: Table[str, str], most
 def _points(
     run: FoundRun, mapping: Mapping, configuration: Configuration, epoch_samples: int | None
 ) -> tuple[list[tuple[int, float | None, float]], str]:
-    """Returns the scores of a run in the order of samples, and a note on omitted scores.
+    """Returns the scores of a run, ordered by the number of samples processed, and a note for the user.
 
-    Each score has the number of samples processed, seconds (None if unknown) and a value. Of several scores
-    at the same number of samples, the last score is used.
+    A score consists of the number of samples processed, the logged seconds (None if unknown) and the value.
+    Of several scores at the same number of samples, the last one is used. The note is a sentence which
+    says that the logged progress decreases; it is empty if the progress never decreases.
     """
     metric = mapping.metric or ""
     scored = [row for row in run.rows if metric in row]
@@ -209,7 +212,7 @@ def _points(
         found[samples] = (samples, seconds if seconds is None or math.isfinite(seconds) else None, value)
     if max(found) == 0:
         raise UnusableRunError(
-            f"all of its scores have {position} 0 ({column!r}), so their places in the training are unknown"
+            f"all of its scores have {position} 0 ({column!r}), so it is unknown how far training was at each"
         )
     return [found[samples] for samples in sorted(found)], going_back
 
@@ -218,7 +221,7 @@ def _going_back(position: str, counted: Sequence[int], values: Sequence[float], 
     """Checks whether the logged progress of a run decreases, as after a resume from an old checkpoint.
 
     Returns:
-        A note if the progress decreases; the empty string if it does not.
+        A sentence for the user if the progress decreases; empty if it does not.
 
     Raises:
         UnusableRunError: The progress decreases to that of the first score or below: the file contains
@@ -236,7 +239,7 @@ def _going_back(position: str, counted: Sequence[int], values: Sequence[float], 
         raise UnusableRunError(
             f"its {position} ({getattr(mapping, position)!r}) begins again after score {back[0]}, as with "
             "several runs in one file or steps that are counted within an epoch. Put each run in a file of "
-            "its own or name it in a column 'run', or map another column"
+            "its own, or name it in a column 'run', or state another column in the mapping"
         )
     times = "once" if len(back) == 1 else f"{len(back)} times"
     return (
@@ -276,7 +279,7 @@ def _samples(
 def _check_epochs(
     rows: Sequence[Row], counted: Sequence[int], mapping: Mapping, epoch_samples: int | None
 ) -> None:
-    """Checks that the samples computed from steps agree with the epochs that the run logged."""
+    """Checks that the numbers of samples that were computed from steps agree with the logged epochs."""
     if mapping.step is None or epoch_samples is None:
         return
     for name in ("epoch", "train/epoch"):
@@ -289,16 +292,19 @@ def _check_epochs(
             1 / _POSITIONS_DIFFER < by_steps / by_epochs < _POSITIONS_DIFFER
         ):
             raise UnusableRunError(
-                f"its {mapping.step!r} times the batch size gives {format_count(by_steps)} samples, its "
-                f"{name!r} {format_count(round(by_epochs))}: batch_size, step or epoch_samples is wrong"
+                f"its {mapping.step!r} times the batch size gives {format_count(by_steps)} samples, but "
+                f"its {name!r} {format_count(round(by_epochs))}: batch_size, step or epoch_samples is wrong"
             )
 
 
 def _check_values(mapping: Mapping, values: Sequence[float], goal: GoalSection) -> None:
-    """Checks that the values of a run can be values of the job's metric.
+    """Checks that the scores of a run are possible values of the job's metric.
 
-    For an unknown metric without a `scale` in the mapping, the values are compared with the target, to detect
-    values in percent.
+    If Paceline does not know the metric and the mapping has no `scale`, the scores are compared with the
+    target, to detect scores in percent.
+
+    Raises:
+        UnusableRunError: The scores are out of range, or seem to have another unit than the target.
     """
     known = METRICS.get(goal.metric)
     low, high = min(values), max(values)
@@ -313,9 +319,9 @@ def _check_values(mapping: Mapping, values: Sequence[float], goal: GoalSection) 
     if known is not None or "scale" in mapping.model_fields_set or low < 0:
         return
     words = f"its {mapping.metric!r} goes from {low:g} to {high:g}, but the target is {goal.target:g}"
-    advice = "in the mapping; if nothing is, state scale = 1"
+    advice = "in the mapping; if both use the same unit, state scale = 1"
     if goal.target >= _PERCENT_TARGET and high <= 1.0:
-        raise UnusableRunError(f"{words}: if that is in percent, state scale = 100 {advice}")
+        raise UnusableRunError(f"{words}: if the target is in percent, state scale = 100 {advice}")
     # A metric that is minimized may be a loss, which is often above 1.
     num_large = sum(value > _LARGEST_FRACTION for value in values)
     if goal.maximize and 0 < goal.target <= 1.0 and high <= 100.0 and 2 * num_large > len(values):

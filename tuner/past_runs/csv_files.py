@@ -73,7 +73,7 @@ def _of_file(
 
 
 def read_table(path: Path, left_out: list[LeftOut]) -> tuple[list[str], list[dict[str, str]]]:
-    """Reads a CSV file. Returns the column names and the rows; a row maps column names to texts.
+    """Reads a CSV file; returns its column names and its rows, which map column names to texts.
 
     Args:
         path: Path of the file.
@@ -100,7 +100,7 @@ def read_table(path: Path, left_out: list[LeftOut]) -> tuple[list[str], list[dic
 
 
 def _checked(header: Sequence[str]) -> list[str]:
-    """Checks the header of a CSV file. Returns the names in it that are not empty."""
+    """Checks the header of a CSV file, and returns the column names in it that are not empty."""
     named = [name for name in header if name]
     if len(named) < 2 or any("\0" in name for name in named):
         raise UnreadableError("it has no header with two or more columns")

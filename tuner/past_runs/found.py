@@ -106,7 +106,7 @@ def check_size(path: Path, most: int = MOST_BYTES) -> None:
 
 
 def limited(items: Iterable[_Item], what: str, left_out: list[LeftOut]) -> list[_Item]:
-    """Returns the first `MOST_RUNS` items. If there are more, adds a note on them to `left_out`.
+    """Returns the first `MOST_RUNS` items; if there are more, adds a note on the others to `left_out`.
 
     Args:
         items: The runs, or data of one run each.
@@ -157,7 +157,7 @@ def flat_parameters(data: object) -> dict[str, str]:
 
 
 def read_parameters(path: Path) -> dict[str, str]:
-    """Reads the parameters in a JSON or YAML file. Returns a mapping from dotted names to texts.
+    """Reads a JSON or YAML file with parameters; returns their values as texts, by dotted name.
 
     Raises:
         UnreadableError: The file is too large, is not valid, or contains no table.
@@ -180,7 +180,7 @@ def _yaml(text: str) -> object:
 
     # With anchors, a small file can expand to a huge table.
     if "&" in text and "*" in text:
-        raise ValueError("anchors are not read")
+        raise ValueError("it has YAML anchors (&name), which are not read: write each value in full")
     loader: Any = type("Loader", (yaml.SafeLoader,), {})
     loader.add_multi_constructor("", lambda _loader, _suffix, _node: None)
     try:

@@ -65,19 +65,23 @@ class Mapping(BaseModel):
         default=1, description="name of the parameter with the number of nodes, or that number"
     )
     strategy: str = Field(
-        default="all_reduce", description="name of a strategy, or parameter with the name of the strategy"
+        default="all_reduce", description="name of a strategy, or name of the parameter that contains it"
     )
     tau: str | PositiveInt | None = Field(
-        default=None, description="name of the parameter with the steps between two exchanges, or that number"
+        default=None,
+        description="name of the parameter with the steps between two exchanges of weights, or that number",
     )
     beta: str | PositiveFloat | None = Field(
-        default=None, description="elastic_averaging: parameter with beta, or a number"
+        default=None,
+        description="for the strategy elastic_averaging: parameter with beta, or that number",
     )
     outer_learning_rate: str | PositiveFloat | None = Field(
-        default=None, description="diloco: parameter with the outer learning rate, or a number"
+        default=None,
+        description="for the strategy diloco: parameter with the outer learning rate, or that rate",
     )
     outer_momentum: str | float | None = Field(
-        default=None, description="diloco: parameter with the outer momentum, or a number"
+        default=None,
+        description="for the strategy diloco: parameter with the outer momentum, or that number",
     )
     run: str | None = Field(default=None, description="column of a CSV file with the name of the run")
     name_pattern: str | None = Field(
@@ -87,7 +91,7 @@ class Mapping(BaseModel):
     )
     same_hardware: bool = Field(
         default=False,
-        description="whether the runs had the same hardware as the job, so that their seconds are used too",
+        description="whether the runs had the same hardware as the job, so their training times are used too",
     )
 
     @model_validator(mode="after")

@@ -58,7 +58,7 @@ def accepts(path: Path) -> bool:
 
 
 def _opened(path: Path) -> sqlite3.Connection:
-    """Opens a read-only connection to a database. Invalid UTF-8 in texts is replaced."""
+    """Opens a database only for reading; invalid UTF-8 in its texts is replaced."""
     connection = sqlite3.connect(f"file:{quote(str(path.resolve()))}?mode=ro", uri=True)
     connection.text_factory = lambda data: data.decode("utf-8", "replace")
     return connection
@@ -120,7 +120,7 @@ def _small_text(path: Path) -> str:
 
 
 def _rows(logged: Sequence[tuple[str, float, float, float]]) -> tuple[Row, ...]:
-    """Groups logged values into rows, one for all metrics that were logged at the same step.
+    """Groups logged values into rows: the values of all metrics at the same step are one row.
 
     If a metric was logged several times at the same step (for example because the script logs without steps),
     each value is in a separate row.

@@ -1,7 +1,7 @@
 """Guesses the columns and parameters of past runs that contain metric, progress and axes, by their names.
 
-The progress of a run is its number of samples, steps or epochs. The axes are batch size, learning rate and
-number of nodes.
+The progress of a run is its number of samples, steps or epochs. The axes are the parameters that Paceline
+tunes: batch size, learning rate and number of nodes.
 """
 
 from __future__ import annotations
@@ -14,8 +14,8 @@ from typing import Any
 from tuner.past_runs.found import STEP, TIME, FoundRun, number
 from tuner.past_runs.mapping import Mapping
 
-#: Names of parameters, in lower case and without path and separators. If a run has several, the first is
-#: used.
+#: Usual names of the parameters and columns of a run, the preferred name first. They are in lower case and
+#: without path and separators: `lr0` also stands for `optimizer.lr_0`.
 _RATES = ("learningrate", "lr", "baselr", "peaklr", "maxlr", "initiallr", "lrinit", "lr0")
 _GLOBAL_BATCHES = ("globalbatchsize", "totalbatchsize", "totaltrainbatchsize", "effectivebatchsize")
 _BATCHES = ("trainbatchsize", "batchsize", "trainingbatchsize", "bs", "batch")
@@ -29,8 +29,8 @@ _PER_DEVICE = (
         "batchsizepergpu",
     ),
 )
-#: Names of the number of devices on all nodes together. Other names may mean the number of devices on one
-#: node.
+#: Names of parameters with the number of devices on all nodes together. Other names for a number of devices
+#: may mean those of one node.
 _ALL_DEVICES = ("worldsize", "numranks")
 _DEVICES = (*_ALL_DEVICES, "numdevices", "ndevices", "devices", "numgpus", "ngpus", "ngpu", "gpus")
 _ACCUMULATION = (
@@ -45,7 +45,7 @@ _SECONDS = ("_runtime", "seconds", "elapsed", "elapsed_seconds", TIME, "_timesta
 #: Names of the column that counts calls of `wandb.log`, not optimizer steps.
 _LOG_CALLS = ("_step", "Step")
 _VALIDATION, _TRAINING = ("validation", "valid", "val", "eval", "test", "dev"), ("train", "training")
-#: Words in the names of parameters that are used for validation, not for training.
+#: Words which show that a parameter is used for validation, not for training, if they are in its name.
 _NOT_TRAINING = {*_VALIDATION, "evaluation", "testing", "inference"}
 #: Prefix of the scalars that Keras writes at the end of each epoch. The first epoch has the number 0.
 _PER_EPOCH = "epoch_"
@@ -69,13 +69,13 @@ class Suggestion:
 
 
 def suggest(stated: Mapping, runs: Sequence[FoundRun], metric: str, *, knows_epochs: bool) -> Suggestion:
-    """Completes a mapping with columns and parameters whose names are unambiguous.
+    """Completes a mapping: adds each missing column or parameter for which only one name is possible.
 
     Args:
         stated: The mapping of the user, whose keys are not changed.
         runs: The past runs.
         metric: Name of the job's metric.
-        knows_epochs: Whether the number of samples per epoch is known.
+        knows_epochs: Whether the number of samples per epoch is known, so a column with epochs can be used.
     """
     columns = list(dict.fromkeys(name for run in runs for row in run.rows[:50] for name in row))
     parameters = _Parameters(runs, stated)
@@ -121,7 +121,7 @@ def suggest(stated: Mapping, runs: Sequence[FoundRun], metric: str, *, knows_epo
 
 
 def _likely_first(names: Sequence[str], parts: Sequence[str]) -> tuple[str, ...]:
-    """Sorts names: those that contain the first of `parts` come first, then those with the second, ..."""
+    """Sorts names: first those that contain the first of `parts`, then those with the second, and so on."""
 
     def place(name: str) -> int:
         return next((i for i, part in enumerate(parts) if part in name.lower()), len(parts))
@@ -162,7 +162,7 @@ def _position(columns: Sequence[str], *, knows_epochs: bool) -> tuple[str, str |
 
 
 def _column(columns: Sequence[str], names: Sequence[str]) -> str | None:
-    """Returns the column that has the first possible name in `names`; if several have it, the shortest."""
+    """Returns the column that matches the earliest of `names`; of several, the one with the shortest name."""
     for wanted in names:
         fitting = [column for column in columns if wanted == _plain(column)]
         if fitting:

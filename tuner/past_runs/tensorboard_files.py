@@ -28,7 +28,8 @@ NAME = "tensorboard"
 _EVENTS = "tfevents"
 #: Tag of the hyperparameters that the HParams plugin stores.
 _SESSION_START = "_hparams_/session_start_info"
-#: A subfolder of a run with fewer scores than this counts as a folder for hyperparameters of the run.
+#: A subfolder of a run that has fewer scores than this is taken as a folder for the hyperparameters of that
+#: run, not as a run of its own.
 _FEWEST_SCORES = 2
 
 
@@ -94,7 +95,7 @@ def _of_folder(folder: Path, files: Sequence[Path], left_out: list[LeftOut]) -> 
 
 
 def _accumulator(path: Path) -> Any:
-    """Reads an event file with TensorBoard's `EventAccumulator`, which is returned.
+    """Returns TensorBoard's `EventAccumulator` that has read the event file.
 
     Raises:
         UnreadableError: The file is not an event file, or it has neither scalars nor hyperparameters.
@@ -159,7 +160,7 @@ def _parameters(reader: Any) -> dict[str, str]:
 
 
 def _with_parameters_below(runs: dict[Path, FoundRun]) -> list[FoundRun]:
-    """Adds the hyperparameters in the subfolders of a run to this run. Returns the runs.
+    """Adds to each run the hyperparameters in its subfolders, and returns the runs without these subfolders.
 
     PyTorch's `SummaryWriter.add_hparams` writes hyperparameters and final values to such a subfolder.
     """

@@ -44,8 +44,8 @@ def read(paths: Sequence[Path], run_column: str | None) -> Found:
 
     Args:
         paths: Paths of the exported files.
-        run_column: Name of the column that contains the name of the run, for a history of several runs; None
-            to find it by its name.
+        run_column: Name of the column that contains the name of the run, if a file has the history of several
+            runs; None to use a column with a usual name, such as `run`.
     """
     charts, tables, histories = [], [], []
     left_out: list[LeftOut] = []
@@ -115,7 +115,7 @@ def _tables(
 def _of_charts(
     tables: Sequence[tuple[Path, list[str], list[dict[str, str]]]], left_out: list[LeftOut]
 ) -> list[FoundRun]:
-    """Returns the runs in charts. Columns with the same name of a run, in any chart, become one run."""
+    """Returns the runs in charts; columns of all charts that name the same run become one run."""
     by_run: dict[str, dict[float, dict[str, float]]] = {}
     sources: dict[str, Path] = {}
     for path, (axis, *columns), rows in tables:
