@@ -66,7 +66,7 @@ class Question:
     def answer(self) -> Answer | None:
         """Returns the result of the command; None while it runs.
 
-        Do not call this method again after it has returned a result.
+        After this method has returned a result, do not call it again.
         """
         code = -1 if self._process is None else self._process.poll()
         if code is None:
@@ -82,7 +82,7 @@ class Question:
         return Answer(code=code, output=texts[0], errors=errors.strip())
 
     def drop(self) -> None:
-        """Kills the command if its result is no longer needed."""
+        """Kills the command; call this method if the result is no longer needed."""
         self._kill()
         self._output.close()
         self._errors.close()

@@ -1,4 +1,4 @@
-"""State of a job of `CommandLauncher`: state by the backend, heartbeats of nodes, reports of ranks."""
+"""Stores what `CommandLauncher` knows about a job from its backend, its nodes and its ranks."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ class CommandJob:
     _offsets: dict[int, int] = field(default_factory=dict)
 
     def note_heartbeats(self, nodes: Mapping[int, NodeStatus], now: float) -> None:
-        """Stores which nodes have reported since the last call, and whether all nodes have started.
+        """Stores when each node last reported, and when all nodes had started their processes.
 
         Args:
             nodes: Maps the number of each node that has ever reported to its last report.
@@ -76,7 +76,7 @@ class CommandJob:
         Args:
             nodes: Maps the number of each node that has ever reported to its last report.
             now: The launcher's clock, seconds.
-            limit_seconds: The limit.
+            limit_seconds: Longest time without a report, in seconds.
         """
         return [
             number
@@ -86,7 +86,7 @@ class CommandJob:
 
     @property
     def heard_at(self) -> float:
-        """Time of the last report of any rank, or, for a command, of any node; on the launcher's clock."""
+        """Time of the last report of any rank (of any node for a command), on the launcher's clock."""
         if self.ranks is not None:
             return max(self.ranks.heard_at, self.running_at or 0.0, self.pending_until or 0.0)
         waited_until = self.pending_until or self.submitted_at
@@ -96,7 +96,7 @@ class CommandJob:
     def startup_seconds(self) -> float | None:
         """Seconds from the end of the wait for nodes until every rank or process had started.
 
-        None if they have not all started.
+        The value is None while some rank or process has not started.
         """
         started_at = self.running_at if self.ranks is None else self.ranks.entered_at
         return None if started_at is None else started_at - (self.pending_until or self.submitted_at)
@@ -115,7 +115,7 @@ class CommandJob:
             for frame in frames:
                 ranks.take(rank, frame, now)
         for place, (rank, code) in enumerate(exits.items()):
-            # A rank that was asked to end did not fail.
+            # If a rank was asked to end, its exit is not a failure.
             if code != -signal.SIGTERM and not ranks.has_ended(rank):
                 ranks.take_exit(rank, code, log=self.folder.logs().get(rank, ""), at=float(place))
 

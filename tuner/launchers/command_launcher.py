@@ -1,4 +1,4 @@
-"""Launcher for scheduler backends: a backend allocates nodes; a node agent on each runs the processes."""
+"""The launcher for schedulers: a backend allocates nodes; a node agent on each node runs the processes."""
 
 from __future__ import annotations
 
@@ -39,20 +39,21 @@ _LEASE_EVERY_SECONDS = 5.0
 #: Shortest time between two polls of a job, multiplied by the number of its nodes, since a poll reads one
 #: file per node from a shared file system.
 _POLL_SECONDS_PER_NODE = 0.01
-#: How long the files of nodes may take to appear after the backend has reported the end of the job.
+#: Longest time in seconds until the last files of the nodes appear after the backend has reported the end of
+#: the job.
 _FILES_LATE_SECONDS = 5.0
-#: How long the backend may take to report the reason after it has ended the node agents.
+#: Longest time in seconds until the backend reports why it has ended the node agents.
 _WORD_LATE_SECONDS = 10.0
 #: A disk with less free space counts as full.
 _LITTLE_BYTES = 2**20
-#: How long a backend may take to release nodes, in addition to the grace period of the job.
+#: Longest time in seconds that a backend needs to release nodes, in addition to the job's grace period.
 _END_LATE_SECONDS = 10.0
 #: Seconds between SIGTERM and SIGKILL for a rank that runs a function.
 _RANK_GRACE_SECONDS = 5.0
-#: Reason that is given to the remaining nodes of a job to end if some nodes were lost.
+#: If some nodes of a job were lost, the remaining nodes are asked to end for this reason.
 _NODES_LOST = "nodes lost"
-#: Reasons that a node agent reports if its backend ended it. It also reports "cancelled" if the file `end` is
-#: empty because the disk is full.
+#: Reasons that a node agent reports if its backend ended it. The node agent also reports "cancelled" if the
+#: file `end` is empty because the disk is full.
 _TAKEN_AWAY = ("signal", "orphaned", "cancelled", _NODES_LOST)
 
 
@@ -76,7 +77,8 @@ class CommandLauncher(Launcher):
         uses_torchrun: Whether torch's elastic agent starts a command that runs once per rank. Otherwise the
             node agent starts it, as it always does for functions.
         silence_seconds: Seconds without a report after which a node counts as lost.
-        orphan_seconds: Seconds after which the nodes end a job if the tuner no longer renews its lease.
+        orphan_seconds: Seconds after which the nodes end a job if the tuner no longer renews the job's lease,
+            a file that shows that the tuner still runs.
         clock: Returns the seconds on a monotonic clock.
     """
 
@@ -160,7 +162,7 @@ class CommandLauncher(Launcher):
         one_per: OnePer,
         ranks: RankTracker | None = None,
     ) -> JobHandle:
-        """Lets the backend start the node agents, and stores the state of the job.
+        """Asks the backend to start the node agents of a job, and stores the state of the job.
 
         Args:
             task: The command that the node agents run.
@@ -276,7 +278,7 @@ class CommandLauncher(Launcher):
             self._finish(job, JobStatus(state=JobState.CANCELLED))
             return
         if not job.folder.statuses(job.node_job.num_nodes):
-            # It waits for nodes, or its node agents are starting: nothing is lost by releasing the nodes.
+            # The job waits for nodes, or its node agents are starting: releasing the nodes loses nothing.
             self._backend.end(job.node_job, job.backend_id)
 
     def log_files(self, handle: JobHandle) -> dict[int, LogFile]:
@@ -365,7 +367,7 @@ class CommandLauncher(Launcher):
             if job.view.state is not JobState.SUCCEEDED:
                 # Some nodes may still run: they should save what they can.
                 job.folder.ask_to_end(_NODES_LOST)
-            # Files may come a moment after the backend's report.
+            # The last files of the nodes may appear a moment after the backend's report.
             job.gone_at = now if job.gone_at is None else job.gone_at
             if now - job.gone_at > _FILES_LATE_SECONDS:
                 return self._gone(job, nodes)
@@ -374,7 +376,7 @@ class CommandLauncher(Launcher):
     def _gone(
         self, job: CommandJob, nodes: dict[int, NodeStatus]
     ) -> tuple[JobState, tuple[RankFailure, ...]]:
-        """Returns the state of a job that the backend reports as ended before all nodes did."""
+        """Returns the state of a job that the backend reports as ended, though some nodes reported no end."""
         missing = [n for n in range(job.node_job.num_nodes) if n not in nodes or not nodes[n].has_ended]
         state = JobState.LOST if job.view.state is JobState.SUCCEEDED else job.view.state
         words = job.view.detail or f"the backend {self._backend.name} reports the job as {job.view.state}"
@@ -411,7 +413,7 @@ class CommandLauncher(Launcher):
             if not job.view.state.has_ended:
                 job.view = self._backend.poll(job.node_job, job.backend_id)
             view = job.view
-            # The backend's reason may come a moment later; and processes fail whose peer is lost.
+            # The backend's reason may come a moment later, and processes fail if another process is lost.
             job.gone_at = now if job.gone_at is None else job.gone_at
             if not view.state.has_ended and now - job.gone_at <= _WORD_LATE_SECONDS:
                 return JobState.RUNNING, ()

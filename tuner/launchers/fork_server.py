@@ -28,9 +28,9 @@ from typing import NoReturn
 from tuner.domain.parent_death import die_with_parent, outlive_parent
 from tuner.launchers import rank_process
 
-#: Request of the tuner: operation, and key of the rank.
+#: Format of a request of the tuner: operation, and the number (key) by which both sides identify the rank.
 REQUEST = struct.Struct("=cq")
-#: Report of the server: event, key of the rank, and the rank's process number or exit code.
+#: Format of a report of the server: event, key of the rank, and the rank's process number or exit code.
 REPORT = struct.Struct("=cqq")
 
 FORK, KILL = b"f", b"k"

@@ -209,7 +209,7 @@ class HostNodes(SchedulerBackend):
         self._taken.clear()
 
     def _take(self, job: NodeJob) -> tuple[str, ...]:
-        """Selects the hosts for a job, the first node first."""
+        """Selects the hosts for a job, in the order of its nodes."""
         if job.identity not in self._taken:
             if job.num_nodes > len(self._hosts):
                 raise ProbeError(

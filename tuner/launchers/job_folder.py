@@ -1,4 +1,4 @@
-"""The files by which a tuner and the node agents of a job communicate (`node_agent.py` lists them)."""
+"""Reads and writes the files by which a tuner and a job's node agents communicate (see `node_agent.py`)."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ class NodeStatus:
 
 
 class JobFolder:
-    """The folder of a job, with the methods that the tuner needs.
+    """The folder of a job, with the methods by which the tuner reads and writes its files.
 
     Args:
         path: Path of the folder.
@@ -126,15 +126,15 @@ class JobFolder:
             (self.path / "lease").touch()
 
     def ask_to_end(self, reason: str) -> None:
-        """Asks every node agent to end its processes, by the file `end`.
+        """Asks every node agent to end its processes: writes the reason to the file `end`.
 
-        A reason that was given earlier is not replaced. If the disk is full, the file is empty.
+        An earlier reason is not replaced. If the disk is full, the file is empty.
         """
         with contextlib.suppress(OSError), (self.path / "end").open("x") as file:
             file.write(reason)
 
     def statuses(self, num_nodes: int) -> dict[int, NodeStatus]:
-        """Returns the last report of each node that has reported, by the number of the node."""
+        """Maps the number of each node that has reported to its last report."""
         found = {}
         for node in range(num_nodes):
             reported = _read(self.path / f"node-{node}.json")
@@ -167,7 +167,7 @@ class JobFolder:
         return {rank: code for _, rank, code in sorted(found)}
 
     def log_files(self, one_per: OnePer, *, num_nodes: int, devices_per_node: int) -> dict[int, LogFile]:
-        """Returns the log files, by rank if there is a process per rank, else by node.
+        """Maps each rank to its log file if there is a process per rank, otherwise each node.
 
         Args:
             one_per: Whether the task has one process in all, one per node or one per rank.

@@ -1,4 +1,4 @@
-"""Interface of launchers, which start ranks and commands on nodes and report their state.
+"""The interface of launchers, which start ranks and commands on nodes and report their state.
 
 A rank is one training process, with one device. A node has one or more devices.
 """
@@ -153,7 +153,7 @@ class JobStatus:
         messages: Messages of ranks since the last poll, as (rank, message); those of each rank are in order.
         results: Maps each rank to the result of its function; empty until the job has succeeded.
         failures: Failures of ranks, the first failure first.
-        seconds_since_progress: Seconds since any rank last reported.
+        seconds_since_progress: Seconds since the last report of any rank.
         startup_seconds: Seconds from submission until every rank had entered the function, or every process
             of a command was started, without the wait for nodes; None if they have not all started.
         pending_seconds: Seconds for which the job has waited for its nodes.
@@ -177,8 +177,8 @@ class Launcher(ABC):
     - Every rank of a job gets its number, the number of ranks, and an address or file for the rendezvous of
       `torch.distributed`.
     - If a rank fails, the launcher ends all other ranks of the job, and reports the errors of all ranks.
-    - If the task tolerates rank loss, the job continues without ranks that were killed. They are missing in
-      the results, as are ranks that return much later than the first rank.
+    - If the task tolerates rank loss, the job continues without ranks that were killed. The results do not
+      contain these ranks, nor ranks that return much later than the first rank.
     - All processes of all jobs end when the launcher's process ends, even if it is killed. On other hosts
       they may run for some more minutes.
     - Use a launcher from one thread only.

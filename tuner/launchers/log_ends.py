@@ -49,7 +49,11 @@ def trim_file(path: Path, *, start: int = 0, note: str = TEXT_NOTE) -> None:
 
 
 def _ends(file: BinaryIO, start: int, note: str) -> list[bytes]:
-    """Returns a file from `start`; if it is long, only its beginning and end, with a line between them."""
+    """Returns the content of a file after the first `start` bytes, in parts.
+
+    If it is longer than 5 MiB, the parts are the first 1 MiB, a line in place of the middle, and the last
+    4 MiB.
+    """
     size = file.seek(0, 2)
     file.seek(start)
     if size - start <= FIRST_BYTES + LAST_BYTES:

@@ -12,9 +12,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
-#: A line that is longer is returned in parts of this many bytes, since some programs never end a line.
+#: Largest length of a returned line, in bytes. A longer line is returned in parts, since some programs print
+#: without ever ending a line.
 LONGEST_LINE_BYTES = 2**16
-#: How long to wait until the node agent has recorded the size of a log that has grown.
+#: Longest time in seconds to wait until the node agent has recorded the size of a log that has grown.
 _NOTED_LATE_SECONDS = 1.0
 _PART = re.compile(rb"[^\r\n]+")
 
@@ -101,7 +102,7 @@ class _Log:
         self._times = None if log_file.times is None else _Times(log_file.times)
         self._offset = log_file.start
         self._remainder = b""
-        #: The last recorded size that was smaller than the size of the file, and since when it was smaller.
+        #: The size that the node agent recorded last, and the time since which the log file is larger.
         self._waits_at, self._waits_since = -1, 0.0
         self.num_unread = 0
 
@@ -126,7 +127,10 @@ class _Log:
         return len(data), list(self._lines(begin, data, is_last=has_ended and self.num_unread == 0))
 
     def _noted(self, size: int) -> int:
-        """Returns the number of bytes with a recorded write time; all bytes if the records are late."""
+        """Returns how many bytes of the log file can be read with a known write time.
+
+        If the node agent has not recorded the size for too long, the result is `size`, the size of the file.
+        """
         assert self._times is not None
         noted_size, now = self._times.noted_size, self._clock()
         if noted_size >= size:
@@ -204,7 +208,7 @@ class _Times:
 
 
 def _whole_characters(part: bytes) -> int:
-    """Returns the largest allowed length of a part of a line that does not cut a UTF-8 character."""
+    """Returns the length at which a line that is too long is cut, so that no UTF-8 character is cut."""
     length = LONGEST_LINE_BYTES
     # At most three bytes of a character follow its first.
     while length > LONGEST_LINE_BYTES - 4 and part[length] & 0xC0 == 0x80:

@@ -158,7 +158,7 @@ class NodeAgent:
         self._asked_to_end = self._asked_to_end or "orphaned"
 
     def _meet(self) -> dict[str, Any] | None:
-        """Waits until the first node has stated its address and port; returns None if the job ends before."""
+        """Waits for the address and port of the first node; returns None if the job has to end before."""
         path = self._folder / "main.json"
         if self._node_rank == 0:
             address = self._task.get("main_address") or _own_address()
@@ -227,7 +227,7 @@ class NodeAgent:
             self._wait_for_children()
             ended = [process for process in self._processes if process in self._exits]
             if ended and self._asked_to_end is None:
-                # A backend may signal all processes at once, and its signal may reach children first.
+                # A backend may send its signal to all processes at once, and children may get it first.
                 time.sleep(_WAIT_SECONDS)
             failed = [process for process in ended if self._exits[process] != 0]
             if self._asked_to_end is not None:
@@ -289,7 +289,10 @@ class NodeAgent:
         return "cancelled" if now - self._empty_end_since >= _EMPTY_END_SECONDS else None
 
     def _is_orphaned(self) -> bool:
-        """Whether the tuner has not renewed the lease for too long, by the clock of this node."""
+        """Whether the tuner has ended, since it has not renewed the file `lease` for too long.
+
+        The time is measured by the clock of this node.
+        """
         now, (since, seen) = time.monotonic(), self._lease
         try:
             touched = (self._folder / "lease").stat().st_mtime

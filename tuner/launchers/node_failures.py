@@ -68,7 +68,7 @@ def _rank_failures(
 
 
 def _cause(code: int, log: str) -> int:
-    """Returns the exit code of a process; if it is torchrun, the exit code of its rank that failed first."""
+    """Returns the exit code of a process; for torchrun, the exit code of the rank that failed first."""
     found = _TORCHRUN_CAUSE.findall(log[-_TORCHRUN_TAIL:]) if code == 1 else []
     return int(found[-1]) if found else code
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 @dataclass(frozen=True, kw_only=True)
 class ProcessRecord:
-    """Number and start time of a process, by which it differs from a later process with the same number.
+    """Number and start time of a process; a later process that has the same number has another start time.
 
     Args:
         process: Process number.

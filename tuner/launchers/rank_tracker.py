@@ -14,7 +14,7 @@ _LOG_TAIL_LINES = 20
 
 @dataclass(frozen=True, kw_only=True)
 class _Failure:
-    """The failure of a rank, with its order among the failures of the job.
+    """The failure of a rank, and the data by which the failures of a job are ordered.
 
     Args:
         is_echo: Whether the failure looks like a consequence of another rank's failure.
@@ -116,7 +116,7 @@ class RankTracker:
 
     @property
     def failures(self) -> tuple[RankFailure, ...]:
-        """Failures of ranks, the first failure first; consequences of other failures come last."""
+        """Failures of ranks in the order of time, but consequences of other failures come last."""
         ordered = sorted(self._failures.values(), key=lambda found: (found.is_echo, found.at))
         return tuple(found.failure for found in ordered)
 
@@ -176,7 +176,7 @@ class RankTracker:
         return self._tolerates_rank_loss and were_killed and len(self._failures) < self._num_ranks
 
     def _is_overdue(self, now: float) -> bool:
-        """Whether the grace period of the remaining ranks, since the first rank returned, is over."""
+        """Whether the remaining ranks have had their grace period since the first rank returned."""
         if not self._tolerates_rank_loss or self._returned_at is None:
             return False
         return now - self._returned_at >= self._grace_seconds

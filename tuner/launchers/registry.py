@@ -54,7 +54,7 @@ class LauncherEntry:
         nodes_are: Description of the nodes in a few words, for the documentation of `cluster.launcher`.
         create: Creates the launcher from its section, an object of the class `section`, and the settings.
         section: Class of the section `[cluster.NAME]` with the launcher's own keys; None if it has none.
-        section_holds: Description of the section in a few words.
+        section_holds: Description of the section's keys in a few words, for the documentation of job files.
         nodes_share_host: Whether all nodes are processes of this host, which share its cores.
     """
 

@@ -1,4 +1,4 @@
-"""Interface of scheduler backends, which allocate nodes for a job and start a node agent on each node."""
+"""The interface of scheduler backends, which allocate a job's nodes and start a node agent on each node."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ class NodeJob:
         identity: Name of the job, unique among all jobs of all tuners.
         folder: Folder of the job with the script `node_agent.py`; the same path on every node.
         num_nodes: Number of nodes that the job needs.
-        devices_per_node: Number of devices that it needs on each node.
+        devices_per_node: Number of devices that the job needs on each node.
         time_limit_seconds: Longest time for which the nodes are needed, seconds; None for no limit.
         grace_seconds: Additional time for the processes to save and end, seconds.
     """
@@ -83,7 +83,7 @@ class SchedulerBackend(ABC):
             backend_id: The identifier that `begin` returned.
 
         Raises:
-            ProbeError: The backend could not be reached for a longer time.
+            ProbeError: The backend has not answered for so long that the job cannot be watched.
         """
 
     @abstractmethod
@@ -95,5 +95,5 @@ class SchedulerBackend(ABC):
         """Releases the backend's own resources."""
 
     def main_address(self, job: NodeJob) -> str | None:
-        """Returns the name or address of the first node for the other nodes; None if that node finds it."""
+        """Returns the address at which other nodes reach the first node; None if that node finds it."""
         return None

@@ -111,7 +111,7 @@ class SlurmNodes(SchedulerBackend):
 
 
 def job_name(job: NodeJob) -> str:
-    """Returns the name under which SLURM lists a job; the job is found by it if its number is unknown."""
+    """Returns the name under which SLURM lists a job, to find the job if its number is unknown."""
     return f"paceline-{job.identity}"
 
 

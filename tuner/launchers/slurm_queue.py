@@ -26,7 +26,8 @@ _UNSEEN_SECONDS = 10.0
 
 _FIELDS = "name:64,jobid:24,state:24,restartcnt:12,reason:400"
 _WIDTHS = (64, 24, 24, 12, 400)
-#: Shell command that reads how a job ended: scontrol knows that for some minutes; sacct needs accounting.
+#: Shell command that reads how a job ended. The command scontrol reads this in the first minutes after the
+#: end; afterwards the command sacct does, for which SLURM must store accounting data.
 _LAST_WORDS = 'scontrol show job -o "$0" || sacct -X -n -P -j "$0" -o JobIDRaw,State,ExitCode'
 
 _MEMORY_RAN_OUT = "OUT_OF_MEMORY"
@@ -88,9 +89,9 @@ _MOMENTARY = (
 
 
 def is_momentary(words: str) -> bool:
-    """Whether an error of a SLURM command may pass by itself, because the controller cannot be reached now.
+    """Whether a SLURM command may succeed later, because its error says that the controller is not reachable.
 
-    Otherwise, SLURM refuses the job.
+    Any other error means that SLURM refuses the job.
 
     Args:
         words: The error message.
@@ -188,7 +189,9 @@ class SlurmQueue:
         return watched.view
 
     def cancel(self, name: str, job_id: str, *, after_seconds: float = 0.0) -> None:
-        """Cancels a job in the background, until SLURM has accepted it; does nothing if the job has ended.
+        """Cancels a job in the background, and repeats this until SLURM accepts it.
+
+        Does nothing if the job has ended.
 
         Args:
             name: Name of the job.
@@ -253,7 +256,7 @@ class SlurmQueue:
         if answer.code != 0:
             self._trouble = answer.errors or f"squeue ended with {answer.code}"
             self._silent_since = asked_at if self._silent_since is None else self._silent_since
-            # From question to question: time in which nobody asked does not count.
+            # The silence lasts until the last failed query: time without a query does not count.
             self._silent_seconds = self._clock() - self._silent_since
             return
         self._silent_since, self._silent_seconds = None, 0.0

@@ -20,7 +20,8 @@ from tuner.domain.errors import ProbeError
 from tuner.launchers.fork_server import EXITED, FORK, FORKED, KILL, REPORT, REQUEST, kill_group
 from tuner.launchers.rank_process import encoded
 
-#: The request to die with the tuner comes before any import that takes long.
+#: The program of the fork server. First it asks the kernel to kill it when the tuner ends, before imports
+#: that take long.
 _BOOT = """
 import json, sys
 arguments = json.loads(sys.argv[1])
@@ -66,7 +67,7 @@ class WarmRank:
         return [json.loads(line) for line in whole.splitlines()] if separator else []
 
     def has_hung_up(self) -> bool:
-        """Whether an idle rank has ended, as its closed connection shows before the server reports it."""
+        """Whether an idle rank has ended. The closed connection shows this before the server reports it."""
         try:
             return self._connection.recv(1, socket.MSG_PEEK | socket.MSG_DONTWAIT) == b""
         except BlockingIOError:
@@ -210,7 +211,7 @@ class ForkServer:
         self._output.close()
 
     def _note_death(self) -> None:
-        """Kills the ranks of a server that has ended; only the kernel of Linux does that by itself."""
+        """Kills the ranks of a server that has ended; on Linux, the kernel has killed them already."""
         self.alive = False
         self._popen.kill()
         self._popen.wait()
