@@ -13,27 +13,27 @@ from tuner.probes.commands.progress_line import ScriptLine
 
 #: Lines whose times differ by less than this were read at once, seconds.
 _SAME_SECONDS = 0.004
-#: If one read returns several blocks, the lines of each block after the first are spread over at most this
-#: time, seconds.
+#: If one call reads several blocks (groups of lines that were written at once), the times of the lines in
+#: each block after the first are spread over at most this many seconds.
 _LONGEST_BLOCK = 0.1
-#: If the lines of the first block report at least this many different numbers of samples, the writer is
-#: assumed to be buffered.
+#: If the first lines that are read together report at least this many different numbers of samples, the
+#: script is assumed to buffer its lines.
 _FEWEST_POSITIONS = 3
-#: The time before training began is corrected only if it is at least this share of the time until the first
-#: block, and at least this many seconds.
+#: The time at which training began is corrected only if it is later than assumed by at least this share of
+#: the time until the first block of lines was read, and by at least this many seconds.
 _LEAST_SHARE, _LEAST_SECONDS = 0.05, 0.1
 
 
 def spread_block(lines: Sequence[ScriptLine], since: float) -> list[ScriptLine]:
     """Estimates the time at which each line was written, for lines that were read at once.
 
-    Lines that report when they were written are not changed. Other lines were written after the last read. If
-    they report several positions (numbers of samples, steps or epochs), their times are spread over the time
-    since the last read, in proportion to the positions.
+    Lines that report when they were written are not changed. Other lines were written after the previous
+    read. If they report different numbers of samples, steps or epochs, their times are spread over the time
+    since the previous read, in proportion to these numbers.
 
     Args:
         lines: The lines, in order.
-        since: Time of the last read on the prober's monotonic clock, seconds.
+        since: Time of the previous read on the prober's monotonic clock, seconds.
 
     Returns:
         The lines with the estimated times in `seen_at`, in the same order.
@@ -73,8 +73,9 @@ class _Block:
 class FirstBlock:
     """Estimates when training began, from the training speed between the first two blocks of lines.
 
-    Until the second block is read, the lines of the first block are spread over the whole time since the
-    start of the script, which includes the start-up. Then their times are corrected.
+    A block is a group of lines that the script wrote at once. Until the second block is read, the times of
+    the lines in the first block are spread over the whole time since the start of the script, which includes
+    the start-up. Then these times are corrected.
 
     Args:
         is_fresh: Whether the script starts the run instead of resuming it; only then are times corrected.

@@ -12,8 +12,8 @@ from tuner.domain.metric_files import csv_lines, csv_table, shown
 from tuner.probes.commands.metric_source import MetricSource, SourceContext
 from tuner.probes.commands.progress_line import LineForm, ScriptLine
 
-#: When the script has rewritten a file, its first unchanged rows are taken as those of an earlier run if
-#: there are at least this many of them.
+#: If the script rewrites a file and at least this many of its first rows stay the same, these rows are taken
+#: as those of an earlier run.
 _FEWEST_OLD_ROWS = 2
 #: Largest part of a file that is read, bytes. The file is read again each time it changes.
 _MOST_BYTES = 2**25
@@ -30,7 +30,7 @@ class CsvSource(MetricSource):
       does, the latter is read. Such a file, whose path differs only in a number, is called a sibling.
 
     Args:
-        form: Names of the columns with the score and the training progress.
+        form: Specifies the names of the columns with the score and the training progress.
         paths: Paths of the files, or patterns of such paths; the files need not exist yet.
         siblings: Patterns of the paths of siblings.
     """

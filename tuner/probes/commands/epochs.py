@@ -11,15 +11,15 @@ from dataclasses import replace
 from tuner.probes.commands.progress_line import ScriptLine
 from tuner.probes.commands.script_habits import ScriptHabits
 
-#: If the first score is in epoch 0, it is that of the untrained model if it came within this share of the
-#: time between the first score and the next epoch.
+#: A first score in epoch 0 is taken as that of the untrained model if the time from the start of the script
+#: to this score is less than this share of the time from this score to the next epoch.
 _UNTRAINED_SHARE = 0.8
 #: Several scores in an epoch belong to one report if the time between them is at most these seconds, or at
 #: most this share of the time since the start of the script.
 _ONE_REPORT_SECONDS, _ONE_REPORT_SHARE = 0.05, 0.02
 
-#: Three values: a line, the number of epochs completed at this line, and the line whose time is taken as the
-#: time of this progress.
+#: A line, the number of epochs that were completed when the script printed it, and the line whose time is
+#: taken as the time at which they were completed.
 AtEpoch = tuple[ScriptLine, float, ScriptLine]
 
 

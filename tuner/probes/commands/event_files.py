@@ -18,10 +18,10 @@ class EventFileSource(MetricSource):
     report.
 
     Args:
-        form: Tags of the scalars with the metric, the number of samples and the script's clock; a script need
-            not log the last two.
+        form: Specifies the tags of the scalars with the metric, the number of samples and the script's clock;
+            a script need not log the last two.
         folder: Path of the folder, which need not exist yet.
-        read_every: Shortest time between two reads, seconds.
+        read_every: Shortest time between two reads of the files, seconds.
     """
 
     def __init__(self, form: LineForm, folder: Path, *, read_every: float = 0.5) -> None:

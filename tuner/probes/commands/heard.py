@@ -11,10 +11,10 @@ from tuner.probes.commands.positions import Ignored
 from tuner.probes.commands.progress_line import ScriptLine
 from tuner.probes.commands.script_habits import ScriptHabits
 
-#: Largest number of example lines with a score, and of those without a score; largest length of an example in
-#: characters.
+#: At most this many lines with a score, and as many without a score, are stored as examples; an example has
+#: at most `_LONGEST_EXAMPLE` characters.
 _MOST_EXAMPLES, _LONGEST_EXAMPLE = 2, 160
-#: Number of the last printed lines that are shown if no line was read.
+#: If the prober could read no line, this many of the last printed lines are shown to the user.
 _MOST_PRINTED = 5
 _NUMBER = re.compile(r"\d+([.,]\d+)?")
 #: The user is warned if there are this many unread lines that look like scores, and no score was read yet.

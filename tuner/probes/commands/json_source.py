@@ -19,7 +19,7 @@ class JsonSource(MetricSource):
     """Reads lines of JSON from a file to which the script appends.
 
     Args:
-        form: Names of the JSON fields with the score and the training progress.
+        form: Specifies the names of the JSON fields with the score and the training progress.
         path: Path of the file, which need not exist yet.
         skip: Whether to skip the existing content of the file, because another run may have written it.
     """
@@ -103,7 +103,7 @@ class GrowingText:
         self._remainder = b""
 
     def take(self, *, has_ended: bool) -> Iterator[str]:
-        """Yields each line that was completed since the last call, at most `LONGEST_LINE + 1` bytes of it.
+        """Yields the lines that were completed since the last call, each cut to `LONGEST_LINE + 1` bytes.
 
         Args:
             has_ended: Whether the writer has ended, so that the last line is complete even without a newline.

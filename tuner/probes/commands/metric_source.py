@@ -21,13 +21,14 @@ from tuner.launchers import LogFile
 from tuner.probes.commands.progress_line import LineForm, ScriptLine
 
 _logger = logging.getLogger(__name__)
-#: Number of skipped reports of a job that are logged; later ones are only stored in `warnings`.
+#: The first skipped reports of a job, at most this many, are logged; later ones are only stored in
+#: `warnings`.
 _MOST_WARNINGS = 3
 #: Longest name and longest example of output that is stored for messages, characters.
 _LONGEST_EXAMPLE = 200
 _MOST_EXAMPLES = 5
 
-#: First words of each remark which says that ranks report different scores.
+#: First words of each sentence for the user which says that ranks report different scores.
 DISAGREE = "ranks disagree"
 
 
@@ -59,7 +60,8 @@ class MetricSource(ABC):
     A report that cannot be parsed is skipped with a warning: it must not end a training run.
 
     Args:
-        form: Names of the fields with the score and the training progress, from the job file.
+        form: Parses reports by the names of the fields with the score and the training progress, which the
+            job file specifies.
 
     Attributes:
         warnings: One sentence for each report that was skipped.
@@ -102,7 +104,7 @@ class MetricSource(ABC):
     @property
     @abstractmethod
     def place(self) -> str:
-        """Describes the file or output in which reports are expected, and their form, for messages."""
+        """Describes for messages where reports are expected (file or output) and what they must contain."""
 
     def parse(
         self,
@@ -139,7 +141,7 @@ class MetricSource(ABC):
         """Adds a warning about a report that was skipped, and logs the first few warnings."""
         self.warnings.append(words)
         if len(self.warnings) <= _MOST_WARNINGS:
-            _logger.warning("skipped: %s", words)
+            _logger.warning("a report of the script was skipped: %s", words)
 
     def add_unmatched(self, kind: str, example: str) -> None:
         """Counts output that looks like a score but does not match the job file.

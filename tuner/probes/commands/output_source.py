@@ -59,12 +59,12 @@ class OutputSource(MetricSource):
       `[rank1]:`.
 
     Args:
-        form: Names of the fields with the score and the training progress, which are the names of the groups
-            in the regular expressions.
+        form: Specifies the names of the groups in the regular expressions that match the score and the
+            training progress.
         patterns: The regular expressions; a line may match several.
         log_files: Returns the log file of each process that the launcher started, by node or rank.
         rank: The selected rank, or the selected node if the launcher starts one process per node.
-        read_every: Shortest time between two reads, seconds.
+        read_every: Shortest time between two reads of the output, seconds.
     """
 
     def __init__(

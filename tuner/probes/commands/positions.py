@@ -20,7 +20,7 @@ from tuner.probes.commands.script_clock import ScriptClock
 from tuner.probes.commands.script_habits import ScriptHabits
 from tuner.probes.commands.script_values import ScriptValues
 
-#: If the positions of this many lines in a row are lower than before, the script has restarted its count.
+#: If this many lines in a row report fewer samples than earlier lines, the script has restarted its count.
 _MOST_STRAY = 3
 _TWO_VALUES = "the script reported several values for one position"
 _BEGAN_ANEW = (
@@ -39,14 +39,14 @@ class Ignored:
 
 @dataclass(kw_only=True)
 class _Counter:
-    """Training progress at the lines that one process of the script has reported, in samples.
+    """Training progress that one process of the script has reported, as numbers of samples processed.
 
     Args:
-        first: Position of the first line; None if no line was read.
-        frontier: Highest position of any line.
+        first: Number of samples at the first line; None if no line was read.
+        frontier: Largest number of samples at any line.
         has_bare_lines: Whether lines without a score were read.
-        scored: Maps each position with a score to the score.
-        last_interval: Number of samples between the last two different positions.
+        scored: Maps the number of samples at each line with a score to the score.
+        last_interval: Number of samples between the last line and the line with fewer samples before it.
     """
 
     first: int | None = None
@@ -75,7 +75,7 @@ class Positions:
 
     Attributes:
         ignored: Maps each reason for ignoring lines to the number of these lines and an example.
-        refusal: Why positions cannot be computed, for the user; None if they can be computed.
+        refusal: Why the training progress cannot be computed, for the user; None if it can be computed.
     """
 
     def __init__(
@@ -129,14 +129,14 @@ class Positions:
         return not counts_otherwise and all(reader.is_settled for reader in readers)
 
     def place(self, lines: Iterable[ScriptLine]) -> list[ProgressLine]:
-        """Computes the positions of new lines; a line whose position is unknown is counted in `ignored`.
+        """Computes the training progress at new lines; a line without known progress is counted in `ignored`.
 
         Args:
             lines: The new lines, in order.
 
         Returns:
-            The lines whose positions are known now, maybe with lines of earlier calls. If the next line is
-            needed to compute the position of a line, a later call returns this line.
+            The lines whose training progress is known now, maybe with lines of earlier calls. If the progress
+            at a line depends on the next line, a later call returns this line.
         """
         found: list[ProgressLine] = []
         for line in lines:
@@ -184,7 +184,7 @@ class Positions:
 
     def _place(self, line: ScriptLine) -> list[ProgressLine]:
         if max((line.step or 0) * self._batch_size, (line.epoch or 0) * (self._epoch_samples or 1)) > MOST:
-            raise ValueError(f"reports so much progress that it means more than {MOST:g} samples")
+            raise ValueError(f"reports a step or epoch that is equivalent to more than {MOST:g} samples")
         if line.samples is not None:
             is_in_epoch = line.epoch is not None and line.step is None
             steps = line.samples / self._batch_size
@@ -353,7 +353,7 @@ class Positions:
         if self.refusal is None:
             self.refusal = (
                 f"the script's position fell from {counter.frontier} to {samples} samples "
-                f"({line.text.strip()[:120]!r}), so that the progress of training is unknown. If the script "
+                f"({line.text.strip()[:120]!r}), so the progress of training is unknown. If the script "
                 "counts within an epoch, also report the epoch, and state workload.epoch_samples; if it "
                 "trains several models in sequence, such as the folds of cross-validation, let it train one"
             )

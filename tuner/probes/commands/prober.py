@@ -269,7 +269,7 @@ class CommandProber(LaunchedProber[CommandSlice]):
         return None
 
     def _is_over(self, record: CommandSlice, now: float, *, has_ended: bool = False) -> bool:
-        """Whether the slice has reached a limit and may end, since its last score is recent.
+        """Whether the slice has reached one of its limits, and its last score is recent enough to end.
 
         Args:
             record: State of the slice.
@@ -435,8 +435,8 @@ class CommandProber(LaunchedProber[CommandSlice]):
     def _after_loss(self, record: CommandSlice, what: str, now: float) -> Measurement:
         """Submits a job for the rest of a slice after a fault of the nodes or network.
 
-        After three such faults in a row without progress, the slice fails instead. `what` is the description
-        of the fault in messages.
+        After three such faults in a row without progress, the slice fails instead. `what` describes the fault
+        for the user.
         """
         self._trim(record)
         record.was_lost(now, f"{what}; submitted again")

@@ -67,7 +67,7 @@ class ScriptLine:
 
 @dataclass(frozen=True, kw_only=True)
 class ProgressLine:
-    """One line of a script with its position: the steps done and samples processed since the run began.
+    """One line of a script, with the numbers of steps done and samples processed since the run began.
 
     Args:
         event: Kind of the line, such as "progress".
@@ -79,7 +79,7 @@ class ProgressLine:
         step: Number of optimizer steps done since the run began.
         samples: Number of samples processed since the run began.
         value: Value of the metric, in the unit of the job's target; None if the line has none.
-        is_late: Whether the value was reported only after lines with larger positions.
+        is_late: Whether the value was reported only after lines from later in the training.
         noise: Estimate of gradient noise if the event is "noise", else None.
     """
 
@@ -141,7 +141,7 @@ class LineForm:
         return line if line.has_position or line.value is not None else None
 
     def start(self, fields: Mapping[str, Any]) -> tuple[int, int]:
-        """Returns the steps and samples that a script reports at the start of training.
+        """Returns the numbers of steps and samples that a script reports when it starts to train.
 
         Args:
             fields: Fields of the line, by name.

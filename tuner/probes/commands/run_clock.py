@@ -32,7 +32,8 @@ _EARLY, _READ_INTERVAL_SECONDS = 4, 1.0
 #: intervals, the later intervals differ by less than this factor, and the first interval took
 #: `_LEAST_WARM_UP_SECONDS` longer than the median would have.
 _WARM_UP_FACTOR, _LEAST_WARM_UP_SECONDS, _WARM_UP_PLACES = 1.5, 0.1, 6
-#: In the percentiles of step times, each interval counts as its number of steps, but at most as this many.
+#: In the percentiles of step times, each interval between two lines is weighted by its number of steps, but
+#: at most by this number.
 _MOST_STEPS_OF_INTERVAL = 200
 
 
@@ -58,9 +59,9 @@ class ReadPoint:
 
 @dataclass(frozen=True, kw_only=True)
 class _Place:
-    """A line of a process: its number of steps and samples, its score, and its time in seconds.
+    """A line of one process of the script: number of steps and samples, score, and time in seconds.
 
-    The time spent on evaluation before the line is subtracted from its time.
+    The time does not include the time that the process spent on evaluation before the line.
     """
 
     time: float
@@ -113,7 +114,7 @@ class Attempt:
         apart.
 
         Args:
-            few: Largest number of steps between two scores.
+            few: Largest number of steps between two scores from which step times can be computed.
         """
         if any(place.value is None and place.samples > 0 for place in self._places[:-1]):
             return True
@@ -399,10 +400,10 @@ class Attempt:
 
     @property
     def _least_span(self) -> float:
-        """Seconds that two lines must be apart so that the time per sample between them is reliable.
+        """Shortest time between two lines from which the time per sample can be computed reliably, seconds.
 
-        0 if lines report when they were written. Other lines have the times at which they were read, and
-        several lines may be read at once.
+        It is 0 if lines report when they were written. For other lines, only the time at which they were read
+        is known, and several lines may be read at once.
         """
         return 0.0 if self._has_own_times else _READ_INTERVAL_SECONDS
 
@@ -444,7 +445,8 @@ def step_spread(intervals: Sequence[tuple[float, int]]) -> Spread | None:
 def timing_of_all(step: Spread, configuration: Configuration, cluster: Cluster) -> RankTiming:
     """Returns one timing for all ranks of a script, in which the whole step is computing time.
 
-    The parts of a step, such as synchronization, are 0, since a script does not report their times.
+    The times of the other parts of a step, such as synchronization, are 0, since a script does not report
+    them.
 
     Args:
         step: Mean, percentiles and standard deviation of the step time, seconds.

@@ -1,4 +1,4 @@
-"""Finds the position (number of samples processed) of a score that a script reports without a position.
+"""Finds the position (number of samples processed) of a score that is on a line without training progress.
 
 Such a script reports the score (a metric value) on one line, and the training progress on another line before
 or after it.

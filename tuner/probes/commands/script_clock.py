@@ -18,7 +18,7 @@ _SURE_INTERVALS, _SURE_SECONDS = 2, 1.0
 #: Number of intervals between reports, and wall-clock seconds, after which a clock that fits no unit is
 #: ignored.
 _MOST_INTERVALS, _MOST_SECONDS = 4, 2.0
-#: Lines that are less than this apart belong to one report, seconds.
+#: Lines whose times differ by less than this belong to one report, seconds.
 _SAME_SECONDS = 0.01
 #: Values of a clock above this number are taken as seconds since 1970.
 _DATE = 1e8
@@ -27,15 +27,15 @@ _COARSE_SHARE = 0.05
 #: A clock whose first value is this many seconds larger than the time since the script was started did not
 #: start with the run.
 _AHEAD_SECONDS = 1.0
-#: Seconds of a day, and smallest decrease of a clock, in seconds, that is taken to mean that it has passed
-#: midnight.
+#: Seconds of a day. If the time of day that a script reports decreases by at least `_LEAST_BACK_SECONDS`, it
+#: is taken to have passed midnight.
 _DAY_SECONDS, _LEAST_BACK_SECONDS = 86400.0, 43200.0
 #: Largest number of digits after the decimal point that are counted.
 _MOST_DIGITS = 6
 
 
 class ScriptClock:
-    """Compares the clock that a script reports with the wall clock.
+    """Finds the unit of the clock that a script reports, and converts it to seconds.
 
     - A reported clock may be in seconds, minutes, milliseconds or hours, and may count from the beginning of
       the run or from the last report. It may also be a date or the time of day.

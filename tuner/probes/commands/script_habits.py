@@ -33,7 +33,7 @@ ClockKind = Literal["since the beginning", "since the last report", "date", "ref
 
 @dataclass(kw_only=True)
 class ScriptHabits:
-    """Facts about how a job's script reports, found in all its runs; None means unknown.
+    """Facts about how the script of a job reports, as found in all its runs; None means unknown.
 
     Args:
         first_epoch: The number that the script gives its first epoch, 0 or 1.
@@ -44,10 +44,11 @@ class ScriptHabits:
         step_is_within_epoch: Whether the script counts steps from 0 in each epoch.
         epoch_samples: Number of samples per epoch, computed from steps within epochs; 0 if the job file
             sets it or it is not needed.
-        value_comes_first: Whether the script prints a score on a separate line before the line with its
-            position (step, samples or epoch).
+        value_comes_first: Whether the script prints a score on one line and the training progress (step,
+            samples or epoch) at that score on the next line.
         scores_count_otherwise: Whether the step on lines with scores is a number of epochs or evaluations.
-        scores_end_epochs: Whether scores without a position belong to the end of the epoch.
+        scores_end_epochs: Whether a score on a line without step, samples or epoch belongs to the end of the
+            epoch.
         is_percent: Whether the script reports scores in percent while the target is a fraction.
         clock: Kind of the clock that the script reports, which determines how it is converted to seconds.
         clock_unit: Seconds per unit of the clock: 60 if the script reports minutes.

@@ -51,13 +51,16 @@ class ScriptValues:
             line: A line with a metric value.
 
         Raises:
-            ValueError: The value is outside of the metric's range, or is NaN before the first finite value.
+            ValueError: The value is outside of the metric's range, or is NaN although no finite value was
+                reported before.
         """
         value = line.value
         assert value is not None
         if math.isnan(value) and not self._was_finite and self._passes_undefined(line):
             self._num_undefined += 1
-            raise ValueError("the value is NaN before the first number: it is taken as not defined yet")
+            raise ValueError(
+                "the value is NaN and no number came before: the metric is taken as not yet defined"
+            )
         if not math.isfinite(value):
             return value
         self._find_unit(line, value)
@@ -65,7 +68,7 @@ class ScriptValues:
             value /= 100.0
         if not self._lower <= value <= self._upper:
             raise ValueError(
-                f"{self._goal.metric} = {value:g} is impossible: allowed is {self._lower:g} to "
+                f"{self._goal.metric} = {value:g} is impossible: allowed are {self._lower:g} to "
                 f"{self._upper:g}"
             )
         self._was_finite = True

@@ -35,7 +35,8 @@ from tuner.probes.slice_plan import SlicePlan
 #: counts steps or epochs.
 _MOST_STORED = 20_000
 #: If only another line can show how the earlier lines have to be read, a slice that has reached its limit
-#: waits for that line: at least these seconds, and at least this share of the time since the script started.
+#: waits for that line, but not longer than the larger of two times: `_SETTLE_SECONDS`, and `_SETTLE_SHARE` of
+#: the time from the start of the script to its last line.
 _SETTLE_SECONDS, _SETTLE_SHARE = 2.0, 0.5
 #: Replaces `_SETTLE_SHARE` if the first line of a run reports suspiciously many samples, and only the next
 #: line can show how fast the run trains.

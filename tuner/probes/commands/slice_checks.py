@@ -10,18 +10,19 @@ from tuner.probes.commands.run_clock import Attempt
 from tuner.probes.commands.script_habits import ScriptHabits
 from tuner.probes.slice_plan import SlicePlan
 
-#: A run that had to start from scratch is taken to have resumed from other files if its first report came too
-#: early: before `_LEAST_TIME_SHARE` of the time that this number of samples takes at the later speed of the
-#: run, and more than `_LEAST_MISSING_SECONDS` seconds before all of that time had passed.
+#: Limits for the time between the start of a run from scratch and its first report. At the later speed of the
+#: run, the samples of that report need T seconds. If the report came before `_LEAST_TIME_SHARE` times T, and
+#: more than `_LEAST_MISSING_SECONDS` before T, the run must have resumed from other files.
 _LEAST_TIME_SHARE, _LEAST_MISSING_SECONDS = 0.5, 1.0
-#: If the first report has more than `_FAR_FACTOR` times the samples of the first report of other runs, these
-#: share and seconds are used instead.
+#: If the first report of a run has more than `_FAR_FACTOR` times the samples of the first report of other
+#: runs, these limits replace `_LEAST_TIME_SHARE` and `_LEAST_MISSING_SECONDS`.
 _FAR_FACTOR, _FAR_TIME_SHARE, _FAR_MISSING_SECONDS = 2.5, 0.8, 0.2
 #: The speed of training is computed from at least this number of reports, and only if at least this number of
 #: seconds passed between the first and the last report.
 _FEWEST_REPORTS, _LEAST_PACE_SECONDS = 3, 0.3
-#: If the first report has far more samples than usual, the speed is computed from this number of reports, and
-#: this share of the time is used as long as there are fewer than `_FEWEST_REPORTS`.
+#: If the first report has far more samples than usual, `_FEWEST_FAR_REPORTS` reports suffice to compute the
+#: speed. As long as there are fewer than `_FEWEST_REPORTS`, `_TWO_REPORTS_TIME_SHARE` replaces
+#: `_FAR_TIME_SHARE`.
 _FEWEST_FAR_REPORTS, _TWO_REPORTS_TIME_SHARE = 2, 0.6
 #: The reported samples per step may differ from the batch size by at most this relative difference.
 _EQUAL_BATCH = 0.02
@@ -104,6 +105,8 @@ class SliceChecks:
 
     def follow(self, attempt: Attempt, since: float | None) -> None:
         """Checks that a run that must start from scratch had enough time to train up to its first report.
+
+        If not, `refusal` is set, since the run must have resumed from other files.
 
         Args:
             attempt: Training clock of the script's process, with its lines so far.

@@ -23,14 +23,14 @@ from tuner.probes.probe_folder import ProbeFolder
 from tuner.probes.slice_plan import CHECKPOINTS_FOLDER, SlicePlan
 
 _PROGRESS_FILE = "progress.json"
-#: A score is stored if the number of samples processed is at least this many times that at the last stored
-#: score.
+#: A score is stored if the number of samples processed at this score is at least this factor times the number
+#: at the last stored score.
 _STORED_INTERVAL = 1.05
-#: If the script has reported no score for this many times the longest distance between two scores, in
-#: samples, it is assumed not to report any further score.
+#: If the number of samples processed since the last score is more than this factor times the largest number
+#: of samples between two scores, the script is assumed not to report any further score.
 _LATE_SCORE = 2.5
-#: A slice ends at a limit only if at most this share of the longest distance between two scores, in samples,
-#: was processed since its last score.
+#: A slice ends at a limit only if the number of samples processed since its last score is at most this share
+#: of the largest number of samples between two scores.
 _NEAR_SCORE = 0.25
 
 
@@ -70,7 +70,8 @@ class SliceCurve:
         plan: Configuration, limits and folders of the slice.
         folder: Folder of the probe, to which scores are written.
         known: Training progress of the run before the slice.
-        checks: Checks that the first score of a run is not close to the last score of another run.
+        checks: The checks of the slice; they get the first score of a new run, which must not be close to the
+            last score of another run.
 
     Attributes:
         attempts: One training clock for each process that trained the slice, in order. A job has several such
@@ -152,7 +153,7 @@ class SliceCurve:
 
     @property
     def num_scores(self) -> int:
-        """Number of new scores that are stored: the first `until.scores` scores, and some later ones."""
+        """Number of stored scores of this slice: the first `until.scores` ones, and some later ones."""
         return sum(samples > self._base.samples for samples in self._points)
 
     @property
@@ -172,7 +173,7 @@ class SliceCurve:
         return math.nan if self.known.value is None else self.known.value
 
     def seconds_now(self, silent_seconds: float) -> float:
-        """Estimates the present training time of the run in seconds, from that at the last line.
+        """Estimates the present training time of the run in seconds from its training time at the last line.
 
         Args:
             silent_seconds: Seconds since the last line.

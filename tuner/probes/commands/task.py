@@ -135,7 +135,8 @@ class CommandPlan:
 
         Returns:
             The source of scores and training progress, and the source of other events that
-            `paceline_client` reports. The second is None if the first source reads these events too.
+            `paceline_client` reports, such as gradient noise. The second is None if the first source reads
+            these events too.
         """
         context = SourceContext(
             metrics=self.plan.job.command.metrics,
@@ -204,7 +205,7 @@ def can_go_on(job: Job, probe_folder: Path) -> bool:
 
 
 def _import_path() -> str:
-    """Returns the `PYTHONPATH` of the user without the folder of Paceline."""
+    """Returns the `PYTHONPATH` of the user, without the folder of Paceline, for the script."""
     entries = os.environ.get("PYTHONPATH", "").split(os.pathsep)
     return os.pathsep.join(
         entry for entry in entries if entry and Path(entry).resolve() != CLIENT_FILE.parent
