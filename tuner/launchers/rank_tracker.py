@@ -186,7 +186,7 @@ def _exit_reason(exit_code: int | None) -> str:
     if exit_code is None:
         return "its process ended together with the fork server (killed?)"
     if exit_code >= 0:
-        return f"its process ended with exit code {exit_code} before the function returned"
+        return f"its process ended with exit code {exit_code} before its function returned"
     try:
         name = signal.Signals(-exit_code).name
     except ValueError:

@@ -57,18 +57,19 @@ _WAITS = ("PENDING", "CONFIGURING", "REQUEUE_FED", "RESV_DEL_HOLD")
 _NEVER: dict[str, str] = {
     "PartitionNodeLimit": "the partition does not allow so many nodes: lower [cluster] nodes",
     "PartitionTimeLimit": "the partition does not allow so much time: lower [cluster.slurm] time",
-    "PartitionConfig": "the partition's nodes do not have the requested resources",
+    "PartitionConfig": "the partition's nodes do not have the requested resources: choose another partition",
     "BadConstraints": "no node has the requested resources: see [cluster.slurm] gres, cpus_per_node, extra",
-    "InvalidAccount": "see [cluster.slurm] account",
-    "InvalidQOS": "see [cluster.slurm] extra.qos",
-    "AccountNotAllowed": "the partition does not accept this account",
-    "QOSNotAllowed": "the partition or account does not accept this quality of service",
-    "DependencyNeverSatisfied": "see [cluster.slurm] extra.dependency",
+    "InvalidAccount": "the account is not valid: correct [cluster.slurm] account",
+    "InvalidQOS": "the quality of service is not valid: correct [cluster.slurm] extra.qos",
+    "AccountNotAllowed": "the partition does not accept this account: change one of them in [cluster.slurm]",
+    "QOSNotAllowed": "the partition or account does not accept this quality of service: change extra.qos",
+    "DependencyNeverSatisfied": "the dependency can never be met: correct [cluster.slurm] extra.dependency",
     "AssocMaxNodePerJobLimit": "the account may not use so many nodes: lower [cluster] nodes",
     "AssocMaxWallDurationPerJobLimit": "the account may not use so much time: lower [cluster.slurm] time",
     "QOSMaxNodePerJobLimit": "the quality of service does not allow so many nodes: lower [cluster] nodes",
-    "QOSMaxWallDurationPerJobLimit": "the quality of service does not allow so much time",
-    "MaxMemPerLimit": "so much memory per CPU or node is not allowed: see [cluster.slurm] extra",
+    "QOSMaxWallDurationPerJobLimit": "the quality of service does not allow so much time: lower "
+    "[cluster.slurm] time",
+    "MaxMemPerLimit": "so much memory per CPU or node is not allowed: lower it in [cluster.slurm] extra",
 }
 #: Part of the reason if a partition does not accept an account, group or quality of service.
 _NOT_ALLOWED = "can't use this partition"
@@ -296,7 +297,7 @@ class SlurmQueue:
             watched.completing_since = now if watched.completing_since is None else watched.completing_since
             if now - watched.completing_since > _COMPLETING_SECONDS:
                 for_long = f"has been COMPLETING for {_COMPLETING_SECONDS:g} s"
-                detail = f"{words} {for_long}: SLURM cannot end what runs there"
+                detail = f"{words} {for_long}: SLURM cannot end the processes of the job on its nodes"
                 watched.view = BackendView(state=JobState.LOST, detail=detail)
         else:
             watched.view = BackendView(state=JobState.RUNNING, detail=f"{words} is {row.state}")
@@ -305,7 +306,7 @@ class SlurmQueue:
         reason = row.reason
         remedy = _NEVER.get(reason.partition(",")[0])
         if _NOT_ALLOWED in reason:
-            remedy = "see [cluster.slurm] account and partition"
+            remedy = "correct [cluster.slurm] account or partition"
         if remedy is None:
             watched.never_since = None
             said = "" if reason in ("", "None") else f" ({reason})"

@@ -25,25 +25,25 @@ if TYPE_CHECKING:
 COMMANDS = ("sbatch", "srun", "squeue", "scancel", "scontrol")
 
 _OURS: Mapping[str, str] = {
-    "nodes": "nodes",
-    "ntasks": "nodes, one task each",
-    "ntasks-per-node": "nodes, one task each",
+    "nodes": "cluster.nodes sets the number of nodes",
+    "ntasks": "Paceline starts one task on each node",
+    "ntasks-per-node": "Paceline starts one task on each node",
     "job-name": "the job is found by its name",
     "output": "output is written to the job's folder",
     "error": "output is written to the job's folder",
-    "chdir": "the command's working folder is [probe.command]'s",
-    "signal": "the grace before the time limit",
+    "chdir": "workload.folder sets the working folder of the command",
+    "signal": "Paceline sets the signal that comes before the time limit",
     "requeue": "Paceline submits a preempted job again, from its checkpoint",
     "no-requeue": "Paceline submits a preempted job again, from its checkpoint",
-    "array": "each slice is one job",
-    "wrap": "the job runs Paceline's node agent",
+    "array": "Paceline submits one job for each slice of a training",
+    "wrap": "the job runs Paceline's node agent, which starts the command",
     "parsable": "submitit reads the output of sbatch",
     "wait": "Paceline polls the job instead",
-    "partition": "[cluster.slurm] partition",
-    "account": "[cluster.slurm] account",
-    "time": "[cluster.slurm] time",
-    "gres": "[cluster.slurm] gres",
-    "cpus-per-task": "[cluster.slurm] cpus_per_node",
+    "partition": "set cluster.slurm.partition instead",
+    "account": "set cluster.slurm.account instead",
+    "time": "set cluster.slurm.time instead",
+    "gres": "set cluster.slurm.gres instead",
+    "cpus-per-task": "set cluster.slurm.cpus_per_node instead",
 }
 _OPTION = re.compile(r"[a-z][a-z0-9-]*")
 _SUBMIT_SECONDS = 60

@@ -1,4 +1,4 @@
-"""Draws the charts of the report: predicted times to target, metric curves, predicted and measured times."""
+"""Draws the charts of the report: predicted and measured times to target, and metric curves."""
 
 from __future__ import annotations
 
@@ -56,8 +56,8 @@ _LANDSCAPE_SIZES = (
 _CURVES_SIZE = Size(width=420, height=310)
 _CHECKED_SIZE = Size(width=420, height=370)
 
-#: An axis ends at most at this factor below the smallest median and above the largest median. Intervals are
-#: cut off there, because one very wide interval would compress all others.
+#: An axis reaches at most from the smallest median divided by this factor to the largest median multiplied by
+#: this factor. Intervals are cut off there, because one very wide interval would compress all others.
 _INTERVAL_REACH = 4.0
 #: Maximum numbers of metric curves and of predictions in a chart; more would be unreadable.
 MAX_CURVES, MAX_CHECKS = 60, 120
@@ -120,7 +120,10 @@ def _is_drawable(seconds: Estimate) -> bool:
 
 
 def _interval_limits(estimates: Sequence[Estimate], values: Sequence[float] = ()) -> tuple[float, float]:
-    """Returns limits of a logarithmic axis that shows all medians and values; it cuts off wide intervals."""
+    """Returns the limits of a logarithmic axis on which all medians and values fit.
+
+    Intervals that are much wider are cut off at these limits.
+    """
     centers = [*(e.median for e in estimates), *values]
     low, high = min(centers), max(centers)
     lowest = min(max(e.lower, low / _INTERVAL_REACH) for e in estimates)
@@ -184,9 +187,9 @@ def _landscape_chart(
 def _series_of(
     members: Sequence[Alternative], place: Callable[[Alternative], float | None]
 ) -> list[tuple[float, Alternative]]:
-    """Returns the horizontal position of each alternative that can be drawn, and the alternative.
+    """Returns the alternatives that can be drawn in a chart, from left to right.
 
-    They are sorted from left to right.
+    Each is a pair of its horizontal position and the alternative.
     """
     drawn = [(at, a) for a in members if (at := place(a)) is not None]
     return sorted(drawn, key=lambda pair: pair[0])
@@ -258,7 +261,7 @@ class Curve:
     """The metric curve of one probe.
 
     Args:
-        probe: The probe that was trained and scored.
+        probe: The probe (training of one configuration) that was scored.
         points: The probe's evaluations with a finite metric value.
         color: Name of the color of the probe's batch size.
         recommended: Whether the probe has the recommended configuration, on any number of nodes.
@@ -323,7 +326,7 @@ def _curves_chart(curves: Sequence[Curve], job: Job, *, by_seconds: bool) -> Mar
     if not places:
         return Markup("")
     x_limits = padded(min(places), max(places), logarithmic=True, share=0.02)
-    # Limits that include the values of diverged runs would compress all other curves.
+    # If the limits included the values of diverged runs, all other curves would be compressed.
     steady = [curve for curve in curves if not curve.diverged] or curves
     values = [job.goal.target, *(p.value for curve in steady for p in curve.points)]
     y_limits = padded(min(values), max(values), logarithmic=False, share=0.08)
@@ -375,9 +378,9 @@ def _curves_chart(curves: Sequence[Curve], job: Job, *, by_seconds: bool) -> Mar
 
 
 def checked_chart(checked: Sequence[PredictedAgainstMeasured]) -> Markup:
-    """Draws predicted times to target against measured ones; empty without measured times.
+    """Draws predicted times to target against measured times; returns an empty text if none can be drawn.
 
-    If there are more than `MAX_CHECKS` predictions, only this number, at equal distances in the list, is
+    If there are more than `MAX_CHECKS` predictions, only every second one (or every third, and so on) is
     drawn.
     """
     found = [
@@ -418,7 +421,7 @@ def checked_chart(checked: Sequence[PredictedAgainstMeasured]) -> Markup:
 
 
 def _aside(checked: Sequence[PredictedAgainstMeasured]) -> list[float]:
-    """Returns horizontal offsets in pixels that put the predictions of one run side by side.
+    """Returns the horizontal offset of each prediction in pixels, which puts those of one run side by side.
 
     A prediction that was made earlier in the run is further left.
     """

@@ -1,4 +1,4 @@
-"""Text and table of a confirmation: trainings of recommendation and present settings with new seeds."""
+"""Describes a confirmation: the recommendation and the present settings, each trained with new seeds."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ def _interval(confirmation: Confirmation, speedup: float) -> str:
 
 
 def _bound(confirmation: Confirmation) -> Finding:
-    """Describes the bound on the ratio of the times to target if some trainings missed the target."""
+    """Describes the bound on the ratio of the times to target, for trainings that missed the target."""
     missed = "Some trainings did not reach the target, so there is no ratio"
     if confirmation.at_least is not None:
         bound = format_ratio(confirmation.at_least)
@@ -86,9 +86,9 @@ def _counted(name: str, settings: ConfirmedSettings) -> str:
 
 
 def _price(confirmation: Confirmation) -> str:
-    """Returns a sentence with the ratio of prices, with a leading space.
+    """Returns a sentence, with a leading space, that states the ratio of the prices of both configurations.
 
-    It is empty if both configurations cost the same per second, or if there is no ratio of times.
+    The sentence is empty if both configurations cost the same per second, or if there is no ratio of times.
     """
     ratio, speedup = confirmation.price_ratio, confirmation.speedup
     if ratio is None or ratio == 1.0 or speedup is None:
@@ -101,7 +101,7 @@ def _price(confirmation: Confirmation) -> str:
 
 
 def _notes(confirmation: Confirmation) -> str:
-    """Returns sentences on unfinished trainings, a missing seed option and the cost, with a leading space."""
+    """Returns sentences, with a leading space, on unfinished trainings, a missing seed option and cost."""
     words = ""
     if confirmation.num_unfinished:
         words += f" Trainings not finished: {confirmation.num_unfinished}."

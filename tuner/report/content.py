@@ -22,7 +22,7 @@ class ReportContent:
         probes: All probes of the study, oldest first.
         landscape: Predictions, one for each combination of number of nodes, batch size and strategy, each
             with the best learning rate and the best knobs (parameters of the strategy).
-        checked: Predictions of the time to target, paired with the times measured later.
+        checked: Predictions of the time to target, each with the time that was measured later.
         fit_summaries: Maps the name of each model to sentences on its fitted parameters.
     """
 

@@ -1,4 +1,4 @@
-"""Writes the data files of a report as text: `trials.csv`, and `report.json` without a recommendation."""
+"""Makes the texts of data files: `trials.csv`, and `report.json` if a search found no recommendation."""
 
 from __future__ import annotations
 
@@ -18,7 +18,8 @@ UNANSWERED_VERSION = "1.0"
 def trials_csv(content: ReportContent) -> str:
     """Returns the probes of a study as comma-separated values.
 
-    There is a column for every axis that a configuration has. Unknown and non-finite values are empty cells.
+    There is a column for every axis (parameter) of the configurations. Unknown and non-finite values are
+    empty cells.
     """
     axes = list(dict.fromkeys(axis for probe in content.probes for axis in probe.configuration))
     maximize = content.job.goal.maximize

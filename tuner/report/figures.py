@@ -95,7 +95,7 @@ def color(name: str) -> str:
 
 
 def padded(low: float, high: float, *, logarithmic: bool, share: float = 0.06) -> tuple[float, float]:
-    """Returns axis limits a little wider than `low` to `high`; they differ even if `low` equals `high`."""
+    """Returns axis limits that are a little wider than `low` to `high`, even if both are equal."""
     if logarithmic:
         ratio = max(high / low, 1.05) ** share
         return low / (ratio * 1.02), high * ratio * 1.02
@@ -148,7 +148,7 @@ def style() -> AbstractContextManager[None]:
 
 
 def new_figure(size: Size, x: Axis, y: Axis, *, right: int = _RIGHT) -> Axes:
-    """Creates an empty figure with a horizontal grid. Call it, and draw, inside the context of `style`.
+    """Creates an empty figure with a horizontal grid; call it inside the context of `style`, and draw there.
 
     Args:
         size: Size of the figure.
@@ -231,7 +231,7 @@ def label_ends(axes: Axes, ends: Sequence[tuple[float, float, str, str]], *, gap
     Args:
         axes: Axes of `new_figure`.
         ends: For each label: x and y of its point, its text, and the name of its color.
-        gap: Minimum vertical distance between labels, in pixels; smaller if there are too many labels.
+        gap: Minimum vertical distance between labels, in pixels; it is reduced if there are too many labels.
     """
     if not ends:
         return

@@ -1,4 +1,4 @@
-"""Launch plan: the command, nodes and environment that train a recommendation, for any kind of launcher."""
+"""Makes launch plans: command, nodes and environment that train a recommendation, for any launcher."""
 
 from __future__ import annotations
 
@@ -85,7 +85,14 @@ class LaunchPlan:
         return {**chosen, **self.environment}
 
     def written_to(self, path: Path, target: str) -> LaunchPlan:
-        """Returns the plan for a launch file at a path, with a secret file in the same folder if needed."""
+        """Returns a copy of the plan for a launch file at a path.
+
+        If there are private variables, the plan names a secret file for their values in the same folder.
+
+        Args:
+            path: Path of the launch file.
+            target: Kind of launch file, a key of `TARGETS`; it determines the format of the secret file.
+        """
         secret = path.resolve().with_name(f"{path.stem}.secret.{'yaml' if target == 'k8s' else 'env'}")
         return replace(self, file_name=path.name, secret_file=secret if self.private else None)
 
@@ -182,7 +189,7 @@ def command_plan(recommendation: Recommendation, job: Job, job_folder: Path) -> 
 
 
 def facts_of(recommendation: Recommendation) -> tuple[str, ...]:
-    """Returns sentences on a recommendation: configuration, goal, predicted time, and quality of evidence."""
+    """Returns sentences that state a recommendation's configuration, goal, predicted time and evidence."""
     trust, expected = trust_in(recommendation), prediction(recommendation)
     facts = (
         f"Trains {recommendation.job_name} as Paceline recommends: "

@@ -206,7 +206,7 @@ def _markdown(name: str) -> Template:
 
 
 def _largest_first(seconds_by_name: Mapping[str, float]) -> list[tuple[str, float, float]]:
-    """Returns name, seconds and share of the total for each entry above 0 seconds, the largest first."""
+    """Returns (name, seconds, share of the total) of each entry above 0 seconds, the largest entry first."""
     total = sum(seconds_by_name.values())
     parts = [(name, seconds, seconds / total) for name, seconds in seconds_by_name.items() if seconds > 0]
     return sorted(parts, key=lambda part: -part[1])

@@ -33,7 +33,7 @@ from tuner.report.wording import estimate_of, is_inside, known_words, measured_w
 
 T = TypeVar("T")
 
-#: Names of the times measured on each rank: parts of a training step, and the whole step.
+#: Names of the times that are measured on each rank: for parts of a training step, and for the whole step.
 _PARTS = ("compute", "sync", "input", "step")
 
 
@@ -190,7 +190,7 @@ def checked_table(checked: Sequence[PredictedAgainstMeasured]) -> Table:
 
 
 def spending_table(seconds_by_name: Mapping[str, float], title: str) -> Table:
-    """Returns a table of the seconds spent, with their share of the total, the largest first.
+    """Returns a table of the seconds spent and their share of the total, the largest number first.
 
     Args:
         seconds_by_name: Maps a purpose or a part of the search to its seconds.
@@ -208,12 +208,12 @@ def spending_table(seconds_by_name: Mapping[str, float], title: str) -> Table:
 
 
 def best_value(measurement: Measurement | None, *, maximize: bool) -> float | None:
-    """Returns the best finite metric value of a run after step 0; None if there is none."""
+    """Returns the best finite score of a run, without that of the untrained model; None if there is none."""
     return (max if maximize else min)(_values(measurement), default=None)
 
 
 def last_value(measurement: Measurement | None) -> float | None:
-    """Returns the last finite metric value of a run after step 0; None if there is none."""
+    """Returns the last finite score of a run, without that of the untrained model; None if there is none."""
     return next(reversed(_values(measurement)), None)
 
 
@@ -266,17 +266,17 @@ def probes_table(probes: Sequence[ProbeRecord], *, maximize: bool) -> Table:
 
 
 def timed_probes(probes: Sequence[ProbeRecord]) -> list[tuple[ProbeRecord, Measurement]]:
-    """Returns the timing probes that measured step times, ordered by number of nodes and batch size."""
+    """Returns the probes that only measured step times, ordered by number of nodes and batch size."""
     timed = [(p, p.measurement) for p in probes if p.purpose is Purpose.TIMING]
     shown = [(p, m) for p, m in timed if m is not None and m.ranks]
     return sorted(shown, key=lambda pair: (pair[0].configuration.nodes, pair[0].configuration.batch_size))
 
 
 def timing_table(probes: Sequence[ProbeRecord]) -> Table:
-    """Returns a table of the median step times of the timing probes, with a range if ranks differ.
+    """Returns a table of the median step times of the probes that only measured step times.
 
-    It has a column for the strategy if there are several strategies, and a column for the staleness of
-    parameters (in steps) if it was measured.
+    If the medians of ranks differ, the table shows their range. There is a column for the strategy if there
+    are several strategies, and a column for the staleness of parameters (in steps) if it was measured.
     """
     timed = timed_probes(probes)
     named = len({probe.configuration.strategy for probe, _ in timed}) > 1
@@ -307,7 +307,7 @@ def timing_table(probes: Sequence[ProbeRecord]) -> Table:
 def _samples_per_second(measurement: Measurement) -> str:
     """Returns the throughput of all ranks together, in samples per second.
 
-    If ranks wait for the slowest rank at each exchange, its median step time determines the throughput.
+    If ranks wait for the slowest rank, the median step time of the slowest rank determines the throughput.
     """
     configuration = measurement.configuration
     seconds: float | None = max(rank.step.median for rank in measurement.ranks)

@@ -29,8 +29,8 @@ from tuner.domain.recommendation import (
 
 #: Two times are described as equal if their ratio is below this factor.
 _EQUAL_RATIO = 1.05
-#: The text contains the time of the first score past the target if it is more than this multiple of the
-#: interpolated time to target.
+#: The text contains the time of the first score that reached the target only if this time is more than this
+#: multiple of the time to target, which is interpolated between scores.
 _LATE_SCORE = 1.1
 #: The text contains the start-up time only if it is at least this share of the training time.
 _LEAST_STARTUP_SHARE = 0.05
@@ -58,7 +58,8 @@ class Finding:
 def trust_in(recommendation: Recommendation) -> Finding:
     """Describes how well the recommendation was tested, such as `verified`, `measured` or `provisional`.
 
-    It is `emulated` if it was trained to the target on this host under a virtual clock.
+    The headline is `emulated` if the recommendation was trained to the target on this host under a virtual
+    clock.
     """
     verified = recommendation.verified
     if verified is not None and not verified.reached:
@@ -106,7 +107,7 @@ def prediction(recommendation: Recommendation) -> Finding:
 
 
 def _startup_words(recommendation: Recommendation) -> str:
-    """Returns a sentence with the start-up time, with a leading space; empty if the time is short."""
+    """Returns a sentence, with a leading space, that states the start-up time; empty if it is short."""
     seconds, training = recommendation.startup_seconds, recommendation.choice.seconds.median
     if seconds is None or not math.isfinite(training) or seconds < _LEAST_STARTUP_SHARE * training:
         return ""
@@ -114,7 +115,7 @@ def _startup_words(recommendation: Recommendation) -> str:
 
 
 def _why_a_guess(alternative: Alternative) -> str:
-    """Returns a sentence on why a prediction is very uncertain, with a leading space; empty if it is not."""
+    """Returns a sentence, with a leading space, on why a prediction is very uncertain; empty if it is not."""
     seconds = alternative.seconds
     if not alternative.is_observed:
         return " No run of this configuration was measured."
@@ -155,9 +156,10 @@ def measured(recommendation: Recommendation) -> Finding:
 
 
 def _between_scores(verified: Verification) -> str:
-    """Returns a sentence on the first score past the target, with a leading space.
+    """Returns a sentence, with a leading space, on the time of the first score that reached the target.
 
-    It is empty unless this score came clearly later than the interpolated time to target.
+    The sentence is empty unless this time is clearly longer than the time to target, which is interpolated
+    between two scores.
     """
     score = verified.first_score_seconds
     if score is None or score < _LATE_SCORE * verified.training_seconds:
@@ -282,7 +284,9 @@ def _times(ratio: float, better: str, worse: str, equal: str) -> str:
 
 
 def estimate_of(quantiles: Mapping[float, float]) -> Estimate | None:
-    """Returns median and 90% interval from quantiles; None if level 0.05, 0.5 or 0.95 is missing.
+    """Returns the median and the 90% interval from quantiles at the levels 0.05, 0.5 and 0.95.
+
+    The result is None if one of these levels is missing.
 
     Args:
         quantiles: Maps each level to the quantile of the time to target, in seconds.
@@ -323,7 +327,7 @@ def coverage(checked: Sequence[PredictedAgainstMeasured]) -> str:
 
 
 def own_command_end(recommendation: Recommendation) -> str:
-    """Returns a sentence on the end of the user's command and on the samples that it needs to the target."""
+    """Returns sentences on when the user's own command ends, and how long it has to train to the target."""
     words = "It does not stop at the target; it ends when the script ends by itself."
     samples = recommendation.training_samples
     if samples is None:
@@ -365,7 +369,7 @@ def imported_finding(imported: ImportedEvidence) -> Finding:
 
 
 def spent(tuning: TuningCost) -> str:
-    """Returns time and price of the search in words; the elapsed time first if probes ran concurrently."""
+    """Describes the time and price of the search; the elapsed time comes first if probes ran concurrently."""
     words = format_seconds(tuning.seconds)
     if tuning.elapsed_seconds is not None:
         words = f"{format_seconds(tuning.elapsed_seconds)}, {words} of probes, some of which ran concurrently"

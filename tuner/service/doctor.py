@@ -50,7 +50,11 @@ def _slurm() -> tuple[str, str, str]:
 def _shared_memory() -> tuple[str, str, str]:
     folder = Path("/dev/shm")
     if not folder.is_dir():
-        return "shared memory", "none", "communication between ranks of one host may be slow"
+        return (
+            "shared memory",
+            "none",
+            "mount /dev/shm, or communication between ranks of one host may be slow",
+        )
     free = shutil.disk_usage(folder).free
     advice = "" if free > 2**28 else "less than 256 MiB is free: enlarge /dev/shm"
     return "shared memory", f"{free / 2**30:.1f} GiB free", advice
@@ -83,6 +87,6 @@ def _devices() -> list[tuple[str, str, str]]:
         (
             "torch backends",
             ", ".join(backends),
-            "" if backends else "no collective backend: torch cannot train",
+            "" if backends else "torch has neither gloo nor nccl, so it cannot train: install another build",
         ),
     ]

@@ -344,7 +344,10 @@ def _advice(draft: Draft, trial: TrialRun) -> str:
     """Returns advice for the user on a command that failed in the trial run."""
     if _NO_PROGRAM.search(trial.error()) or trial.exit_code == 127:
         program = (*draft.line.launcher, draft.line.script)[0]
-        return f"note: if it runs in another environment, name its interpreter instead of {program!r}"
+        return (
+            "note: if the script needs another Python environment, start it with the interpreter of that "
+            f"environment instead of {program!r}"
+        )
     if _NEEDS_MORE.search(trial.error()):
         return "note: give the whole command in --script, with every option that it needs"
     return "note: give a command in --script that trains when it is run in this folder"

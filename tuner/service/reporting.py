@@ -211,7 +211,10 @@ def not_arrived(configuration: Configuration, state: SearchState) -> ProbeError 
     if state.probes and state.probes[-1].outcome.is_fault:
         return ProbeError(f"the training of {configuration} failed. {last_fault(state)}")
     if run is None:
-        return InfeasibleError(f"{configuration} cannot be trained because a rank ran out of memory")
+        return InfeasibleError(
+            f"{configuration} cannot be trained because a rank ran out of memory; choose a smaller batch "
+            "size or more nodes"
+        )
     seen = f"after {run.measurement.samples} samples, {run.measurement.training_seconds:.1f} s of training"
     if run.ended_by_itself and state.job.runs_command:
         return InfeasibleError(

@@ -203,8 +203,9 @@ class IoThread:
             print(
                 f"Warning: rank {self._rank} refused a process that connected to "
                 f"{event['endpoint'].decode(errors='replace')}, since it did not prove that it "
-                "belongs to this job, or ended before. The training is not affected. To keep others away "
-                "from this port, block it by a firewall. Further refusals of this rank are not reported.",
+                "belongs to this job, or it ended too early. The training is not affected. To keep "
+                "others away from this port, block it by a firewall. Further refusals of this rank are not "
+                "reported.",
                 file=sys.stderr,
                 flush=True,
             )
