@@ -20,12 +20,12 @@ from tuner.calibration.constants import Figure
 
 Array = npt.NDArray[np.float64]
 
-#: Relative standard deviation that the fit assumes for each timing; equal for all, so that all sizes count
-#: alike.
+#: Relative standard deviation that a fit assumes for each timing. It is the same for short and long timings,
+#: so all of them have the same weight.
 _NOISE = 0.05
 #: Standard deviation of the wide prior of the logarithm of each constant.
 _PRIOR_SD = 3.0
-#: Mean of the priors: each constant explains this share of one timing.
+#: The prior mean of each constant is chosen so that the constant explains this share of one measured time.
 _FIXED_SHARE = 0.5
 #: The overlap is not measured if the shorter of compute and all-reduce is below this share of the longer.
 _LEAST_SHARE = 0.05
@@ -54,9 +54,9 @@ def fit_line(fixed: Array, units: Array, seconds: Array) -> FittedLine:
     the logarithms of the timings are fitted, with the logarithms of both constants as parameters.
 
     Args:
-        fixed: First input, which multiplies the first constant, `(num_places,)`.
-        units: Second input, which multiplies the second constant, `(num_places,)`.
-        seconds: Timings, `(num_rounds, num_places)`.
+        fixed: First input of each timing, which multiplies the first constant, `(num_inputs,)`.
+        units: Second input of each timing, which multiplies the second constant, `(num_inputs,)`.
+        seconds: Timings, `(num_rounds, num_inputs)`; each round measures all pairs of inputs once.
     """
     medians = np.median(seconds, axis=0)
     first, second = _two_constants(fixed, units, medians)

@@ -22,7 +22,7 @@ from tuner.launchers import JobState, Launcher, RankTask
 Array = npt.NDArray[np.float64]
 Listen = Callable[[str], None]
 
-#: The job file's `cluster.machine.jitter` must be below 1.
+#: Largest jitter that a calibration returns, since `cluster.machine.jitter` in a job file must be below 1.
 _LARGEST_JITTER = 0.99
 #: A warning is given if the relative error of a fitted cost model at a measured size is larger than this.
 _BAD_MISFIT = 0.35
@@ -231,7 +231,7 @@ class _Calibration:
             function: `module:function` within `tuner.calibration`.
             payload: Plain data that each rank gets.
             num_nodes: Number of nodes.
-            devices: Number of ranks per node; None for the job's.
+            devices: Number of ranks per node; None for the number that the job states.
         """
         task = RankTask(
             function=f"tuner.calibration.{function}", payload=payload, folder=self._folder.resolve()

@@ -69,7 +69,18 @@ def time_messages(context: RankContext, payload: Mapping[str, Any]) -> dict[str,
 def _exchange(
     rank: int, transport: Transport, vector: Tensor, count: int, pause_seconds: float
 ) -> list[float]:
-    """Makes some requests on rank 0, or answers as many on rank 1; returns the seconds of each on rank 0."""
+    """Sends requests from rank 0 to rank 1, one after the other, and waits for each reply.
+
+    Args:
+        rank: This rank: 0 sends the requests, 1 replies to them.
+        transport: Connects the two ranks.
+        vector: Vector to send with each request.
+        count: Number of requests.
+        pause_seconds: Pause before each request.
+
+    Returns:
+        Seconds from each request to its reply, on rank 0; empty on rank 1.
+    """
     if rank != 0:
         for request in _requests(transport, count):
             transport.answer(request, partial(_returning, request.vector), request.tag)

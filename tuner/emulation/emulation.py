@@ -119,7 +119,7 @@ class Emulation(ABC):
 
     @property
     def model(self) -> nn.Module:
-        """The first rank's model; within the context manager `scored()`, with the parameters to evaluate."""
+        """The first rank's model; within the context of `scored()`, it has the parameters to evaluate."""
         return self.ranks[0].model
 
     @property
@@ -134,7 +134,7 @@ class Emulation(ABC):
 
     @property
     def mixed_ages(self) -> tuple[float, int]:
-        """Sum and number of the ages, in steps, of parameters that ranks mixed into their own."""
+        """Ages, in steps, of the parameters that ranks mixed into their own: their sum and their number."""
         return 0.0, 0
 
     @property
@@ -158,7 +158,7 @@ class Emulation(ABC):
         """Continues the emulation by one event of the virtual clock, or by one step of all ranks."""
 
     def begin_slice(self) -> None:
-        """Clears the recorded step times and ages, at the start of a slice."""
+        """Clears the step times, and the ages of mixed parameters, that were recorded in the last slice."""
         self.times = [StepTimes() for _ in range(self.trained.num_ranks)]
 
     def run(self, *, samples: int | None = None, seconds: float | None = None) -> None:

@@ -73,7 +73,7 @@ class VirtualRank:
         """Adds the gradient of some samples of the current global batch to the model's gradients.
 
         Args:
-            offset: Position of the first of these samples within the global batch.
+            offset: Index of the first of these samples within the global batch.
             num_samples: Number of samples whose gradient is added.
             weight: Factor by which the mean loss of these samples is multiplied.
         """

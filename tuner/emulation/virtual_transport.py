@@ -53,9 +53,10 @@ class Mailbox:
 
     - A rank's link sends one vector at a time and receives one vector at a time, in n / w seconds each (n
       bytes per vector, w bytes per second). Messages without a vector only take the latency.
-    - A rank has at most one fetch in flight per other rank and channel. For example, if a rank has vector 3
-      of another rank, its fetch is replied to as soon as vector 4 is published. Until the reply arrives, the
-      rank uses vector 3.
+    - The vectors that a rank publishes are numbered. A fetch asks for a vector with a higher number than the
+      last one, and is replied to as soon as such a vector is published. Until the reply arrives, the fetching
+      rank uses the last vector.
+    - A rank has at most one fetch in flight per other rank and channel.
     - A rank has at most one unconfirmed push per receiver. If it pushes again before the confirmation, only
       the newest of these vectors is stored, and is sent after the confirmation.
     - A vector is not changed after it was sent, so all its receivers use the same memory.
@@ -122,7 +123,7 @@ class Mailbox:
 
         Args:
             sender: Index of the sending rank.
-            kind: Kind of the event that the arrival of the vector is, such as `PUSHED`.
+            kind: Kind of the event that is scheduled for the arrival of the vector, such as `PUSHED`.
             receiver: Index of the receiving rank.
             content: Data of the event, including the vector.
         """
@@ -213,7 +214,7 @@ class VirtualTransport(Transport):
         self._status = status.copy()
 
     def statuses(self) -> Array:
-        """Returns this rank's own status; the rows of other ranks are 0, since they are not needed."""
+        """Returns one row per rank: this rank's status, and zeros for other ranks, which are not needed."""
         found = np.zeros((self.num_ranks, STATUS_WIDTH))
         found[self.rank] = self._status
         return found

@@ -72,7 +72,9 @@ class MetricsSection(Section):
         "contain variables such as {output_folder}; csv: also a pattern, such as "
         "{checkpoint}/version_*/metrics.csv, or a list of files; json: $PACELINE_METRICS if absent",
     )
-    value: str = Field(default="value", description="key, column or tag of the metric")
+    value: str = Field(
+        default="value", description="name of the metric: key (json), column (csv) or tag (tensorboard)"
+    )
     step: str = Field(default="step", description="key or column with the number of optimizer steps done")
     samples: str = Field(
         default="samples",
@@ -182,7 +184,7 @@ class CommandSection(Section):
     publish_environment: bool = Field(
         default=False,
         description="whether reports, launch files and the study database may contain the values of "
-        "environment; by default they contain the names only",
+        "`environment`; by default they contain only the names of these variables",
     )
     resume: PlainTemplateText | None = Field(
         default=None,
@@ -191,7 +193,8 @@ class CommandSection(Section):
     )
     epoch_samples: PositiveInt | None = Field(
         default=None,
-        description="number of samples in the training set; needed if the script reports epochs only",
+        description="number of samples in the training set; needed if the script reports its progress only "
+        "in epochs",
     )
     parameter_bytes: PositiveInt | None = Field(
         default=None,
@@ -199,7 +202,8 @@ class CommandSection(Section):
         "gradients",
     )
     grace: Duration = Field(
-        default=30.0, description="time that the script has to save between SIGTERM and SIGKILL"
+        default=30.0,
+        description="time that the script has to save a checkpoint after SIGTERM, before SIGKILL ends it",
     )
     optimizer: OptimizerSettings | None = Field(
         default=None, description="optimizer of the script, to predict good learning rates: sgd or adamw"

@@ -124,7 +124,7 @@ def _cluster_warnings(job: Job) -> list[str]:
     threads = cluster.num_ranks(crowded[-1]) * cluster.threads_per_rank
     return [
         f"cluster.nodes = {crowded[-1]} runs {threads} threads on {cluster.cores_per_host} cores: ranks that "
-        "share cores are slower than on separate nodes, and are measured that way"
+        "share cores are slower than on separate nodes, so the measured step times are too long"
     ]
 
 

@@ -20,7 +20,7 @@ from tuner.job.model import LONGEST_NAME, Job, missing_section
 from tuner.job.problems import problems_of
 from tuner.job.recorded_job import completed, is_recorded
 
-#: Maps the old path of each renamed key of the job file to its new name. An entry stays for one minor
+#: Maps the old path of each renamed key of the job file to its new name. Old paths are accepted for one minor
 #: version.
 RENAMED_KEYS = {
     ("cluster", "ray", "patience"): "node_timeout",
@@ -101,7 +101,7 @@ def _read(path: Path) -> Mapping[str, Any]:
         raise JobError(f"{path}: is a folder; name the job file in it.{inside}") from error
     except OSError as error:
         raise JobError(
-            f"{path}: cannot be read: {error.strerror}. Name another file, or correct this path"
+            f"{path} cannot be read: {error.strerror}. Name another file, or correct this path"
         ) from error
 
 
@@ -124,7 +124,13 @@ def with_new_keys(data: Mapping[str, Any], path: Path) -> Mapping[str, Any]:
 
 
 def _message(path: Path, problems: list[str], *, more: int = 0) -> str:
-    """Returns the message on the problems of a file. If `more` is positive, the list lacks this number."""
+    """Returns the error message that lists the problems of a job file.
+
+    Args:
+        path: Path of the job file.
+        problems: The problems to list, one sentence each.
+        more: Number of further problems, which are counted but not listed; counts as 0 if negative.
+    """
     total = len(problems) + max(0, more)
     if total == 1:
         return f"{path}: {_readable(problems[0])}"

@@ -87,7 +87,7 @@ class EmulateSection(Section):
 
     @property
     def delays(self) -> tuple[DelaySection, ...]:
-        """The delays as a tuple."""
+        """The delays as a tuple, also if the job file states a single delay."""
         return (self.delay,) if isinstance(self.delay, DelaySection) else self.delay
 
 
@@ -110,7 +110,8 @@ class MachineSection(Section):
         description="share of the variance of step times that is constant for a rank, as on a slow node",
     )
     latency: DurationOrZero = Field(
-        description="one-way time of an empty message, such as '50us'; collectives: time per hop"
+        description="time of an empty message from one rank to another, such as '50us'; for an all-reduce, "
+        "the time per hop"
     )
     bandwidth: Bandwidth = Field(description="bandwidth of every link, such as '10Gbit/s'")
     message_latency: DurationOrZero | None = Field(
@@ -120,8 +121,8 @@ class MachineSection(Section):
     )
     message_bandwidth: Bandwidth | None = Field(
         default=None,
-        description="bandwidth of messages between two ranks (gossip, parameter server); equal to bandwidth "
-        "if absent",
+        description="bandwidth of messages between two ranks (gossip, parameter server); equal to "
+        "`bandwidth` if absent",
     )
     overlap: Annotated[float, Field(ge=1, le=10)] = Field(
         default=1.5, description="overlap of an all-reduce with compute, from 1 (none) to 10 (almost full)"
@@ -166,9 +167,11 @@ class ClusterSection(_LauncherSections):
     nodes: NodeCounts = Field(
         default=(1,), description="numbers of nodes to choose from, ascending, such as [1, 2, 4]"
     )
-    devices_per_node: DeviceCount = Field(default=1, description="devices of one node; each runs one rank")
+    devices_per_node: DeviceCount = Field(
+        default=1, description="number of devices of one node; each device runs one rank"
+    )
     dollars_per_node_hour: Annotated[float, Field(ge=0)] = Field(
-        default=0.0, description="price of one node for an hour; 0 if only time counts"
+        default=0.0, description="price of one node for an hour, in dollars; 0 if only time counts"
     )
     launcher: LauncherName = Field(
         default="local",
@@ -178,7 +181,7 @@ class ClusterSection(_LauncherSections):
     python: str | None = Field(
         default=None,
         description="Python interpreter on the nodes (3.8 or newer, no packages needed); if ranks train a "
-        "Workload, Paceline must be installed there; the present interpreter if absent",
+        "Workload, Paceline must be installed there; if absent, the interpreter that runs Paceline",
     )
     threads_per_rank: DeviceCount = Field(
         default=1,
@@ -191,12 +194,13 @@ class ClusterSection(_LauncherSections):
     )
     nodes_at_hand: NodeCount | None = Field(
         default=None,
-        description="auto: number of real nodes; configurations with more nodes are emulated",
+        description="with probe.kind = 'auto': number of real nodes; configurations with more nodes are "
+        "emulated",
     )
     capacity: NodeCount | None = Field(
         default=None,
-        description="number of nodes that all concurrent probes may use together; if absent, nodes_at_hand, "
-        "or the number of nodes of the largest configuration",
+        description="number of nodes that all concurrent probes may use together; if absent, the value of "
+        "`nodes_at_hand`, or the number of nodes of the largest configuration",
     )
     emulate: EmulateSection = Field(
         default=EmulateSection(), description="artificial delays, to show the effect of slow nodes"
@@ -253,7 +257,9 @@ class GoalSection(Section):
     )
     target: float = Field(description="the value of the metric that training has to reach")
     direction: Literal["maximize", "minimize"] | None = Field(
-        default=None, description="whether to maximize or minimize the metric; not needed for a known metric"
+        default=None,
+        description="whether to maximize or minimize the metric; not needed for a metric that Paceline "
+        "knows, such as accuracy",
     )
     minimize: Literal["seconds", "dollars"] = Field(
         default="seconds", description="quantity to minimize: seconds to target or dollars to target"
@@ -264,10 +270,13 @@ class GoalSection(Section):
         "trains to the target, and this is that training",
     )
     deadline: Duration | None = Field(
-        default=None, description="longest time to target that a recommendation may have"
+        default=None,
+        description="longest training time to the target that a recommended configuration may have",
     )
     max_dollars: PositiveFloat | None = Field(
-        default=None, description="highest cost to target that a recommendation may have"
+        default=None,
+        description="highest cost of a training to the target that a recommended configuration may have, in "
+        "dollars",
     )
     consecutive_scores: Count = Field(
         default=1,
@@ -324,18 +333,24 @@ class GoalSection(Section):
 class BaselineSection(Section):
     """`[baseline]`: your present settings; probed first, and compared with the recommendation."""
 
-    nodes: NodeCount = Field(default=1, description="nodes you train on now")
-    batch_size: BatchSize = Field(description="global batch size you train with now")
-    learning_rate: PositiveFloat = Field(description="peak learning rate you train with now")
-    strategy: StrategyName = Field(default="all_reduce", description="strategy you train with now")
+    nodes: NodeCount = Field(default=1, description="number of nodes that you train on now")
+    batch_size: BatchSize = Field(description="global batch size that you train with now")
+    learning_rate: PositiveFloat = Field(description="peak learning rate that you train with now")
+    strategy: StrategyName = Field(
+        default="all_reduce", description="name of the strategy that you train with now"
+    )
     tau: Count | None = Field(
         default=None, description="present number of steps between two exchanges of parameters"
     )
-    beta: PositiveFloat | None = Field(default=None, description="elastic averaging: moving rate times ranks")
+    beta: PositiveFloat | None = Field(
+        default=None, description="elastic averaging: moving rate times number of ranks"
+    )
     outer_learning_rate: PositiveFloat | None = Field(
         default=None, description="diloco: learning rate of the outer steps"
     )
-    outer_momentum: PositiveFloat | None = Field(default=None, description="diloco: momentum of outer steps")
+    outer_momentum: PositiveFloat | None = Field(
+        default=None, description="diloco: momentum of the outer steps"
+    )
 
     @model_validator(mode="after")
     def _knobs_are_of_the_strategy(self) -> BaselineSection:
@@ -361,15 +376,18 @@ class ProbeSection(Section):
     )
     recording: str | None = Field(
         default=None,
-        description="recorded: path of the recording, relative to the job file; the recording states "
-        "workload, cluster and space",
+        description="with probe.kind = 'recorded': path of the recording, relative to the job file; the "
+        "recording states workload, cluster and space",
     )
     timing_steps: Annotated[int, Field(ge=10, le=1_000_000)] = Field(
-        default=30, description="steps of a timing probe, including the first few, which warm up"
+        default=30,
+        description="number of steps of a timing probe, which only measures step times; includes the slow "
+        "first steps",
     )
     slice_seconds: Duration | None = Field(
         default=None,
-        description="training seconds of one slice; if absent, the search chooses it from its predictions",
+        description="training seconds of one slice (part of a probe); if absent, the search chooses it from "
+        "its predictions",
     )
     first_score_samples: PositiveInt | None = Field(
         default=None,
@@ -387,8 +405,8 @@ class ProbeSection(Section):
     )
     max_batch_size_per_rank: BatchSize | None = Field(
         default=None,
-        description="a rank with a larger batch than this splits it into micro-batches and accumulates "
-        "gradients",
+        description="largest number of samples that a rank processes at once; a rank with a larger part of "
+        "the batch splits this part into micro-batches and accumulates gradients",
     )
     hang_timeout: Duration | None = Field(
         default=None,

@@ -57,7 +57,10 @@ class SpaceSection(Section):
     batch_size: Annotated[
         Annotated[IntegerRange, Tag("range")] | Annotated[BatchSizes, Tag("list")],
         Discriminator(_range_or_list),
-    ] = Field(description="global batch sizes: an ascending list, or {low, high} for powers of two times low")
+    ] = Field(
+        description="global batch sizes: an ascending list, or {low, high} for low, 2 low, 4 low and so on, "
+        "up to high"
+    )
     learning_rate: Annotated[
         Annotated[RateRange, Tag("range")] | Annotated[DistinctRates, Tag("list")],
         Discriminator(_range_or_list),
@@ -68,11 +71,12 @@ class SpaceSection(Section):
 
     tau: DistinctCounts | None = Field(
         default=None,
-        description="list of numbers of steps between two exchanges; the strategy's default if absent",
+        description="list of numbers of steps between two exchanges of parameters; if absent, the default of "
+        "the strategy",
     )
     beta: DistinctRates | None = Field(
         default=None,
-        description="elastic_averaging: list of values of moving rate times ranks; 0.8 if absent",
+        description="elastic_averaging: list of values of moving rate times number of ranks; 0.8 if absent",
     )
     outer_learning_rate: DistinctRates | None = Field(
         default=None, description="diloco: list of learning rates of the outer steps; 0.7 if absent"

@@ -147,7 +147,9 @@ def _check_goal(job: Job, workload: Workload) -> None:
     goal, metric = job.goal, workload.metric
     name = type(workload).__name__
     if goal.metric != metric.name:
-        raise JobError(f"goal.metric = {goal.metric!r}: {name} scores {metric.name!r}. Set goal.metric to it")
+        raise JobError(
+            f"goal.metric = {goal.metric!r}: {name} scores {metric.name!r}. Change goal.metric to that name"
+        )
     if goal.maximize != (metric.direction == "maximize"):
         raise JobError(
             f"goal.direction = {goal.direction!r}: {name} is to {metric.direction} {metric.name}. "

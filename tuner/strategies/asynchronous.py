@@ -35,7 +35,7 @@ class PeerRule(ABC):
     the steps that the rank made while a message was being sent.
 
     Args:
-        tau: Steps between two exchanges.
+        tau: Steps between two exchanges of parameters.
 
     Attributes:
         exchanges_before_step: Whether an exchange comes before the optimizer's step (True) or after it
@@ -99,7 +99,7 @@ class PeerRule(ABC):
         return self.flat.plain(self._plain)
 
     def draw(self, ranks: Sequence[int]) -> int:
-        """Chooses one of the ranks at random, with equal probabilities."""
+        """Chooses one of the given ranks at random, with equal probabilities."""
         return int(ranks[int(self.rng.integers(len(ranks)))])
 
     def score_vector(self) -> Tensor | None:
@@ -116,7 +116,7 @@ class PeerRule(ABC):
 
     @abstractmethod
     def load(self, state: Mapping[str, Any], *, of_all: Sequence[Mapping[str, Any]], is_twin: bool) -> None:
-        """Restores the state that `state` returned; parameters are loaded before. See `Strategy.load`.
+        """Restores the state that `state` returned; call it after the rank's parameters were loaded.
 
         Args:
             state: The saved state of this rank.
@@ -192,11 +192,15 @@ class Asynchronous(Strategy):
         return True if self._flat is None else self._rule.attend(self._step)
 
     def own_score_vector(self) -> Tensor | None:
-        assert self._flat is not None, "a single rank is evaluated as it is"
+        assert self._flat is not None, (
+            "a single rank has no vector of parameters: evaluate its model directly"
+        )
         return self._rule.score_vector()
 
     def scoring(self, vector: Tensor) -> AbstractContextManager[None]:
-        assert self._flat is not None, "a single rank is evaluated as it is"
+        assert self._flat is not None, (
+            "a single rank has no vector of parameters: evaluate its model directly"
+        )
         return self._flat.holding(vector)
 
     @contextmanager

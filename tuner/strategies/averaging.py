@@ -105,7 +105,10 @@ class Averaging(Strategy):
 
     @contextmanager
     def scored_parameters(self) -> Iterator[None]:
-        """Context manager in which the model has the mean of all ranks' parameters; all ranks enter it."""
+        """Context manager in which the model has the mean of all ranks' parameters.
+
+        All ranks must enter the context together, since they compute the mean in one collective.
+        """
         if self._flat is None:
             yield
             return
@@ -115,7 +118,9 @@ class Averaging(Strategy):
             yield
 
     def scoring(self, vector: Tensor) -> AbstractContextManager[None]:
-        assert self._flat is not None, "a single rank is evaluated as it is"
+        assert self._flat is not None, (
+            "a single rank has no vector of parameters: evaluate its model directly"
+        )
         return self._flat.holding(vector)
 
     def exchanges(self) -> list[Exchange]:

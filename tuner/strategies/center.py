@@ -30,7 +30,7 @@ _SWITCH_SECONDS = 0.0005
 #: Interval at which a rank that waits for a reply checks whether the server still responds, seconds.
 _WAIT_SECONDS = 0.1
 
-#: Timeout until reply times are known, and the smallest timeout, seconds.
+#: Timeout of a request while reply times are unknown, and smallest timeout of a request, seconds.
 _FIRST_TIMEOUT_SECONDS, _LEAST_TIMEOUT_SECONDS = 10.0, 0.25
 
 Serve = Callable[[Tensor, Tensor, Tensor], None]
@@ -57,7 +57,9 @@ class CenterClient:
         self._late: set[int] = set()
 
     def answer(self, server: int) -> Received | None:
-        """Waits for the reply to a request, until the timeout, or until `server` is no longer the leader.
+        """Waits for the server's reply to the last request, at most until the timeout.
+
+        The method also returns if `server` is no longer the leader, since the reply may then never arrive.
 
         Args:
             server: The rank that serves the center.
@@ -223,7 +225,10 @@ class CenterServer:
 
 
 class CenterRule(PeerRule):
-    """The rule by which one rank exchanges parameters with the center; evaluations use the center."""
+    """The rule by which one rank exchanges parameters with the center (the server's vector of parameters).
+
+    Evaluations use the center.
+    """
 
     def start(self) -> None:
         #: The center as this rank knows it from its last exchange, on the CPU. If this rank becomes the

@@ -13,7 +13,7 @@ from tuner.strategies.rules import outer_step
 
 
 class DiLoCo(AveragingRule):
-    """Makes a Nesterov step from the last common parameters towards the new mean of all ranks.
+    """Makes a Nesterov step from the last common parameters towards the mean of all ranks' new parameters.
 
     On one rank this is Lookahead (Zhang et al. 2019).
 

@@ -10,16 +10,16 @@ from tuner.strategies.rules import elastic_force, moving_rate
 
 
 class ElasticAveraging(CenterRule):
-    """Before a step, a rank and the center move towards each other.
+    """Before a step, the parameters of a rank and of the server (the center) move towards each other.
 
-    theta is the rank's parameters and c the center, a vector that a server stores and that evaluations use.
+    theta is the rank's parameters. c is the center, a vector that a server stores and that evaluations use.
     An exchange computes u = a (theta - c) with a = beta / p, subtracts u from theta and adds u to c.
 
-    A rank waits for the server's reply up to an adaptive timeout. If a reply is later, the rank subtracts its
-    u when the reply arrives, because the server has added u to the center.
+    A rank waits for the server's reply, which contains u, up to an adaptive timeout. If the reply is later,
+    the rank subtracts u when it arrives, because the server has added u to the center already.
 
     Args:
-        tau: Steps between two exchanges.
+        tau: Steps between two exchanges with the server.
         beta: Share of the difference by which the center moves in total when each of the p ranks exchanges
             once; a = beta / p.
     """

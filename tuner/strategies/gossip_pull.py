@@ -62,7 +62,7 @@ class GossipPull(PeerRule):
         self.transport.publish(PARAMETERS_CHANNEL, state["published"], state["tag"])
 
     def _prefetch(self) -> None:
-        """Asks the next peer for its parameters, once per exchange, so they arrive before the next one."""
+        """Requests the parameters of the next peer in advance, so they arrive before the next exchange."""
         if not self._is_coming and self._next != self.links.rank:
             self.transport.prefetch(self._next, PARAMETERS_CHANNEL)
         self._is_coming = True

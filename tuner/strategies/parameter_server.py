@@ -12,10 +12,10 @@ from tuner.strategies.rules import accumulated
 class ParameterServer(CenterRule):
     """After tau steps, a rank sends the change of its parameters and continues with the server's parameters.
 
-    With p ranks, the server applies about p - 1 updates of other ranks between two updates of a rank, so the
-    parameters from which an update was computed are that old. A rank waits for the server's reply up to an
-    adaptive timeout. If the reply is later, the rank continues with the server's parameters plus the steps
-    that it made in the meantime.
+    With p ranks, the server applies about p - 1 updates of other ranks between two updates of one rank. An
+    update was therefore computed from parameters that are about p - 1 updates old. A rank waits for the
+    server's reply up to an adaptive timeout. If the reply is later, the rank continues with the server's
+    parameters plus the steps that it made in the meantime.
     """
 
     exchanges_before_step = False

@@ -163,7 +163,8 @@ class Strategy(ABC):
     def scored_parameters(self) -> AbstractContextManager[None]:
         """Context manager in which the model holds the parameters to evaluate, such as the mean of all ranks.
 
-        On exit, the model holds the parameters of the training again. All ranks enter it together.
+        On exit, the model holds the parameters of the training again. All ranks must enter the context
+        together.
         """
 
     def attend(self) -> bool:
