@@ -21,11 +21,13 @@ Slice = TypeVar("Slice")
 
 
 class LaunchedProber(Prober, Generic[Slice]):
-    """Plans slices, and stores the state of each started slice; the key is the identity of its handle.
+    """Base class of probers that plan slices, start a launcher's job for each, and store the state of each.
+
+    The key under which the state of a slice is stored is `ProbeHandle.identity`.
 
     Args:
         job: The job whose configurations are probed.
-        job_folder: Folder of the job file; the workload's module is looked for there first.
+        job_folder: Folder of the job file, in which the workload's module is searched first.
         launcher: Starts the processes of a slice; `close` of the prober closes it.
         clock: Returns the seconds on a monotonic clock.
     """
@@ -49,7 +51,16 @@ class LaunchedProber(Prober, Generic[Slice]):
         *,
         score_untrained: bool = True,
     ) -> tuple[SlicePlan, ProbeFolder]:
-        """Plans a slice, and writes the plan to the probe's folder; returns the plan and the folder."""
+        """Plans a slice, and writes the plan to the probe's folder; returns the plan and the folder.
+
+        Args:
+            configuration: The configuration that the slice trains.
+            purpose: Whether the slice times steps or trains. A timing probe without a limit of steps gets
+                the limit `probe.timing_steps`.
+            until: Limits of the slice.
+            folder: Folder of the probe.
+            score_untrained: Whether a new run is scored before its first step.
+        """
         if purpose is Purpose.TIMING and until.steps is None:
             until = replace(until, steps=self._job.probe.timing_steps)
         probe_folder = ProbeFolder(folder.resolve())

@@ -145,7 +145,7 @@ class ProbeFolder:
         self._append({"slice": self._slice, "ended": outcome.value})
 
     def take_back_ends(self, stored_samples: Collection[int]) -> None:
-        """Marks an ended slice as lost if the study database lacks any of its scores.
+        """Checks each ended slice, and marks it as lost if the study database lacks any of its scores.
 
         Args:
             stored_samples: For each score of this run in the study database, the number of samples processed.
@@ -161,7 +161,7 @@ class ProbeFolder:
             self._read_slices()
 
     def check_disk_space(self) -> None:
-        """Checks that a file can be written to the folder.
+        """Checks that the disk has space, by writing a small file to the folder and deleting it.
 
         Raises:
             StorageError: The disk is full or the folder was removed.
@@ -213,7 +213,7 @@ class ProbeFolder:
 
 
 def take_back_ends(folder: Path, stored_samples: Collection[int]) -> None:
-    """Marks an ended slice in a probe's folder as lost if the study database lacks any of its scores.
+    """Marks ended slices in a probe's folder as lost if the study database lacks any of their scores.
 
     Does nothing if the folder has no `metrics.jsonl`.
 

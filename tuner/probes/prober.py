@@ -69,8 +69,8 @@ class Prober(ABC):
       checkpoint there.
     - All slices in a folder have the same configuration. Only `nodes` may differ, and only if the number of
       nodes does not change the training that the strategy does.
-    - `poll` returns the measurement of one slice, not of the whole run (see `Measurement`). While its outcome
-      is RUNNING, later polls return more of it.
+    - `poll` returns the measurement of one slice, not of the whole run (see `Measurement`). While the outcome
+      of the measurement is RUNNING, the slice continues, and later polls return a more complete measurement.
     - If training fails, the measurement has an outcome such as FAILED. A prober raises an exception only if
       it cannot run any slice.
     """
@@ -105,11 +105,13 @@ class Prober(ABC):
         """Stops a slice and all processes that it started; its checkpoints are not deleted."""
 
     def ask_to_end(self, handle: ProbeHandle) -> float | None:
-        """Asks a slice to save a checkpoint and end; then poll it until its outcome is no longer RUNNING.
+        """Asks a slice to save a checkpoint and end.
+
+        Afterwards, the caller must poll the slice until its outcome is no longer RUNNING.
 
         Returns:
-            Seconds that the slice may take to save; None if this prober cannot ask slices to end. The caller
-            must cancel the slice then.
+            Seconds that the slice may take to save; None if this prober cannot ask slices to end. In this
+            case, the caller must cancel the slice.
         """
         return None
 
@@ -122,7 +124,7 @@ class Prober(ABC):
         return
 
     def now(self) -> float:
-        """Returns the seconds on the monotonic clock by which slices are charged."""
+        """Returns the seconds on the monotonic clock that measures the duration and the cost of slices."""
         return time.monotonic()
 
     @abstractmethod

@@ -189,7 +189,7 @@ class RecordedProber(Prober):
             self.cancel(found.handle)
 
     def _running(self, found: _Slice) -> Measurement:
-        """Returns the measurement of a slice that has not ended; it only has the cost of the nodes so far."""
+        """Returns the measurement of a slice that has not ended, which contains only the cost so far."""
         configuration = found.handle.configuration
         charged = charge(self._now - found.started_at, configuration, self._cluster)
         return Measurement(
@@ -338,7 +338,7 @@ def _timing(run: RecordedRun, steps: float) -> RankTiming:
 
 
 def _as(position: _Position, run: RecordedRun) -> _Position:
-    """Returns where training continues on the recorded curve of a run.
+    """Returns the training progress from which training continues on the recorded curve of a run.
 
     Args:
         position: Training progress so far, maybe on the recorded curve of another configuration.

@@ -13,7 +13,7 @@ from search_spaces import Configuration
 from tuner.domain.measurement import Measurement, Outcome, Purpose
 from tuner.job import Job
 
-#: A distance (in samples or steps) between two scores is taken as a multiple of the smallest distance if it
+#: A distance (in samples or steps) between two scores counts as a multiple of the smallest distance if it
 #: differs from that multiple by less than this share of the smallest distance.
 _EVEN_SHARE = 0.25
 #: A score may come earlier or later than scheduled by this share of the distance between scores, since a

@@ -102,7 +102,8 @@ class SlicePlan:
         )
 
 
-#: By default, the first evaluation comes after the samples of one epoch divided by this number.
+#: By default, the number of samples processed before the first evaluation is the number of samples in an
+#: epoch, divided by this constant.
 FIRST_EVALUATION_PER_EPOCH = 32
 #: Smallest default number of samples before the first evaluation. If an epoch has fewer samples, the first
 #: evaluation comes after one epoch.

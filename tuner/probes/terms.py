@@ -29,14 +29,14 @@ class ProbeTerms:
             exists only as a description and its ranks are emulated in one process of this host.
         resumes: Whether a run continues where its last slice ended. Otherwise each slice starts the run over.
         pays_to_resume: Whether a slice that continues a run is charged for a start-up too.
-        times_alone: Whether a slice can time steps without training; a replayed recording cannot.
+        times_alone: Whether a slice can time steps without training. It cannot if a recording is replayed.
         reuses_ranks: Whether later slices run on the processes of the first slice and start much faster.
         ends_itself: Whether a run may end by itself, as a script does after its last epoch.
         startup_seconds: Assumed start-up time of a slice until one was measured, seconds.
         first_score_samples: Number of samples processed before the first score; None if the user's script
             decides when to score.
-        score_growth: Ratio of the samples processed at a score to those at the previous score; unused if
-            `first_score_samples` is None.
+        score_growth: Ratio of the number of samples processed at a score to that at the previous score;
+            unused if `first_score_samples` is None.
     """
 
     is_training: bool = True

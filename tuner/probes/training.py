@@ -41,7 +41,7 @@ class TrainingProber(LaunchedProber[SliceRecord]):
 
     Args:
         job: The job whose workload is trained.
-        job_folder: Folder of the job file; the workload's module is looked for there first.
+        job_folder: Folder of the job file, in which the workload's module is searched first.
         launcher: Starts the ranks; `close` of the prober closes it.
         clock: Returns the seconds on a monotonic clock.
     """

@@ -11,7 +11,8 @@ WARMUP_STEPS = 5
 #: Number of steps after which the length of the warm-up no longer changes.
 _SETTLED_AFTER_STEPS = 40
 
-#: The warm-up lasts while the median step time is longer than the median of later steps by this factor.
+#: The warm-up lasts while the median time of the next steps is above this multiple of the median time of
+#: later steps.
 _SETTLED_RATIO = 1.25
 
 
@@ -61,7 +62,7 @@ class TrainingClock:
         self._early: list[float] = []
         self._later_seconds = 0.0
         self._later_steps = 0
-        #: The clock after the early steps, once it can no longer change; None before. Every step reads it.
+        #: Training time after the early steps, seconds, once it can no longer change; None before that.
         self._settled_seconds: float | None = None
 
     @property

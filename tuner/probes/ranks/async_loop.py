@@ -17,7 +17,7 @@ from tuner.transport import Transport
 #: While the leader evaluates or saves a checkpoint, the other ranks wait at least this many seconds before
 #: they treat the leader as lost.
 _LEAST_PAUSE_SECONDS = 10.0
-#: A rank posts its median step time to the other ranks after every this many steps.
+#: Number of steps after which a rank posts its median step time to the other ranks again.
 _REPORT_STEPS = 16
 #: Seconds after which a waiting rank reads the statuses of the other ranks again.
 _IDLE_SECONDS = 0.001
@@ -52,7 +52,7 @@ class AsynchronousLoop(SliceLoop):
         plan, replica, run_start = parts.plan, parts.replica, parts.run_start
         self.membership = membership
         self.staleness: list[float] = []
-        #: Ranks that did not train to the end of the slice; set on the leader only.
+        #: Ranks that did not train to the end of the slice, because they were lost; set on the leader only.
         self.lost_ranks: tuple[int, ...] = ()
         self._score_snapshots = Snapshots(replica.strategy, transport, membership)
         self._snapshot = ConsistentSnapshot(
@@ -103,7 +103,7 @@ class AsynchronousLoop(SliceLoop):
 
     @property
     def batch_seconds(self) -> float | None:
-        """Seconds in which all ranks together process one global batch; None if unknown."""
+        """Seconds in which all ranks together process as many samples as a global batch; None if unknown."""
         rate = 0.0
         for rank in self.membership.live_ranks():
             steps, samples = (self.membership.of(rank, field) for field in (Field.STEPS, Field.SAMPLES))
@@ -143,14 +143,20 @@ class AsynchronousLoop(SliceLoop):
         membership.poll()
 
     def _may_start(self) -> bool:
-        """Whether the leader has started; on the leader, whether all live ranks are ready."""
+        """Whether this rank may start.
+
+        The leader starts when all live ranks are ready, and the other ranks start after the leader.
+        """
         membership = self.membership
         if membership.leads and membership.own(Field.STARTED) < 1:
             return membership.all_live(Field.READY, 1)
         return membership.of_leader(Field.STARTED) >= 1
 
     def _leave(self) -> None:
-        """Posts that this rank has noticed the end of the slice, and waits until all live ranks have, too."""
+        """Posts that this rank has noticed the end of the slice.
+
+        Then waits until all live ranks have posted the same.
+        """
         self.membership.post(left=1)
         while not self.membership.all_live(Field.LEFT, 1):
             self.replica.strategy.attend()
@@ -192,7 +198,10 @@ class AsynchronousLoop(SliceLoop):
         return ENDS[end - 1] if end else Outcome.RUNNING
 
     def _copy(self) -> None:
-        """Takes this rank's snapshot for an evaluation; the leader also stores its time, step and samples."""
+        """Copies this rank's parameters for an evaluation.
+
+        The leader also stores the training time, the step and the number of samples of the evaluation.
+        """
         self._score_snapshots.make()
         if self.membership.leads:
             self._copied_point = CurvePoint(

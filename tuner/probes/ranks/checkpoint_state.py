@@ -82,7 +82,8 @@ def write_run(
         replica: Replica of the rank that writes. If all replicas are equal under the strategy, its model and
             optimizer are stored once for all ranks.
         clock: Training time to store in the checkpoint.
-        owns: Result of `own_state` of each rank; None for a lost rank.
+        owns: Part of the checkpoint that belongs to each rank: the result of `own_state`; None for a lost
+            rank.
         step: Number of global batches processed.
         rank_samples: Number of samples that each rank has processed; empty if ranks are synchronous.
 

@@ -120,7 +120,7 @@ class _EmulatedSlice:
             )
         self._started = time.perf_counter()
         self._scoring_seconds = 0.0
-        #: Evaluation points are skipped until `time.perf_counter` shows this value.
+        #: Evaluation points are skipped until `time.perf_counter` returns at least this value.
         self._scores_from = 0.0
         self._num_scores = 0
         self._num_ranks = num_ranks
@@ -155,7 +155,10 @@ class _EmulatedSlice:
         }
 
     def _to_next_evaluation(self, started_steps: int) -> Outcome:
-        """Trains to the next evaluation or the end of the slice; returns RUNNING or the outcome."""
+        """Trains to the next evaluation or to the end of the slice, whichever is first.
+
+        Returns RUNNING, or the outcome of the slice if it has ended.
+        """
         run, until = self._run, self._plan.until
         evaluation_samples = self._evaluation_points.next_after(run.samples)
         ends = [evaluation_samples, *(limit for limit in (until.samples, self._horizon) if limit is not None)]

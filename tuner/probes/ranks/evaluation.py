@@ -168,14 +168,19 @@ class Scorer:
         return value, self._of_model.is_reached(value)
 
     def score_untrained(self) -> tuple[float, bool]:
-        """Returns the metric of the current model and whether the target is reached, without other ranks."""
+        """Evaluates the model with its current parameters, on this rank alone.
+
+        Returns the metric, and whether the target is reached.
+        """
         began = time.perf_counter()
         value = self._of_model.value_of_model(is_mixed=False)
         self.seconds += time.perf_counter() - began
         return value, self._of_model.is_reached(value)
 
     def score_vector(self, vector: Tensor, step_seconds: float | None = None) -> tuple[float, bool]:
-        """Returns the metric of some parameters and whether the target is reached, without other ranks.
+        """Evaluates the model with the parameters in `vector`, on this rank alone.
+
+        Returns the metric, and whether the target is reached.
 
         Args:
             vector: All trainable parameters as one vector, as `Strategy.scoring` takes them.

@@ -51,7 +51,9 @@ _MOST_ESTIMATES_AT_A_POINT = 8
 def noise_and_squared_gradient(
     weighted_small: float, large: float, *, batch_size: int, num_parts: int
 ) -> tuple[float, float]:
-    """Computes unbiased estimates of S and |G|^2 from squared norms (see the module docstring).
+    """Computes unbiased estimates of S (noise) and |G|^2 (squared norm of the gradient without noise).
+
+    The module docstring states the formulas.
 
     Args:
         weighted_small: A, the weighted mean of the small gradients' squared norms.
@@ -67,7 +69,7 @@ def noise_and_squared_gradient(
 class NoiseTally:
     """Averages the estimates of gradient noise that were made between two evaluations.
 
-    A and g are explained in the docstring of this module.
+    The module docstring defines A, g and the other symbols.
     """
 
     def __init__(self) -> None:
@@ -77,7 +79,7 @@ class NoiseTally:
 
     @property
     def sums(self) -> tuple[float, float, int]:
-        """The three sums: of A or of this rank's term of A, of |g|^2, and the number of estimates.
+        """Three values: the sum of A (or of this rank's term of A), the sum of |g|^2, and their number.
 
         The module docstring defines A and g.
         """
@@ -89,7 +91,7 @@ class NoiseTally:
         Args:
             weighted_small: A; or this rank's term of A, (b_r / B) |g_r|^2, if the rank only knows its own
                 term.
-            large: |g|^2.
+            large: |g|^2, the squared norm of the large gradient.
         """
         self._weighted_small += weighted_small
         self._large += large
@@ -152,7 +154,7 @@ class OneRankNoise:
     def measure(
         self, samples: int, *, slice_seconds: float, seconds_a_sample: float
     ) -> NoiseStatistic | None:
-        """Returns the gradient noise; None if there is no time left for an estimate.
+        """Returns the gradient noise; None if an estimate would exceed the share `_TIME_SHARE` of time.
 
         Args:
             samples: Number of samples processed so far.

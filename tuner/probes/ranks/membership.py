@@ -13,11 +13,12 @@ from tuner.transport import STATUS_WIDTH, Transport
 
 Array = npt.NDArray[np.float64]
 
-#: A rank that has posted no status for less than this many seconds is never treated as lost. If ranks share
+#: A rank is not treated as lost before it has posted no status for this number of seconds. If ranks share
 #: cores, the operating system may interrupt a rank for some time.
 _LEAST_SILENCE_SECONDS = 1.0
 
-#: A checkpoint waits this many seconds for a rank that has stopped responding, because its host may be busy.
+#: Seconds for which a checkpoint waits for a rank that has stopped responding. The rank's host may only be
+#: busy.
 _MAY_RETURN_SECONDS = 5.0
 
 
@@ -35,7 +36,7 @@ class Field(IntEnum):
     NON_FINITE = 4
     """1 after the rank's loss was infinite or NaN."""
     TERM = 5
-    """Number of the rank's term as the leader; each new leader has a higher number. The highest one leads."""
+    """Number that is higher for each new leader; the rank with the highest number is the leader."""
     STARTED = 6
     """(leader) 1 when training may start."""
     READY = 19
@@ -86,9 +87,9 @@ class Membership:
       median absolute deviation of the rank's step times. All other ranks are lost, until they post a status
       again.
     - The leader evaluates and ends the slice. If the strategy has a parameter server, it runs on the leader.
-    - The leader is the rank with the highest term (`Field.TERM`). If this rank is lost, the live rank with
-      the lowest index becomes the leader, with a higher term. When the old leader responds again, it is no
-      longer the leader.
+    - The leader is the rank with the highest number in `Field.TERM`. If the leader is lost, the live rank
+      with the lowest index becomes the leader and posts a higher number. When the old leader responds again,
+      it is no longer the leader.
 
     Args:
         transport: Exchanges the statuses between the ranks.
@@ -132,7 +133,10 @@ class Membership:
         return int(max(self._rows[rank, Field.SAMPLES], self._started_samples[rank]))
 
     def poll(self) -> None:
-        """Reads the statuses of all ranks; if the leader is lost, the lowest live rank becomes the leader."""
+        """Reads the statuses of all ranks.
+
+        If the leader is lost and this rank is the live rank with the lowest index, it becomes the leader.
+        """
         self._rows = self._transport.statuses()
         self._rows[self.rank] = self._own
         silent = self._silent = self._transport.silent_seconds()
@@ -145,7 +149,10 @@ class Membership:
             self._take_lead()
 
     def refresh(self) -> None:
-        """Posts this rank's status and reads all statuses; a waiting rank calls it to stay live."""
+        """Posts this rank's status and reads all statuses.
+
+        A waiting rank calls this method, so that the other ranks do not treat it as lost.
+        """
         self.post()
         self.poll()
 
@@ -181,7 +188,7 @@ class Membership:
         return tuple(rank for rank in range(self._transport.num_ranks) if rank not in self._live)
 
     def may_return(self) -> bool:
-        """Whether a rank was lost only a short time ago, so that it may be late rather than dead."""
+        """Whether a rank has stopped responding only a short time ago, so it may be late rather than dead."""
         return any(self._silent[rank] <= _MAY_RETURN_SECONDS for rank in self.lost_ranks())
 
     def leader(self) -> int:
@@ -190,7 +197,7 @@ class Membership:
         return highest if highest in self._live else self._live[0]
 
     def all_live(self, field: Field, number: float) -> bool:
-        """Whether the given field of every live rank's status has reached a number."""
+        """Whether the value of a field is at least `number` in the status of every live rank."""
         return all(self._rows[rank, field] >= number for rank in self._live)
 
     def _longest_silence(self, rank: int) -> float:

@@ -16,8 +16,9 @@ class ProgressReporter:
     """Sends messages of a rank to the process that started it.
 
     A message is a dictionary of plain data with a `kind`: `progress`, `started` (the first step is next),
-    `curve`, `noise`, `checkpoint` or `out_of_memory`. A rank that sends no message for too long counts as
-    hung: messages must therefore come from the training loop, not from a separate thread.
+    `curve`, `noise`, `checkpoint` or `out_of_memory`. If a rank sends no message for too long, the probe
+    ends. Messages must therefore be sent by the training loop, not by a separate thread that would hide a
+    hang.
 
     Args:
         context: Rank context of the launcher, which sends the messages.

@@ -20,7 +20,7 @@ from tuner.probes.ranks.replica import Replica
 from tuner.strategies import Strategy
 from tuner.transport import Transport
 
-#: A paused rank checks every this many seconds whether it may continue.
+#: Interval at which a paused rank checks whether it may continue, seconds.
 _PAUSE_POLL_SECONDS = 0.001
 
 
@@ -30,13 +30,15 @@ class ConsistentSnapshot:
     Saving a checkpoint:
 
     1. The leader requests a pause.
-    2. Each rank stops after its current step, and answers requests until none of its own is in flight.
+    2. Each rank stops after its current step, and replies to the requests of other ranks until all its own
+       requests were replied to.
     3. When all live ranks have stopped, each writes its part of the checkpoint: parameters,
        optimizer, strategy, random generators and received messages.
     4. The leader joins the parts to one checkpoint and ends the pause.
 
-    A rank that does not respond during the pause is left out. A pushed vector may still be in flight when the
-    parts are written; it is then missing in the checkpoint, as if it was lost.
+    The checkpoint does not contain a rank that does not respond during the pause. A vector that was sent to
+    another rank may not have arrived when the parts are written. It is then missing in the checkpoint, as if
+    it was lost.
 
     For an evaluation, the other ranks pause too, but the leader does not wait until they have stopped.
 
@@ -99,7 +101,7 @@ class ConsistentSnapshot:
         """Requests a pause; only the leader calls it.
 
         Args:
-            seconds: Longest duration of the pause. After that, the other ranks treat the leader as lost.
+            seconds: Longest duration of the pause. After this time, the other ranks treat the leader as lost.
 
         Returns:
             Number of the pause.

@@ -116,7 +116,7 @@ class _Rank:
         return {**self._result(loop, loop.run()), "leads": context.rank == 0}
 
     def run_asynchronous(self) -> dict[str, Any]:
-        """Runs the slice asynchronously."""
+        """Runs the slice on this rank, which makes its steps without waiting for the other ranks."""
         context, plan = self._context, self._plan
         model = self._prepared.model(self._device)
         trainable = [p for p in model.parameters() if p.requires_grad]

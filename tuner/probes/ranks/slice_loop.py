@@ -71,7 +71,8 @@ class SliceLoop(ABC):
         self.steps: list[StepSeconds] = []
         self.exchanged_bytes = 0
         self._start_seconds = self._saved_seconds = start.training_seconds
-        #: Seconds by which the training time of the slice is ahead of this rank's clock.
+        #: Seconds to add to this rank's clock to get the training time of the slice, which continues that of
+        #: the previous leader.
         self._ahead_seconds = 0.0
         self._checkpoints = CheckpointFolder(parts.plan.folder / CHECKPOINTS_FOLDER)
         self._sends_results = sends_results
@@ -79,7 +80,10 @@ class SliceLoop(ABC):
 
     @abstractmethod
     def run(self) -> Outcome:
-        """Trains until the end of the slice, saves unless the training diverged, and returns the outcome."""
+        """Trains until the end of the slice, and returns the outcome.
+
+        At the end, a checkpoint is saved, unless the training diverged.
+        """
 
     @property
     @abstractmethod
@@ -120,7 +124,10 @@ class SliceLoop(ABC):
         return is_finite
 
     def _send_point(self, point: CurvePoint) -> None:
-        """Sends a point of the learning curve; one of the slow first steps is sent again later."""
+        """Sends a point of the learning curve.
+
+        A point at one of the slow first steps is sent again later, when its training time was corrected.
+        """
         if not self.clock.is_settled:
             self._unsettled.append((self.clock.num_steps, point))
         else:

@@ -18,8 +18,8 @@ from tuner.probes.ranks.slice_loop import SliceLoop, SliceParts
 if TYPE_CHECKING:
     from torch.distributed import ProcessGroup
 
-#: Approximate duration of a chunk, in seconds. Between two chunks, the ranks agree on the number of steps of
-#: the next chunk.
+#: Approximate duration of a chunk (several steps), in seconds. Between two chunks, the ranks agree on the
+#: number of steps of the next chunk.
 _CHUNK_SECONDS = 1.0
 
 
@@ -140,7 +140,10 @@ class SynchronousLoop(SliceLoop):
         return decision[0], bool(decision[1])
 
     def _steps_to_end(self) -> int:
-        """Returns the number of steps to the next evaluation or the end of the slice, without time limits."""
+        """Returns the number of steps to the next evaluation or to the end of the slice, whichever is first.
+
+        Time limits of the slice are ignored.
+        """
         until, replica = self.plan.until, self.replica
         if self.plan.has_all_scores(self._num_scores):
             return 0
@@ -159,7 +162,7 @@ class SynchronousLoop(SliceLoop):
         return min(steps)
 
     def _steps_by_clock(self) -> int:
-        """Returns the number of steps in about a second, or to the slice's time limit if that is nearer.
+        """Returns the number of steps that fill about a second, or the time to the slice's limit if shorter.
 
         The number is at most twice the number of steps of the last chunk.
         """

@@ -82,6 +82,11 @@ class WarmRuns:
 
 
 def _is_of(run: Trained, asked: Trained) -> bool:
-    """Whether a cached emulation has the requested workload, configuration, cluster and seed."""
+    """Whether a cached emulation has the workload, configuration, cluster and seed that a slice needs.
+
+    Args:
+        run: Settings of the cached emulation.
+        asked: Settings that the slice needs.
+    """
     same = run.workload is asked.workload and run.configuration == asked.configuration
     return same and (run.num_ranks, run.cluster, run.seed) == (asked.num_ranks, asked.cluster, asked.seed)
