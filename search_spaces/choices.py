@@ -15,7 +15,8 @@ from search_spaces.configuration import AxisValue
 class Choice(ABC):
     """The set of allowed values of one axis.
 
-    Samplers call `sample`. The model-driven search considers only `levels`, a finite list of allowed values.
+    Samplers draw values with `sample`. The model-driven search considers only `levels`, a finite list of
+    allowed values.
     """
 
     @abstractmethod
@@ -84,7 +85,7 @@ class FloatRange(Choice):
     Args:
         low: Smallest value, above 0.
         high: Largest value, not below `low`.
-        levels_per_decade: Number of levels per factor of ten.
+        levels_per_decade: Number of values in `levels` per factor of ten.
     """
 
     low: float

@@ -110,13 +110,13 @@ class ProductSpace(SearchSpace):
         return replace(self, conditions=(*self.conditions, condition))
 
     def candidates(self) -> list[Configuration]:
-        """Returns every feasible combination of the choices' levels, in a fixed order; cached."""
+        """Returns every feasible combination of the axes' levels (see `Choice`), in a fixed order; cached."""
         choices, knobs = tuple(self.choices.items()), tuple(self.knobs.items())
         # 1 and 1.0 are equal but print differently, so the text is part of the cache key.
         return list(_combinations(choices, knobs, tuple(self.conditions), repr((choices, knobs))))
 
     def num_combinations(self) -> int:
-        """Returns the number of combinations of the choices' levels, feasible or not."""
+        """Returns the number of combinations of the axes' levels (see `Choice`), feasible or not."""
         sizes = (len(choice.levels()) for name, choice in self.axes.items() if name != "strategy")
         knobs = (self.knob_choices(str(strategy)).values() for strategy in self.axes["strategy"].levels())
         return math.prod(sizes) * sum(math.prod(len(knob.levels()) for knob in own) for own in knobs)

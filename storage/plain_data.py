@@ -15,7 +15,7 @@ _TAG = "$float"
 
 
 def encoded(value: Any) -> Any:
-    """Converts data to JSON types: tuples become lists, infinite numbers and NaN become tagged objects.
+    """Converts data to JSON types: tuples to lists, infinity and NaN to objects such as `{"$float": "inf"}`.
 
     Args:
         value: Mapping with string keys, list, tuple, string, number (also NumPy's), boolean or None.
@@ -40,7 +40,7 @@ def encoded(value: Any) -> Any:
 
 
 def decoded(value: Any) -> Any:
-    """Reverses `encoded`, except that tuples stay lists."""
+    """Restores data that `encoded` converted, except that former tuples are lists."""
     if isinstance(value, dict):
         if value.keys() == {_TAG}:
             return float(value[_TAG])

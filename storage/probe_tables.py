@@ -44,7 +44,7 @@ _MOST_CONDITIONS = 50
 
 
 def take(connection: Connection, probe_id: int, owner: str, now: float, expires_at: float) -> Lease:
-    """Leases a probe to a worker with one atomic UPDATE statement.
+    """Gives a worker the right to run a probe for some time (a lease), with one atomic UPDATE statement.
 
     Raises:
         LeaseLostError: Another worker has a lease on the probe, or the probe has ended.
@@ -66,7 +66,12 @@ def take(connection: Connection, probe_id: int, owner: str, now: float, expires_
 
 
 def change_under(lease: Lease, **values: Any) -> Update:
-    """Returns an UPDATE statement for a probe that changes nothing if the lease is no longer valid."""
+    """Returns an UPDATE statement for a probe that changes nothing if a lease is no longer valid.
+
+    Args:
+        lease: A worker's right to run the probe.
+        values: Columns to change, with their new values.
+    """
     return (
         update(probes)
         .where(
@@ -80,7 +85,12 @@ def change_under(lease: Lease, **values: Any) -> Update:
 
 
 def must_change(connection: Connection, lease: Lease, **values: Any) -> None:
-    """Updates a probe if its lease is still valid.
+    """Updates a probe if a lease is still valid.
+
+    Args:
+        connection: Connection with an open transaction.
+        lease: The worker's right to run the probe.
+        values: Columns to change, with their new values.
 
     Raises:
         LeaseLostError: The lease is no longer valid.
@@ -107,7 +117,9 @@ def end(connection: Connection, probe_id: int, outcome: Outcome, reason: str) ->
 
 
 def append(connection: Connection, lease: Lease, measurement: Measurement, now: float) -> None:
-    """Stores a slice and its metric curve; releases the lease if the probe has ended.
+    """Stores a slice (part of a probe) and its metric curve, and ends the lease if the probe has ended.
+
+    A lease is the right of a worker to run a probe.
 
     The probe's row is updated first. This checks the lease and locks the row until the commit, so that two
     slices never get the same index.
@@ -161,7 +173,7 @@ def insert_slice(
 
 
 def num_stored(connection: Connection, lease: Lease) -> int:
-    """Returns the number of slices that were stored under a lease."""
+    """Returns how many slices of a probe a worker has stored while it had this lease on the probe."""
     under = (slices.c.probe_id == lease.probe_id) & (slices.c.attempt == lease.attempt)
     return connection.execute(select(func.count()).select_from(slices).where(under)).scalar_one()
 

@@ -64,7 +64,7 @@ def study(row: Row[Any]) -> StudyRecord:
 
 
 def lease_state(row: Row[Any]) -> LeaseState:
-    """Creates the state of a probe's lease from the probe's row."""
+    """Creates the state of a probe's lease (which worker may run the probe) from the probe's row."""
     return LeaseState(
         probe_id=row.probe_id,
         outcome=Outcome(row.outcome),
@@ -80,7 +80,8 @@ def probe(row: Row[Any], slices: Sequence[Measurement], now: float) -> ProbeReco
     Args:
         row: Row of the table of probes.
         slices: Measurements of the probe's slices, in order.
-        now: Present time in seconds since the Unix epoch, to tell whether the lease is valid.
+        now: Present time in seconds since the Unix epoch, to tell whether a worker still has a lease on the
+            probe.
 
     Raises:
         ValueError: The slices have different configurations, so the database is damaged.

@@ -54,8 +54,8 @@ class SqlLedger:
 
     Args:
         engine: Engine of a SQLite or PostgreSQL database.
-        clock: Returns the time in seconds since the Unix epoch. The clocks of all hosts that use the database
-            may differ by a fraction of the duration of a lease.
+        clock: Returns the time in seconds since the Unix epoch. The clocks of the hosts that use the database
+            must not differ by more than a fraction of the duration of a lease.
         retries: Repeats operations while the database is locked or cannot be reached.
     """
 

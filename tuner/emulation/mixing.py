@@ -30,7 +30,7 @@ ARRIVED, SERVED, RESUMES = "arrived", "served", "resumes"
 
 
 class Mixing(ABC):
-    """Interface of the exchange of parameters before and after the steps of virtual ranks.
+    """Interface for exchanging parameters between virtual ranks, before or after their steps.
 
     If `before_step` or `after_step` returns False, the rank must wait until `take` returns True for one of
     its events.

@@ -121,10 +121,14 @@ def _unknown_key(path: KeyPath) -> str:
 
 
 def _nearest_key(path: KeyPath, siblings: Sequence[str]) -> str | None:
-    """Returns the most similar allowed key for an unknown key, else None.
+    """Returns the allowed key that the user probably meant by an unknown key; None if there is none.
 
-    If a similar key exists in the same table, it is the result. Otherwise, it is the same key in another
-    table, or else the path that is most similar to that of the unknown key.
+    It is a similar key in the same table if there is one; otherwise the same key in another table; otherwise
+    the key whose path is most similar to that of the unknown key.
+
+    Args:
+        path: Path of the unknown key.
+        siblings: Allowed keys of the table that contains the unknown key.
     """
     name = str(path[-1])
     if near := difflib.get_close_matches(name, siblings, n=1):

@@ -41,7 +41,9 @@ class WorkloadSection(Section):
     path: ImportPath = Field(description="import path of the Workload, 'module:Class'")
     parameters: dict[str, Any] = Field(default={}, description="keyword arguments of the Workload")
     optimizer: OptimizerSettings | None = Field(
-        default=None, description="sgd (momentum, nesterov, weight_decay) or adamw"
+        default=None,
+        description="optimizer of the Workload: sgd, with `momentum`, `nesterov` and `weight_decay`, "
+        "or adamw",
     )
     schedule: ScheduleSettings | None = Field(
         default=None,
@@ -267,7 +269,7 @@ class GoalSection(Section):
     trainings: Count = Field(
         default=1,
         description="number of trainings that will use the recommendation; if it is 1, the search itself "
-        "trains to the target, and this is that training",
+        "makes this training, up to the target",
     )
     deadline: Duration | None = Field(
         default=None,

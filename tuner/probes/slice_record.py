@@ -23,7 +23,7 @@ class SliceRecord:
         job: Handle of the launched job that runs the slice.
         folder: Folder of the probe, to which scores are written.
         cluster: The cluster on which the slice runs.
-        started: The prober's clock when the job was submitted, seconds.
+        started: Time on the prober's clock at which the job was submitted, seconds.
     """
 
     def __init__(
