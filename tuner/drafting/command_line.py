@@ -14,7 +14,7 @@ from tuner.domain.errors import JobError
 Kind = Literal["plain", "torchrun", "other launcher"]
 
 _SHELL = re.compile(r"^(&&|\|\|?|;|&|[012&]?>>?.*|<.*)$|;$")
-#: Matches a word without quotes, escapes and shell operators.
+#: Matches a word of a command that contains no quotes, escapes and shell operators.
 _PLAIN = re.compile(r"[^'\"\\`;&|<>()#!]+")
 _ASSIGNMENT = re.compile(r"[A-Za-z_]\w*=.*", re.DOTALL)
 #: Python modules that start another script.

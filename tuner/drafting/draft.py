@@ -19,8 +19,8 @@ _STATE = re.compile(
     r"\.(pt|pth|ckpt|npz|pkl|pickle|tar|msgpack|keras|joblib|distcp)$|(^|/)checkpoint-\d+$|\.weights\.h5$"
     r"|(^|/)(checkpoints?|ckpts?|backup|snapshots?)/"
 )
-#: The script's limit of epochs or steps is multiplied by this factor, so that slow configurations can reach
-#: the target too.
+#: The job file raises the script's limit of epochs or steps by this factor, because some configurations need
+#: more steps to reach the target.
 _LIMIT_FACTOR = 10
 
 
@@ -53,7 +53,7 @@ class Draft:
         return self.line.num_ranks or 1
 
     def stated(self, role: Role) -> tuple[str | None, str]:
-        """Returns the present value of the parameter with a role.
+        """Returns the present value of the parameter that has the given role.
 
         Args:
             role: What the parameter is used for, such as `batch_size`.
@@ -80,7 +80,7 @@ class Draft:
 
     @property
     def batch_size(self) -> int | None:
-        """Present batch size over all ranks; None if unknown."""
+        """Batch size over all ranks that the command or a default of the script sets; None if unknown."""
         number = number_of(self.stated("batch_size")[0])
         if number is None or number != int(number):
             return None
@@ -88,7 +88,7 @@ class Draft:
 
     @property
     def learning_rate(self) -> float | None:
-        """Present learning rate; None if unknown."""
+        """Learning rate that the command or a default of the script sets; None if unknown."""
         return number_of(self.stated("learning_rate")[0])
 
     @property
@@ -103,7 +103,8 @@ class Draft:
     def saves_to_file(self) -> bool:
         """Whether the training state is saved to one file.
 
-        This is known from the short run; before it, it is guessed from the present path to save to.
+        This is known after a short run of the command. Before that run, it is guessed from the path to save
+        to, as the command or a default of the script sets it.
         """
         if self.saved:
             return self.saved == "."
@@ -117,7 +118,7 @@ class Draft:
         return "resume" not in self.roles and self.saves_to is not None and self.source.loads_state
 
     def limit(self) -> tuple[Role, float] | None:
-        """Returns the limit of the training in the script: its role (`epochs` or `steps`) and its value.
+        """Returns the limit at which the script stops training: `epochs` or `steps`, and the value.
 
         None if no parameter limits the training.
         """
@@ -128,7 +129,7 @@ class Draft:
         return None
 
     def raised_limit(self) -> tuple[Role, float] | None:
-        """Returns the role and value of the raised limit for the job file.
+        """Returns the raised limit for the job file: `epochs` or `steps`, and the raised value.
 
         None if there is no limit, or if the learning rate follows a schedule that may depend on the limit.
         """
@@ -177,7 +178,7 @@ class Draft:
         return found
 
     def trial_command(self, places: Mapping[Role, Path], settings: Path | None = None) -> str:
-        """Returns the user's command with other output paths, for the short run.
+        """Returns the user's command with other output paths, for a short run that finds out what it writes.
 
         Args:
             places: Maps the roles of output paths to new paths; other parameters keep their values.
@@ -225,7 +226,7 @@ class Draft:
 
         Args:
             folder: Path to which the script was asked to save.
-            files: Files that the script wrote in the short run.
+            files: Files that the script wrote in a short run of the command.
         """
         if folder in files:
             return replace(self, saved=".")

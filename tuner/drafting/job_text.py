@@ -1,4 +1,4 @@
-"""Writes the text of a drafted job file, with comments that say which values were seen and which guessed."""
+"""Writes the text of a drafted job file, whose comments say which values were seen and which were guessed."""
 
 from __future__ import annotations
 
@@ -16,16 +16,16 @@ from tuner.drafting.trial_run import TrialRun
 #: Placeholders in the job file for unknown values.
 _ANY_BATCH, _ANY_RATE, _ANY_EPOCH, _ANY_TARGET = 32, 0.001, 10_000, 0.9
 _ANY_PATTERN = r"epoch (?P<epoch>\d+).*accuracy[ =:]+(?P<value>[-+.\w]+)"
-#: The search space extends to both sides of the user's present values: for the batch size by this number of
-#: doublings, for the learning rate by this factor.
+#: The drafted search space contains the values that the command sets now, and extends to both sides of them:
+#: for the batch size by this number of doublings, for the learning rate by this factor.
 _DOUBLINGS, _RATES = 3, 30.0
 #: Scores are noisy if many differences between consecutive scores are large. A difference is large if it
 #: exceeds `_JUMP` times the range of all scores. In the second half of the run, there must be at least
 #: `_FEWEST_JUMPS` differences, and at least the share `_NOISY_SHARE` of them must be large. If the scores are
 #: noisy, `_NOISY_IN_A_ROW` consecutive scores must pass the target.
 _JUMP, _NOISY_SHARE, _FEWEST_JUMPS, _NOISY_IN_A_ROW = 0.08, 0.3, 10, 3
-#: The drafted target is worse than the best score of the short run by this share of the improvement between
-#: the first and the best score.
+#: The drafted target is worse than the best score in the short run of the command. The difference is this
+#: share of the improvement from the first to the best score.
 _MARGIN = 0.02
 _NAMES: dict[Role, str] = {
     "batch_size": "the batch size",
@@ -67,11 +67,11 @@ class JobDraft:
         command: Training command as the user gave it, for a comment.
         draft: The parsed command and the parameters of its script.
         reading: How to read the scores of the script; None if no score was found.
-        trial: Result of the short run; None if the command was not run.
+        trial: Result of a short run of the command; None if the command was not run.
         folder: Working folder of the command, relative to the folder of the job file.
         epoch_samples: Size of the training set; None if unknown.
-        shared: Files with a training state that the short run wrote into the working folder, which all runs
-            would share.
+        shared: Files with a training state that the script wrote into its working folder in the short run.
+            All runs would share them, so the job file has a comment on them.
         resume_works: Whether the script resumed from its saved state in a test; None if it was not tested.
     """
 

@@ -51,7 +51,7 @@ class Number:
         label: Words before the number, which describe it, such as `val loss`.
         meaning: The metric or measure of training progress that the number is a value of; None if unknown.
         total: For the number `a` in text such as `a/b`, the value of `b`; otherwise None.
-        is_counter: Whether the number counts batches or samples within an epoch.
+        is_counter: Whether the number counts batches or samples within an epoch, as `100` in `100/1251`.
     """
 
     start: int
@@ -115,7 +115,7 @@ class Form:
         return self.lines[place - 1][2] if place else None
 
     def name_samples(self, batch_size: int | None) -> None:
-        """Finds the counters in these lines that count samples instead of batches, and stores this meaning.
+        """Finds the numbers in these lines that count samples, not batches, and stores this meaning.
 
         Args:
             batch_size: Global batch size of the run; None if unknown.
@@ -168,9 +168,9 @@ def _columns(text: str) -> list[str]:
 
 
 def _named_by_columns(text: str, numbers: list[Number], columns: Sequence[str]) -> list[Number]:
-    """Returns the numbers of a line with column names as labels if the line is a row of a table.
+    """Uses column names as the labels of the numbers in a line if the line is a row of a table.
 
-    The numbers of other lines are returned unchanged.
+    Returns the numbers with these labels, or unchanged if the line is not such a row.
 
     Args:
         text: The line.
@@ -273,7 +273,7 @@ def _with_totals(numbers: list[Number], text: str) -> list[Number]:
 
 
 def _counter(number: Number, before: Sequence[Number]) -> Number:
-    """Marks the number `a` of `a/b` as a counter of batches, unless it has another meaning.
+    """Returns the number `a` of the text `a/b` as a counter of batches, unless it has another meaning.
 
     Args:
         number: The number.

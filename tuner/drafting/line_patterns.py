@@ -12,21 +12,21 @@ from tuner.drafting.line_forms import Form, Number, plain_line
 from tuner.drafting.metric_names import split_of
 
 _VALUE = r"[-+.\w]*\w%?"
-#: Largest value of `context` in `_expression`.
+#: Largest value of the argument `context` of `_expression`: then it matches nearly the whole line.
 _LONGEST_CONTEXT = 3
 
 
 def pattern_of(
     form: Form, wanted: Sequence[int], place: Sequence[int], value: int | None, lines: Sequence[str]
 ) -> str:
-    """Returns a short regular expression that matches all lines of a form and, if possible, no other lines.
+    """Returns a short regular expression that matches all lines of a group and, if possible, no other lines.
 
     Args:
         form: A group of lines that differ only in their numbers.
         wanted: Indices (from 0, in the line) of the numbers that the expression reads.
         place: Indices of the numbers that measure training progress: epoch, step or samples.
         value: Index of the score; None if the expression reads no score.
-        lines: All lines of the output, which the expression is tested on.
+        lines: All lines of the output, to test that the expression matches no other lines.
     """
     meant = {i for i, _, _ in form.lines}
     names = {index: str(form.numbers[index].field) for index in place}
@@ -53,11 +53,11 @@ def pattern_of(
 
 
 def _wrong(found: re.Pattern[str], form: Form, names: dict[int, str]) -> bool:
-    """Whether an expression fails on a line of a form: it does not match once, or reads other numbers.
+    """Whether an expression fails on a line: it does not match exactly once, or reads other numbers.
 
     Args:
         found: The regular expression.
-        form: The lines to test.
+        form: The group of lines on which the expression is tested.
         names: Maps the index of each number that the expression has to read to the name of its group.
     """
     for _, text, numbers in form.lines:

@@ -10,8 +10,9 @@ Field = Literal["epoch", "step", "samples"]
 Split = Literal["validation", "test", "unknown", "training"]
 Direction = Literal["maximize", "minimize"]
 
-#: Data splits on which a score may be measured, the preferred one first. The rank of a score (smaller is
-#: preferred) is larger by `_SPLIT_RANK` for each split that is listed before the split of the score.
+#: Data splits on which a score may be measured, the preferred one first. A score with a smaller rank is
+#: preferred as the metric of the job; `_SPLIT_RANK` is added to the rank for each split that precedes that of
+#: the score.
 SPLITS: tuple[Split, ...] = ("validation", "test", "unknown", "training")
 _SPLIT_RANK = 10
 _WORDS_OF_SPLITS: dict[Split, str] = {
@@ -88,7 +89,7 @@ class Meaning:
     is_part: bool = False
 
     def of(self, split: Split) -> Meaning:
-        """Returns the same metric on another data split, such as `validation`, with a changed preference.
+        """Returns the same metric on another data split, such as `validation`, with the rank for that split.
 
         Args:
             split: The data split of the result.

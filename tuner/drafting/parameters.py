@@ -72,8 +72,8 @@ STATE_FILE = re.compile(
 )
 _SCORE_FILE = re.compile(r"\.(csv|tsv|jsonl?|ndjson|log|txt)$", re.I)
 _RUN_FOLDER = re.compile(r"run|log|out|result|exp|checkpoint|save", re.I)
-#: Maps names of parameters to patterns: a parameter with such a name is an output path only if its default
-#: value matches the pattern.
+#: Names of parameters that may or may not be output paths, each with a pattern: a parameter of this name is
+#: taken as an output path only if its default value matches the pattern.
 _DOUBTFUL: dict[str, re.Pattern[str]] = {
     **dict.fromkeys(("weights", "model", "model_path", "model_file"), STATE_FILE),
     **dict.fromkeys(("csv", "metrics", "log", "output_file", "out_file"), _SCORE_FILE),
@@ -196,7 +196,7 @@ def roles_of(parameters: Iterable[Parameter], stated: Iterable[str] = ()) -> dic
 
 
 def _rank(parameter: Parameter, role: Role) -> int | None:
-    """Ranks how likely a parameter has a role, such as setting the batch size.
+    """Ranks how likely it is that a parameter has a role, such as to set the batch size.
 
     Returns:
         The rank: 0 is the likeliest. None if the parameter cannot have the role.

@@ -83,8 +83,8 @@ def epoch_samples_in(lines: Sequence[str]) -> EpochSize | None:
 _LEAST_SIZE, _LARGEST_SIZE = 10, 10**12
 #: Number of lines at the start and at the end of the output that are searched.
 _MOST_LINES = 15_000
-#: Added to the rank (smaller is preferred) of running averages that are printed during an evaluation, so only
-#: training scores are less preferred.
+#: This number is added to the rank of running averages that are printed during an evaluation. Since the score
+#: with the smallest rank is chosen, the final score of the evaluation is preferred to its running averages.
 _PARTIAL = 18
 _SIZE = r"(?P<size>\d[\d,_]*)"
 _THINGS = r"(?:samples|examples|images|instances|sequences|rows|points|records)"
@@ -123,7 +123,7 @@ def _candidates(forms: Sequence[Form]) -> Iterator[_Candidate]:
 
 
 def _with_split(meaning: Meaning, form: Form, evaluating: Collection[int]) -> Meaning:
-    """Determines the data split of a score from its line and the preceding line.
+    """Finds the data split (such as validation) of a score from its line and the preceding line.
 
     Args:
         meaning: Meaning of the score, from its own name.
@@ -184,9 +184,10 @@ def _reading(
 
     Args:
         candidate: The number that may be the metric.
-        forms: All groups of output lines that differ only in their numbers.
-        lines: All lines of the output.
-        batch_size: Batch size over all ranks; None if unknown.
+        forms: All groups of output lines that differ only in their numbers; a group may show the training
+            progress for the scores.
+        lines: All lines of the output, on which the patterns are tested.
+        batch_size: Batch size over all ranks, to compute the size of the training set; None if unknown.
 
     Returns:
         The description; None if no value is finite or no line shows the training progress for the scores.
@@ -244,7 +245,8 @@ def _counts_evaluation(form: Form, place: Sequence[int], forms: Sequence[Form]) 
     Args:
         form: Lines with scores.
         place: Indices of the numbers in these lines that measure training progress.
-        forms: All groups of output lines that differ only in their numbers.
+        forms: All groups of output lines that differ only in their numbers; the steps are compared with those
+            of other groups.
     """
     index = next(i for i in place if form.numbers[i].field != "epoch")
     if repeats(form, index):
@@ -271,7 +273,7 @@ def _position_form(form: Form, forms: Sequence[Form]) -> Form | None:
 
     Args:
         form: Lines with scores.
-        forms: All groups of output lines that differ only in their numbers.
+        forms: All groups of output lines that differ only in their numbers, which are searched.
 
     Returns:
         The group of lines; None if no group shows the training progress.
@@ -295,7 +297,7 @@ def _progress_form(form: Form, own: Sequence[int], forms: Sequence[Form]) -> For
     Args:
         form: Lines with scores.
         own: Indices of the numbers in these lines that measure training progress.
-        forms: All groups of output lines that differ only in their numbers.
+        forms: All groups of output lines that differ only in their numbers, which are searched.
 
     Returns:
         The group of lines; None if the lines with scores show more than the epoch, or if there is no such
@@ -340,7 +342,8 @@ def _counted_epoch(
     Args:
         scored: Lines with scores.
         own: Indices of the numbers in these lines that measure training progress.
-        forms: All groups of output lines that differ only in their numbers.
+        forms: All groups of output lines that differ only in their numbers; the progress bar is searched
+            among them.
         batch_size: Batch size over all ranks, by which the number of batches is multiplied.
     """
     for form in forms:

@@ -31,15 +31,15 @@ class Reading:
     """A way to read the scores of a script, from its output or from a file that it writes.
 
     Args:
-        source: Value of `workload.metrics.source` in the job file.
+        source: Value for the key `workload.metrics.source` of the job file, such as `output` or `csv`.
         meaning: Name and direction of the metric, and the data split on which it is measured.
         label: Name of the metric as the script prints it, for comments in the job file.
-        values: The scores found in the short run, in order; the target is chosen from them.
-        patterns: Regular expressions that match output lines with scores or training progress; empty for
-            files.
-        path: Value of `workload.metrics.path` in the job file; None for output.
+        values: The scores that a short run of the script reported, in order; the target is chosen from them.
+        patterns: Regular expressions that match output lines with scores or training progress; empty if the
+            scores are in a file.
+        path: Value for the key `workload.metrics.path` of the job file; None if the scores are in the output.
         columns: Pairs of a key of `[workload.metrics]` and the CSV column, JSON key or TensorBoard tag for
-            this key; empty for output.
+            this key; empty if the scores are in the output.
         fields: Measures of training progress that are read with the scores: `epoch`, `step` or `samples`.
         has_percent_sign: Whether the scores are printed with a percent sign.
         examples: Examples of lines or columns with scores, for the comments of the job file.

@@ -21,10 +21,10 @@ _MOST_BYTES = 2**26
 _COUNTED = re.compile(
     r"((?:version|run|exp|train|trial|lightning)[_-]?)\d+(?=/)|\d{4}-\d\d-\d\d(?=/)|\d\d-\d\d-\d\d(?=/)"
 )
-#: Matches names of folders that differ between runs: with a date, a time in seconds, or the number of the
-#: run.
+#: Matches names of folders that differ between runs, because they contain a date, a time in seconds or the
+#: number of the run.
 _DATED = re.compile(r"\d{6,}|\d{4}-\d\d-\d\d|[A-Z][a-z]{2}\d\d_\d\d|(version|run|exp)_?\d+$")
-#: The numbers in a column, as pairs of row index and value.
+#: The numbers in a column of a table, as pairs of row index and value.
 _Column = Sequence[tuple[int, float]]
 
 

@@ -158,7 +158,7 @@ def constants_in(file: Path) -> list[Parameter]:
 def _parsed(text: str) -> ast.Module | None:
     try:
         tree = ast.parse(text)
-        ast.unparse(tree)  # so that very deep nesting shows here
+        ast.unparse(tree)  # raises an error here if the code is nested very deeply
     except (SyntaxError, ValueError, RecursionError):
         return None
     return tree

@@ -99,7 +99,7 @@ def run_for(
         try:
             _wait(process, output.fileno(), started + seconds, say)
         except KeyboardInterrupt:
-            say("interrupted: continuing with the output so far")
+            say("the command was interrupted: the draft uses its output so far")
         was_stopped = process.poll() is None
         _stop_group(process, grace)
         _kill_daemons(f"{_MARKER}={marker}".encode())
@@ -113,13 +113,13 @@ def run_for(
 
 
 def _wait(process: subprocess.Popen[bytes], output: int, until: float, say: Callable[[str], object]) -> None:
-    """Waits until a process ends, its output is too large, or its time is over.
+    """Waits until a process ends, its output exceeds `_MOST_BYTES`, or its time is over.
 
     Args:
         process: The process.
         output: File descriptor of the file to which the process writes its output.
         until: End of the time, seconds on the monotonic clock.
-        say: Function that shows a message about the progress.
+        say: Function that shows a message to the user; it is called every ten seconds.
     """
     said_at = time.monotonic()
     while process.poll() is None and (now := time.monotonic()) < until:
@@ -130,8 +130,8 @@ def _wait(process: subprocess.Popen[bytes], output: int, until: float, say: Call
             said_at = now
             recent = os.pread(output, 2_000, max(size - 2_000, 0)).decode(errors="replace")
             last = re.split(r"[\r\n]+", recent.rstrip())[-1][:100]
-            words = f"last line: {last!r}" if last else "no output yet"
-            say(f"running, {until - now:.0f} s left; {words}")
+            words = f"its last line: {last!r}" if last else "it has printed nothing yet"
+            say(f"the command is running for another {until - now:.0f} s; {words}")
         time.sleep(_POLL_SECONDS)
 
 

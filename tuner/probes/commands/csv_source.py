@@ -108,7 +108,7 @@ class _CsvFile:
         """Returns the rows that were added since the last call.
 
         Args:
-            has_ended: Whether the script has ended, so that the last row is complete even without a newline.
+            has_ended: Whether the script has ended; then the last row is complete even without a newline.
         """
         stat = _stat_of(self.path)
         if stat == self._stat and not has_ended:
@@ -118,7 +118,7 @@ class _CsvFile:
         if len(rows) < self._seen and self._is_being_rewritten(rows):
             return []
         before, self._last = self._last, rows
-        if len(rows) < self._seen or not _are_same(rows, before[: self._seen]):  # written anew
+        if len(rows) < self._seen or not _are_same(rows, before[: self._seen]):  # the file was rewritten
             same = 0
             while same < min(len(rows), len(self._old)) and rows[same] == self._old[same]:
                 same += 1

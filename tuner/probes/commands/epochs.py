@@ -69,7 +69,7 @@ class EpochLines:
         self._num_epochs = self._num_announced = 0
 
     def done(self, epoch: float) -> float:
-        """Returns how many epochs have been completed at the end of an epoch.
+        """Returns how many epochs of the run have been completed at the end of the given epoch.
 
         Args:
             epoch: Number of the epoch as the script counts, from 0 or from 1.

@@ -42,7 +42,7 @@ class Failure:
     Args:
         kind: Class of the failure, which determines whether the command is run again.
         error: The line of the output with the error message.
-        words: Exit codes and the last lines of output, for the user.
+        words: Text for the user with the exit codes and the last lines of output.
         identity: The whole error and the source line that raised it, to recognize the same failure in another
             run.
     """
@@ -118,7 +118,7 @@ def classify(
         job: The parsed job file; its `workload.one_per` determines whether messages mention ranks or nodes.
         resumed: Whether the script was asked to resume and failed before it did another training step.
         used: Whether earlier jobs wrote to the same folders and the script failed before it did another
-            training step.
+            training step; then it may have failed because of the files in these folders.
     """
     words = failure_words(status, logs, job)
     failed = _culprit(status, logs)

@@ -106,7 +106,7 @@ class GrowingText:
         """Yields the lines that were completed since the last call, each cut to `LONGEST_LINE + 1` bytes.
 
         Args:
-            has_ended: Whether the writer has ended, so that the last line is complete even without a newline.
+            has_ended: Whether the script has ended; then the last line is complete even without a newline.
         """
         with contextlib.suppress(OSError), self.path.open("rb") as file:
             size = file.seek(0, 2)

@@ -98,7 +98,7 @@ class MetricSource(ABC):
 
         Args:
             seen_at: Present time on the prober's monotonic clock, seconds.
-            has_ended: Whether the job has ended, so that the last line is complete even without a newline.
+            has_ended: Whether the job has ended; then the last line is complete even without a newline.
         """
 
     @property

@@ -102,7 +102,7 @@ class Positions:
         self._process = ""
         self._offset = 0
         #: If the script counts from 0 after a resume, the number of samples that the run had processed
-        #: before the resume, which is added to each position; otherwise 0.
+        #: before the resume; it is added to the samples of each line. Otherwise 0.
         self._resumed_at = 0
         self._has_bare_steps = False
         self._score_step: tuple[float, int] | None = None
@@ -118,7 +118,7 @@ class Positions:
 
     @property
     def has_changed(self) -> bool:
-        """Whether a new fact about the script may change the positions of earlier lines."""
+        """Whether a new fact about the script may change the training progress at earlier lines."""
         return self._habits.reading != self._reading
 
     @property
@@ -237,7 +237,7 @@ class Positions:
                 habits.scores_count_otherwise = True
                 habits.say(
                     "the step on lines with scores is not a number of optimizer steps, such as in "
-                    f"{line.text.strip()[:120]!r}: each score is assigned to the last position before it"
+                    f"{line.text.strip()[:120]!r}: each score is assigned to the training progress before it"
                 )
             self._score_step = (step or 0, self._last_samples)
         return bool(habits.scores_count_otherwise)
@@ -261,7 +261,7 @@ class Positions:
                     counted = "steps" if line.samples is None else "samples"
                     habits.say(
                         f"the script counts {counted} within each epoch, and its first epoch is {base}: "
-                        f"positions are computed from epochs and {counted}"
+                        f"the training progress is computed from epochs and {counted}"
                     )
             if self._epoch_samples is None and habits.step_is_within_epoch and not habits.epoch_samples:
                 habits.epoch_samples = self._most_steps * self._batch_size
@@ -305,7 +305,7 @@ class Positions:
             if positioned.value is not None:
                 self._habits.say(
                     "the script reports scores while it trains further: each score is assigned to the "
-                    "position on its own line"
+                    "step, samples or epoch on its own line"
                 )
             return [positioned]
         self._back.append((line, samples))
@@ -315,7 +315,7 @@ class Positions:
 
     def _stray_lines(self) -> None:
         for line, _ in self._back:
-            self.ignore("reports an earlier position than previous lines", line.text)
+            self.ignore("reports fewer samples, steps or epochs than previous lines", line.text)
         self._back = []
 
     def _count_anew(self) -> list[ProgressLine]:
@@ -330,7 +330,7 @@ class Positions:
         cycle = counter.frontier - self._offset
         if in_steps and size is not None and abs(cycle - size) <= counter.last_interval + self._batch_size:
             self._habits.say(
-                "the script counts steps from 0 in each epoch: positions are computed from epochs and steps"
+                "the script counts steps from 0 in each epoch: its progress is computed from epochs and steps"
             )
             self._offset += size
             lines, self._back = self._back, []
@@ -344,7 +344,7 @@ class Positions:
             return found
         if self._may_restart:
             self._habits.say(
-                f"the script's position fell from {counter.frontier} to {samples} samples: the script seems "
+                f"the script's progress fell from {counter.frontier} to {samples} samples: the script seems "
                 "to have restarted from its checkpoint"
             )
             lines, self._back = self._back, []
@@ -352,7 +352,7 @@ class Positions:
             return [positioned for again, before in lines for positioned in self._advance(again, before)]
         if self.refusal is None:
             self.refusal = (
-                f"the script's position fell from {counter.frontier} to {samples} samples "
+                f"the script's progress fell from {counter.frontier} to {samples} samples "
                 f"({line.text.strip()[:120]!r}), so the progress of training is unknown. If the script "
                 "counts within an epoch, also report the epoch, and state workload.epoch_samples; if it "
                 "trains several models in sequence, such as the folds of cross-validation, let it train one"

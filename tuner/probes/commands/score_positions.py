@@ -11,8 +11,8 @@ from dataclasses import replace
 from tuner.probes.commands.progress_line import ScriptLine
 from tuner.probes.commands.script_habits import ScriptHabits
 
-#: A score belongs to the position on the next line if the time between them is less than this share of the
-#: time from that line to the next score.
+#: A score belongs to the training progress on the next line if the time between these lines is less than this
+#: share of the time from the line with the progress to the next score.
 _CLOSE_SHARE = 0.5
 #: The first score is that of the untrained model if the time from the start of the script to this score is
 #: less than this share of the time between the first and the second score.
@@ -23,20 +23,20 @@ _NEAR_END = 1.5
 
 
 class ScoreBeforePosition:
-    """Joins a score with the position on the next line, for scripts that print a score before its position.
+    """Joins a score with the training progress on the next line, for scripts that print the score first.
 
     For example, a script may print `accuracy 0.9` and then `epoch 1 done`. A script is assumed to print in
     this order if all of these are true:
 
-    - Its first score comes before any position.
-    - A position follows at once.
+    - Its first score comes before any line with a position (step, samples or epoch).
+    - A line with a position follows at once.
     - The first score took about as long as the second one. So it is the score after a whole epoch, not that
       of the untrained model.
 
     Args:
         habits: Facts about how the script reports; whether scores come before positions is added to them.
         started_at: Time on the prober's monotonic clock when the script was started, seconds.
-        is_fresh: Whether the script starts the run instead of resuming it.
+        is_fresh: Whether the script starts the run instead of resuming it; only then is the order found.
     """
 
     def __init__(self, habits: ScriptHabits, *, started_at: float, is_fresh: bool) -> None:
@@ -52,7 +52,7 @@ class ScoreBeforePosition:
         return not self._is_open or self._first is None
 
     def joined(self, line: ScriptLine) -> ScriptLine | None:
-        """Returns a line with the score from the line before it, if the script prints scores first.
+        """Adds the score from the line before to a line, if the script prints scores before the progress.
 
         Args:
             line: The next line of the script.
@@ -90,12 +90,12 @@ class ScoreBeforePosition:
         self._is_open = False
         if comes_first:
             self._habits.say(
-                "the script prints each score before its position: a score is assigned to the next position"
+                "the script prints each score before the progress: a score is assigned to the next position"
             )
 
 
 class EpochScores:
-    """Finds out whether a score without a position belongs to the end of an epoch.
+    """Finds out whether a score on a line without training progress belongs to the end of an epoch.
 
     For example, a script that prints every tenth step prints only the first step of an epoch if the epoch has
     fewer than ten steps. A score that is printed after that step belongs to the end of the epoch, not to the
@@ -114,11 +114,11 @@ class EpochScores:
 
     @property
     def is_settled(self) -> bool:
-        """Whether no later line can change the positions of the scores so far."""
+        """Whether no later line can change where in the training the scores so far belong."""
         return self._score is None or self._habits.scores_end_epochs is not None
 
     def add_score(self, line: ScriptLine) -> None:
-        """Stores a line that has a score but no position, to compare it with the lines around it."""
+        """Stores a line with a score but no training progress, to compare it with the lines around it."""
         if self._line is not None and self._score is None:
             self._score = line
 
@@ -155,7 +155,8 @@ class EpochScores:
             size: Number of samples per epoch; 0 if unknown.
 
         Returns:
-            The number of samples; None if scores without a position do not belong to the ends of epochs.
+            The number of samples; None if scores on lines without training progress do not belong to the ends
+            of epochs.
         """
         habits = self._habits
         if not (habits.scores_end_epochs and habits.step_is_within_epoch and size) or self._epoch is None:

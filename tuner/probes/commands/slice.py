@@ -31,8 +31,8 @@ from tuner.probes.commands.task import CommandPlan, checkpoint_of
 from tuner.probes.probe_folder import ProbeFolder
 from tuner.probes.slice_plan import SlicePlan
 
-#: Number of lines that are stored, to compute their positions again if a later line shows how the script
-#: counts steps or epochs.
+#: At most this many lines are stored, to compute the training progress at them again if a later line shows
+#: how the script counts steps or epochs.
 _MOST_STORED = 20_000
 #: If only another line can show how the earlier lines have to be read, a slice that has reached its limit
 #: waits for that line, but not longer than the larger of two times: `_SETTLE_SECONDS`, and `_SETTLE_SHARE` of

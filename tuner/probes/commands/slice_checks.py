@@ -96,7 +96,7 @@ class SliceChecks:
             if abs(each / asked - 1.0) > _EQUAL_BATCH:
                 self.remarks[
                     f"the script reports {each:g} samples per step, but batch_size = {asked}: it does not "
-                    "train with the batch size that it is given"
+                    "train with the batch size that it is given; correct workload.command or the script"
                 ] = None
 
     def resumed(self) -> None:

@@ -149,7 +149,7 @@ class CommandPlan:
         return open_source(context), JsonSource(LineForm(metrics=context.metrics), self.metrics_file)
 
     def positions(self, habits: ScriptHabits, earlier: Sequence[CurvePoint], started_at: float) -> Positions:
-        """Creates the object that computes the position (steps and samples) of each line of the script.
+        """Creates the object that computes the training progress (steps, samples) at each line of the script.
 
         Args:
             habits: Facts found in all runs about how the script reports.
