@@ -215,11 +215,12 @@ class _Calibration:
         if step_misfit > _BAD_MISFIT:
             self._warnings.append(
                 f"measured step times differ by up to {step_misfit:.0%} from the fitted straight line, "
-                "so that predictions are only valid near the timed batch sizes"
+                "so predictions are only valid near the timed batch sizes"
             )
         if collective.misfit > _BAD_MISFIT:
             self._warnings.append(
-                f"measured all-reduces differ by up to {collective.misfit:.0%} from the fitted cost model"
+                f"measured times of all-reduces differ by up to {collective.misfit:.0%} from "
+                "the fitted cost model"
             )
 
     def _task(

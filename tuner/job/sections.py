@@ -239,7 +239,8 @@ class ClusterSection(_LauncherSections):
         max_nodes = None if self.launcher_section is None else self.launcher_section.max_nodes
         if max_nodes is not None and self.nodes[-1] > max_nodes:
             raise ValueError(
-                f"nodes go up to {self.nodes[-1]}, but [cluster.{self.launcher}] has {max_nodes} nodes"
+                f"nodes go up to {self.nodes[-1]}, but [cluster.{self.launcher}] has {max_nodes} nodes. "
+                "Remove the larger numbers from nodes"
             )
         most = self.nodes[-1] * self.devices_per_node
         for rank in (rank for delay in self.emulate.delays for rank in delay.ranks or ()):

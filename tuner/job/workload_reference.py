@@ -65,7 +65,7 @@ def _imported(module_name: str, job_folder: Path) -> ModuleType:
         if not is_missing_itself(error, module_name):
             raise JobError(
                 f"workload.path: importing {module_name} failed: it needs the module {error.name}, "
-                "which is not installed here"
+                "which is not installed here. Install it"
             ) from error
         hint = similar_module(module_name, job_folder)
         raise JobError(

@@ -186,7 +186,7 @@ class CenterServer:
     def check(self) -> None:
         """Raises a `RuntimeError` if the thread that serves the requests of ranks has failed."""
         if self._error is not None:
-            raise RuntimeError("the thread that serves the center has failed") from self._error
+            raise RuntimeError("the thread that serves the requests of ranks has failed") from self._error
 
     def close(self) -> None:
         """Ends the thread that serves the requests of ranks."""
