@@ -81,7 +81,7 @@ class ProductSpace(SearchSpace):
         return self.choices
 
     def knob_choices(self, strategy: str) -> dict[str, Choice]:
-        """Returns the allowed values of a strategy's knobs, by knob name."""
+        """Returns the allowed values of a strategy's knobs (its own parameters), by knob name."""
         return {name: self.knobs.get(name, knob.levels) for name, knob in traits_of(strategy).knobs.items()}
 
     def reasons_against(self, configuration: Configuration) -> list[str]:

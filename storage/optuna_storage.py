@@ -10,7 +10,7 @@ from sqlalchemy import text
 
 from storage.retries import Retries
 
-#: Optuna's cache calls these private methods.
+#: Private methods of the storage that Optuna's cache calls, so they must be repeated too.
 _PRIVATE = ("_create_new_trial", "_set_trial_param", "_get_trials")
 #: Number of trials that are read at a time. Optuna keeps a database row of each score in memory while it
 #: reads: with 2,000 running trials of 100 scores at once, the process took 560 MB more.

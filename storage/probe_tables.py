@@ -256,12 +256,12 @@ def _no_garbage_collection() -> Iterator[None]:
 def _is_new(
     connection: Connection, chosen: Select[tuple[int]], known: Mapping[int, int]
 ) -> Callable[[Table], ColumnElement[bool]] | None:
-    """Returns a function that builds the SQL condition for slices that are not yet known.
+    """Returns a function that builds the SQL condition for slices that were not read before.
 
     Args:
         connection: Connection with an open transaction.
         chosen: Query for the ids of the probes.
-        known: Number of known slices by probe id.
+        known: Number of slices that were read before, by probe id.
 
     Returns:
         A function that maps the table of slices or curve points to a condition; None if all rows are needed.

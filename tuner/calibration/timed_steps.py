@@ -97,7 +97,12 @@ def own_workload(plan: CalibrationPlan, device: torch.device) -> tuple[Workload,
 
 
 def window_steps(plan: CalibrationPlan, step_seconds: float) -> int:
-    """Returns the number of timed steps of a window, for steps that take `step_seconds` without delay."""
+    """Returns how many steps of one batch size are timed in a row (a window).
+
+    Args:
+        plan: The plan of the calibration, which states the approximate duration of a window.
+        step_seconds: Seconds of one step, without its artificial delay.
+    """
     delays = [delay for delay in plan.job.resolved_cluster().delays if delay.ranks is None]
     still = sum(0.5 * (delay.low + delay.high) for delay in delays)
     wanted = round(plan.effort.window_seconds / max(step_seconds + still, 1e-9))
@@ -129,7 +134,9 @@ def time_steps(context: RankContext, payload: Mapping[str, Any]) -> dict[str, An
 def timed_rounds(
     plan: CalibrationPlan, run: Callable[[int, int], list[float]], context: RankContext
 ) -> list[list[list[float]]]:
-    """Times steps in windows of alternating batch sizes.
+    """Times steps in windows, which are series of consecutive steps with one batch size.
+
+    The batch size alternates from window to window.
 
     Args:
         plan: The plan of the calibration.

@@ -220,7 +220,7 @@ class VirtualTransport(Transport):
         return found
 
     def silent_seconds(self) -> Array:
-        """Returns zeros, because virtual ranks do not fail."""
+        """Returns the seconds since each rank's last status: zeros, because virtual ranks do not fail."""
         return np.zeros(self.num_ranks)
 
     def publish(self, channel: int, vector: Tensor, tag: int) -> None:

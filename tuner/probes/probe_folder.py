@@ -53,7 +53,7 @@ class ProbeFolder:
 
     @property
     def slice_number(self) -> int:
-        """Number of the current slice, counted from 1; lost slices count, too."""
+        """Number of the current slice, counted from 1; lost slices are counted too."""
         return self._slice
 
     @property

@@ -46,7 +46,7 @@ class Field(IntEnum):
     EVALUATION_SAMPLES = 8
     """(leader) Samples processed by all ranks at which the ranks take snapshots for the next evaluation."""
     COPIED = 9
-    """Number of the last evaluation point for which the rank has taken its snapshot."""
+    """Number of the last evaluation point for which the rank has copied its parameters (a snapshot)."""
     PAUSE = 10
     """(leader) Number of the last pause that the leader has requested; pauses are numbered from 1."""
     PAUSE_SECONDS = 11
@@ -66,7 +66,7 @@ class Field(IntEnum):
     LEFT = 17
     """1 when the rank has noticed the end of the slice."""
     SCORES = 20
-    """(leader) Number of evaluations in this slice beyond `SlicePlan.scored_samples`."""
+    """(leader) Number of evaluations in this slice after more than `SlicePlan.scored_samples` samples."""
 
 
 #: Fields that a new leader copies from the previous leader's status.
