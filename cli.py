@@ -109,7 +109,7 @@ def run(
         ),
     ] = None,
     strict: Annotated[
-        bool, typer.Option("--strict", help=f"Exit with {PROVISIONAL} if the answer is provisional.")
+        bool, typer.Option("--strict", help=f"Exit with code {PROVISIONAL} if the evidence is weak.")
     ] = False,
     output_format: FormatOption = Format.TABLE,
 ) -> None:
@@ -156,7 +156,7 @@ def train(
         ),
     ] = None,
     tau: Annotated[
-        int | None, typer.Option(help="Number of steps between two exchanges of parameters.")
+        int | None, typer.Option(help="Training steps from one exchange of parameters to the next.")
     ] = None,
     beta: Annotated[
         float | None, typer.Option(help="For elastic_averaging: moving rate times number of ranks.")
@@ -251,7 +251,7 @@ def record(
     output: Annotated[
         Path | None,
         typer.Option(
-            "--output", "-o", help="The file; STUDY.jsonl.gz in this folder by default.", show_default=False
+            "--output", "-o", help="Path of the file; ./STUDY.jsonl.gz by default.", show_default=False
         ),
     ] = None,
     force: Annotated[bool, typer.Option("--force", help="Overwrite an existing file.")] = False,
@@ -275,23 +275,24 @@ def record(
 def import_runs(
     job: JobPath,
     sources: Annotated[
-        list[Path], typer.Option("--from", help="A file or a folder of runs; repeatable.", show_default=False)
+        list[Path],
+        typer.Option("--from", help="File or folder of runs; can be repeated.", show_default=False),
     ],
     mapping: Annotated[
         Path | None,
-        typer.Option(help="TOML file that maps columns and parameters to the job.", show_default=False),
+        typer.Option(help="TOML file that names the columns and parameters to read.", show_default=False),
     ] = None,
     source_format: Annotated[
         SourceFormat, typer.Option("--source-format", help="Read only files of this format.")
     ] = SourceFormat.AUTO,
     same_hardware: Annotated[
         bool,
-        typer.Option("--same-hardware", help="The runs used the job's hardware, so also use their times."),
+        typer.Option("--same-hardware", help="Also use the runs' times: they used the job's hardware."),
     ] = False,
     fresh: Annotated[
         bool, typer.Option("--fresh", help="Replace all runs that were imported for this job before.")
     ] = False,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Show what is read, and store nothing.")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Show the runs, and store nothing.")] = False,
     storage: StorageUrl = None,
     output_format: FormatOption = Format.TABLE,
 ) -> None:
@@ -323,24 +324,24 @@ def export(
         typer.Option(
             "--target",
             "-t",
-            help="A script, an sbatch file, a Ray job, a Kubeflow TrainJob, a SkyPilot task, or an "
-            "environment file.",
+            help="Kind of launch file: a script, an sbatch file, a Ray job, a Kubeflow TrainJob, a SkyPilot "
+            "task, or an environment file.",
             show_default=False,
         ),
     ],
     storage: StorageUrl = None,
     output: Annotated[
         Path | None,
-        typer.Option("--output", "-o", help="The file; stdout by default.", show_default=False),
+        typer.Option("--output", "-o", help="Path of the file; stdout by default.", show_default=False),
     ] = None,
     force: Annotated[bool, typer.Option("--force", help="Overwrite an existing file.")] = False,
     accelerator: Annotated[
         str | None,
-        typer.Option(help="Type of a device, such as A100; CPU cores by default.", show_default=False),
+        typer.Option(help="Type of the devices, such as A100; CPU cores by default.", show_default=False),
     ] = None,
     image: Annotated[
         str | None,
-        typer.Option(help="k8s, skypilot: the container image it runs in.", show_default=False),
+        typer.Option(help="Container image for k8s and skypilot.", show_default=False),
     ] = None,
 ) -> None:
     """Print, or write with --output, a launch file that trains the recommendation elsewhere."""

@@ -423,7 +423,7 @@ class CommandLauncher(Launcher):
             # A process that fails as its peers are taken away is no failure of the command.
             if job.folder.first_failed() is None or view.state in (JobState.LOST, JobState.TIMED_OUT):
                 state = view.state if view.state is JobState.TIMED_OUT else JobState.LOST
-                words = view.detail or f"the nodes were taken away ({taken[0]})"
+                words = view.detail or f"the nodes were taken away from the job ({taken[0]})"
                 return state, (RankFailure(rank=0, reason=words), *failures)
         if failures:
             return JobState.FAILED, failures

@@ -184,7 +184,7 @@ class RankTracker:
 
 def _exit_reason(exit_code: int | None) -> str:
     if exit_code is None:
-        return "its process ended together with the fork server (killed?)"
+        return "its process ended together with the fork server, which may have been killed"
     if exit_code >= 0:
         return f"its process ended with exit code {exit_code} before its function returned"
     try:

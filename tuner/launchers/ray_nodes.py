@@ -49,11 +49,12 @@ class RaySection(LauncherSection):
         default="http://127.0.0.1:8265", description="address of the Ray dashboard, which takes jobs"
     )
     cpus_per_node: PositiveInt | None = Field(
-        default=None, description="CPUs of a node's bundle; devices_per_node * threads_per_rank if absent"
+        default=None,
+        description="CPUs to reserve on each node; devices_per_node * threads_per_rank if absent",
     )
-    gpus_per_node: Annotated[int, Field(ge=0)] = Field(default=0, description="GPUs of a node's bundle")
+    gpus_per_node: Annotated[int, Field(ge=0)] = Field(default=0, description="GPUs to reserve on each node")
     resources: dict[str, float] = Field(
-        default={}, description="custom resources of a node's bundle, such as { a100 = 8 }"
+        default={}, description="custom resources to reserve on each node, such as { a100 = 8 }"
     )
     node_timeout: Duration = Field(
         default=600.0,

@@ -78,7 +78,7 @@ class SlurmNodes(SchedulerBackend):
                 if time.monotonic() > until:
                     self._queue.cancel(name, "")
                     raise ProbeError(
-                        f"SLURM took no job for {_SUBMIT_TIMEOUT_SECONDS:g} s: {words}; see by "
+                        f"SLURM accepted no job for {_SUBMIT_TIMEOUT_SECONDS:g} s: {words}; see by "
                         "`sinfo` whether its controller runs"
                     ) from error
                 time.sleep(_AGAIN_SECONDS)

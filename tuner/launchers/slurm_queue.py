@@ -296,7 +296,7 @@ class SlurmQueue:
         elif row.state == "COMPLETING":
             watched.completing_since = now if watched.completing_since is None else watched.completing_since
             if now - watched.completing_since > _COMPLETING_SECONDS:
-                for_long = f"has been COMPLETING for {_COMPLETING_SECONDS:g} s"
+                for_long = f"has been in state COMPLETING for {_COMPLETING_SECONDS:g} s"
                 detail = f"{words} {for_long}: SLURM cannot end the processes of the job on its nodes"
                 watched.view = BackendView(state=JobState.LOST, detail=detail)
         else:

@@ -28,17 +28,17 @@ _OURS: Mapping[str, str] = {
     "nodes": "cluster.nodes sets the number of nodes",
     "ntasks": "Paceline starts one task on each node",
     "ntasks-per-node": "Paceline starts one task on each node",
-    "job-name": "the job is found by its name",
-    "output": "output is written to the job's folder",
-    "error": "output is written to the job's folder",
+    "job-name": "Paceline sets the name, since the job is found by its name",
+    "output": "Paceline writes the output to the job's folder",
+    "error": "Paceline writes the output to the job's folder",
     "chdir": "workload.folder sets the working folder of the command",
     "signal": "Paceline sets the signal that comes before the time limit",
     "requeue": "Paceline submits a preempted job again, from its checkpoint",
     "no-requeue": "Paceline submits a preempted job again, from its checkpoint",
     "array": "Paceline submits one job for each slice of a training",
     "wrap": "the job runs Paceline's node agent, which starts the command",
-    "parsable": "submitit reads the output of sbatch",
-    "wait": "Paceline polls the job instead",
+    "parsable": "submitit has to read the usual output of sbatch",
+    "wait": "Paceline asks for the state of the job instead of waiting for its end",
     "partition": "set cluster.slurm.partition instead",
     "account": "set cluster.slurm.account instead",
     "time": "set cluster.slurm.time instead",
@@ -60,11 +60,13 @@ class SlurmSection(LauncherSection):
     partition: str | None = Field(default=None, description="partition; SLURM's default if absent")
     account: str | None = Field(default=None, description="account that is charged")
     time: Duration | None = Field(
-        default=None, description="longest time of one slice's job; the partition's default if absent"
+        default=None,
+        description="time limit of a slice's SLURM job; the partition's default if absent",
     )
-    gres: str | None = Field(default=None, description="devices of a node, such as 'gpu:4'")
+    gres: str | None = Field(default=None, description="devices to request on each node, such as 'gpu:4'")
     cpus_per_node: PositiveInt | None = Field(
-        default=None, description="CPUs of a node; devices_per_node * threads_per_rank if absent"
+        default=None,
+        description="CPUs to request on each node; devices_per_node * threads_per_rank if absent",
     )
     extra: dict[str, str | int | bool] = Field(
         default={}, description="further options of sbatch, such as { constraint = 'a100', exclusive = true }"
@@ -122,7 +124,10 @@ def missing_parts() -> list[tuple[str, str]]:
     absent = [command for command in COMMANDS if shutil.which(command) is None]
     if absent:
         missing.append(
-            (", ".join(absent), "run on a login node of the cluster, or apt-get install slurm-client")
+            (
+                ", ".join(absent),
+                "start Paceline on a login node of the cluster, or apt-get install slurm-client",
+            )
         )
     return missing
 

@@ -69,7 +69,8 @@ def trust_in(recommendation: Recommendation) -> Finding:
         )
     if verified is not None and recommendation.choice.emulated:
         return Finding(
-            headline="emulated", detail="It was emulated to the target, not trained on real nodes."
+            headline="emulated",
+            detail="Its training to the target was emulated on this host, not run on real nodes.",
         )
     if verified is not None:
         return Finding(headline="verified", detail="It was trained to the target.")
@@ -184,10 +185,11 @@ def comparison(recommendation: Recommendation) -> Finding:
     if baseline is None:
         return Finding(
             headline="no baseline",
-            detail="There are no present settings to compare with: the job states none, or they cannot run.",
+            detail="There are no present settings to compare with: the job file has no [baseline], or its "
+            "values cannot run.",
         )
     if baseline.configuration == choice.configuration:
-        return Finding(headline="keep them", detail="The present settings are the best that was found.")
+        return Finding(headline="keep them", detail="The search found no better configuration.")
     differs = differing_axes(choice.configuration, baseline.configuration)
     if differs <= set(recommendation.axes_without_effect):
         named = " or ".join(sorted(differs))
@@ -202,7 +204,8 @@ def comparison(recommendation: Recommendation) -> Finding:
         )
     if not math.isfinite(ours) or ours <= 0:
         return Finding(
-            headline="unclear", detail="The predicted time of the recommendation has no finite median."
+            headline="unclear",
+            detail="The median predicted time of the recommendation is infinite, so there is no comparison.",
         )
     prices = _prices(choice, baseline)
     if ours_measured and theirs_measured:

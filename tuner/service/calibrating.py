@@ -134,9 +134,9 @@ def constants_rows(constants: Constants) -> list[dict[str, Any]]:
     rows = [
         _row("fixed seconds of a step", constants.fixed_seconds),
         _row("seconds per sample", constants.seconds_per_sample),
-        {"name": "largest error of these step times", "value": constants.step_misfit},
+        {"name": "largest relative error of these step times", "value": constants.step_misfit},
         {
-            "name": "step time of a rank: all ranks busy / only this rank busy",
+            "name": "step time if all ranks of a node compute / if only one rank computes",
             "value": constants.neighbour_slowdown,
         },
         _row("jitter", constants.jitter),
@@ -168,5 +168,5 @@ def _link_rows(name: str, link: Link) -> list[dict[str, Any]]:
     return [
         _row(f"{name}: latency seconds", link.latency),
         {"name": f"{name}: bytes per second", "value": link.bytes_per_second, **rates},
-        {"name": f"{name}: largest error of the model", "value": link.misfit},
+        {"name": f"{name}: largest relative error of the predicted time", "value": link.misfit},
     ]

@@ -209,8 +209,8 @@ def _tried_resume(
     first = after.curve[0]
     last = before.curve[-1].value if before.curve else float("nan")
     return (
-        f"yes: saved at {before.samples} samples, first score after it {first.value:g} at {first.samples} "
-        f"samples (before it {last:g})"
+        f"yes: saved at {before.samples} samples; the first score after the resume is {first.value:g} at "
+        f"{first.samples} samples, the last score before it was {last:g}"
     )
 
 
@@ -286,7 +286,7 @@ def without_score(check: CommandCheck, wait_seconds: float, metrics: MetricsSect
 
 
 _NO_RESUME = (
-    "no: each slice trains from the beginning again and is charged for all of it; see workload.resume"
+    "no: each slice trains from the beginning again, and all its time is charged; see workload.resume"
 )
 
 
@@ -315,7 +315,10 @@ def _cost_rows(opened: OpenedJob, check: CommandCheck) -> list[tuple[str, Any]]:
         if budget.time is not None and budget.time < 3 * least:
             few = format_seconds(budget.time)
             rows.append(
-                ("budget", f"{few} is too short: three runs take longer than this until their first score")
+                (
+                    "budget",
+                    f"{few} is too short: three runs need more time than this to reach their first scores",
+                )
             )
     return rows + cost_rows(opened, grace=opened.job.command.grace)
 

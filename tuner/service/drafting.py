@@ -322,7 +322,7 @@ def _with_run(
     if reading is None and trial.failed:
         say(_advice(draft, trial))
     elif reading is None:
-        say(f"note: no score was seen within {trial.seconds:.0f} s; the job file marks what is guessed")
+        say(f"note: no score was seen within {trial.seconds:.0f} s; guesses are marked GUESS in the job file")
     size = epoch_samples_in(trial.lines) or (None if reading is None else reading.epoch_samples)
     shared = tuple(
         str(path.relative_to(folder))

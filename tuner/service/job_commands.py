@@ -32,15 +32,15 @@ def init(
     script: Annotated[
         str | None,
         typer.Option(
-            help="Draft the job from a training command, such as 'python train.py --data data': from its "
-            "--help and a run of up to a minute.",
+            help="Draft the job from a training command, such as 'python train.py --data data', from its "
+            "--help output and from a trial run of up to a minute.",
             show_default=False,
         ),
     ] = None,
     yes: Annotated[
         bool, typer.Option("--yes", "-y", help="With --script: run the command without asking.")
     ] = False,
-    wait: Annotated[str, typer.Option(help="With --script: longest time of its run, such as 5m.")] = "60s",
+    wait: Annotated[str, typer.Option(help="With --script: longest trial run, such as 5m.")] = "60s",
     force: Annotated[bool, typer.Option("--force", help="Overwrite an existing file.")] = False,
 ) -> None:
     """Write a job file to start from: from your own script, an example, or a commented template."""
@@ -52,7 +52,7 @@ def init(
         _init_from_script(script, path, yes=yes, force=force, wait=wait)
         return
     if yes:
-        raise JobError("--yes goes with --script, which is not given")
+        raise JobError("--yes goes with --script; give the training command by --script, or leave out --yes")
     texts = {path: example_text(example) if example else job_template()}
     if example:
         texts |= {path.parent / name: text for name, text in example_scripts(example).items()}
@@ -88,7 +88,7 @@ def _init_from_script(command: str, path: Path, *, yes: bool, force: bool, wait:
     rows: list[tuple[str, Any]] = []
     failure: TunerError | None = None
     if drafted.can_be_checked:
-        say("checking it: running the command once more, until its first score")
+        say("checking the job file: running the command once more, until its first score")
         try:
             drafted, rows = check_draft(drafted, say=say)
         except TunerError as error:
@@ -100,7 +100,7 @@ def _init_from_script(command: str, path: Path, *, yes: bool, force: bool, wait:
     rows += [("guess", words) for words in guesses]
     print_rows([{"name": what, "value": value} for what, value in rows], Format.TABLE)
     if failure is not None:
-        say(f"note: {path} was written, but its check failed: correct it, then: paceline check {path}")
+        say(f"note: {path} was written, but its check failed: correct it, then run: paceline check {path}")
         raise failure
     first = f"correct what is marked GUESS in {path}" if guesses else f"read {path}"
     then = "paceline run" if drafted.can_be_checked else "paceline check"
@@ -120,7 +120,7 @@ def check(
     job: JobPath,
     resume: Annotated[
         bool,
-        typer.Option("--resume", help="Also test that the command saves and resumes (jobs with a command)."),
+        typer.Option("--resume", help="For a command: also test that it saves and resumes."),
     ] = False,
     wait: Annotated[
         str, typer.Option(help="Longest time until a command's first score, such as 10m.")
@@ -140,8 +140,8 @@ def check(
         seconds = _seconds_of(wait)
         launcher = opened.job.cluster.launcher
         say(
-            f"running the command by the {launcher} launcher until its first score, for {wait} at most or "
-            "an epoch"
+            f"running the command with the {launcher} launcher until its first score, for at most {wait} or "
+            "one epoch"
         )
         checked = check_command(opened, resume=resume, wait_seconds=seconds, say=say)
         rows = command_rows(opened, checked)
@@ -195,16 +195,16 @@ def calibrate(
     nodes: Annotated[
         int | None,
         typer.Option(
-            help="Number of nodes whose links are measured; by default, as many as there are cores for.",
+            help="Number of nodes to measure, at least 2; by default, as many as possible up to 8.",
             show_default=False,
         ),
     ] = None,
     output_format: Annotated[
-        MachineFormat, typer.Option("--format", "-f", help="toml: a section to paste into a job.")
+        MachineFormat, typer.Option("--format", "-f", help="toml prints a section for a job file.")
     ] = MachineFormat.TOML,
     output: Annotated[
         Path | None,
-        typer.Option("--output", "-o", help="Write the section to this file too.", show_default=False),
+        typer.Option("--output", "-o", help="Also write the section to this file.", show_default=False),
     ] = None,
 ) -> None:
     r"""Measure step times and links, and print \[cluster.machine] for jobs that emulate such nodes."""

@@ -183,8 +183,8 @@ def checked_workload(opened: OpenedJob) -> tuple[Workload, int]:
     """
     if opened.job.runs_command:
         raise JobError(
-            f"{opened.path}: the job runs a command, but this needs a Workload (workload.path), whose model "
-            "and data Paceline can build"
+            f"{opened.path}: the job runs a command, but this use of Paceline needs a Workload "
+            "(workload.path), whose model and data Paceline can build"
         )
     workload = load_workload(opened.job, opened.folder)
     try:
@@ -384,7 +384,7 @@ def free_leases_of_the_dead(
                 ledger.append_slice(lease, lost)
                 note_charged(folder)
                 spans.append(span)
-                words = f"probe {probe.probe_id}: {lost.error}; its time is charged"
+                words = f"probe {probe.probe_id}: {lost.error}; the time of this slice is charged"
                 listen(SearchEvent(kind="warning", text=words))
             ledger.release(lease)
         elif probe.lease is not None:

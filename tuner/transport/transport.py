@@ -247,5 +247,5 @@ class VectorForm:
             "the vector's length differs from the transport's"
         )
         # A copy from a device is finished when this returns, because the target is not pinned memory.
-        assert target.device.type == "cpu", "vectors are copied to the CPU only"
+        assert target.device.type == "cpu", "a vector can only be copied to a tensor on the CPU"
         target.detach().copy_(source.detach())
