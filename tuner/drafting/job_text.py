@@ -134,7 +134,7 @@ class JobDraft:
             )
         if self.epoch_samples is not None:
             size = self.epoch_samples
-            label = "seen" if size.is_exact else "GUESS: number of batches times batch size, from the line"
+            label = "seen" if size.is_exact else "GUESS: batches in an epoch times batch size, from the line"
             yield f"epoch_samples = {size.samples:_}            # {label}: {_line(size.line)}"
         elif self.reading is None or "epoch" in self.reading.fields:
             yield f"epoch_samples = {_ANY_EPOCH:_}            # GUESS: set the size of the training set"
@@ -143,7 +143,7 @@ class JobDraft:
             pairs = ", ".join(f"{name} = {_string(value)}" for name, value in variables.items())
             yield f"environment = {{ {pairs} }}"
         if draft.line.num_ranks is None:
-            yield "# GUESS: one process; set cluster.devices_per_node to the number that your launcher starts"
+            yield "# GUESS: one process; if the launcher starts more, set cluster.devices_per_node to that number"
 
     def _role(self, role: Role) -> Iterator[str]:
         """Yields comments for the job file on the parameter with a given role, such as the batch size."""
@@ -164,7 +164,7 @@ class JobDraft:
         where = f"{value} by {place}" if value else parameter.place
         yield f"# seen: {parameter.name} sets {_NAMES[role]} ({_line(where)})"
         if role == "batch_size" and draft.num_ranks > 1 and parameter.is_per_rank is None:
-            yield "# GUESS: it is the batch size of one process; for the global one, write {batch_size}"
+            yield "# GUESS: this is the batch size of one process; if it is that of all, write {batch_size}"
         limit, raised = draft.limit(), draft.raised_limit()
         if limit is None or limit[0] != role:
             return
@@ -175,8 +175,8 @@ class JobDraft:
             )
         else:
             yield (
-                "# It is not raised, since the learning rate seems to follow a schedule. A run that ends "
-                "below the target gives little information: raise it if you can."
+                "# This limit is not raised, since the learning rate seems to follow a schedule. A run that "
+                "ends below the target gives little information: raise it if you can."
             )
 
     def _resume(self) -> Iterator[str]:
@@ -185,15 +185,15 @@ class JobDraft:
             yield (
                 "# seen: `paceline check --resume` resumed like this"
                 if self.resume_works
-                else "# GUESS: derived from the files that the run saved"
+                else "# GUESS: this way to resume is derived from the files that the short run saved"
             )
-            note = "            # the script resumes by itself from the files there"
+            note = "            # the script itself finds its saved files and resumes from them"
             yield f"resume = {_string(text)}{'' if text else note}"
         elif text is not None:
             yield "# GUESS: the script did not resume like this in a test, so each slice starts from scratch:"
             yield f"# resume = {_string(text)}"
         elif option is not None:
-            yield f"# GUESS: {option.name} resumes, but the run saved nothing; each slice starts anew:"
+            yield f"# GUESS: {option.name} resumes, but saved no state; each slice of a run starts from scratch:"
             yield f'# resume = "{option.name} {{checkpoint}}"'
         else:
             yield "# No option to resume was found: each slice (part) of a run starts from scratch."
@@ -213,7 +213,7 @@ class JobDraft:
         if reading.meaning.split == "training":
             yield "# GUESS: only a score of the training data was seen; a score of validation data is better"
         elif reading.meaning.split == "unknown" and reading.is_named:
-            yield "# GUESS: the data of this score are unknown; a score of validation data is better"
+            yield "# GUESS: the data on which this score was measured are unknown; validation data are better"
         yield f'source = "{reading.source}"'
         if reading.path is not None:
             yield f"path = {_string(reading.path)}"
@@ -242,8 +242,12 @@ class JobDraft:
         if reading is not None:
             values = reading.values
             best = max(values) if reading.meaning.direction == "maximize" else min(values)
-            guess = "" if reading.is_named else "            # GUESS: from the values alone"
-            where = "near the best score of the run" if best != values[0] else "no score improved in the run"
+            guess = "" if reading.is_named else "            # GUESS: the name is guessed from the values"
+            where = (
+                "it is near the best score of the short run"
+                if best != values[0]
+                else "no score was better than the first one"
+            )
             advice = f"{where}; {advice}"
             yield (
                 f"# seen: {len(values)} values of {_line(reading.label)!r}, from {values[0]:g} to a best of "
@@ -287,7 +291,7 @@ class JobDraft:
         yield "[budget]"
         if self.trial is not None and self.trial.exit_code is not None and self.reading is not None:
             minutes = max(math.ceil(10 * self.trial.seconds / 60), 2)
-            yield f'time = "{minutes}m"            # GUESS: about ten times as long as the run'
+            yield f'time = "{minutes}m"            # GUESS: about ten times as long as the short run'
         else:
             yield 'time = "30m"            # GUESS: how long the search may take'
 

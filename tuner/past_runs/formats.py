@@ -62,7 +62,7 @@ def find_runs(sources: Sequence[Path], format_name: str | None, run_column: str 
         named, known = ", ".join(map(str, sources)), ", ".join(one.name for one in formats)
         raise JobError(
             f"--from {named}: no file of a known format ({known}) was found. "
-            "Name event files, exported CSV files, a folder mlruns or a database mlflow.db"
+            "Give the path of event files, exported CSV files, a folder mlruns or a database mlflow.db"
         )
     read = [one.read(by_format[one.name], run_column) for one in formats if by_format[one.name]]
     found = Found.of([Found(left_out=tuple(left_out)), *read])

@@ -170,7 +170,7 @@ def read_parameters(path: Path) -> dict[str, str]:
     except (OSError, ValueError, RecursionError) as error:
         raise UnreadableError(f"it is not valid {kind}: {str(error).splitlines()[0]}") from error
     if not isinstance(data, Mapping):
-        raise UnreadableError("it contains no table of parameters")
+        raise UnreadableError("it contains no mapping of parameter names to values")
     return flat_parameters(data)
 
 

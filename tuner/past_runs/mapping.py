@@ -73,15 +73,15 @@ class Mapping(BaseModel):
     )
     beta: str | PositiveFloat | None = Field(
         default=None,
-        description="for the strategy elastic_averaging: parameter with beta, or that number",
+        description="only for elastic_averaging: name of the parameter with beta, or its value",
     )
     outer_learning_rate: str | PositiveFloat | None = Field(
         default=None,
-        description="for the strategy diloco: parameter with the outer learning rate, or that rate",
+        description="only for diloco: name of the parameter with the outer learning rate, or its value",
     )
     outer_momentum: str | float | None = Field(
         default=None,
-        description="for the strategy diloco: parameter with the outer momentum, or that number",
+        description="only for diloco: name of the parameter with the outer momentum, or its value",
     )
     run: str | None = Field(default=None, description="column of a CSV file with the name of the run")
     name_pattern: str | None = Field(

@@ -151,7 +151,9 @@ def _of_database(path: Path, left_out: list[LeftOut]) -> Iterator[FoundRun]:
             columns = "run_uuid, key, timestamp, value, step, is_nan"
             metrics = connection.execute(f"SELECT {columns} FROM metrics").fetchall()
     except sqlite3.Error as error:
-        words = f"it is not a database of MLflow, or of a version with other tables: {error}"
+        words = (
+            f"it is not a database of MLflow, or it is one of an MLflow version with other tables: {error}"
+        )
         raise UnreadableError(words) from error
     parameters: dict[Any, dict[str, str]] = {}
     for run_id, key, value in params:

@@ -196,7 +196,7 @@ class OutputSource(MetricSource):
                 )
         if self._num_matches.get(copy) == _MANY_MATCHES and not self._num_matches.get(self._rank):
             self.remarks[
-                f"rank {copy} prints lines that match, but rank {self._rank} prints none: to read rank "
+                f"rank {copy} prints lines that match the pattern, rank {self._rank} none: to read rank "
                 f"{copy}, set workload.metrics.rank = {copy}"
             ] = None
 

@@ -372,7 +372,7 @@ class Positions:
             if self._goes_on_from_last(line, samples):
                 self._resumed_at = known
                 self._habits.say(
-                    "after a resume the script counts steps from 0: they are added to the earlier steps"
+                    "after a resume the script counts steps from 0: those before the resume are added to them"
                 )
             else:
                 self._habits.say(_BEGAN_ANEW)
@@ -422,7 +422,7 @@ class Positions:
         if 2 * first <= known and self._goes_on_from_last(line, int(first)):
             self._resumed_at = known
             self._habits.say(
-                "after a resume the script counts epochs from the start: they are added to the earlier epochs"
+                "after a resume the script counts epochs anew: those before the resume are added to them"
             )
         elif 2 * first <= known:
             self._habits.say(_BEGAN_ANEW)

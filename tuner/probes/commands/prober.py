@@ -183,7 +183,7 @@ class CommandProber(LaunchedProber[CommandSlice]):
         ]
         if leaving:
             self._leaving[folder] = leaving
-            record.waiting = "the previous slice is still saving"
+            record.waiting = "the job of the previous slice is still saving its checkpoint"
             return
         if self._clock() < record.not_before:
             return

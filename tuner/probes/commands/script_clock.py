@@ -164,11 +164,15 @@ class ScriptClock:
         habits = self._habits
         habits.clock, habits.clock_unit = kind, unit
         if kind == "since the last report":
-            habits.say(f"the script's clock counts {_UNITS[unit]} since its last report: they are summed")
+            habits.say(
+                f"the script's clock counts {_UNITS[unit]} since its last report: these times are summed"
+            )
         elif kind == "since the beginning" and unit != 1.0:
             habits.say(f"the script's clock counts {_UNITS[unit]}: it is converted to seconds")
         elif kind == "date":
-            habits.say("the script's clock is a date or the time of day: only its differences are used")
+            habits.say(
+                "the script's clock is a date or the time of day: only differences of its values are used"
+            )
 
 
 def _digits_of(number: float) -> int:

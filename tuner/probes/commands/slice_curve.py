@@ -316,7 +316,7 @@ class SliceCurve:
         if not math.isfinite(read_point.value):
             self.is_diverged = True
             words = (
-                f"the run has ended, as its value was {read_point.value} after {read_point.samples} samples"
+                f"the run has ended, as its score was {read_point.value} after {read_point.samples} samples"
             )
             self._checks.remarks[words] = None
             return
