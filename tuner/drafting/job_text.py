@@ -143,7 +143,7 @@ class JobDraft:
             pairs = ", ".join(f"{name} = {_string(value)}" for name, value in variables.items())
             yield f"environment = {{ {pairs} }}"
         if draft.line.num_ranks is None:
-            yield "# GUESS: one process; if the launcher starts more, set cluster.devices_per_node to that number"
+            yield "# GUESS: one process; if it starts more on a node, set cluster.devices_per_node"
 
     def _role(self, role: Role) -> Iterator[str]:
         """Yields comments for the job file on the parameter with a given role, such as the batch size."""
@@ -193,7 +193,7 @@ class JobDraft:
             yield "# GUESS: the script did not resume like this in a test, so each slice starts from scratch:"
             yield f"# resume = {_string(text)}"
         elif option is not None:
-            yield f"# GUESS: {option.name} resumes, but saved no state; each slice of a run starts from scratch:"
+            yield f"# GUESS: {option.name} resumes, but saved no state; each slice starts from scratch:"
             yield f'# resume = "{option.name} {{checkpoint}}"'
         else:
             yield "# No option to resume was found: each slice (part) of a run starts from scratch."
