@@ -286,7 +286,7 @@ class Curve:
 def curves_of(
     probes: Sequence[ProbeRecord], choice: Configuration | None, shades: Mapping[int, str]
 ) -> list[Curve]:
-    """Returns the metric curves of the probes that were scored, without timing probes.
+    """Returns the metric curves of the probes that were scored, without probes that only timed steps.
 
     Args:
         probes: All probes of the study.

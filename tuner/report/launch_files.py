@@ -64,7 +64,7 @@ def launch_text(plan: LaunchPlan, target: str) -> str:
 
 
 def secret_text(plan: LaunchPlan, target: str) -> str:
-    """Returns the text of the file with the values of a plan's private variables.
+    """Returns the text of a file with the environment variables whose values must not be published.
 
     Args:
         plan: The training to launch.

@@ -22,7 +22,10 @@ _AXES: dict[str, Any] = {
 
 
 def recommendation_schema() -> dict[str, Any]:
-    """Returns the JSON Schema (draft 2020-12); its descriptions are the docstrings of the dataclasses."""
+    """Returns the JSON Schema (draft 2020-12) of `recommendation.json`.
+
+    The descriptions in the schema are the docstrings of the dataclasses.
+    """
     schema = _of_dataclass(Recommendation)
     # The schema has no `$id`, since it is not published at a URL: `paceline schema` prints it.
     return {

@@ -315,10 +315,7 @@ def _cost_rows(opened: OpenedJob, check: CommandCheck) -> list[tuple[str, Any]]:
         if budget.time is not None and budget.time < 3 * least:
             few = format_seconds(budget.time)
             rows.append(
-                (
-                    "budget",
-                    f"{few} is too short: three runs need more time than this to reach their first scores",
-                )
+                ("budget", f"{few} is too short: three runs need more time to reach their first scores")
             )
     return rows + cost_rows(opened, grace=opened.job.command.grace)
 

@@ -63,7 +63,7 @@ class _Pair:
         return replace(self.opened, job=self.opened.job.model_copy(update={"seed": seed}))
 
     def job(self, number: int, configuration: Configuration) -> Job:
-        """Returns the job of one training: only one configuration, with new seed `number` (1, 2, ...)."""
+        """Returns the job that trains only one configuration, with the new seed that has this number."""
         return job_of_one(self.seeded(number), configuration)
 
     def fingerprint(self, number: int, configuration: Configuration) -> str:

@@ -25,7 +25,7 @@ class Console(Protocol):
         """Shows one event of the search, such as a decision, a warning or the progress of a slice."""
 
     def close(self) -> None:
-        """Ends live output, if the console has any."""
+        """Removes the live lines from the terminal, if the console shows any."""
 
 
 class PlainConsole:

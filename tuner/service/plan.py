@@ -100,7 +100,10 @@ def _most_expensive_words(opened: OpenedJob, parallel: int) -> str:
 
 
 def worst_dollars(opened: OpenedJob, candidates: Sequence[Configuration], parallel: int = 1) -> float | None:
-    """Returns the highest possible cost in dollars within the budget; None without a price or a limit."""
+    """Returns the highest possible cost in dollars.
+
+    The result is None if the cluster has no prices, or if the budget limits neither time nor cost.
+    """
     cluster, budget = opened.cluster, opened.job.budget
     if not cluster.has_prices:
         return None

@@ -94,7 +94,7 @@ def trial_rows(ledger: Ledger, study: StudyRecord) -> list[Row]:
 def explain_rows(ledger: Ledger, study: StudyRecord, number: int) -> list[Row]:
     """Returns the rows of `paceline explain` for the probe of an Optuna trial.
 
-    They contain the configuration, slices, step times and predictions of the probe.
+    The rows contain the configuration, slices, step times and predictions of the probe.
 
     Args:
         ledger: The database of studies.
