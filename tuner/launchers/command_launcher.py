@@ -300,7 +300,7 @@ class CommandLauncher(Launcher):
         for job in left:
             self.cancel(job.handle)
         for job in left:
-            # If the backend does not answer, its nodes end by themselves: files asked them to.
+            # If the backend does not answer, its nodes end by themselves, since the file `end` asks them to.
             with contextlib.suppress(ProbeError):
                 while not self.poll(job.handle).state.has_ended:
                     time.sleep(0.05)
@@ -365,7 +365,7 @@ class CommandLauncher(Launcher):
             return JobState.LOST, (RankFailure(rank=silent[0], reason=words),)
         if job.view.state.has_ended:
             if job.view.state is not JobState.SUCCEEDED:
-                # Some nodes may still run: they should save what they can.
+                # Some nodes may still run: they are asked to end, so that their processes can save.
                 job.folder.ask_to_end(_NODES_LOST)
             # The last files of the nodes may appear a moment after the backend's report.
             job.gone_at = now if job.gone_at is None else job.gone_at
@@ -430,7 +430,7 @@ class CommandLauncher(Launcher):
         return JobState.SUCCEEDED, ()
 
     def _finish(self, job: CommandJob, status: JobStatus) -> None:
-        # Messages are handed out once.
+        # Each message is returned only once.
         job.final_status = replace(status, messages=())
         # A node that the backend gave up may still run where nobody reaches it except through the folder.
         job.folder.ask_to_end("over")

@@ -252,7 +252,7 @@ class HostNodes(SchedulerBackend):
 
 
 def connect_line(connect: str, host: str, command: str) -> str:
-    """Returns the shell command that, on this host, runs a command on another host.
+    """Returns the shell command by which this host runs a command on another host.
 
     Args:
         connect: Template with `{host}` and `{command}`.

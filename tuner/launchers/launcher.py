@@ -237,7 +237,7 @@ class Launcher(ABC):
 
     @abstractmethod
     def trim_logs(self, handle: JobHandle) -> None:
-        """Shortens long log files to the parts that `logs` returns, now or when the job has ended."""
+        """Shortens long log files to the parts that `logs` returns, as soon as the job has ended."""
 
     @abstractmethod
     def close(self) -> None:

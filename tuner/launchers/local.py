@@ -263,9 +263,9 @@ class LocalLauncher(Launcher):
         return tuple(itertools.islice((n for n in itertools.count() if n not in taken), num_ranks))
 
     def _finish(self, job: _Job) -> None:
-        """Kills the processes of a job; if it succeeded, those that returned are kept for later jobs."""
+        """Kills the processes of a job. If the job succeeded, later jobs reuse those that have returned."""
         returned = job.tracker.results.keys() if job.state is JobState.SUCCEEDED else ()
-        # They are reused first, since they have imported the modules and data that the next slice needs.
+        # These processes are reused first, since they have imported the modules that the next slice needs.
         self._idle[:0] = [job.processes[rank] for rank in returned]
         if self._server is not None:
             self._server.end([found for rank, found in enumerate(job.processes) if rank not in returned])
@@ -281,7 +281,7 @@ class LocalLauncher(Launcher):
 
 
 def _surroundings(threads: int) -> dict[str, Any]:
-    """Returns the environment, working folder and import path of this process, for the ranks of a task.
+    """Returns environment, working folder and import path of this process, which the ranks of a task use.
 
     Args:
         threads: Number of CPU threads of each rank.

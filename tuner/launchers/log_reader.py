@@ -70,7 +70,7 @@ class LogReader:
 
     @property
     def num_unread(self) -> int:
-        """Number of bytes in the log files at the last call that were not read yet."""
+        """Number of bytes that the log files had at the last call of `read`, but that were not read."""
         return sum(log.num_unread for log in self._logs.values())
 
     def read(self, max_bytes: int = 2**20, *, has_ended: bool = False) -> list[LogLine]:
@@ -172,7 +172,7 @@ class _Times:
         self.noted_size = 0
 
     def read(self, begin: int) -> None:
-        """Reads new records, and removes the records of bytes before `begin`."""
+        """Reads the new records of the log's size, and removes records of sizes below `begin`."""
         try:
             with self._path.open("rb") as file:
                 size, inode = file.seek(0, 2), os.fstat(file.fileno()).st_ino
@@ -194,7 +194,7 @@ class _Times:
         del self._sizes[:first], self._at[:first]
 
     def at(self, end: int) -> float | None:
-        """Returns the time at which the log file first had a number of bytes; None if not recorded."""
+        """Returns the time at which the log file first had at least `end` bytes; None if not recorded."""
         index = bisect_left(self._sizes, end)
         return self._at[index] if index < len(self._sizes) else None
 

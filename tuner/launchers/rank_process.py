@@ -166,7 +166,7 @@ def _flush() -> None:
 
 
 def _forget_memory() -> None:
-    """Returns freed memory to the system, and resets the peak memory, so that it is measured per task."""
+    """Returns freed memory to the system, and resets the peak memory, so each task has its own peak."""
     gc.collect()
     _forget_device_memory()
     if sys.platform != "linux":

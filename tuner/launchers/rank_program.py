@@ -49,7 +49,7 @@ class MessageFile:
         self._path, self._lock = path, threading.Lock()
 
     def say(self, frame: Mapping[str, Any]) -> None:
-        """Appends a report.
+        """Appends a report of the rank to the file.
 
         Args:
             frame: The report, as `RankTracker` describes it.

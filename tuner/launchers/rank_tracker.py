@@ -171,12 +171,12 @@ class RankTracker:
 
     @property
     def _tolerates_failures(self) -> bool:
-        """Whether the job continues: its failed ranks were killed, not ended by errors, and others run."""
+        """Whether the job continues without its failed ranks: they were killed, and not all ranks failed."""
         were_killed = all((found.failure.exit_code or 0) < 0 for found in self._failures.values())
         return self._tolerates_rank_loss and were_killed and len(self._failures) < self._num_ranks
 
     def _is_overdue(self, now: float) -> bool:
-        """Whether the remaining ranks have had their grace period since the first rank returned."""
+        """Whether the grace period is over that other ranks have to return after the first rank returned."""
         if not self._tolerates_rank_loss or self._returned_at is None:
             return False
         return now - self._returned_at >= self._grace_seconds

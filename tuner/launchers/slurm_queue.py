@@ -170,7 +170,7 @@ class SlurmQueue:
         return found[-1].job_id if found else None
 
     def poll(self, name: str, job_id: str) -> BackendView:
-        """Returns the state of a job in SLURM's last list of jobs, without waiting.
+        """Returns the state that a job has in the last list of jobs from SLURM, without waiting.
 
         Args:
             name: Name of the job.
