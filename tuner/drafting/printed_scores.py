@@ -22,7 +22,7 @@ class _Candidate:
     """A number that may be the metric of the job, in lines that differ only in their numbers.
 
     Args:
-        form: The lines.
+        form: The group of lines that contain the number.
         index: Index of the number in each line, from 0.
         meaning: Name and direction of the metric, and the data split on which it is measured.
         rank: Preference among several candidates; the candidate with the smallest number is preferred.

@@ -117,7 +117,7 @@ def _past_run(run: FoundRun, mapping: Mapping, goal: GoalSection, epoch_samples:
 
 
 def _configuration(parameters: Table[str, str], mapping: Mapping) -> Configuration:
-    """Returns the configuration with the parameters of a run."""
+    """Builds the configuration of a run from those of its parameters that the mapping names."""
     factors = mapping.batch_size if isinstance(mapping.batch_size, tuple) else (mapping.batch_size,)
     batch_size = 1
     for factor in factors:
@@ -156,7 +156,7 @@ def _configuration(parameters: Table[str, str], mapping: Mapping) -> Configurati
 
 
 def _number(key: str, stated: str | float | None, parameters: Table[str, str]) -> float:
-    """Returns a number from the mapping file; if the mapping names a parameter, the run's value of it."""
+    """Returns the number that the mapping states, or the value of the parameter that the mapping names."""
     if not isinstance(stated, str):
         assert stated is not None, "the mapping is complete"
         return float(stated)

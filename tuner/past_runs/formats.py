@@ -18,9 +18,9 @@ class RunFormat:
 
     Args:
         name: Name of the format on the command line, such as `mlflow`.
-        accepts: Returns whether a file or folder has this format.
-        read: Reads the runs from files and folders of this format. The second argument is the name of the
-            column that contains the name of the run, or None.
+        accepts: Function that returns whether a file or folder has this format.
+        read: Function that reads the runs from files and folders of this format. Its second argument is the
+            name of the column that contains the name of the run; None if that is unknown.
     """
 
     name: str

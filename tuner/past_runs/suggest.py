@@ -151,7 +151,7 @@ def metric_column(columns: Sequence[str], metric: str) -> str | None:
 
 
 def _position(columns: Sequence[str], *, knows_epochs: bool) -> tuple[str, str | None]:
-    """Returns the key for the training progress (samples, step or epoch), and its column or None."""
+    """Returns the key for the training progress (such as step), and its column; None if there is none."""
     usual = [name for name in columns if name not in _LOG_CALLS]
     for key, names in (("samples", _SAMPLES), ("step", _STEPS), ("epoch", _EPOCHS)):
         column = _column(usual, names)
@@ -186,9 +186,9 @@ class _Parameters:
         self.names = list(dict.fromkeys([*self._groups, *(name for run in runs for name in run.parameters)]))
 
     def fitting(self, names: Sequence[str]) -> list[str]:
-        """Returns the parameters whose last part is in `names`, in the order of `names`.
+        """Returns the parameters with names whose last part is in `names`, in the order of `names`.
 
-        - Parameters of the validation are never returned.
+        - Parameters that are used for validation are never returned.
         - If groups of `name_pattern` match, only these groups are returned.
         - Otherwise, if parameters with `train` in their name match, only these parameters are returned.
         """
@@ -212,9 +212,10 @@ class _Parameters:
     def named(self, names: Sequence[str]) -> str | None:
         """Returns the parameter that matches `names`; None if there is none or the choice is ambiguous.
 
-        - If several parameters of the same table match, the first name in `names` decides.
-        - If parameters of different tables match, they must have equal values in every run. Otherwise the
-          choice is ambiguous.
+        - If all matching parameters have the same prefix, such as `optimizer.`, the first name in `names`
+          decides.
+        - If their prefixes differ, they must have equal values in every run. Otherwise the choice is
+          ambiguous.
         """
         found = self.fitting(names)
         if len({re.sub(r"[^./]*$", "", name) for name in found}) > 1:

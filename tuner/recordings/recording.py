@@ -71,14 +71,14 @@ class RecordedRun:
         return float(self.curve[-1, 0]) if len(self.curve) else 0.0
 
     def step_at(self, seconds: float) -> float:
-        """Returns the step at a training time, linear between evaluations.
+        """Returns the step of the run at a training time, interpolated linearly between evaluations.
 
         For a time after the last evaluation, it is the step of the last evaluation.
         """
         return float(np.interp(seconds, *self._clock))
 
     def seconds_at(self, step: float) -> float:
-        """Returns the training seconds at a step, linear between evaluations.
+        """Returns the training seconds at a step of the run, interpolated linearly between evaluations.
 
         For a step after the last evaluation, these are the seconds of the last evaluation.
         """

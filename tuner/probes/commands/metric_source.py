@@ -39,8 +39,8 @@ class SourceContext:
     Args:
         metrics: The section `[workload.metrics]` of the job.
         metrics_file: `$PACELINE_METRICS`, the file to which `paceline_client.report` writes.
-        path_of: Fills in the variables of a path in the job file, and returns it as an absolute path.
-        log_files: Returns the log file of each process that the launcher started, by node or rank.
+        path_of: Function that fills in the variables of a path in the job file, and returns an absolute path.
+        log_files: Function that returns the log file of each process of the launcher, by node or rank.
     """
 
     metrics: MetricsSection
@@ -122,7 +122,7 @@ class MetricSource(ABC):
             seen_at: Present time on the prober's monotonic clock, seconds; stored in the result.
             where: Description of the report, such as "the row ... of FILE", for the warning.
             text: The text of the report, for messages.
-            time: When the report was written, seconds on a steady clock; None if unknown.
+            time: When the report was written, seconds on a monotonic clock; None if unknown.
 
         Returns:
             The parsed report; None if it has none of the fields that the job names, or if it is invalid. If

@@ -62,7 +62,7 @@ class OutputSource(MetricSource):
         form: Specifies the names of the groups in the regular expressions that match the score and the
             training progress.
         patterns: The regular expressions; a line may match several.
-        log_files: Returns the log file of each process that the launcher started, by node or rank.
+        log_files: Function that returns the log file of each process of the launcher, by node or rank.
         rank: The selected rank, or the selected node if the launcher starts one process per node.
         read_every: Shortest time between two reads of the output, seconds.
     """
@@ -205,7 +205,7 @@ def _joined(found: Sequence[Mapping[str, str | None]]) -> list[dict[str, str | N
     """Joins the matches in one line: adjacent matches with different fields become one report.
 
     Args:
-        found: For each match, in order: maps the name of each group to its text, or None without a match.
+        found: For each match, in order: maps the name of each group to its text; to None if it did not match.
     """
     reports: list[dict[str, str | None]] = []
     for groups in found:

@@ -57,7 +57,7 @@ class _Counter:
 
 
 class Positions:
-    """Computes the training progress (step, samples) at each line that one start of a script prints.
+    """Computes the training progress (step, samples) at each line that one job of a script reports.
 
     Facts about how the script counts are added to `habits`. If a new fact changes how lines are read,
     `has_changed` becomes True: then the caller has to pass all lines of the job to a new instance.
@@ -184,7 +184,7 @@ class Positions:
 
     def _place(self, line: ScriptLine) -> list[ProgressLine]:
         if max((line.step or 0) * self._batch_size, (line.epoch or 0) * (self._epoch_samples or 1)) > MOST:
-            raise ValueError(f"reports a step or epoch that is equivalent to more than {MOST:g} samples")
+            raise ValueError(f"the step or epoch is equivalent to more than {MOST:g} samples")
         if line.samples is not None:
             is_in_epoch = line.epoch is not None and line.step is None
             steps = line.samples / self._batch_size
@@ -198,9 +198,7 @@ class Positions:
             return self._fine(line, self._from_steps(line, line.step))
         if line.epoch is not None:
             if self._epoch_samples is None:
-                raise ValueError(
-                    "reports only epochs, and the job does not state workload.epoch_samples: add it"
-                )
+                raise ValueError("it reports only epochs, so add workload.epoch_samples to the job file")
             if self._epochs.is_fraction(line):
                 return self._fine(line, round(line.epoch * self._epoch_samples))
             return self._coarse(line, line.epoch)
@@ -315,7 +313,7 @@ class Positions:
 
     def _stray_lines(self) -> None:
         for line, _ in self._back:
-            self.ignore("reports fewer samples, steps or epochs than previous lines", line.text)
+            self.ignore("it reports fewer samples, steps or epochs than previous lines", line.text)
         self._back = []
 
     def _count_anew(self) -> list[ProgressLine]:
@@ -380,7 +378,7 @@ class Positions:
         return [positioned for again, before in lines for positioned in self._fine(again, before)]
 
     def _goes_on_from_last(self, line: ScriptLine, samples: int) -> bool:
-        """Whether the score on a line is nearer to the last score of the run than to that at `samples`."""
+        """Whether a line's score is nearer to the run's last score than to its score at `samples`."""
         assert line.value is not None
         if not self._earlier:
             return False

@@ -271,7 +271,7 @@ class Attempt:
         return first.samples > self.known.samples and last.time <= first.time
 
     def pace(self) -> float:
-        """Returns the seconds of training per sample, from the first to the last line; 0 for one line."""
+        """Returns the seconds of training per sample, between first and last line; 0 if there is only one."""
         if len(self._places) < 2:
             return 0.0
         first, last = self._places[0], self._places[-1]

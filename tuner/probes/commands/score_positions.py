@@ -48,7 +48,7 @@ class ScoreBeforePosition:
 
     @property
     def is_settled(self) -> bool:
-        """Whether no later line can change how scores and positions are joined."""
+        """Whether no later line can change how scores and training progress are joined."""
         return not self._is_open or self._first is None
 
     def joined(self, line: ScriptLine) -> ScriptLine | None:
@@ -123,7 +123,7 @@ class EpochScores:
             self._score = line
 
     def add_progress(self, line: ScriptLine, epoch: float, done: float, size: float) -> None:
-        """Adds a line with an epoch and a step; compares it with the last score to find where scores belong.
+        """Adds a line with an epoch and a step; finds out whether the score before it ends an epoch.
 
         Args:
             line: The line.

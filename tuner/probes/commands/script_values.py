@@ -51,8 +51,8 @@ class ScriptValues:
             line: A line with a metric value.
 
         Raises:
-            ValueError: The value is outside of the metric's range, or is NaN although no finite value was
-                reported before.
+            ValueError: The value is outside of the metric's range, or is NaN and no finite value was
+                reported before it.
         """
         value = line.value
         assert value is not None

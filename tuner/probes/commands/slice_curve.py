@@ -112,7 +112,7 @@ class SliceCurve:
         self._snapshot = {name: copy.copy(getattr(self, name)) for name in _CHANGED_BY_LINES}
 
     def go_back(self) -> None:
-        """Removes what the lines of the current job have added: training progress and scores."""
+        """Removes training progress and scores of the current job, so its lines can be added again."""
         for name, before in self._snapshot.items():
             setattr(self, name, copy.copy(before))
         self._is_new_job = True
@@ -299,7 +299,7 @@ class SliceCurve:
         self._is_new_job = False
 
     def _place(self) -> None:
-        """Sets the training progress of the run to that of a line, and stores the line's score if new."""
+        """Sets the training progress of the run to that at the newest line, and stores new scores."""
         points = self.attempts[-1].new_points() if self.attempts else []
         for point in points:
             self._add_point(point)

@@ -75,7 +75,7 @@ class CommandPlan:
         return checkpoint_of(self.plan.folder)
 
     def values(self) -> dict[str, object]:
-        """Returns the template variables of the job's command, by name.
+        """Returns the values of the template variables in the job's command, by name.
 
         Variables that differ between nodes, such as the rank, are not included.
         """
@@ -131,7 +131,7 @@ class CommandPlan:
         """Creates the sources of the script's reports.
 
         Args:
-            log_files: Returns the log file of each process that the launcher started, by node or rank.
+            log_files: Function that returns the log file of each process of the launcher, by node or rank.
 
         Returns:
             The source of scores and training progress, and the source of other events that
