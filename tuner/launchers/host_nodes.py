@@ -107,7 +107,7 @@ class HostNodes(SchedulerBackend):
     """Starts each node agent on a host of a list, by ssh or another command that the user states.
 
     - The job's folder must have the same path and content on all hosts.
-    - A job gets the first free hosts. It shares hosts with another job only if too few are free.
+    - A job gets the first free hosts of the list. Two jobs share hosts only if too few hosts are free.
     - The connection keeps the standard input of a node agent open. When the connection breaks or this process
       ends, the node agent ends its processes.
 

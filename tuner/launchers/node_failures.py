@@ -20,7 +20,7 @@ _TORCHRUN_TAIL = 2**16
 def node_failures(
     folder: JobFolder, nodes: Mapping[int, NodeStatus], devices_per_node: int
 ) -> tuple[RankFailure, ...]:
-    """Returns the failures of a job's processes in the order of time, with the ends of their log files.
+    """Returns the failures of a job's processes, the first one first, with the ends of their log files.
 
     Args:
         folder: Folder of the job.

@@ -112,7 +112,7 @@ def _price(alternative: Alternative) -> str:
 def strategies_table(recommendation: Recommendation) -> Table:
     """Returns a table of the strategies, each at its best configuration, the recommended one first.
 
-    It shows the predicted seconds per batch, samples to target and time to target.
+    The table shows the predicted seconds per batch, the number of samples to the target, and the time to it.
     """
     rows = [
         (

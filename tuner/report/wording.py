@@ -78,13 +78,13 @@ def trust_in(recommendation: Recommendation) -> Finding:
         remedy = "give the search more budget" if recommendation.ended_by_budget else "train it with --verify"
         return Finding(
             headline="provisional",
-            detail=f"There is little evidence for it: {remedy} before relying on it.",
+            detail=f"There is little evidence for this recommendation: {remedy} before relying on it.",
         )
     if recommendation.choice.measured_seconds is not None:
         return Finding(headline="measured", detail="A probe of this configuration reached the target.")
     return Finding(
         headline="not verified",
-        detail="It was not trained to the target; its time is a prediction from shorter probes.",
+        detail="It was not trained to the target; the time to target is a prediction from shorter probes.",
     )
 
 
@@ -140,7 +140,9 @@ def measured(recommendation: Recommendation) -> Finding:
                 known = known_words(recommendation.choice)
                 return Finding(headline="not yet", detail=f"{known} of its run were {word}.")
             return Finding(headline=f"not {word}", detail=f"No run of this configuration was {word}.")
-        return Finding(headline=format_seconds(seconds), detail="Training seconds of its probe.")
+        return Finding(
+            headline=format_seconds(seconds), detail="Training seconds of the probe that measured it."
+        )
     best = f"best value {format_value(verified.value)}"
     if verified.last_value is not None and verified.last_value != verified.value:
         best += f", last value {format_value(verified.last_value)}"
@@ -363,7 +365,7 @@ def imported_finding(imported: ImportedEvidence) -> Finding:
     counts = (
         f"Present weight of this prior: {' and '.join(weights)}."
         if weights
-        else "They do not inform the parameters of the models, only the shape of the metric curves."
+        else "The runs inform only the shape of the metric curves, not the parameters of the models."
     )
     return Finding(
         headline=f"{runs} from {where}",

@@ -61,7 +61,7 @@ def write_report(content: ReportContent, folder: Path) -> dict[str, Path]:
 def write_unanswered(content: UnansweredContent, folder: Path) -> dict[str, Path]:
     """Writes the report of a search without a recommendation.
 
-    It removes `recommendation.json` and `launch.sh` of an earlier report from the folder.
+    If an earlier report wrote `recommendation.json` and `launch.sh` to the folder, they are removed.
 
     Args:
         content: Data of the report.

@@ -69,7 +69,7 @@ class _Pair:
     def fingerprint(self, number: int, configuration: Configuration) -> str:
         """Returns the fingerprint of one training.
 
-        It also depends on the other configuration of the pair, so a training is never used for another pair.
+        The fingerprint depends on both configurations, so a training is never used for another comparison.
         """
         parts = [
             self.opened.fingerprint,

@@ -102,7 +102,7 @@ def explain_rows(ledger: Ledger, study: StudyRecord, number: int) -> list[Row]:
         number: Number of the trial, as `paceline trials` prints it.
 
     Raises:
-        JobError: The study has no trial with this number.
+        JobError: The study has no trial that has this number.
     """
     probes = ledger.probes(study.study_id)
     found = [probe for probe in probes if probe.trial_number == number]
