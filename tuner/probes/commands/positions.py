@@ -198,7 +198,9 @@ class Positions:
             return self._fine(line, self._from_steps(line, line.step))
         if line.epoch is not None:
             if self._epoch_samples is None:
-                raise ValueError("it reports only epochs, so add workload.epoch_samples to the job file")
+                raise ValueError(
+                    "add workload.epoch_samples to the job file, since the script reports only epochs"
+                )
             if self._epochs.is_fraction(line):
                 return self._fine(line, round(line.epoch * self._epoch_samples))
             return self._coarse(line, line.epoch)
@@ -313,7 +315,7 @@ class Positions:
 
     def _stray_lines(self) -> None:
         for line, _ in self._back:
-            self.ignore("it reports fewer samples, steps or epochs than previous lines", line.text)
+            self.ignore("the script reports fewer samples, steps or epochs than on previous lines", line.text)
         self._back = []
 
     def _count_anew(self) -> list[ProgressLine]:
