@@ -76,8 +76,8 @@ def read(paths: Sequence[Path], run_column: str | None) -> Found:
 
 
 _OFFLINE = (
-    "the binary file of an offline run is not read. Upload it with `wandb sync`, and export it with "
-    "`wandb.Api().run(PATH).history(samples=10000).to_csv(FILE)` and store its configuration as FILE.json"
+    "the binary file of an offline run is not read. Upload it with `wandb sync`, export it with "
+    "`wandb.Api().run(PATH).history(samples=10000).to_csv(FILE)`, and store its configuration as FILE.json"
 )
 
 
