@@ -37,7 +37,7 @@ class Question:
     Args:
         command: The program and its arguments.
         seconds: Time limit, seconds; then the command is killed.
-        clock: Returns the seconds on a monotonic clock.
+        clock: Function that returns the seconds on a monotonic clock.
     """
 
     def __init__(

@@ -21,16 +21,16 @@ class CommandJob:
         node_job: Description of the job for the backend.
         folder: Folder of the job, with the files that the tuner and the nodes share.
         backend_id: The identifier that the backend gave to the job.
-        one_per: Whether the job has one log file in all, one per node or one per rank.
+        one_per: Whether the job has a single log file, one log file per node or one per rank.
         grace_seconds: Seconds between SIGTERM and SIGKILL.
         submitted_at: Time at which the job was submitted.
-        ranks: Tracks the ranks of a function; None for a command.
+        ranks: Stores the reports of the ranks if the job runs a function; None if it runs a command.
         heartbeats: Maps each node to the number of its last heartbeat and the time when it was first read.
         pending_until: Last time at which the job waited for nodes; None if it never did.
-        running_at: Time at which every node had started its processes; None before.
-        gone_at: Time at which the backend first reported the end of the job; None before.
-        last_status: Status at the last poll; None before the first poll.
-        final_status: Status after the job has ended; None before.
+        running_at: Time at which every node had started its processes; None before that time.
+        gone_at: Time at which the backend first reported the end of the job; None before this report.
+        last_status: Status of the job at the last poll; None before the first poll.
+        final_status: Status of the job after its end; None before its end.
     """
 
     handle: JobHandle
@@ -59,7 +59,7 @@ class CommandJob:
 
         Args:
             nodes: Maps the number of each node that has ever reported to its last report.
-            now: The launcher's clock, seconds.
+            now: The present time on the launcher's clock, seconds.
         """
         for number, node in nodes.items():
             if self.heartbeats.get(number, (-1, 0.0))[0] != node.beats:
@@ -75,7 +75,7 @@ class CommandJob:
 
         Args:
             nodes: Maps the number of each node that has ever reported to its last report.
-            now: The launcher's clock, seconds.
+            now: The present time on the launcher's clock, seconds.
             limit_seconds: Longest time without a report, in seconds.
         """
         return [
@@ -106,7 +106,7 @@ class CommandJob:
 
         Args:
             ranks: Stores the reports.
-            now: The launcher's clock, seconds.
+            now: The present time on the launcher's clock, seconds.
         """
         # Exit codes are read before the messages, so that no message of a rank that has exited is missed.
         exits = self.folder.rank_exits()
@@ -129,7 +129,7 @@ def with_ranks(
         ranks: The reports of the ranks.
         state: State of the job according to its nodes and its backend.
         failures: Failures of the processes that the node agents have started.
-        now: The launcher's clock, seconds.
+        now: The present time on the launcher's clock, seconds.
     """
     if state in (JobState.PENDING, JobState.CANCELLED):
         return state, failures

@@ -71,15 +71,15 @@ class CommandLauncher(Launcher):
 
     Args:
         backend: Allocates nodes; `close` of the launcher closes it.
-        python: Interpreter on the nodes for ranks that run a function, with torch and the dependencies of
-            Paceline.
+        python: Python interpreter on the nodes for ranks that run a function. It must have torch and the
+            dependencies of Paceline.
         threads_per_rank: Number of CPU threads of a rank that runs a function.
         uses_torchrun: Whether torch's elastic agent starts a command that runs once per rank. Otherwise the
             node agent starts it, as it always does for functions.
         silence_seconds: Seconds without a report after which a node counts as lost.
         orphan_seconds: Seconds after which the nodes end a job if the tuner no longer renews the job's lease,
             a file that shows that the tuner still runs.
-        clock: Returns the seconds on a monotonic clock.
+        clock: Function that returns the seconds on a monotonic clock.
     """
 
     def __init__(
@@ -169,8 +169,8 @@ class CommandLauncher(Launcher):
             folder: Folder of the job.
             num_nodes: Number of nodes of the job.
             devices_per_node: Number of ranks per node.
-            one_per: Whether the job has one log file in all, one per node or one per rank.
-            ranks: Tracks the ranks of a function; None for a command.
+            one_per: Whether the job has a single log file, one log file per node or one per rank.
+            ranks: Stores the reports of the ranks if the job runs a function; None if it runs a command.
         """
         submitted_at = self._clock()
         node_job = NodeJob(

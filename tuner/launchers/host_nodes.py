@@ -114,7 +114,8 @@ class HostNodes(SchedulerBackend):
     Args:
         hosts: Names or addresses by which the hosts reach each other.
         connect: Shell command that runs `{command}`, which is one quoted word, on `{host}`.
-        python: Interpreter on the hosts for the node agents; None for the path of this process's interpreter.
+        python: Path of the Python interpreter on the hosts that runs the node agents; None for the path of
+            this process's interpreter.
         end_seconds: Seconds to wait for a host to kill the remaining processes of a job.
     """
 

@@ -93,7 +93,7 @@ class JobFolder:
         """Reads the new messages of a rank; returns them and the offset for the next call.
 
         Args:
-            rank: The rank.
+            rank: The rank whose messages are read.
             offset: The offset that the last call returned, in bytes; 0 for the first call.
         """
         path = self.path / f"messages-{rank}.jsonl"
@@ -170,7 +170,7 @@ class JobFolder:
         """Maps each rank to its log file if there is a process per rank, otherwise each node.
 
         Args:
-            one_per: Whether the task has one process in all, one per node or one per rank.
+            one_per: Whether the task has a single process, one process per node or one per rank.
             num_nodes: Number of nodes of the job.
             devices_per_node: Number of ranks per node.
         """

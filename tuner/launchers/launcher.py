@@ -288,7 +288,8 @@ class RankContext:
         local_rank: Number of this rank among the ranks of its host; also the number of its device.
         init_method: The `init_method` for `torch.distributed.init_process_group`, different for every job.
         folder: Folder of the task.
-        send: Sends a message to the process that polls the job; the message also counts as progress.
+        send: Function that sends a message to the process that polls the job; the message counts as progress,
+            too.
         secret: Random text that only the ranks of this job and the launcher know, different for every job.
             Ranks prove by it that they belong to the job.
     """

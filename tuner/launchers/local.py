@@ -234,7 +234,7 @@ class LocalLauncher(Launcher):
         """Returns processes for ranks: idle processes first, and new ones if there are too few.
 
         Args:
-            num_ranks: Number of processes.
+            num_ranks: Number of processes that are needed, one for each rank.
         """
         if self._server is not None:
             self._server.drain()
@@ -256,7 +256,7 @@ class LocalLauncher(Launcher):
         """Returns the lowest device numbers that no running job uses.
 
         Args:
-            num_ranks: Number of devices.
+            num_ranks: Number of devices that are needed, one for each rank.
         """
         running = [job for job in self._jobs.values() if not job.state.has_ended]
         taken = {device for job in running for device in job.devices}

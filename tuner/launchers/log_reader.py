@@ -61,7 +61,7 @@ class LogReader:
 
     Args:
         log_files: Maps each rank or node to the log file of its process.
-        clock: Returns the seconds since the epoch, for lines whose write time is not recorded.
+        clock: Function that returns the seconds since the epoch, for lines whose write time is not recorded.
     """
 
     def __init__(self, log_files: Mapping[int, LogFile], *, clock: Callable[[], float] = time.time) -> None:

@@ -67,7 +67,7 @@ class LogNotes:
         """Records the size of the log file if it has changed since the last record.
 
         Args:
-            now: Seconds since the epoch.
+            now: The present time, seconds since the epoch.
         """
         with contextlib.suppress(OSError):
             size = self._log.stat().st_size

@@ -17,7 +17,7 @@ def function_command(folder: Path, python: str) -> str:
 
     Args:
         folder: Folder of the job.
-        python: Interpreter on the nodes.
+        python: Python interpreter on the nodes.
     """
     path = shlex.quote(os.pathsep.join(_own_import_path()))
     # -P: modules in the working folder must not hide others.
@@ -48,7 +48,7 @@ def torchrun_command(
     Args:
         command: Command line that each rank runs by the shell.
         folder: Folder of the job; the log files of the agent are written below it.
-        python: Interpreter on the nodes, with torch.
+        python: Python interpreter on the nodes, with torch.
         num_nodes: Number of nodes of the job.
         devices_per_node: Number of ranks per node.
     """

@@ -59,7 +59,7 @@ class RankTracker:
         """Stores a report that a rank has sent, such as a message or its result.
 
         Args:
-            rank: The rank.
+            rank: The rank that has sent the report.
             frame: The report.
             now: Time of the report.
         """
@@ -85,7 +85,7 @@ class RankTracker:
         This is a failure unless the rank has reported a result or a failure before.
 
         Args:
-            rank: The rank.
+            rank: The rank whose process has ended.
             exit_code: Exit code of the process, negative for a signal; None if unknown.
             log: The output of the rank.
             at: Time of the end, to order the failures; on the same clock as the reports of ranks.
@@ -131,7 +131,7 @@ class RankTracker:
         """Returns the state of a job on this host, from the reports and exit codes of its ranks.
 
         Args:
-            now: The launcher's clock.
+            now: The present time on the launcher's clock, seconds.
         """
         num_left = self._num_ranks - len(self._results) - len(self._failures)
         if self._failures and not self._tolerates_failures:
@@ -148,7 +148,7 @@ class RankTracker:
 
         Args:
             state: State of the job according to its nodes and its backend.
-            now: The launcher's clock.
+            now: The present time on the launcher's clock, seconds.
         """
         has_failed = bool(self._failures) and not self._tolerates_failures
         if state is JobState.RUNNING:

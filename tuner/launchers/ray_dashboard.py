@@ -59,7 +59,7 @@ class RayDashboard:
         address: Address of the dashboard. As in Ray's own tools, the environment variable `RAY_ADDRESS`
             overrides it.
         timeout_seconds: If the dashboard has not answered for this long, `poll` raises an error.
-        clock: Returns the seconds on a monotonic clock.
+        clock: Function that returns the seconds on a monotonic clock.
 
     Raises:
         ProbeError: Ray is not installed.

@@ -124,7 +124,7 @@ class NodeKeeper:
         """Sends a signal to the node agent, as soon as the agent has been started.
 
         Args:
-            by: The signal.
+            by: The signal to send.
         """
         self._asked = by
         if self._process is not None:

@@ -36,7 +36,7 @@ class ClusterSettings:
     Args:
         devices_per_node: Number of devices per node, which is also the number of ranks per node.
         threads_per_rank: Number of CPU threads per rank.
-        python: Interpreter on the nodes; None for the interpreter of this process.
+        python: Python interpreter on the nodes; None for the interpreter of this process.
         runs_command: Whether the job runs a command instead of a Workload.
     """
 
@@ -52,7 +52,8 @@ class LauncherEntry:
 
     Args:
         nodes_are: Description of the nodes in a few words, for the documentation of `cluster.launcher`.
-        create: Creates the launcher from its section, an object of the class `section`, and the settings.
+        create: Function that creates the launcher from its section (an object of the class `section`) and
+            from the settings.
         section: Class of the section `[cluster.NAME]` with the launcher's own keys; None if it has none.
         section_holds: Description of the section's keys in a few words, for the documentation of job files.
         nodes_share_host: Whether all nodes are processes of this host, which share its cores.

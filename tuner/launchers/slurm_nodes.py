@@ -37,7 +37,7 @@ class SlurmNodes(SchedulerBackend):
 
     Args:
         request: Partition, account, limits, devices and further options for sbatch.
-        python: Interpreter on the nodes; None for the interpreter of this process.
+        python: Python interpreter on the nodes; None for the interpreter of this process.
         queue: Polls the states of jobs; None for a new `SlurmQueue`.
 
     Raises:

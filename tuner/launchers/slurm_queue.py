@@ -95,7 +95,7 @@ def is_momentary(words: str) -> bool:
     Any other error means that SLURM refuses the job.
 
     Args:
-        words: The error message.
+        words: Error message of the command.
     """
     return any(known.lower() in words.lower() for known in _MOMENTARY)
 
@@ -144,7 +144,7 @@ class SlurmQueue:
 
     Args:
         timeout_seconds: Seconds without a result of squeue after which `poll` raises an error.
-        clock: Returns the seconds on a monotonic clock.
+        clock: Function that returns the seconds on a monotonic clock.
     """
 
     def __init__(
@@ -173,7 +173,7 @@ class SlurmQueue:
         """Returns the state that a job has in the last list of jobs from SLURM, without waiting.
 
         Args:
-            name: Name of the job.
+            name: Name of the job in SLURM.
             job_id: Number of the job; empty if unknown.
 
         Raises:
@@ -195,7 +195,7 @@ class SlurmQueue:
         Does nothing if the job has ended.
 
         Args:
-            name: Name of the job.
+            name: Name of the job in SLURM.
             job_id: Number of the job; empty if unknown.
             after_seconds: Seconds that the job may take to end by itself before it is cancelled.
         """

@@ -139,7 +139,7 @@ def submit(job: NodeJob, name: str, request: SlurmSection, python: str) -> str:
         job: The job.
         name: Unique name of the job in SLURM.
         request: Resources to request.
-        python: Interpreter on the nodes.
+        python: Python interpreter on the nodes.
 
     Returns:
         The number of the job in SLURM.

@@ -76,9 +76,9 @@ class Axis:
 
     Args:
         title: Name of the quantity, shown beside the axis.
-        limits: Lowest and highest value.
+        limits: Lowest and highest value that the axis shows.
         ticks: Values at which ticks are drawn.
-        label: Function from the value of a tick to its text.
+        label: Function that returns the text of a tick for its value.
         logarithmic: Whether the scale is logarithmic.
     """
 
@@ -108,7 +108,7 @@ def log_ticks(limits: tuple[float, float], most: int, tick_lists: Sequence[Seque
 
     Args:
         limits: Lowest and highest value of the axis.
-        most: Maximum number of ticks, at least 1.
+        most: Maximum number of ticks that are returned, at least 1.
         tick_lists: Lists of round values, from fine to coarse: `COUNT_TICKS` for an axis of counts,
             `DURATION_TICKS` for an axis of seconds. The ticks are from the first list that has at most `most`
             values within the limits.
@@ -187,10 +187,10 @@ def point(
     """Draws a symbol at one point of a figure, with a tooltip.
 
     Args:
-        axes: Axes of `new_figure`.
+        axes: The axes that `new_figure` has created.
         x: Horizontal position, in data units.
         y: Vertical position, in data units.
-        name: Name of the color.
+        name: Name of the color in which it is drawn.
         tip: Text of the tooltip.
         hollow: Whether only the outline has the color.
         marker: Symbol that is drawn, as matplotlib names it, such as `o` for a circle.
@@ -208,10 +208,10 @@ def interval(
     """Draws a vertical bar with a tooltip. An end outside the limits of the axis is drawn as an arrow.
 
     Args:
-        axes: Axes of `new_figure`.
+        axes: The axes that `new_figure` has created.
         x: Horizontal position, in data units.
         ends: Lower and upper end, in data units.
-        name: Name of the color.
+        name: Name of the color in which it is drawn.
         tip: Text of the tooltip.
         bold: Whether the bar is thick.
     """
@@ -229,7 +229,7 @@ def label_ends(axes: Axes, ends: Sequence[tuple[float, float, str, str]], *, gap
     """Writes labels of points to the right of the axes, with a line from each label to its point.
 
     Args:
-        axes: Axes of `new_figure`.
+        axes: The axes that `new_figure` has created.
         ends: For each label: x and y of its point, its text, and the name of its color.
         gap: Minimum vertical distance between labels, in pixels; it is reduced if there are too many labels.
     """
@@ -256,7 +256,7 @@ def svg(axes: Axes, size: Size, summary: str) -> Markup:
     """Returns a figure as one `svg` element for an HTML page.
 
     Args:
-        axes: Axes of `new_figure`.
+        axes: The axes that `new_figure` has created.
         size: Size of the figure.
         summary: Text alternative for screen readers.
     """

@@ -76,8 +76,8 @@ def check_command(
         resume: Whether to start the script a second time, to test that it resumes from its checkpoint.
         wait_seconds: Longest time from the first output of the script to its first score, in seconds. If the
             number of samples per epoch is known, the check waits at least for the end of the first epoch.
-        say: Called with a line of progress every ten seconds.
-        make_prober: Creates the prober, which this function closes.
+        say: Function that is called with a line of text on the progress every ten seconds.
+        make_prober: Function that creates the prober, which this function closes.
 
     Raises:
         ProbeError: The command failed. The message contains its last output.
@@ -355,7 +355,7 @@ def check_job(
 
     Args:
         opened: A job that trains a Workload or replays a recording.
-        make_prober: Creates the prober, which this function closes.
+        make_prober: Function that creates the prober, which this function closes.
 
     Returns:
         The measurement of the probe, and the number of samples in the training set.

@@ -150,7 +150,7 @@ def confirm(
         recommendation: The recommendation to confirm.
         num_seeds: Number of new seeds.
         folder: The output folder, which exists.
-        listen: Receives progress events and warnings.
+        listen: Function that is called with progress events and warnings.
         make_prober: Function that creates a prober for each training, so every training starts new processes.
 
     Raises:

@@ -32,8 +32,8 @@ class PlainConsole:
     """Writes one plain line for each event. Lines on the progress of a slice are at least 15 seconds apart.
 
     Args:
-        write: Called with each line.
-        clock: Returns the seconds of a monotonic clock.
+        write: Function that is called with each line.
+        clock: Function that returns the seconds on a monotonic clock.
     """
 
     def __init__(self, write: Callable[[str], None], clock: Callable[[], float] = time.monotonic) -> None:

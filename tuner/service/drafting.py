@@ -76,8 +76,8 @@ def draft_job(
     Args:
         command: The training command, as typed in the current folder.
         path: Path of the job file. An existing file is overwritten.
-        may_run: Called with a question for the user; returns whether the command may run.
-        say: Called with lines of progress.
+        may_run: Function that is called with a question for the user; returns whether the command may run.
+        say: Function that is called with lines of text on the progress.
         seconds: Longest time of the trial run, in seconds.
 
     Raises:
@@ -101,7 +101,7 @@ def check_draft(drafted: Drafted, *, say: Callable[[str], object]) -> tuple[Draf
 
     Args:
         drafted: The drafted job file.
-        say: Called with lines of progress.
+        say: Function that is called with lines of text on the progress.
 
     Returns:
         The drafted job file after the check, and the result of the check as rows of name and value.
@@ -144,9 +144,9 @@ def draft_of(
     Args:
         line: The command, split into launcher, script and arguments.
         folder: Working directory of the command.
-        say: Called with lines of progress.
-        may_run: Called with a question for the user, if the source of the script cannot be read; returns
-            whether the script may be run with `--help`.
+        say: Function that is called with lines of text on the progress.
+        may_run: Function that is called with a question for the user if the source of the script cannot be
+            read; returns whether the script may be run with `--help`.
     """
     source = read_source(line.script_path(folder))
     listed: list[Parameter] = []

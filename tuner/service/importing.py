@@ -75,7 +75,7 @@ def read_past_runs(opened: OpenedJob, options: ImportOptions, ask: Ask | None = 
     Args:
         opened: The job.
         options: The options of the import.
-        ask: Asks the user for required names that are not mapped; None if no user can answer.
+        ask: Function that asks the user for required names that are not mapped; None if no user can answer.
 
     Raises:
         JobError: The job replays a recording, a source or the mapping file cannot be read, a required name is
@@ -119,7 +119,7 @@ def import_rows(
 
     Args:
         opened: The job.
-        read: The past runs.
+        read: The past runs, from `read_past_runs`.
         ledger: The database in which the runs are stored; None to store nothing.
         fresh: Whether the search ignores runs that were imported before.
     """

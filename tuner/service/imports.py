@@ -231,7 +231,7 @@ def _fingerprint(opened: OpenedJob) -> str:
 
 
 def _digest(opened: OpenedJob) -> str:
-    """Returns a digest of a job's metric and training, independent of target, space, baseline and budget."""
+    """Returns a digest of a job's metric and training. Target, space, baseline and budget do not matter."""
     goal = opened.job.goal
     parts = ["imported runs", goal.metric, "max" if goal.maximize else "min", *_training(opened)]
     return hashlib.sha256("\n".join(parts).encode()).hexdigest()[:16]

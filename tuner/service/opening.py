@@ -279,7 +279,7 @@ def open_study(
         opened: The job.
         output: The output folder of the job.
         fresh: Whether to create a new study in any case.
-        listen: Receives warnings about older studies and about lost slices.
+        listen: Function that is called with warnings about older studies and about lost slices.
 
     Raises:
         StorageError: Another process is working on the study.
@@ -368,7 +368,7 @@ def free_leases_of_the_dead(
         study: The study whose leases are checked.
         output: The output folder of the job, whose files show how long each lost slice ran.
         cluster: The cluster of the job, for the price of each lost slice.
-        listen: Receives a warning for each lost slice.
+        listen: Function that is called with a warning for each lost slice.
 
     Raises:
         StorageError: Another process is working on the study.

@@ -106,8 +106,8 @@ def run_job(
         opened: The job.
         store: The database of studies.
         options: Options of the run.
-        listen: Receives progress events and warnings.
-        make_prober: Creates the prober, which is closed at the end.
+        listen: Function that is called with progress events and warnings.
+        make_prober: Function that creates the prober, which is closed at the end.
 
     Raises:
         JobError: The Workload cannot be built, or `confirm` is set and the job has no baseline.

@@ -101,9 +101,9 @@ def train_configuration(
         store: The database in which the training is stored. A second call resumes the stored training.
         configuration: The configuration to train.
         output: Folder for the checkpoints and the trained model.
-        listen: Receives progress events and warnings.
+        listen: Function that is called with progress events and warnings.
         limit_seconds: Maximum training seconds; None for no limit.
-        make_prober: Creates the prober, which is closed at the end.
+        make_prober: Function that creates the prober, which is closed at the end.
 
     Returns:
         The state of the study after the training; `run_of(state, configuration)` returns the training.
@@ -154,8 +154,8 @@ def run_training(
         policy: Starts slices of the configuration until it reaches the target or its time limit.
         folder: The output folder, which exists.
         epoch_samples: Number of samples in the training set.
-        listen: Receives progress events and warnings.
-        make_prober: Creates the prober, which is closed at the end.
+        listen: Function that is called with progress events and warnings.
+        make_prober: Function that creates the prober, which is closed at the end.
 
     Raises:
         StorageError: Another process works on the study, or the study or the folder cannot be read or

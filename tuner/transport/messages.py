@@ -140,7 +140,7 @@ class Arrivals:
 
         Args:
             rank: The rank that published the vector.
-            channel: The channel it was published in.
+            channel: Number of the channel in which the vector was published.
             expiry_seconds: A fetch that has no result after this time counts as lost, so that another fetch
                 may start.
 

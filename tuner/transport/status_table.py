@@ -44,7 +44,7 @@ class StatusTable:
         rank: Index of this rank.
         num_ranks: Number of ranks of the job.
         host: Address at which other ranks reach this rank (see `JobKeys.bind`).
-        keys: Keys of the job.
+        keys: Keys of the job, which protect the sockets.
     """
 
     def __init__(

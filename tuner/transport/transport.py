@@ -131,7 +131,7 @@ class Transport(ABC):
 
         Args:
             rank: The rank that published the vector; may be this rank.
-            channel: The channel number.
+            channel: Number of the channel in which the vector was published.
             out: The tensor to copy into.
             newer_than: If given, only a vector with a larger tag is copied.
 

@@ -60,7 +60,7 @@ class IoThread:
         rank: Index of this rank.
         num_ranks: Number of ranks of the job.
         host: Address at which other ranks reach this rank (see `JobKeys.bind`).
-        keys: Keys of the job.
+        keys: Keys of the job, which protect the sockets.
         form: Length and dtype of the vectors.
         arrivals: Store to which the thread adds received messages.
     """
