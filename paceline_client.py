@@ -1,9 +1,9 @@
 """Client for training scripts: reports progress and asks whether to stop.
 
 Use it by `from paceline_client import report, should_stop`. It needs only Python 3.8 and its standard
-library. Outside of a probe the functions do nothing, so that the script still runs without Paceline. With
-several ranks, call the functions on every rank: only rank 0 (by `RANK`) writes, and all ranks get the same
-answer.
+library. If Paceline does not run the script, the functions do nothing, so the script still runs without
+Paceline. With several ranks, call the functions on every rank: only rank 0 (by `RANK`) writes reports, and
+`should_stop` returns the same on all ranks.
 """
 
 from __future__ import annotations

@@ -309,8 +309,8 @@ def curves_of(
 def curve_charts(curves: Sequence[Curve], job: Job) -> list[Markup]:
     """Draws the metric against training time and against the number of samples processed.
 
-    At most `MAX_CURVES` curves are drawn: those of the recommended configuration first, then those of the
-    longest training time. The result is empty if no probe was scored.
+    At most `MAX_CURVES` curves are drawn: curves of the recommended configuration are preferred, then curves
+    with the longest training time. The result is empty if no probe was scored.
     """
     ranked = sorted(curves, key=lambda curve: (not curve.recommended, -curve.points[-1].training_seconds))
     shown = ranked[:MAX_CURVES]

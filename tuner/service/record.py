@@ -179,7 +179,7 @@ def _recorded(probe: ProbeRecord, measurement: Measurement, target: float, *, ma
 
 
 def _machines(opened: OpenedJob) -> dict[str, Machine]:
-    """Returns the machine types of the job by name; one type for all nodes if the job file has none."""
+    """Maps the names of the job's machine types to these types; one type if the job file defines none."""
     if opened.cluster.machines:
         return dict(opened.cluster.machines)
     cluster = opened.cluster
