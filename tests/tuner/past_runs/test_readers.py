@@ -204,7 +204,7 @@ def test_numbers_that_no_float_holds_are_infinite(tmp_path: Path) -> None:
     [
         ("c.json", '{"lr": ' + "9" * 5000 + "}", "not valid JSON"),
         ("c.json", "[" * 100_000, "not valid JSON"),
-        ("c.json", "[1]", "no table"),
+        ("c.json", "[1]", "no mapping of parameter names"),
         ("c.yaml", "a: &a [x, x]\nb: *a\n", "anchors"),
         ("c.yaml", "a: [", "not valid YAML"),
     ],
