@@ -123,7 +123,7 @@ def checkpoint_path() -> str | None:
 def values() -> dict[str, Any]:
     """Returns the values that Paceline chose, such as `values()["learning_rate"]`, by name.
 
-    The dictionary is empty if Paceline runs no probe.
+    The dictionary is empty if Paceline did not start the script.
     """
     path = os.environ.get("PACELINE_VALUES")
     if not path:

@@ -28,14 +28,14 @@ class FileWatch:
         self._logs = self._log_files()
 
     def watch(self, engine: Engine) -> None:
-        """Checks the file before each new connection and each commit of an engine, and after each error."""
+        """Calls `check` before each new connection and each commit of an engine, and after each error."""
         # A connection to a deleted file would create an empty one.
         event.listen(engine, "do_connect", lambda *_: self.check())
         event.listen(engine, "commit", lambda *_: self.check())
         event.listen(engine, "handle_error", lambda *_: self.check())
 
     def check(self) -> None:
-        """Does nothing if the file is still there.
+        """Checks that the database file is still there and complete.
 
         Raises:
             DatabaseLostError: The file was deleted, replaced or truncated.

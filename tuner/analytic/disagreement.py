@@ -27,15 +27,15 @@ from tuner.analytic.strategy_encoding import Setup
 
 @dataclass(frozen=True, kw_only=True)
 class SamplesLaw:
-    """How many more samples a strategy needs to the target than all-reduce: (1 + disagreement)^cost times.
+    """Factor by which a strategy needs more samples to the target than all-reduce: (1 + disagreement)^cost.
 
     Disagreement is the variance of one rank's parameters around the mean over all ranks.
 
     Args:
-        cost: The exponent, a parameter that is fitted to measurements. Strategies with the same `cost` have
-            the same value of it, so runs of one of them improve the predictions for the others.
-        disagreement: Function that returns the disagreement just before ranks exchange parameters. It is
-            called for at least two ranks.
+        cost: The exponent, a parameter that is fitted to measurements. Several strategies can name the same
+            parameter; runs of one of them then improve the predictions for the others.
+        disagreement: Function of a setup that returns the disagreement just before ranks exchange parameters.
+            It is called only for setups with two ranks or more.
     """
 
     cost: Parameter

@@ -80,8 +80,8 @@ def chance_of_never(samples: Array, progress: Array, odds: NeverOdds) -> float:
 def plateau_features(samples: Array, progress: Array) -> tuple[float, float]:
     """Computes two numbers from which the probability of missing the target is predicted.
 
-    They are the logarithm of the e-folds (factors of e) of samples that the run still needs at its present
-    slope, and its best progress. Both are limited to a range.
+    The first is the logarithm of `needed_folds`: by how many factors of e the number of samples must still
+    grow. The second is the best progress so far. Both are limited to a range.
 
     Args:
         samples: Number of samples processed at each score, as for `chance_of_never`; at least `FEWEST_SCORES`

@@ -30,8 +30,8 @@ class SecondsModel:
         cluster: The cluster that the job trains on.
         posterior: The posterior of the parameters. It predicts the logarithm of the seconds in which all
             ranks together process one global batch; its inputs are rows of `Steps.inputs`.
-        between_moments_sd: Standard deviation of the logarithm of seconds between repeated timings of the
-            same steps.
+        between_moments_sd: Standard deviation, over repeated timings of the same steps, of the logarithm of
+            the measured seconds.
         num_observations: Number of slices (uninterrupted parts of a training) whose steps were timed.
     """
 
@@ -58,7 +58,10 @@ class SecondsModel:
 
         Args:
             configurations: The configurations to predict.
-            rng: Random generator of the posterior samples.
+            rng: Random generator that draws the posterior samples.
+
+        Returns:
+            For each configuration the mean, the standard deviation and `NUM_DRAWS` posterior samples.
         """
         places: dict[Configuration, int] = {}
         timed_as = [places.setdefault(c.without("learning_rate"), len(places)) for c in configurations]

@@ -165,7 +165,7 @@ def _average_of(form: Form, index: int) -> int:
 
 
 def _has_better(form: Form, forms: Sequence[Form]) -> bool:
-    """Whether another group of lines has a score and more than one line, so it is preferred."""
+    """Whether a group of lines other than `form` is preferred: it has a score and more than one line."""
     others = (other for other in forms if other is not form and len(other.lines) > 1)
     return any(one.is_score for other in others for one in other.numbers)
 

@@ -131,7 +131,7 @@ def _wait(process: subprocess.Popen[bytes], output: int, until: float, say: Call
             recent = os.pread(output, 2_000, max(size - 2_000, 0)).decode(errors="replace")
             last = re.split(r"[\r\n]+", recent.rstrip())[-1][:100]
             words = f"its last line: {last!r}" if last else "it has printed nothing yet"
-            say(f"the command is running for another {until - now:.0f} s; {words}")
+            say(f"the command may run for up to {until - now:.0f} s more; {words}")
         time.sleep(_POLL_SECONDS)
 
 

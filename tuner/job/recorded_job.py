@@ -33,7 +33,7 @@ def completed(data: Mapping[str, Any], folder: Path) -> tuple[dict[str, Any], li
 
     Returns:
         Two values: the content of the job file with the absolute path of the recording, the completed goal
-        and the key of the baseline's configuration; and a list of problems, one sentence each.
+        and `Configuration.key` of the baseline; and a list of problems, one sentence each.
 
     Raises:
         JobError: The recording cannot be read.

@@ -223,8 +223,8 @@ def _values(measurement: Measurement | None) -> list[float]:
 
 
 PROBES_NOTE = (
-    "Samples and training time are totals at the end of the probe's last slice. The probe may have been "
-    "scored last some steps earlier; the terminal shows the samples and time of that score."
+    "Samples and training time are totals at the end of the probe's last slice. The probe's last score "
+    "may be from some steps earlier; the terminal shows the samples and time of that score."
 )
 """Explains the columns of `probes_table`."""
 

@@ -305,7 +305,7 @@ def _with_run(
         draft = replace(draft, needs_folder=True)
         trial = run(first)
     if _failed_early(trial) and places and not _NEEDS_MORE.search(trial.error()):
-        say(f"the command failed:\n{trial.error()}\ntrying your command as it is")
+        say(f"the command failed:\n{trial.error()}\ntrying it without the options that Paceline changed")
         again = run(draft.trial_command({}))
         if not again.failed:
             # The command works without the changed options, so these options are not output paths.

@@ -54,8 +54,9 @@ class ReadRuns:
     Args:
         runs: The runs that can be imported, at least one.
         left_out: The files and runs that cannot be imported, with reasons.
-        mapping: The mapping with all required keys.
-        answers: Maps each key of the mapping for which the user was asked to the user's answer.
+        mapping: Says which parameter of a run is the batch size, the learning rate and so on; has all
+            required keys.
+        answers: The user's answers, by the key of the mapping that was asked for.
     """
 
     runs: tuple[PastRun, ...]

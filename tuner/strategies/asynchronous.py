@@ -116,11 +116,11 @@ class PeerRule(ABC):
 
     @abstractmethod
     def load(self, state: Mapping[str, Any], *, of_all: Sequence[Mapping[str, Any]], is_twin: bool) -> None:
-        """Restores the state that `state` returned; call it after the rank's parameters were loaded.
+        """Restores the state that the method `state` returned; call it after the parameters were loaded.
 
         Args:
             state: The saved state of this rank.
-            of_all: The saved states of all known ranks.
+            of_all: The saved states of all ranks that the checkpoint contains, for rules that combine them.
             is_twin: Whether `state` is that of another rank, because this rank's state is lost.
         """
 

@@ -88,10 +88,11 @@ class FlatParameters:
         return out
 
     def replace(self, plain: Tensor, target: Tensor) -> None:
-        """Replaces the parameters by other ones; the model keeps its offset to the look-ahead point.
+        """Replaces the parameters by other ones; Nesterov momentum stays as far ahead of them as before.
 
         Args:
-            plain: Result of `plain`; overwritten.
+            plain: The present parameters without look-ahead, as the method `plain` returned them; used as
+                working memory, so its content is lost.
             target: The new parameters without look-ahead, `(num_parameters,)`.
         """
         if plain is self.vector:

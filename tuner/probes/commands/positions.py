@@ -153,7 +153,7 @@ class Positions:
         return found
 
     def finish(self) -> list[ProgressLine]:
-        """Returns the last lines of a script that has ended, unless `place` has returned them already."""
+        """Returns the lines of a script that has ended which `place` has not returned yet."""
         size = self._epoch_samples or 0
         return [
             self._line(line, int(epochs * size) + self._resumed_at, time_of=time_of)

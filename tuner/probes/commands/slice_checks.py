@@ -160,7 +160,7 @@ class SliceChecks:
             f"runs, {goal.sign * usual:g}"
         )
         if self.resume_words is None:
-            self.remarks[f"{seems}: does the script resume from a folder that all runs share?"] = None
+            self.remarks[f"{seems}. {_SHARES}"] = None
         elif self.refusal is None:
             self.refusal = f"{seems}, and the script says {self.resume_words}. {_SHARES}"
 
