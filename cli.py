@@ -447,7 +447,7 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
         if error.errno not in _PATH_ERRORS or error.filename is None:
             raise
         path = Path(os.fsdecode(error.filename))
-        typer.echo(f"paceline: {path}: {error.strerror}. Choose another path, or correct this one", err=True)
+        say(f"paceline: {path}: {error.strerror}. Choose another path, or correct this one")
         sys.exit(StorageError.exit_code)
     except Exception as error:
         # Usage errors of Typer print their own message.

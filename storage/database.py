@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from shlex import quote
 from types import TracebackType
@@ -108,7 +108,8 @@ class Storage:
         finally:
             self.close()
             if self._file is not None:
-                self._file.drop_log()
+                with suppress(OSError):
+                    self._file.drop_log()
 
     def _loss(self) -> DatabaseLostError | None:
         try:
@@ -116,6 +117,8 @@ class Storage:
                 self._file.check()
         except DatabaseLostError as error:
             return error
+        except OSError as error:
+            return DatabaseLostError(f"the study database {self.url} cannot be examined: {error.strerror}")
         return None
 
     def _save(self, error: BaseException | None, *, everything: bool) -> None:
@@ -134,11 +137,12 @@ class Storage:
         file = database_file(self._engine.url)
         folder, name = (Path.cwd(), "paceline") if file is None else (file.parent, file.name)
         path = write_recovery(measured, folder, name)
+        # A command with a masked password would not work.
+        url = "URL` with the URL of your database in place of `URL" if "***" in self.url else quote(self.url)
         happened = str(error) if isinstance(error, StorageError) else "a measurement could not be stored"
         raise StorageError(
             f"{happened}. What was measured is in {path}. To continue, move the database away if it is "
-            f"damaged, run `paceline db recover {quote(str(path))} {quote(self.url)}`, and run your command "
-            "again"
+            f"damaged, run `paceline db recover {quote(str(path))} {url}`, and run your command again"
         ) from error
 
     def _open_optuna(self) -> RDBStorage:

@@ -123,7 +123,10 @@ def recover(engine: Engine, path: Path, clock: Callable[[], float] = time.time) 
     added = Recovered()
     with writing(engine) as connection:
         for study, records in contents:
-            _add(connection, study, records, clock(), added)
+            try:
+                _add(connection, study, records, clock(), added)
+            except (ArithmeticError, KeyError, TypeError, ValueError) as error:
+                raise _unusable(path, error) from error
         if engine.dialect.name == "postgresql":
             newest = "(SELECT max(probe_id) FROM paceline_probes)"
             sequence = "pg_get_serial_sequence('paceline_probes', 'probe_id')"
@@ -133,6 +136,8 @@ def recover(engine: Engine, path: Path, clock: Callable[[], float] = time.time) 
 
 def _read(path: Path) -> Iterator[tuple[dict[str, Any], list[ProbeRecord]]]:
     """Yields each study of a recovery file as a dictionary, with its probes."""
+    if path.exists() and not path.is_file():
+        raise StorageError(f"{path} is no regular file; give the recovery file that the message names")
     try:
         with path.open(encoding="utf-8") as file:
             header, *lines = (decoded(json.loads(line)) for line in file)
@@ -150,11 +155,15 @@ def _read(path: Path) -> Iterator[tuple[dict[str, Any], list[ProbeRecord]]]:
             yield study, records
     except OSError as error:
         raise StorageError(f"the recovery file {path} cannot be read: {error.strerror}") from error
-    except (KeyError, TypeError, ValueError, RecursionError) as error:
-        raise StorageError(
-            f"{path} is not a recovery file of this version of Paceline: {error}; give the file that the "
-            "message about the lost database names"
-        ) from error
+    except (ArithmeticError, AttributeError, KeyError, TypeError, ValueError, RecursionError) as error:
+        raise _unusable(path, error) from error
+
+
+def _unusable(path: Path, error: Exception) -> StorageError:
+    return StorageError(
+        f"{path} is not a recovery file of this version of Paceline: {error}; give the file that the "
+        "message about the lost database names"
+    )
 
 
 def _probe(data: Mapping[str, Any]) -> ProbeRecord:

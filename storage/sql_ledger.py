@@ -156,7 +156,8 @@ class SqlLedger:
             self._append(lease, measurement)
         except LeaseLostError:
             raise
-        except StorageError:
+        except BaseException:
+            # Ctrl-C during an outage, too.
             self._unstored.append((lease.probe_id, measurement))
             raise
 
@@ -226,11 +227,12 @@ class SqlLedger:
             missing.setdefault(probe_id, []).append(measurement)
         found = []
         for study_id, study in self._read_studies.items():
-            records = [
-                _with_slices(record, missing.get(record.probe_id, []))
-                for record in self._read_probes.get(study_id, ())
-                if everything or record.probe_id in missing
-            ]
+            records = []
+            for record in self._read_probes.get(study_id, ()):
+                # A slice may be stored although its confirmation was lost, or Ctrl-C came just after it.
+                lost = [m for m in missing.get(record.probe_id, []) if m not in record.slices[-1:]]
+                if everything or lost:
+                    records.append(_with_slices(record, lost))
             if everything or records:
                 found.append((study, records))
         return found

@@ -247,6 +247,12 @@ class TestRefusals:
             storage_error(OSError(28, "No space left on device"), url)
         )
 
+    def test_values_of_a_row_in_a_message_do_not_decide(self) -> None:
+        url = parsed("postgresql+psycopg://u@h/x")
+        error = RuntimeError("duplicate key; DETAIL: Key (name)=(closed pipeline) already exists")
+        error.sqlstate = "23505"  # type: ignore[attr-defined]
+        assert "refused a statement" in str(storage_error(error, url))
+
     def test_what_optuna_lets_through_becomes_a_storage_error_under_guard(self, sqlite_url: str) -> None:
         import optuna
 

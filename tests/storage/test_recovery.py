@@ -201,7 +201,18 @@ def test_a_recovery_file_is_merged_into_a_database_with_other_probes(
         assert lease.probe_id > max(probe.probe_id for probe in found)
 
 
-@pytest.mark.parametrize("text", ["", "{}\n", "no json\n", '{"paceline_recovery": 2}\n', "[" * 100_000])
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "{}\n",
+        "no json\n",
+        '{"paceline_recovery": 2}\n',
+        "[" * 100_000,
+        '{"paceline_recovery": 1}\n{"study": 5}\n',
+        '{"paceline_recovery": 1}\n{"study": {"job_name": "a"}}\n',
+    ],
+)
 def test_another_file_is_refused(tmp_path: Path, sqlite_url: str, text: str) -> None:
     file = tmp_path / "notes.jsonl"
     file.write_text(text)
@@ -209,6 +220,8 @@ def test_another_file_is_refused(tmp_path: Path, sqlite_url: str, text: str) -> 
         storage.recover(file)
     with open_storage(sqlite_url) as storage, pytest.raises(StorageError, match="cannot be read: No such"):
         storage.recover(tmp_path / "gone.jsonl")
+    with open_storage(sqlite_url) as storage, pytest.raises(StorageError, match="no regular file"):
+        storage.recover(Path("/dev/zero"))
 
 
 @pytest.mark.slow

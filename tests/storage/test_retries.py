@@ -127,6 +127,53 @@ def test_after_the_stated_time_the_slice_is_saved_and_the_next_operations_do_not
         assert (probe.slices, probe.outcome) == ((SLICE,), Outcome.REACHED)
 
 
+def test_a_slice_whose_storing_is_interrupted_is_saved(
+    tmp_path: Path, sqlite_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    @contextmanager
+    def interrupted(_engine: Engine) -> Iterator[Connection]:
+        raise KeyboardInterrupt
+        yield
+
+    def run() -> None:
+        with open_storage(sqlite_url) as storage:
+            study_id, lease = started(storage)
+            storage.ledger.probes(study_id)
+            with monkeypatch.context() as patch:
+                patch.setattr(sql_ledger, "writing", interrupted)
+                storage.ledger.append_slice(lease, SLICE)
+
+    with pytest.raises(
+        StorageError, match=r"could not be stored. What was measured is in .*recovery-1.jsonl"
+    ):
+        run()
+    (file,) = tmp_path.glob("*.jsonl")
+    with open_storage(sqlite_url, lambda: time.time() + 100) as storage:
+        assert storage.recover(file).num_slices == 1
+
+
+def test_a_slice_that_is_stored_before_the_interrupt_is_not_saved_again(
+    tmp_path: Path, sqlite_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    @contextmanager
+    def interrupted_afterwards(engine: Engine) -> Iterator[Connection]:
+        with writing(engine) as connection:
+            yield connection
+        raise KeyboardInterrupt
+
+    def run() -> None:
+        with open_storage(sqlite_url) as storage:
+            study_id, lease = started(storage)
+            storage.ledger.probes(study_id)
+            with monkeypatch.context() as patch:
+                patch.setattr(sql_ledger, "writing", interrupted_afterwards)
+                storage.ledger.append_slice(lease, SLICE)
+
+    with pytest.raises(KeyboardInterrupt):
+        run()
+    assert list(tmp_path.glob("*.jsonl")) == []
+
+
 def test_another_error_is_not_repeated(sqlite_url: str, caplog: pytest.LogCaptureFixture) -> None:
     with open_storage(sqlite_url) as storage:
         started(storage)

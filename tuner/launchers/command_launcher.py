@@ -78,7 +78,8 @@ class CommandLauncher(Launcher):
             node agent starts it, as it always does for functions.
         silence_seconds: Seconds without a report after which a node counts as lost.
         orphan_seconds: Seconds after which the nodes end a job if the tuner no longer renews the job's lease,
-            a file that shows that the tuner still runs.
+            a file that shows that the tuner still runs. The tuner renews no lease while it waits for its
+            database, which it does for up to 10 minutes.
         clock: Function that returns the seconds on a monotonic clock.
     """
 
@@ -90,7 +91,7 @@ class CommandLauncher(Launcher):
         threads_per_rank: int = 1,
         uses_torchrun: bool = False,
         silence_seconds: float = 60.0,
-        orphan_seconds: float = 300.0,
+        orphan_seconds: float = 900.0,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._backend, self._clock = backend, clock

@@ -161,11 +161,15 @@ def listening_at(host: str, port: int) -> socket.socket | None:
         port: The port.
 
     Returns:
-        None if the socket must listen on all network interfaces, since other hosts see another address: no
-        interface has the address, or this host's name is a loopback address here (as on Debian).
+        None if the socket must listen on all network interfaces, since other hosts may use another address:
+        no interface has the address, this host's name is a loopback address here (as on Debian), or the name
+        has several addresses.
     """
     try:
-        family, kind, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
+        found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+        family, kind, _, _, address = found[0]
+        if len({entry[4][0] for entry in found}) > 1 and host != "localhost":
+            return None
         if ipaddress.ip_address(address[0]).is_loopback and host not in ("localhost", address[0]):
             return None
         listening = socket.socket(family, kind)

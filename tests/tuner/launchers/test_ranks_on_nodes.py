@@ -136,6 +136,16 @@ def test_the_store_listens_everywhere_if_its_name_is_the_loopback_address_only_h
     assert listening_at("node1", 0) is None
 
 
+def test_the_store_listens_everywhere_if_its_name_has_several_addresses(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    entry = (socket.AF_INET, socket.SOCK_STREAM, 6, "")
+    found = [(*entry, ("127.0.0.1", 0)), (*entry, ("127.0.0.2", 0))]
+    monkeypatch.setattr(socket, "getaddrinfo", lambda *_args, **_named: found)
+    # This address alone would be listened at.
+    assert listening_at("127.0.0.1", 0) is None
+
+
 def test_only_the_user_can_read_the_secret_of_a_job(tmp_path: Path) -> None:
     folder = JobFolder.make(tmp_path, "a")
     folder.write_ranks({"secret": "of the job"})
