@@ -70,7 +70,10 @@ def csv_lines(
     with path.open("rb") as file:
         for i, line in enumerate(read_lines(file)):
             if file.tell() > most_bytes:
-                skip(f"{path} is larger than {most_bytes / 2**20:g} MiB; what follows is not read")
+                skip(
+                    f"{path} is larger than {most_bytes / 2**20:g} MiB; rows after that are not read: let "
+                    "each run write a file of its own"
+                )
                 return
             if len(line) > LONGEST_LINE:
                 skip(too_long(line, f"{path}, line {i + 1},"))

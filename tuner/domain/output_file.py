@@ -29,7 +29,8 @@ def write_output(path: Path, content: str | bytes, *, mode: int = READABLE) -> N
     Args:
         path: Path of the file.
         content: The complete content; text is written in UTF-8.
-        mode: Permissions of the file.
+        mode: Permissions of a new file, before the umask is applied. A file that is replaced keeps its
+            permissions, unless the mode is `PRIVATE`.
 
     Raises:
         StorageError: The path is not a regular file, or the file cannot be written.
@@ -44,7 +45,7 @@ def write_output(path: Path, content: str | bytes, *, mode: int = READABLE) -> N
                 stream.write(data)
                 stream.flush()
                 os.fsync(stream.fileno())
-            temporary.chmod(mode)
+            temporary.chmod(_permissions(path, mode))
             temporary.replace(path)
         except BaseException:
             with contextlib.suppress(OSError):
@@ -52,6 +53,17 @@ def write_output(path: Path, content: str | bytes, *, mode: int = READABLE) -> N
             raise
     except OSError as error:
         raise unwritable(path, error) from error
+
+
+def _permissions(path: Path, mode: int) -> int:
+    if mode == PRIVATE:
+        return PRIVATE
+    try:
+        return stat.S_IMODE(path.stat().st_mode)
+    except FileNotFoundError:
+        umask = os.umask(0)
+        os.umask(umask)
+        return mode & ~umask
 
 
 def check_replaceable(path: Path) -> None:

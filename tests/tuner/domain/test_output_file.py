@@ -62,3 +62,20 @@ def test_a_file_that_exists_needs_force(tmp_path: Path) -> None:
     with pytest.raises(StorageError, match="there is no folder"):
         check_free(tmp_path / "new" / "x", force=None)
     check_free(tmp_path / "new" / "x", force=False, makes_folder=True)
+
+
+def test_a_new_file_follows_the_umask_and_a_replaced_one_keeps_its_mode(tmp_path: Path) -> None:
+    path, private = tmp_path / "job.toml", tmp_path / "secret.env"
+    before = os.umask(0o077)
+    try:
+        write_output(path, "a")
+        write_output(private, "a", mode=PRIVATE)
+    finally:
+        os.umask(before)
+    assert stat.S_IMODE(path.stat().st_mode) == 0o600
+    path.chmod(0o640)
+    private.chmod(0o644)
+    write_output(path, "b")
+    write_output(private, "b", mode=PRIVATE)
+    assert stat.S_IMODE(path.stat().st_mode) == 0o640
+    assert stat.S_IMODE(private.stat().st_mode) == 0o600

@@ -16,7 +16,7 @@ from tuner.probes.commands.progress_line import LineForm, ScriptLine
 #: as those of an earlier run.
 _FEWEST_OLD_ROWS = 2
 #: Largest part of a file that is read, bytes. The file is read again each time it changes.
-_MOST_BYTES = 2**25
+_MOST_BYTES = 2**27
 #: Matches a number in a path that the job file contains, such as the 0 in `version_0`.
 _DIGITS = re.compile(r"\d+")
 
