@@ -32,8 +32,7 @@ class JobKeys:
     - TCP connections use CURVE (Curve25519 and XSalsa20-Poly1305), so they are also encrypted. All ranks have
       the same key pair, derived from the secret. Its public key is never sent over the network: only a
       process that knows the secret can complete a handshake, as a client or as a server.
-    - Unix sockets are not encrypted. The kernel refuses processes of other users (`SO_PEERCRED`). After a
-      rank has ended, no rank connects again to its socket's name, since another process may use this name.
+    - Unix sockets are not encrypted. A rank refuses processes of other users (`SO_PEERCRED`).
 
     Args:
         secret: The secret of the job, which the launcher passed to each rank.
@@ -77,7 +76,6 @@ class JobKeys:
     def connect(self, connecting: zmq.Socket[bytes], endpoint: str) -> None:
         """Connects a socket to the endpoint of another rank, which that rank got from `bind`."""
         if endpoint.startswith("ipc:"):
-            connecting.reconnect_ivl = -1
             # If the other rank ends, messages to it are dropped at once.
             connecting.linger = 0
         else:
