@@ -133,8 +133,10 @@ def _diagnosis(error: BaseException) -> tuple[str, str]:
     for beginning, diagnosis in _SQLSTATES.items():
         if state.startswith(beginning):
             return diagnosis
-    # With a code, the text may quote values of a row.
-    for pattern, diagnosis in {} if name or state else _WORDS.items():
+    if name or state:
+        # The text of an error with a code may quote values of a row.
+        return _OTHER
+    for pattern, diagnosis in _WORDS.items():
         if re.search(pattern, str(error), re.IGNORECASE):
             return diagnosis
     return _OTHER
