@@ -6,6 +6,7 @@ import importlib
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from functools import partial
 from pathlib import Path
 from shlex import quote
 from types import TracebackType
@@ -16,12 +17,16 @@ from sqlalchemy import Engine
 from storage.engine import check_folder, database_file, engine_for, engine_options, parsed, set_up
 from storage.failures import shown, translated
 from storage.file_watch import FileWatch
+from storage.job_queue import SqlJobQueue
+from storage.job_rows import fence
 from storage.one_at_a_time import one_at_a_time
 from storage.recovery import Recovered, recover, write_recovery
 from storage.retries import Retries
 from storage.schema import bring_to_head
 from storage.sql_ledger import SqlLedger
+from storage.tokens import SqlTokens
 from tuner.domain.errors import DatabaseLostError, StorageError
+from tuner.domain.job_queue import JobLease
 
 if TYPE_CHECKING:
     from optuna.storages import RDBStorage
@@ -48,6 +53,8 @@ class Storage:
         if self._file is not None:
             self._file.watch(engine)
         self.ledger = SqlLedger(engine, clock, self._retries)
+        self.queue = SqlJobQueue(engine, clock, self._retries)
+        self.tokens = SqlTokens(engine, clock, self._retries)
 
     @property
     def url(self) -> str:
@@ -72,6 +79,19 @@ class Storage:
         """Context manager that turns a database error raised in its block into a `StorageError`."""
         with translated(self._engine.url, files=False):
             yield
+
+    @contextmanager
+    def fenced(self, lease: JobLease) -> Iterator[None]:
+        """Context manager in whose block the ledger stores nothing once a job has another attempt.
+
+        Args:
+            lease: The right of this process to run the job.
+        """
+        self.ledger.fence = partial(fence, lease=lease)
+        try:
+            yield
+        finally:
+            self.ledger.fence = None
 
     def recover(self, path: Path) -> Recovered:
         """Adds the studies, probes and slices in a recovery file to the database, unless it has them already.

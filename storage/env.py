@@ -6,6 +6,7 @@ from collections.abc import MutableMapping
 
 from alembic import context
 
+import storage.service_tables  # noqa: F401  (adds its tables to the metadata)
 from storage.schema import VERSION_TABLE
 from storage.tables import PREFIX, metadata
 

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 #: All revisions, oldest first. This copy of the list in `migrations/` saves the import of Alembic if a
 #: database has the newest revision already; a test checks that both lists agree.
-REVISIONS = ("0001", "0002")
+REVISIONS = ("0001", "0002", "0003")
 HEAD = REVISIONS[-1]
 
 #: Table that stores the revision. Alembic's default name `alembic_version` is used by Optuna.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import wraps
 from typing import Any, Concatenate, ParamSpec, TypeVar
@@ -65,15 +65,24 @@ class SqlLedger:
         self._engine = engine
         self._clock = clock
         self._retries = retries or Retries(engine.url)
+        #: Called in each transaction that writes; it raises an error if this process may not write any more.
+        self.fence: Callable[[Connection], None] | None = None
         self._read_studies: dict[int, StudyRecord] = {}
         self._read_probes: dict[int, list[ProbeRecord]] = {}
         self._unstored: list[tuple[int, Measurement]] = []
+
+    @contextlib.contextmanager
+    def _writing(self) -> Iterator[Connection]:
+        with writing(self._engine) as connection:
+            if self.fence is not None:
+                self.fence(connection)
+            yield connection
 
     @_retried
     def open_study(
         self, job_name: str, fingerprint: str, job: Mapping[str, Any], *, fresh: bool = False
     ) -> StudyRecord:
-        with writing(self._engine) as connection:
+        with self._writing() as connection:
             _one_opener(connection)
             newest = (
                 select(studies.c.study_id)
@@ -95,7 +104,7 @@ class SqlLedger:
 
     @_retried
     def change_fingerprint(self, study_id: int, fingerprint: str) -> None:
-        with writing(self._engine) as connection:
+        with self._writing() as connection:
             _need_studies(connection, {study_id})
             changed = update(studies).where(studies.c.study_id == study_id)
             connection.execute(changed.values(fingerprint=fingerprint))
@@ -118,7 +127,7 @@ class SqlLedger:
         lease_seconds: float,
     ) -> Lease:
         now = self._clock()
-        with writing(self._engine) as connection:
+        with self._writing() as connection:
             _need_studies(connection, {study_id})
             values = {
                 "study_id": study_id,
@@ -137,14 +146,14 @@ class SqlLedger:
 
     @_retried
     def take_probe(self, probe_id: int, *, owner: str, lease_seconds: float) -> Lease:
-        with writing(self._engine) as connection:
+        with self._writing() as connection:
             # Read the clock inside the transaction, because waiting for the write lock takes time.
             now = self._clock()
             return probe_tables.take(connection, probe_id, owner, now, now + lease_seconds)
 
     @_retried
     def renew(self, lease: Lease, *, lease_seconds: float) -> Lease:
-        with writing(self._engine) as connection:
+        with self._writing() as connection:
             expires_at = self._clock() + lease_seconds
             probe_tables.must_change(connection, lease, lease_expires_at=expires_at)
         return Lease(probe_id=lease.probe_id, owner=lease.owner, attempt=lease.attempt, expires_at=expires_at)
@@ -163,14 +172,14 @@ class SqlLedger:
 
     @_retried
     def release(self, lease: Lease) -> None:
-        with writing(self._engine) as connection:
+        with self._writing() as connection:
             probe_tables.give_back(connection, lease)
 
     @_retried
     def end_probe(self, probe_id: int, outcome: Outcome, reason: str) -> None:
         if outcome.can_continue:
             raise ValueError(f"a probe cannot end with the outcome {outcome}")
-        with writing(self._engine) as connection:
+        with self._writing() as connection:
             probe_tables.end(connection, probe_id, outcome, reason)
 
     @_retried
@@ -247,7 +256,7 @@ class SqlLedger:
 
         @self._retries.wrapped
         def store() -> None:
-            with writing(self._engine) as connection:
+            with self._writing() as connection:
                 num_stored = probe_tables.num_stored(connection, lease)
                 if earlier and num_stored > earlier[0]:
                     return  # The previous attempt was committed, and the connection was cut only afterwards.
@@ -271,7 +280,7 @@ class SqlLedger:
 
     @_retried
     def _keep(self, table: Table, values: list[dict[str, Any]]) -> None:
-        with writing(self._engine) as connection:
+        with self._writing() as connection:
             _need_studies(connection, {row["study_id"] for row in values})
             connection.execute(insert(table), values)
 

@@ -28,6 +28,7 @@ FLOORS: tuple[frozenset[str], ...] = (
     frozenset({"tuner.advice"}),
     frozenset({"tuner.report"}),
     frozenset({"tuner.service"}),
+    frozenset({"tuner.server"}),
     frozenset({"storage"}),
     frozenset({"cli", "paceline"}),
 )
@@ -39,7 +40,7 @@ ROOMS = {
     *("tuner.workloads", "tuner.strategies", "tuner.launchers", "tuner.analytic"),
     *("tuner.emulation", "tuner.calibration", "tuner.probes", "tuner.probes.commands", "tuner.probes.ranks"),
     *("tuner.drafting", "tuner.search", "tuner.advice", "tuner.past_runs", "tuner.report"),
-    "tuner.service",
+    *("tuner.server", "tuner.service"),
 }
 PACKAGES = ("search_spaces", "tuner", "storage", "cli", "paceline")
 
@@ -58,6 +59,7 @@ TORCH_FREE = (
     "tuner.recordings",
     "tuner.report",
     "tuner.search",
+    "tuner.server",
     "tuner.service",
 )
 

@@ -1,0 +1,456 @@
+"""The queue of submitted jobs in a SQL database, with their events and files, and the list of workers."""
+
+from __future__ import annotations
+
+import hashlib
+import time
+from collections.abc import Callable, Mapping, Sequence
+from functools import wraps
+from typing import Any, Concatenate, ParamSpec, TypeVar
+
+from sqlalchemy import Connection, Engine, and_, func, insert, select, update
+from sqlalchemy.dialects import postgresql, sqlite
+
+from storage.job_rows import (
+    NO_LEASE,
+    ending_of_expired,
+    job_columns,
+    job_record,
+    label_text,
+    labels_of,
+    next_job,
+    state_words,
+    update_under,
+    used_columns,
+)
+from storage.retries import Retries
+from storage.service_tables import files, job_events, job_files, jobs, tokens, workers
+from storage.tokens import usage_of
+from storage.transactions import reading, writing
+from tuner.domain.job_queue import (
+    ConflictError,
+    FileKind,
+    JobEvent,
+    JobLease,
+    JobRecord,
+    JobState,
+    NewJob,
+    NotFoundError,
+    Quota,
+    QuotaError,
+    Request,
+    Usage,
+    WorkerRecord,
+)
+
+_Arguments = ParamSpec("_Arguments")
+_Result = TypeVar("_Result")
+
+
+def _retried(
+    method: Callable[Concatenate[SqlJobQueue, _Arguments], _Result],
+) -> Callable[Concatenate[SqlJobQueue, _Arguments], _Result]:
+    """Decorator: repeats a method while the database is locked or cannot be reached."""
+
+    @wraps(method)
+    def repeated(self: SqlJobQueue, /, *args: _Arguments.args, **kwargs: _Arguments.kwargs) -> _Result:
+        return self._retries.wrapped(method)(self, *args, **kwargs)
+
+    return repeated
+
+
+class SqlJobQueue:
+    """Stores the queue of jobs in a SQL database; implements `tuner.domain.job_queue.JobQueue`.
+
+    Many servers and workers can use one PostgreSQL database; SQLite serves the processes of one host.
+
+    Args:
+        engine: Engine of a SQLite or PostgreSQL database.
+        clock: Returns the time in seconds since the Unix epoch. The clocks of the hosts must not differ by
+            more than a fraction of the duration of a lease.
+        retries: Repeats operations while the database is locked or cannot be reached.
+    """
+
+    def __init__(
+        self, engine: Engine, clock: Callable[[], float] = time.time, retries: Retries | None = None
+    ) -> None:
+        self._engine = engine
+        self._clock = clock
+        self._retries = retries or Retries(engine.url)
+
+    @_retried
+    def submit(self, job: NewJob, *, quota: Quota | None = None) -> tuple[JobRecord, bool]:
+        now = self._clock()
+        with writing(self._engine) as connection:
+            if job.token_id is not None:
+                # Serialize the submissions of a token, for its quota and its keys.
+                token = select(tokens.c.token_id).where(tokens.c.token_id == job.token_id)
+                connection.execute(token.with_for_update())
+            found = _with_key(connection, job)
+            if found is not None:
+                return found, False
+            if job.token_id is not None and quota is not None:
+                _check_quota(connection, job, quota)
+            row = connection.execute(insert(jobs).values(**job_columns(job, now)).returning(jobs)).one()
+            for path, digest in job.files.items():
+                if connection.execute(select(files.c.digest).where(files.c.digest == digest)).first() is None:
+                    raise NotFoundError(
+                        f"the content of {path} was not uploaded; upload it, then submit again"
+                    )
+                values = {"kind": str(FileKind.WORKSPACE), "path": path, "digest": digest}
+                connection.execute(insert(job_files).values(job_id=row.job_id, **values))
+            self._note(connection, row.job_id, f"{job.name} was submitted: {state_words(job.state)}")
+            return self._read(connection, row.job_id), True
+
+    @_retried
+    def job(self, job_id: int) -> JobRecord:
+        with reading(self._engine) as connection:
+            return self._read(connection, job_id)
+
+    @_retried
+    def jobs(
+        self,
+        *,
+        states: Sequence[JobState] = (),
+        name: str | None = None,
+        token_id: int | None = None,
+        before: int | None = None,
+        limit: int = 50,
+    ) -> list[JobRecord]:
+        wanted = select(jobs).order_by(jobs.c.job_id.desc()).limit(limit)
+        if states:
+            wanted = wanted.where(jobs.c.state.in_([str(state) for state in states]))
+        if name:
+            wanted = wanted.where(jobs.c.name.icontains(name, autoescape=True))
+        if token_id is not None:
+            wanted = wanted.where(jobs.c.token_id == token_id)
+        if before is not None:
+            wanted = wanted.where(jobs.c.job_id < before)
+        with reading(self._engine) as connection:
+            return [job_record(row) for row in connection.execute(wanted)]
+
+    @_retried
+    def count_jobs(self) -> dict[JobState, int]:
+        with reading(self._engine) as connection:
+            counted = connection.execute(select(jobs.c.state, func.count()).group_by(jobs.c.state))
+            return {JobState(row.state): row[1] for row in counted}
+
+    @_retried
+    def approve(self, job_id: int, *, by: str) -> JobRecord:
+        def change(job: JobRecord) -> dict[str, Any]:
+            if job.state is not JobState.AWAITING_APPROVAL:
+                raise ConflictError(f"job {job_id} does not await approval: it is {state_words(job.state)}")
+            return {"state": str(JobState.QUEUED), "reason": "", "approved_by": by}
+
+        return self._changed(job_id, change, f"approved by {by}: queued")
+
+    @_retried
+    def cancel(self, job_id: int, reason: str) -> JobRecord:
+        def change(job: JobRecord) -> dict[str, Any]:
+            if job.state.has_ended:
+                raise ConflictError(f"job {job_id} has ended: it is {state_words(job.state)}")
+            if job.state is JobState.RUNNING:
+                return {"request": str(Request.CANCEL), "reason": reason}
+            return {"state": str(JobState.CANCELLED), "reason": reason, "finished_at": self._clock()}
+
+        return self._changed(job_id, change, f"cancelled: {reason}")
+
+    @_retried
+    def pause(self, job_id: int) -> JobRecord:
+        def change(job: JobRecord) -> dict[str, Any]:
+            if job.state is JobState.QUEUED:
+                return {"state": str(JobState.PAUSED)}
+            if job.state is JobState.RUNNING and job.request is not Request.CANCEL:
+                return {"request": str(Request.PAUSE)}
+            raise ConflictError(
+                f"job {job_id} is {state_words(job.state)}; only a queued or running job can be paused"
+            )
+
+        return self._changed(job_id, change, "asked to pause")
+
+    @_retried
+    def resume(self, job_id: int) -> JobRecord:
+        def change(job: JobRecord) -> dict[str, Any]:
+            if job.state is JobState.PAUSED:
+                return {"state": str(JobState.QUEUED), "reason": ""}
+            if job.state is JobState.RUNNING and job.request is Request.PAUSE:
+                return {"request": str(Request.NONE)}
+            raise ConflictError(f"job {job_id} is {state_words(job.state)}; only a paused job can be resumed")
+
+        return self._changed(job_id, change, "resumed")
+
+    @_retried
+    def set_priority(self, job_id: int, priority: int) -> JobRecord:
+        def change(job: JobRecord) -> dict[str, Any]:
+            if job.state.has_ended:
+                raise ConflictError(f"job {job_id} has ended: it is {state_words(job.state)}")
+            return {"priority": priority}
+
+        return self._changed(job_id, change, f"priority {priority}")
+
+    @_retried
+    def claim(
+        self, worker: str, *, labels: Sequence[str], lease_seconds: float, most_failures: int
+    ) -> JobLease | None:
+        while True:
+            now = self._clock()
+            with writing(self._engine) as connection:
+                row = next_job(connection, labels, now)
+                if row is None:
+                    return None
+                job = job_record(row)
+                expired = job.state is JobState.RUNNING
+                failures = job.failures + expired
+                if expired:
+                    self._note(
+                        connection, job.job_id, f"worker {job.worker} went silent in attempt {job.attempt}"
+                    )
+                if expired and (ending := ending_of_expired(job, failures, most_failures, now)) is not None:
+                    values = {**ending, "failures": failures, "request": "", **NO_LEASE}
+                    connection.execute(update(jobs).where(jobs.c.job_id == job.job_id).values(**values))
+                    self._note(connection, job.job_id, f"{ending['state']}: {ending['reason']}")
+                    continue
+                lease = JobLease(
+                    job_id=job.job_id, attempt=job.attempt + 1, worker=worker, expires_at=now + lease_seconds
+                )
+                values = {
+                    "state": str(JobState.RUNNING),
+                    "attempt": lease.attempt,
+                    "failures": failures,
+                    "worker": worker,
+                    "lease_expires_at": lease.expires_at,
+                    "started_at": job.started_at or now,
+                }
+                connection.execute(update(jobs).where(jobs.c.job_id == job.job_id).values(**values))
+                self._note(connection, job.job_id, f"attempt {lease.attempt} started on {worker}")
+                return lease
+
+    @_retried
+    def renew(
+        self,
+        lease: JobLease,
+        *,
+        lease_seconds: float,
+        progress: Mapping[str, Any] | None = None,
+        usage: Usage | None = None,
+    ) -> tuple[JobLease, Request]:
+        expires_at = self._clock() + lease_seconds
+        values: dict[str, Any] = {"lease_expires_at": expires_at, **used_columns(usage)}
+        if progress is not None:
+            values["progress"] = dict(progress)
+        with writing(self._engine) as connection:
+            request = update_under(connection, lease, values)
+        renewed = JobLease(
+            job_id=lease.job_id, attempt=lease.attempt, worker=lease.worker, expires_at=expires_at
+        )
+        return renewed, Request(request)
+
+    @_retried
+    def set_study(self, lease: JobLease, study_id: int) -> None:
+        with writing(self._engine) as connection:
+            update_under(connection, lease, {"study_id": study_id})
+
+    @_retried
+    def hand_back(self, lease: JobLease, state: JobState, reason: str, usage: Usage | None = None) -> None:
+        values = {"state": str(state), "reason": reason, "request": "", **used_columns(usage), **NO_LEASE}
+        with writing(self._engine) as connection:
+            update_under(connection, lease, values)
+            self._note(connection, lease.job_id, f"{state_words(state)}: {reason}")
+
+    @_retried
+    def finish(
+        self, lease: JobLease, state: JobState, *, exit_code: int, reason: str, usage: Usage | None = None
+    ) -> None:
+        values = {
+            "state": str(state),
+            "exit_code": exit_code,
+            "reason": reason,
+            "request": "",
+            "finished_at": self._clock(),
+            **used_columns(usage),
+            **NO_LEASE,
+        }
+        with writing(self._engine) as connection:
+            update_under(connection, lease, values)
+            self._note(
+                connection, lease.job_id, f"{state_words(state)}: {reason}" if reason else state_words(state)
+            )
+
+    @_retried
+    def add_event(self, job_id: int, kind: str, text: str, data: Mapping[str, Any] | None = None) -> JobEvent:
+        with writing(self._engine) as connection:
+            return self._add_event(connection, job_id, kind, text, data)
+
+    @_retried
+    def events(self, job_id: int, *, after: int = 0, limit: int = 500) -> list[JobEvent]:
+        wanted = (
+            select(*(job_events.c[name] for name in _EVENT_COLUMNS))
+            .where(job_events.c.job_id == job_id, job_events.c.number > after)
+            .order_by(job_events.c.number)
+            .limit(limit)
+        )
+        with reading(self._engine) as connection:
+            return [JobEvent(**row._mapping) for row in connection.execute(wanted)]
+
+    @_retried
+    def put_file(self, content: bytes) -> str:
+        with writing(self._engine) as connection:
+            return self._put_file(connection, content)
+
+    @_retried
+    def file(self, digest: str) -> bytes:
+        with reading(self._engine) as connection:
+            content = connection.execute(select(files.c.content).where(files.c.digest == digest)).scalar()
+        if content is None:
+            raise NotFoundError(f"there is no file with the SHA-256 {digest}")
+        return bytes(content)
+
+    @_retried
+    def add_job_file(self, job_id: int, kind: FileKind, path: str, content: bytes) -> str:
+        with writing(self._engine) as connection:
+            digest = self._put_file(connection, content)
+            key = {"job_id": job_id, "kind": str(kind), "path": path}
+            same = and_(*(job_files.c[name] == value for name, value in key.items()))
+            if connection.execute(update(job_files).where(same).values(digest=digest)).rowcount == 0:
+                connection.execute(insert(job_files).values(**key, digest=digest))
+        return digest
+
+    @_retried
+    def job_files(self, job_id: int, kind: FileKind) -> dict[str, str]:
+        wanted = (
+            select(job_files.c.path, job_files.c.digest)
+            .where(job_files.c.job_id == job_id, job_files.c.kind == str(kind))
+            .order_by(job_files.c.path)
+        )
+        with reading(self._engine) as connection:
+            return {row.path: row.digest for row in connection.execute(wanted)}
+
+    @_retried
+    def report_worker(self, worker: WorkerRecord) -> bool:
+        values = {
+            "version": worker.version,
+            "labels": label_text(worker.labels),
+            "slots": worker.slots,
+            "started_at": worker.started_at,
+            "seen_at": worker.seen_at,
+            "stopped_at": worker.stopped_at,
+        }
+        with writing(self._engine) as connection:
+            known = update(workers).where(workers.c.name == worker.name).values(**values)
+            asked = connection.execute(known.returning(workers.c.draining)).scalar()
+            if asked is None:
+                values |= {"name": worker.name, "draining": worker.draining}
+                connection.execute(insert(workers).values(**values))
+        return bool(asked)
+
+    @_retried
+    def drain_worker(self, name: str) -> None:
+        with writing(self._engine) as connection:
+            drained = update(workers).where(workers.c.name == name).values(draining=True)
+            if connection.execute(drained).rowcount == 0:
+                raise NotFoundError(f"there is no worker {name}")
+
+    @_retried
+    def workers(self, *, seen_since: float = 0.0) -> list[WorkerRecord]:
+        recent = workers.c.seen_at >= seen_since
+        with reading(self._engine) as connection:
+            running = select(jobs.c.worker, jobs.c.job_id).where(jobs.c.state == str(JobState.RUNNING))
+            of_worker: dict[str, list[int]] = {}
+            for name, job_id in connection.execute(running):
+                of_worker.setdefault(name, []).append(job_id)
+            found = connection.execute(select(workers).where(recent).order_by(workers.c.started_at.desc()))
+            return [
+                WorkerRecord(
+                    **{**row._mapping, "labels": labels_of(row.labels)},
+                    jobs=tuple(of_worker.get(row.name, ())),
+                )
+                for row in found
+            ]
+
+    def _read(self, connection: Connection, job_id: int, *, lock: bool = False) -> JobRecord:
+        wanted = select(jobs).where(jobs.c.job_id == job_id)
+        row = connection.execute(wanted.with_for_update() if lock else wanted).one_or_none()
+        if row is None:
+            raise NotFoundError(f"there is no job {job_id}")
+        return job_record(row)
+
+    def _changed(self, job_id: int, change: Callable[[JobRecord], dict[str, Any]], words: str) -> JobRecord:
+        """Changes a job as a function of its present record, adds an event, and returns the new record."""
+        with writing(self._engine) as connection:
+            values = change(self._read(connection, job_id, lock=True))
+            connection.execute(update(jobs).where(jobs.c.job_id == job_id).values(**values))
+            self._note(connection, job_id, words)
+            return self._read(connection, job_id)
+
+    def _note(self, connection: Connection, job_id: int, text: str) -> None:
+        self._add_event(connection, job_id, "state", text, None)
+
+    def _add_event(
+        self, connection: Connection, job_id: int, kind: str, text: str, data: Mapping[str, Any] | None
+    ) -> JobEvent:
+        # Counting in the row of the job locks it, so numbers follow the order of the commits.
+        counted = update(jobs).where(jobs.c.job_id == job_id).values(num_events=jobs.c.num_events + 1)
+        number = connection.execute(counted.returning(jobs.c.num_events)).scalar()
+        if number is None:
+            raise NotFoundError(f"there is no job {job_id}")
+        event = JobEvent(number=number, kind=kind, text=text, created_at=self._clock(), data=dict(data or {}))
+        values = {name: getattr(event, name) for name in _EVENT_COLUMNS}
+        connection.execute(insert(job_events).values(job_id=job_id, **values))
+        return event
+
+    def _put_file(self, connection: Connection, content: bytes) -> str:
+        digest = hashlib.sha256(content).hexdigest()
+        values = {
+            "digest": digest,
+            "size": len(content),
+            "content": content,
+            "created_at": self._clock(),
+        }
+        dialect = sqlite if connection.dialect.name == "sqlite" else postgresql
+        connection.execute(dialect.insert(files).values(**values).on_conflict_do_nothing())
+        return digest
+
+
+_EVENT_COLUMNS = ("number", "kind", "text", "created_at", "data")
+
+
+def _with_key(connection: Connection, job: NewJob) -> JobRecord | None:
+    """Returns the job that the same token submitted with the same idempotency key; None if there is none."""
+    if job.idempotency_key is None:
+        return None
+    of_token = jobs.c.token_id.is_(None) if job.token_id is None else jobs.c.token_id == job.token_id
+    wanted = select(jobs).where(of_token, jobs.c.idempotency_key == job.idempotency_key)
+    row = connection.execute(wanted).first()
+    if row is None:
+        return None
+    if row.request_digest != job.request_digest:
+        raise ConflictError(
+            f"the idempotency key {job.idempotency_key!r} was used for another request, which became job "
+            f"{row.job_id}; choose another key for a new job"
+        )
+    return job_record(row)
+
+
+def _check_quota(connection: Connection, job: NewJob, quota: Quota) -> None:
+    assert job.token_id is not None
+    num_jobs, usage = usage_of(connection, job.token_id)
+    if quota.jobs is not None and num_jobs >= quota.jobs:
+        raise QuotaError(
+            f"this token may have {quota.jobs} jobs that have not ended, and has {num_jobs}; wait for one of "
+            "them, or cancel one"
+        )
+    for name, unit in (("node_hours", "node hours"), ("dollars", "dollars")):
+        allowed, used = getattr(quota, name), getattr(usage, name)
+        if allowed is None:
+            continue
+        most = job.limit.get(name)
+        if most is None:
+            raise QuotaError(
+                f"this token has a quota of {allowed:g} {unit}, so the job needs a limit: set "
+                f"budget.{name} or budget.time in the job file"
+            )
+        if used + most > allowed:
+            raise QuotaError(
+                f"this token has a quota of {allowed:g} {unit}, of which {used:g} are used or reserved; the "
+                f"job may use {most:g}. Lower its budget, or ask for a larger quota"
+            )

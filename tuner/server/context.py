@@ -1,0 +1,108 @@
+"""What all requests share: the database and the settings; and who sent the present request."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Annotated, Protocol
+
+from fastapi import Depends, Request
+from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
+
+from tuner.domain.job_queue import JobRecord, Role, ServiceStore, TokenRecord
+from tuner.server.problems import RefusedError
+from tuner.server.settings import ServerSettings
+from tuner.service.opening import StudyStore
+
+
+class Store(ServiceStore, StudyStore, Protocol):
+    """A database with the queue, the tokens and the studies, such as `storage.Storage`."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ServerContext:
+    """What all requests share.
+
+    Args:
+        store: The database.
+        settings: Settings of the server.
+    """
+
+    store: Store
+    settings: ServerSettings
+
+
+@dataclass(frozen=True, kw_only=True)
+class Caller:
+    """Who sent a request.
+
+    Args:
+        token: The access token of the request.
+        address: Network address of the client.
+    """
+
+    token: TokenRecord
+    address: str
+
+    def may_change(self, job: JobRecord) -> bool:
+        """Whether the caller may change a job: its own jobs, or all jobs as an administrator."""
+        return self.token.role is Role.ADMIN or job.token_id == self.token.token_id
+
+
+_bearer = HTTPBearer(auto_error=False, description="access token; `paceline token create` makes one")
+
+
+def context_of(request: Request) -> ServerContext:
+    """Dependency: what all requests share."""
+    context: ServerContext = request.app.state.context
+    return context
+
+
+Context = Annotated[ServerContext, Depends(context_of)]
+
+
+def _caller(
+    request: Request,
+    context: Context,
+    credentials: Annotated[HTTPAuthorizationCredentials | None, Depends(_bearer)],
+) -> Caller:
+    token = None if credentials is None else context.store.tokens.find(credentials.credentials)
+    if token is None:
+        raise RefusedError(
+            401,
+            "Not authenticated",
+            "the request has no valid access token; send the header `Authorization: Bearer TOKEN`",
+            {"WWW-Authenticate": "Bearer"},
+        )
+    return Caller(token=token, address="" if request.client is None else request.client.host)
+
+
+def need(role: Role) -> Callable[[Caller], Caller]:
+    """Returns a dependency that gives the caller if its token has a role, and else refuses the request."""
+
+    def checked(caller: Annotated[Caller, Depends(_caller)]) -> Caller:
+        if not caller.token.role.includes(role):
+            raise RefusedError(
+                403, "Not allowed", f"this needs a token with the role {role}; yours is {caller.token.role}"
+            )
+        return caller
+
+    return checked
+
+
+Reader = Annotated[Caller, Depends(need(Role.READ))]
+Submitter = Annotated[Caller, Depends(need(Role.SUBMIT))]
+Admin = Annotated[Caller, Depends(need(Role.ADMIN))]
+
+
+def own_job(context: ServerContext, caller: Caller, job_id: int) -> JobRecord:
+    """Returns a job that the caller may change.
+
+    Raises:
+        NotFoundError: There is no such job.
+        RefusedError: The job belongs to another token.
+    """
+    job = context.store.queue.job(job_id)
+    if not caller.may_change(job):
+        raise RefusedError(403, "Not allowed", f"job {job_id} belongs to another token")
+    return job

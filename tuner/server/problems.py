@@ -1,0 +1,93 @@
+"""Errors as problem details (RFC 9457), with the same words as on the terminal."""
+
+from __future__ import annotations
+
+import logging
+from typing import Any
+
+from fastapi import FastAPI, Request
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import JSONResponse
+from starlette.exceptions import HTTPException
+
+from tuner.domain.errors import InfeasibleError, JobError, LeaseLostError, StorageError, TunerError
+from tuner.domain.job_queue import ConflictError, NotFoundError, QueueError, QuotaError
+
+_logger = logging.getLogger(__name__)
+
+#: Maps kinds of errors to HTTP status and title; the first kind that fits counts.
+_STATUS: tuple[tuple[type[TunerError], int, str], ...] = (
+    (NotFoundError, 404, "Not found"),
+    (ConflictError, 409, "Conflict"),
+    (QuotaError, 403, "Quota exceeded"),
+    (LeaseLostError, 409, "Lease lost"),
+    (QueueError, 422, "Request refused"),
+    (JobError, 422, "Job refused"),
+    (InfeasibleError, 422, "Job not feasible"),
+    (StorageError, 503, "Database not available"),
+    (TunerError, 500, "Internal error"),
+)
+
+
+class RefusedError(Exception):
+    """A request that is refused with a status of HTTP.
+
+    Args:
+        status: HTTP status.
+        title: Kind of the problem, in a few words.
+        detail: What happened, what is allowed, and what to do.
+        headers: Additional headers of the answer.
+    """
+
+    def __init__(self, status: int, title: str, detail: str, headers: dict[str, str] | None = None) -> None:
+        super().__init__(detail)
+        self.status = status
+        self.title = title
+        self.detail = detail
+        self.headers = headers or {}
+
+
+def problem(
+    status: int, title: str, detail: str, *, headers: dict[str, str] | None = None, **members: Any
+) -> JSONResponse:
+    """Returns an answer with problem details; `members` are additional members of the object."""
+    return JSONResponse(
+        {"type": "about:blank", "title": title, "status": status, "detail": detail, **members},
+        status_code=status,
+        headers=headers,
+        media_type="application/problem+json",
+    )
+
+
+def add_problem_handlers(app: FastAPI) -> None:
+    """Makes an application answer all errors with problem details."""
+    app.add_exception_handler(TunerError, _tuner_error)  # type: ignore[arg-type]
+    app.add_exception_handler(RefusedError, _refused)  # type: ignore[arg-type]
+    app.add_exception_handler(HTTPException, _http_error)  # type: ignore[arg-type]
+    app.add_exception_handler(RequestValidationError, _invalid)  # type: ignore[arg-type]
+    app.add_exception_handler(Exception, _unexpected)
+
+
+def _tuner_error(_request: Request, error: TunerError) -> JSONResponse:
+    status, title = next((status, title) for kind, status, title in _STATUS if isinstance(error, kind))
+    return problem(status, title, str(error), exit_code=error.exit_code)
+
+
+def _refused(_request: Request, error: RefusedError) -> JSONResponse:
+    return problem(error.status, error.title, error.detail, headers=error.headers)
+
+
+def _http_error(_request: Request, error: HTTPException) -> JSONResponse:
+    return problem(error.status_code, "Request refused", str(error.detail), headers=dict(error.headers or {}))
+
+
+def _invalid(_request: Request, error: RequestValidationError) -> JSONResponse:
+    places = [
+        f"{'.'.join(str(part) for part in found['loc'])}: {found['msg']}" for found in error.errors()[:10]
+    ]
+    return problem(422, "Request not valid", "; ".join(places))
+
+
+def _unexpected(request: Request, error: Exception) -> JSONResponse:
+    _logger.error("%s %s failed", request.method, request.url.path, exc_info=error)
+    return problem(500, "Internal error", "the server has a fault; its log has the details")

@@ -1,0 +1,90 @@
+"""Settings of the server: what jobs may run, limits, and which jobs need approval."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+from pydantic import Field, PositiveFloat, PositiveInt, ValidationError
+
+from tuner.domain.errors import JobError
+from tuner.domain.section import Section
+from tuner.domain.toml_file import read_toml
+
+#: Number of bytes in a MiB.
+_MIB = 2**20
+Names = tuple[str, ...]
+
+
+class AllowSection(Section):
+    """`[allow]`: what submitted jobs may run. All patterns are those of a shell: `*` and `?`."""
+
+    workloads: Names = Field(
+        default=("tuner.workloads.*",), description="import paths of Workloads, such as 'my_package.train:*'"
+    )
+    commands: Names = Field(
+        default=(),
+        description="commands, compared word by word; a last word '...' allows any further words, as in "
+        "'torchrun --nproc-per-node {devices} train.py ...'",
+    )
+    resume: Names = Field(default=(), description="resume options of commands, compared in the same way")
+    environment: Names = Field(
+        default=("OMP_NUM_THREADS",), description="names of environment variables that jobs may set"
+    )
+    launchers: Names = Field(default=("local",), description="launchers that jobs may use")
+    images: Names = Field(default=(), description="container images that jobs may name")
+    workspace_code: bool = Field(
+        default=False,
+        description="whether jobs may bring their own code; by default, they may only bring data files",
+    )
+
+
+class LimitsSection(Section):
+    """`[limits]`: sizes and rates of requests."""
+
+    request_bytes: PositiveInt = Field(default=_MIB, description="size of a request, except for files")
+    file_bytes: PositiveInt = Field(default=32 * _MIB, description="size of a file of a workspace")
+    workspace_bytes: PositiveInt = Field(default=128 * _MIB, description="size of all files of a job")
+    requests_per_minute: PositiveInt = Field(default=1200, description="requests of a token in a minute")
+    refused_per_minute: PositiveInt = Field(
+        default=60, description="requests without a valid token from an address in a minute"
+    )
+    attempts: Annotated[int, Field(ge=1, le=100)] = Field(
+        default=3, description="number of silent workers after which a job fails"
+    )
+
+
+class ApprovalSection(Section):
+    """`[approval]`: jobs that may cost more wait until a token with the role admin approves them."""
+
+    dollars: PositiveFloat | None = Field(default=None, description="dollars that need no approval")
+    node_hours: PositiveFloat | None = Field(default=None, description="node hours that need no approval")
+
+
+class ServerSettings(Section):
+    """Content of the settings file of `paceline serve`."""
+
+    allow: AllowSection = Field(default=AllowSection(), description="what submitted jobs may run")
+    limits: LimitsSection = Field(default=LimitsSection(), description="sizes and rates of requests")
+    approval: ApprovalSection = Field(default=ApprovalSection(), description="when jobs need approval")
+
+
+def load_settings(path: Path | None) -> ServerSettings:
+    """Reads a settings file (TOML); None gives the defaults.
+
+    Raises:
+        JobError: The file cannot be read or is not valid. The message names each faulty key.
+    """
+    if path is None:
+        return ServerSettings()
+    try:
+        data = read_toml(path)
+    except OSError as error:
+        raise JobError(f"{path}: {error.strerror}; give an existing file with --settings") from error
+    try:
+        return ServerSettings.model_validate(data)
+    except ValidationError as error:
+        problems = "; ".join(
+            f"{'.'.join(map(str, problem['loc']))}: {problem['msg']}" for problem in error.errors()
+        )
+        raise JobError(f"{path}: {problems}. docs/guides/service.md lists all keys") from error
