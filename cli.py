@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 import typer
 
 from tuner.domain.errors import JobError, StorageError, TunerError
+from tuner.server.commands import add_commands as add_service_commands
 from tuner.service.job_commands import calibrate, check, doctor, init, schema
 from tuner.service.options import (
     INTERRUPTED,
@@ -407,6 +408,18 @@ for _command in (
     app.command()(_command)
 database.command()(upgrade)
 database.command()(recover)
+
+
+@contextmanager
+def _service_store(url: str) -> Iterator[Storage]:
+    """Context manager that opens the database of the service."""
+    from storage import open_storage
+
+    with open_storage(url) as store:
+        yield store
+
+
+add_service_commands(app, _service_store)
 
 
 def opened_job(path: Path, *, budget: str | None = None, max_dollars: float | None = None) -> OpenedJob:

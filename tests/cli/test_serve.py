@@ -1,0 +1,79 @@
+"""`paceline serve` and `paceline token`."""
+
+from __future__ import annotations
+
+import json
+import re
+import signal
+import subprocess
+import urllib.error
+import urllib.request
+from pathlib import Path
+
+import pytest
+
+from tests.cli.conftest import Command
+from tests.cli.workplace import PACELINE
+
+pytest.importorskip("fastapi", reason="needs the extra `serve`")
+
+
+def test_tokens_are_created_listed_and_revoked(
+    paceline: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PACELINE_STORAGE", f"sqlite:///{tmp_path}/service.db")
+    made = paceline(
+        "token", "create", "ana", "--role", "admin", "--expires", "2h", "--max-jobs", "3", "-f", "json"
+    )
+    token = json.loads(made.stdout)
+    assert (token["number"], token["role"], token["max_jobs"]) == (1, "admin", 3)
+    assert re.fullmatch(r"paceline_1_[\w-]{43}", token["token"])
+    assert paceline("token", "revoke", "1").stdout == "token 1 of ana is revoked\n"
+    (listed,) = json.loads(paceline("token", "list", "-f", "json").stdout)
+    assert listed["revoked"] is not None
+    assert "token" not in listed
+    missing = paceline("token", "revoke", "7")
+    assert (missing.code, missing.stderr) == (
+        2,
+        "paceline: there is no token 7; `paceline token list` shows all tokens\n",
+    )
+    wrong = paceline("token", "create", "ana", "--expires", "soon")
+    assert wrong.code == 2
+    assert "--expires: 'soon' is not a duration" in wrong.stderr
+
+
+def test_a_settings_file_with_an_unknown_key_is_refused(paceline: Command, tmp_path: Path) -> None:
+    path = tmp_path / "serve.toml"
+    path.write_text("[limits]\nrequests = 3\n")
+    ended = paceline("serve", "--settings", str(path), "--storage", f"sqlite:///{tmp_path}/s.db")
+    assert ended.code == 2
+    assert f"{path}: limits.requests" in ended.stderr
+    missing = paceline("serve", "--settings", str(tmp_path / "no.toml"))
+    assert missing.code == 2
+    assert "give an existing file with --settings" in missing.stderr
+
+
+@pytest.mark.slow
+def test_the_server_answers_and_stops_cleanly(tmp_path: Path) -> None:
+    command = [
+        PACELINE,
+        "serve",
+        "--port",
+        "0",
+        "--host",
+        "127.0.0.1",
+        "--storage",
+        f"sqlite:///{tmp_path}/s.db",
+    ]
+    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as server:
+        assert server.stderr is not None
+        lines = [server.stderr.readline(), server.stderr.readline()]
+        found = re.search(r"http://127\.0\.0\.1:\d+", lines[1])
+        assert "there are no tokens yet" in lines[0]
+        assert found is not None, lines
+        with pytest.raises(urllib.error.HTTPError) as refused:
+            urllib.request.urlopen(f"{found[0]}/api/v1/jobs")
+        assert refused.value.code == 401
+        server.send_signal(signal.SIGTERM)
+        assert server.wait(20) == 0
+        assert "the server has stopped" in server.stderr.read()
