@@ -21,7 +21,7 @@ from storage.job_queue import SqlJobQueue
 from storage.job_rows import fence
 from storage.one_at_a_time import one_at_a_time
 from storage.recovery import Recovered, recover, write_recovery
-from storage.retries import Retries
+from storage.retries import OPENING_SECONDS, Retries
 from storage.schema import bring_to_head
 from storage.sql_ledger import SqlLedger
 from storage.tokens import SqlTokens
@@ -41,13 +41,16 @@ class Storage:
     Args:
         engine: Engine of a database whose tables have the newest revision.
         clock: Returns the time in seconds since the Unix epoch; the ledger stores it with each record.
+        retries: Repeats operations while the database is locked or cannot be reached.
     """
 
-    def __init__(self, engine: Engine, clock: Callable[[], float] = time.time) -> None:
+    def __init__(
+        self, engine: Engine, clock: Callable[[], float] = time.time, retries: Retries | None = None
+    ) -> None:
         self._engine = engine
         self._clock = clock
         self._optuna: RDBStorage | None = None
-        self._retries = Retries(engine.url)
+        self._retries = retries or Retries(engine.url)
         path = database_file(engine.url)
         self._file = None if path is None else FileWatch(path)
         if self._file is not None:
@@ -70,8 +73,7 @@ class Storage:
         if self._optuna is None:
             # Import before taking the lock: the import may take seconds while others wait for the lock.
             importlib.import_module("optuna.storages")
-            with one_at_a_time(self._engine), translated(self._engine.url):
-                self._optuna = self._open_optuna()
+            self._optuna = self._retries.wrapped(self._open_optuna)()
         return self._optuna
 
     @contextmanager
@@ -166,6 +168,10 @@ class Storage:
         ) from error
 
     def _open_optuna(self) -> RDBStorage:
+        with one_at_a_time(self._engine), translated(self._engine.url):
+            return self._new_optuna()
+
+    def _new_optuna(self) -> RDBStorage:
         from storage.optuna_storage import retrying_storage
 
         url = self._engine.url
@@ -191,6 +197,8 @@ class Storage:
 def open_storage(url: str, clock: Callable[[], float] = time.time) -> Storage:
     """Opens the study database at `url`, and creates or upgrades its tables if needed.
 
+    If the database is locked or cannot be reached, this is tried again for `OPENING_SECONDS`.
+
     Args:
         url: A SQLAlchemy URL: `sqlite:///study.db`, or `postgresql://user:password@host/database`.
         clock: Returns the time in seconds since the Unix epoch; the ledger stores it with each record.
@@ -202,9 +210,10 @@ def open_storage(url: str, clock: Callable[[], float] = time.time) -> Storage:
     parts = parsed(url)
     check_folder(parts)
     engine = engine_for(parts)
+    retries = Retries(engine.url)
     try:
-        bring_to_head(engine)
+        retries.wrapped(bring_to_head, OPENING_SECONDS)(engine)
     except BaseException:
         engine.dispose()
         raise
-    return Storage(engine, clock)
+    return Storage(engine, clock, retries)

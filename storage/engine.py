@@ -12,10 +12,9 @@ from sqlalchemy.exc import ArgumentError
 from storage.failures import masked, shown
 from tuner.domain.errors import StorageError
 
-#: Maximum seconds for which a SQLite transaction waits for the lock of another process. SQLite does not give
-#: the lock to waiting processes in order of arrival. With a maximum of 30 seconds, one of eight processes on
-#: a busy machine failed.
-BUSY_TIMEOUT_SECONDS = 120
+#: Maximum seconds for which a SQLite transaction waits for the lock of another process. After that, a warning
+#: is logged, and the statement is repeated (see `storage.retries`). Ctrl-C takes effect only then.
+BUSY_TIMEOUT_SECONDS = 20
 
 #: Maximum seconds for which a PostgreSQL statement waits for a lock. After that, a warning is logged, and the
 #: statement is repeated (see `storage.retries`).

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Container
+import threading
+from collections.abc import Container, Sequence
+from datetime import datetime
+from typing import Any
 
+from optuna.exceptions import UpdateFinishedTrialError
 from optuna.storages import BaseStorage, RDBStorage
 from optuna.trial import FrozenTrial, TrialState
 from sqlalchemy import text
@@ -11,7 +15,9 @@ from sqlalchemy import text
 from storage.retries import Retries
 
 #: Private methods of the storage that Optuna's cache calls, so they must be repeated too.
-_PRIVATE = ("_create_new_trial", "_set_trial_param", "_get_trials")
+_PRIVATE = ("_set_trial_param", "_get_trials")
+#: Methods that need more than a repetition, because their changes may have been committed before.
+_ONCE = ("_create_new_trial", "create_new_trial", "set_trial_state_values")
 #: Number of trials that are read at a time. Optuna keeps a database row of each score in memory while it
 #: reads: with 2,000 running trials of 100 scores at once, the process took 560 MB more.
 _TRIALS_AT_ONCE = 100
@@ -41,15 +47,55 @@ class _BatchedStorage(RDBStorage):
         return list(found.values())
 
 
+class _OnceStorage(_BatchedStorage):
+    """Optuna storage that creates and ends a trial once, even if the confirmation of a commit was lost.
+
+    Optuna's own method would create a second trial, or would refuse to end a trial that has ended.
+    """
+
+    #: Set by `retrying_storage`.
+    retries: Retries
+    _created = threading.local()
+
+    def _create_new_trial(self, study_id: int, template_trial: FrozenTrial | None = None) -> FrozenTrial:
+        self._created.row = None
+        create = super()._create_new_trial
+        return self.retries.repeat(lambda _again: create(study_id, template_trial))
+
+    def _get_prepared_new_trial(self, study_id: int, template_trial: FrozenTrial | None, session: Any) -> Any:
+        # Optuna calls this in the transaction that creates the trial. It repeats this transaction, too.
+        row: tuple[type[Any], int, datetime] | None = self._created.row
+        if row is not None:
+            kind, trial_id, started_at = row
+            stored = session.get(kind, trial_id)
+            if stored is not None and (stored.study_id, stored.datetime_start) == (study_id, started_at):
+                return stored
+        trial = super()._get_prepared_new_trial(study_id, template_trial, session)
+        self._created.row = (type(trial), trial.trial_id, trial.datetime_start)
+        return trial
+
+    def set_trial_state_values(
+        self, trial_id: int, state: TrialState, values: Sequence[float] | None = None
+    ) -> bool:
+        change = super().set_trial_state_values
+
+        def changed(again: bool) -> bool:
+            try:
+                return change(trial_id, state, values)
+            except UpdateFinishedTrialError:
+                if again and self.get_trial(trial_id).state is state:
+                    return True
+                raise
+
+        return self.retries.repeat(changed)
+
+
 def retrying_storage(retries: Retries) -> type[RDBStorage]:
     """Returns a subclass of Optuna's `RDBStorage` whose methods are repeated while the database is locked.
 
     Args:
         retries: Repeats the methods, also while the database cannot be reached.
     """
-    names = [*BaseStorage.__abstractmethods__, *_PRIVATE]
-    return type(
-        "RetryingStorage",
-        (_BatchedStorage,),
-        {name: retries.wrapped(getattr(_BatchedStorage, name)) for name in names},
-    )
+    names = {*BaseStorage.__abstractmethods__, *_PRIVATE}.difference(_ONCE)
+    repeated = {name: retries.wrapped(getattr(_OnceStorage, name)) for name in sorted(names)}
+    return type("RetryingStorage", (_OnceStorage,), {"retries": retries, **repeated})

@@ -9,10 +9,11 @@ from dataclasses import replace
 from functools import wraps
 from typing import Any, Concatenate, ParamSpec, TypeVar
 
-from sqlalchemy import Connection, Engine, Row, Table, case, func, insert, select, update
+from sqlalchemy import ColumnElement, Connection, Engine, Row, Table, and_, case, func, insert, select, update
 
 from search_spaces import Configuration
 from storage import probe_tables, rows, tables
+from storage.plain_data import PlainData
 from storage.retries import Retries
 from storage.tables import fits, probes, recommendations, studies
 from storage.transactions import reading, writing
@@ -78,27 +79,29 @@ class SqlLedger:
                 self.fence(connection)
             yield connection
 
-    @_retried
     def open_study(
         self, job_name: str, fingerprint: str, job: Mapping[str, Any], *, fresh: bool = False
     ) -> StudyRecord:
-        with self._writing() as connection:
-            _one_opener(connection)
-            newest = (
-                select(studies.c.study_id)
-                .where(studies.c.job_name == job_name, studies.c.fingerprint == fingerprint)
-                .order_by(studies.c.study_id.desc())
-                .limit(1)
-            )
-            study_id = None if fresh else connection.execute(newest).scalar_one_or_none()
-            if study_id is None:
-                study_id = self._new_study(connection, job_name, fingerprint, job)
-            else:
-                connection.execute(
-                    update(studies).where(studies.c.study_id == study_id).values(job=dict(job))
-                )
-            found = connection.execute(select(studies).where(studies.c.study_id == study_id))
-            study = rows.study(found.one())
+        wanted = {"job_name": job_name, "fingerprint": fingerprint}
+        values = {**wanted, "job": dict(job), "created_at": self._clock()}
+
+        def opened(again: bool) -> StudyRecord:
+            same = _same_row(studies, values if fresh else wanted)
+            newest = select(studies.c.study_id).where(same).order_by(studies.c.study_id.desc()).limit(1)
+            with self._writing() as connection:
+                _one_opener(connection)
+                may_exist = again or not fresh
+                study_id = connection.execute(newest).scalar_one_or_none() if may_exist else None
+                if study_id is None:
+                    name = free_name(job_name, set(connection.execute(select(studies.c.name)).scalars()))
+                    study_id = _inserted(connection, studies, {**values, "name": name})
+                else:
+                    changed = update(studies).where(studies.c.study_id == study_id)
+                    connection.execute(changed.values(job=dict(job)))
+                found = connection.execute(select(studies).where(studies.c.study_id == study_id))
+                return rows.study(found.one())
+
+        study = self._retries.repeat(opened)
         self._read_studies[study.study_id] = study
         return study
 
@@ -115,7 +118,6 @@ class SqlLedger:
             found = connection.execute(select(studies).order_by(studies.c.study_id))
             return [rows.study(row) for row in found]
 
-    @_retried
     def start_probe(
         self,
         study_id: int,
@@ -126,23 +128,30 @@ class SqlLedger:
         owner: str,
         lease_seconds: float,
     ) -> Lease:
-        now = self._clock()
-        with self._writing() as connection:
-            _need_studies(connection, {study_id})
-            values = {
-                "study_id": study_id,
-                "configuration": configuration.key,
-                "purpose": str(purpose),
-                "trial_number": trial_number,
-                "outcome": str(Outcome.PAUSED),
-                "reason": "",
-                "lease_owner": owner,
-                "lease_expires_at": now + lease_seconds,
-                "attempt": 1,
-                "created_at": now,
-            }
-            probe_id = _inserted(connection, probes, values)
-        return Lease(probe_id=probe_id, owner=owner, attempt=1, expires_at=now + lease_seconds)
+        values = {
+            "study_id": study_id,
+            "configuration": configuration.key,
+            "purpose": str(purpose),
+            "trial_number": trial_number,
+            "reason": "",
+            "lease_owner": owner,
+            "attempt": 1,
+            "created_at": self._clock(),
+        }
+
+        def started(again: bool) -> Lease:
+            with self._writing() as connection:
+                _need_studies(connection, {study_id})
+                expires_at = self._clock() + lease_seconds
+                extended = update(probes).where(_same_row(probes, values)).values(lease_expires_at=expires_at)
+                same = extended.returning(probes.c.probe_id)
+                probe_id = connection.execute(same).scalars().first() if again else None
+                if probe_id is None:
+                    new = {**values, "outcome": str(Outcome.PAUSED), "lease_expires_at": expires_at}
+                    probe_id = _inserted(connection, probes, new)
+            return Lease(probe_id=probe_id, owner=owner, attempt=1, expires_at=expires_at)
+
+        return self._retries.repeat(started)
 
     @_retried
     def take_probe(self, probe_id: int, *, owner: str, lease_seconds: float) -> Lease:
@@ -254,8 +263,7 @@ class SqlLedger:
     def _append(self, lease: Lease, measurement: Measurement) -> None:
         earlier: list[int] = []
 
-        @self._retries.wrapped
-        def store() -> None:
+        def store(_again: bool) -> None:
             with self._writing() as connection:
                 num_stored = probe_tables.num_stored(connection, lease)
                 if earlier and num_stored > earlier[0]:
@@ -263,26 +271,17 @@ class SqlLedger:
                 earlier.append(num_stored)
                 probe_tables.append(connection, lease, measurement, self._clock())
 
-        store()
+        self._retries.repeat(store)
 
-    def _new_study(
-        self, connection: Connection, job_name: str, fingerprint: str, job: Mapping[str, Any]
-    ) -> int:
-        taken = set(connection.execute(select(studies.c.name)).scalars())
-        values = {
-            "name": free_name(job_name, taken),
-            "job_name": job_name,
-            "fingerprint": fingerprint,
-            "job": dict(job),
-            "created_at": self._clock(),
-        }
-        return _inserted(connection, studies, values)
-
-    @_retried
     def _keep(self, table: Table, values: list[dict[str, Any]]) -> None:
-        with self._writing() as connection:
-            _need_studies(connection, {row["study_id"] for row in values})
-            connection.execute(insert(table), values)
+        def stored(again: bool) -> None:
+            with self._writing() as connection:
+                _need_studies(connection, {row["study_id"] for row in values})
+                same = select(func.count()).select_from(table).where(_same_row(table, values[0]))
+                if not again or not connection.execute(same).scalar_one():
+                    connection.execute(insert(table), values)
+
+        self._retries.repeat(stored)
 
     @_retried
     def _stored(self, table: Table, study_id: int, record: Callable[[Row[Any]], _Record]) -> list[_Record]:
@@ -298,6 +297,12 @@ def _with_slices(record: ProbeRecord, missing: list[Measurement]) -> ProbeRecord
     outcome = missing[-1].outcome
     reason = record.reason if outcome.can_continue else missing[-1].error or ""
     return replace(record, slices=(*record.slices, *missing), outcome=outcome, reason=reason)
+
+
+def _same_row(table: Table, values: Mapping[str, Any]) -> ColumnElement[bool]:
+    """Returns the SQL condition that a row has the given values, apart from columns of JSON data."""
+    plain = {name: value for name, value in values.items() if not isinstance(table.c[name].type, PlainData)}
+    return and_(*(table.c[name] == value for name, value in plain.items()))
 
 
 def _inserted(connection: Connection, table: Table, values: dict[str, Any]) -> int:

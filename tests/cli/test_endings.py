@@ -116,8 +116,9 @@ def test_an_output_folder_that_cannot_be_written_is_a_storage_error(
     ],
 )
 def test_a_database_that_cannot_be_used_is_a_storage_error(
-    workplace: Workplace, paceline: Command, url: str, words: list[str]
+    workplace: Workplace, paceline: Command, url: str, words: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr("storage.database.OPENING_SECONDS", 0.1)
     before = workplace.job.read_text()
     for command in ("run", "status"):
         ended = paceline(command, "job.toml", "--storage", url)

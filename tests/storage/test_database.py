@@ -121,7 +121,7 @@ def test_sqlite_writes_ahead_and_syncs_each_commit(sqlite_url: str) -> None:
             for name in ("journal_mode", "synchronous", "foreign_keys", "busy_timeout")
         }
     engine.dispose()
-    assert pragmas == {"journal_mode": "wal", "synchronous": 2, "foreign_keys": 1, "busy_timeout": 120_000}
+    assert pragmas == {"journal_mode": "wal", "synchronous": 2, "foreign_keys": 1, "busy_timeout": 20_000}
 
 
 def test_opening_what_is_up_to_date_imports_neither_alembic_nor_optuna(sqlite_url: str) -> None:
@@ -190,7 +190,10 @@ class TestRefusals:
         assert path.read_text() == "remember the milk\n" * 100
 
     @pytest.mark.slow  # needs the driver, psycopg
-    def test_a_refused_port_is_unreachable_and_the_password_hidden(self) -> None:
+    def test_a_refused_port_is_unreachable_and_the_password_hidden(
+        self, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr("storage.database.OPENING_SECONDS", 0.1)
         with socket.socket() as free:
             free.bind(("127.0.0.1", 0))
             port = free.getsockname()[1]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import logging
 import sqlite3
 import threading
@@ -18,11 +19,13 @@ from sqlalchemy.pool import NullPool
 
 from search_spaces import Configuration
 from storage import Storage, open_storage, sql_ledger
-from storage.engine import parsed
+from storage.engine import BUSY_TIMEOUT_SECONDS, parsed
+from storage.retries import RETRY_SECONDS, Retries
 from storage.transactions import writing
 from tuner.domain.errors import StorageError
 from tuner.domain.ledger import Lease
 from tuner.domain.measurement import Measurement, Outcome, Purpose
+from tuner.launchers.command_launcher import CommandLauncher
 
 CONFIGURATION = Configuration(batch_size=8)
 SLICE = Measurement(configuration=CONFIGURATION, purpose=Purpose.TRAINING, outcome=Outcome.REACHED)
@@ -227,3 +230,71 @@ def test_cut_connections_and_locks_of_postgresql_lose_nothing(
     said = [record.getMessage() for record in caplog.records]
     assert any("cannot be reached: terminating connection" in line for line in said)
     assert not any("refused a statement" in line for line in said)
+
+
+def test_opening_waits_for_a_lock(sqlite_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("storage.engine.BUSY_TIMEOUT_SECONDS", 0.01)
+    holder = sqlite3.connect(str(parsed(sqlite_url).database), check_same_thread=False)
+    holder.execute("BEGIN EXCLUSIVE")
+    release = threading.Timer(0.2, holder.rollback)
+    release.start()
+    with open_storage(sqlite_url) as storage:
+        assert storage.ledger.studies() == []
+        holder.execute("BEGIN EXCLUSIVE")
+        release = threading.Timer(0.2, holder.rollback)
+        release.start()
+        optuna.create_study(storage=storage.optuna_storage())
+    release.join()
+    holder.close()
+
+
+def test_opening_ends_after_the_stated_time(
+    sqlite_url: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr("storage.engine.BUSY_TIMEOUT_SECONDS", 0.01)
+    monkeypatch.setattr("storage.database.OPENING_SECONDS", 0.05)
+    holder = sqlite3.connect(str(parsed(sqlite_url).database))
+    holder.execute("BEGIN EXCLUSIVE")
+    with pytest.raises(StorageError, match="is locked by another process"):
+        open_storage(sqlite_url)
+    holder.close()
+    (warning,) = caplog.records
+    assert warning.getMessage().endswith("Paceline tries again for up to 0.05 s")
+
+
+@pytest.mark.parametrize("is_retrying", [True, False])
+def test_one_interrupt_is_enough_during_an_outage(monkeypatch: pytest.MonkeyPatch, is_retrying: bool) -> None:
+    monkeypatch.setattr("storage.retries._LEAVING_SECONDS", 0.2)
+    retries = Retries(parsed("sqlite:////data/study.db"))
+    tries: list[None] = []
+
+    def fail() -> None:
+        tries.append(None)
+        raise StorageError("the database cannot be reached") from unreachable()
+
+    def interrupt(_seconds: float) -> None:
+        raise KeyboardInterrupt
+
+    cannot_be_reached = pytest.raises(StorageError, match="cannot be reached")
+    started_at = time.monotonic()
+    try:
+        if is_retrying:
+            with monkeypatch.context() as patch:
+                patch.setattr(time, "sleep", interrupt)
+                retries.wrapped(fail)()
+        interrupt(0.0)
+    except KeyboardInterrupt:
+        with cannot_be_reached:
+            retries.wrapped(fail)()
+    num_tries = len(tries)
+    assert num_tries == 1 if is_retrying else num_tries > 1
+    for _ in range(3):
+        with cannot_be_reached:
+            retries.wrapped(fail)()
+    assert len(tries) == num_tries
+    assert time.monotonic() - started_at < RETRY_SECONDS / 2
+
+
+def test_jobs_wait_longer_for_the_tuner_than_the_tuner_waits_for_the_database() -> None:
+    waits = inspect.signature(CommandLauncher).parameters["orphan_seconds"].default
+    assert waits > RETRY_SECONDS + BUSY_TIMEOUT_SECONDS
