@@ -24,6 +24,7 @@ from storage.recovery import Recovered, recover, write_recovery
 from storage.retries import OPENING_SECONDS, Retries
 from storage.schema import bring_to_head
 from storage.sql_ledger import SqlLedger
+from storage.study_reads import SqlStudyReads
 from storage.tokens import SqlTokens
 from tuner.domain.errors import DatabaseLostError, StorageError
 from tuner.domain.job_queue import JobLease
@@ -58,6 +59,7 @@ class Storage:
         self.ledger = SqlLedger(engine, clock, self._retries)
         self.queue = SqlJobQueue(engine, clock, self._retries)
         self.tokens = SqlTokens(engine, clock, self._retries)
+        self.reads = SqlStudyReads(engine, clock, self._retries)
 
     @property
     def url(self) -> str:

@@ -262,16 +262,11 @@ def checked_predictions(ending: Ending) -> list[PredictedAgainstMeasured]:
         for run in ending.state.runs.values()
         if run.seconds_to_target is not None
     }
-    return [
-        PredictedAgainstMeasured(
-            prediction=prediction,
-            measured_seconds=seconds,
-            share_observed=min(prediction.seconds_observed / seconds, 1.0) if seconds > 0 else 1.0,
-        )
+    compared = (
+        PredictedAgainstMeasured.of(prediction, measured.get(prediction.configuration))
         for prediction in ending.predictions
-        if (seconds := measured.get(prediction.configuration)) is not None
-        and prediction.seconds_observed < seconds
-    ]
+    )
+    return [comparison for comparison in compared if comparison is not None]
 
 
 def _choice(ending: Ending) -> Configuration | None:

@@ -149,6 +149,19 @@ class PredictedAgainstMeasured:
     measured_seconds: float
     share_observed: float
 
+    @classmethod
+    def of(cls, prediction: PredictionRecord, seconds: float | None) -> PredictedAgainstMeasured | None:
+        """Compares a prediction with the measured seconds to target of its configuration.
+
+        Returns:
+            The comparison; None if nothing was measured (`seconds` is None), or if the target had already
+            been reached when the prediction was made.
+        """
+        if seconds is None or prediction.seconds_observed >= seconds:
+            return None
+        share = min(prediction.seconds_observed / seconds, 1.0) if seconds > 0 else 1.0
+        return cls(prediction=prediction, measured_seconds=seconds, share_observed=share)
+
 
 @dataclass(frozen=True, kw_only=True)
 class FitRecord:

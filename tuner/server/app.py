@@ -8,6 +8,7 @@ from fastapi import FastAPI
 
 from tuner.server import api_jobs
 from tuner.server.context import ServerContext, Store
+from tuner.server.limits import BodyLimit, RateLimits, SecurityHeaders
 from tuner.server.problems import add_problem_handlers
 from tuner.server.settings import ServerSettings
 
@@ -20,7 +21,9 @@ def create_app(store: Store, settings: ServerSettings) -> FastAPI:
         settings: Settings of the server.
     """
     app = FastAPI(title="Paceline", version=version("paceline"), docs_url=None, redoc_url=None)
-    app.state.context = ServerContext(store=store, settings=settings)
+    app.state.context = ServerContext(store=store, settings=settings, rates=RateLimits(settings.limits))
     add_problem_handlers(app)
+    app.add_middleware(BodyLimit, limits=settings.limits)
+    app.add_middleware(SecurityHeaders)
     app.include_router(api_jobs.router)
     return app

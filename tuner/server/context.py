@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Annotated, Protocol
 
@@ -10,6 +10,8 @@ from fastapi import Depends, Request
 from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
 
 from tuner.domain.job_queue import JobRecord, Role, ServiceStore, TokenRecord
+from tuner.domain.study_reads import StudyReads
+from tuner.server.limits import RateLimits
 from tuner.server.problems import RefusedError
 from tuner.server.settings import ServerSettings
 from tuner.service.opening import StudyStore
@@ -17,6 +19,10 @@ from tuner.service.opening import StudyStore
 
 class Store(ServiceStore, StudyStore, Protocol):
     """A database with the queue, the tokens and the studies, such as `storage.Storage`."""
+
+    @property
+    def reads(self) -> StudyReads:
+        """The studies, read page by page."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -26,10 +32,12 @@ class ServerContext:
     Args:
         store: The database.
         settings: Settings of the server.
+        rates: Counts the requests of each token and address.
     """
 
     store: Store
     settings: ServerSettings
+    rates: RateLimits
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,7 +60,7 @@ class Caller:
 _bearer = HTTPBearer(auto_error=False, description="access token; `paceline token create` makes one")
 
 
-def context_of(request: Request) -> ServerContext:
+async def context_of(request: Request) -> ServerContext:
     """Dependency: what all requests share."""
     context: ServerContext = request.app.state.context
     return context
@@ -66,21 +74,24 @@ def _caller(
     context: Context,
     credentials: Annotated[HTTPAuthorizationCredentials | None, Depends(_bearer)],
 ) -> Caller:
+    address = "" if request.client is None else request.client.host
     token = None if credentials is None else context.store.tokens.find(credentials.credentials)
     if token is None:
+        context.rates.count_refused(address)
         raise RefusedError(
             401,
             "Not authenticated",
             "the request has no valid access token; send the header `Authorization: Bearer TOKEN`",
             {"WWW-Authenticate": "Bearer"},
         )
-    return Caller(token=token, address="" if request.client is None else request.client.host)
+    context.rates.count(token.token_id)
+    return Caller(token=token, address=address)
 
 
-def need(role: Role) -> Callable[[Caller], Caller]:
+def need(role: Role) -> Callable[[Caller], Awaitable[Caller]]:
     """Returns a dependency that gives the caller if its token has a role, and else refuses the request."""
 
-    def checked(caller: Annotated[Caller, Depends(_caller)]) -> Caller:
+    async def checked(caller: Annotated[Caller, Depends(_caller)]) -> Caller:
         if not caller.token.role.includes(role):
             raise RefusedError(
                 403, "Not allowed", f"this needs a token with the role {role}; yours is {caller.token.role}"

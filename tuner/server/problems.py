@@ -29,6 +29,11 @@ _STATUS: tuple[tuple[type[TunerError], int, str], ...] = (
 )
 
 
+#: Seconds after which a client should try again while the database is not available.
+_RETRY_SECONDS = 5
+_FAULT = "the server has a fault; its log has the details"
+
+
 class RefusedError(Exception):
     """A request that is refused with a status of HTTP.
 
@@ -68,9 +73,17 @@ def add_problem_handlers(app: FastAPI) -> None:
     app.add_exception_handler(Exception, _unexpected)
 
 
-def _tuner_error(_request: Request, error: TunerError) -> JSONResponse:
+def _tuner_error(request: Request, error: TunerError) -> JSONResponse:
     status, title = next((status, title) for kind, status, title in _STATUS if isinstance(error, kind))
-    return problem(status, title, str(error), exit_code=error.exit_code)
+    if status < 500:
+        return problem(status, title, str(error), exit_code=error.exit_code)
+    # The message may name files and hosts of the server.
+    _logger.error("%s %s failed: %s", request.method, request.url.path, error)
+    if status == 503:
+        headers = {"Retry-After": str(_RETRY_SECONDS)}
+        detail = f"the server cannot use its database at present; try again in {_RETRY_SECONDS} s"
+        return problem(status, title, detail, headers=headers, exit_code=error.exit_code)
+    return problem(status, title, _FAULT, exit_code=error.exit_code)
 
 
 def _refused(_request: Request, error: RefusedError) -> JSONResponse:
@@ -90,4 +103,4 @@ def _invalid(_request: Request, error: RequestValidationError) -> JSONResponse:
 
 def _unexpected(request: Request, error: Exception) -> JSONResponse:
     _logger.error("%s %s failed", request.method, request.url.path, exc_info=error)
-    return problem(500, "Internal error", "the server has a fault; its log has the details")
+    return problem(500, "Internal error", _FAULT)
