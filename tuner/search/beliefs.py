@@ -111,14 +111,15 @@ def candidates(state: SearchState, rng: np.random.Generator) -> list[Configurati
       curve of a started run does not depend on the number of nodes, its configuration is listed with every
       number of nodes.
     - Configurations whose last training failed because of the configuration are left out. Present settings
-      that would run out of memory are left out too.
+      that would run out of memory are left out too. So are the learning curves in `SearchState.left_out`.
 
     Args:
         state: State of the search.
         rng: Random generator, which chooses the subset if there are too many configurations.
     """
     if state.job.recording() is not None:
-        return sorted({*state.space.candidates(), *(run.configuration for run in state.runs.values())})
+        recorded = {*state.space.candidates(), *(run.configuration for run in state.runs.values())}
+        return sorted(recorded - state.left_out)
     levels = weighed_levels(state.space, state.cluster, rng)
     more = [run.configuration for run in state.runs.values()]
     baseline = state.job.baseline_configuration()
@@ -130,8 +131,9 @@ def candidates(state: SearchState, rng: np.random.Generator) -> list[Configurati
         if not traits_of(run.configuration.strategy).statistics_depend_on_nodes:
             more.extend(run.configuration.replaced(nodes=n) for n in state.cluster.node_counts)
     feasible = [c for c in more if c.nodes in state.cluster.node_counts or c == baseline]
-    given_up = state.given_up
-    return [c for c in dict.fromkeys([*levels, *feasible]) if c not in given_up]
+    given_up, left_out = state.given_up, state.left_out
+    found = [c for c in dict.fromkeys([*levels, *feasible]) if c not in given_up]
+    return [c for c in found if run_key(state.job, c) not in left_out] if left_out else found
 
 
 def weighed_levels(space: SearchSpace, cluster: Cluster, rng: np.random.Generator) -> list[Configuration]:

@@ -12,6 +12,7 @@ from tuner.search.beliefs import Beliefs, believe, candidates
 from tuner.search.calibration import NO_CALIBRATION, Calibration
 from tuner.search.law_priors import NO_PAST, PastLaws
 from tuner.search.prospects import Prospects
+from tuner.search.run_subset import modelled
 from tuner.search.runs import run_key
 from tuner.search.slope_beliefs import BELIEVED_SAMPLES_SD, SlopeModels
 from tuner.search.slope_priors import TEXTBOOK, SlopeBeliefs
@@ -55,6 +56,7 @@ class Believer:
         known = (state.given_up, tuple((p.probe_id, len(p.slices), p.outcome) for p in state.probes))
         if self._believed is None or self._believed[0] != known:
             rng = np.random.default_rng(self.seed)
+            state = modelled(state)
             found = candidates(state, rng)
             if not found:
                 return None

@@ -50,6 +50,8 @@ class SearchState:
             running.
         past_faults: IDs of probes that failed before this process started. They do not count as faults,
             because the user may have removed their cause.
+        left_out: Keys of the learning curves (`run_key`) that were measured, but are not in `runs`, because
+            the study has more runs than the models are fitted to (see `run_subset.modelled`).
     """
 
     job: Job
@@ -63,6 +65,7 @@ class SearchState:
     schedule: ScoreSchedule = field(default_factory=ScoreSchedule)
     capacity: Capacity = field(default_factory=Capacity)
     past_faults: frozenset[int] = frozenset()
+    left_out: frozenset[Configuration] = frozenset()
 
     @property
     def elapsed_seconds(self) -> float:
