@@ -42,9 +42,10 @@ def encoded(value: Any) -> Any:
 def decoded(value: Any) -> Any:
     """Restores data that `encoded` converted, except that former tuples are lists."""
     if isinstance(value, dict):
-        if value.keys() == {_TAG}:
+        if len(value) == 1 and _TAG in value:
             return float(value[_TAG])
-        return {key: decoded(item) for key, item in value.items()}
+        # No call for each number and string: large studies have hundreds of thousands of them.
+        return {k: decoded(item) if isinstance(item, dict | list) else item for k, item in value.items()}
     if isinstance(value, list):
         return [decoded(item) for item in value]
     return value

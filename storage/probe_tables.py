@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import gc
 import math
-from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
@@ -222,7 +221,8 @@ def _points(
     Returns:
         Maps the probe's number and the slice's index to the evaluations of this slice, in order.
     """
-    points: dict[tuple[int, int], list[CurvePoint]] = defaultdict(list)
+    points: dict[tuple[int, int], list[CurvePoint]] = {}
+    last_probe = last_slice = -1
     names = ("probe_id", "slice_index", "training_seconds", "step", "samples", "value")
     statement = (
         select(*(curve_points.c[name] for name in names))
@@ -231,10 +231,11 @@ def _points(
         .execution_options(yield_per=_ROWS_AT_ONCE)
     )
     for probe_id, index, seconds, step, samples, value in connection.execute(statement):
-        point = CurvePoint(
-            training_seconds=seconds, step=step, samples=samples, value=math.nan if value is None else value
-        )
-        points[probe_id, index].append(point)
+        if index != last_slice or probe_id != last_probe:
+            own = points[probe_id, index] = []
+            last_probe, last_slice = probe_id, index
+        value = math.nan if value is None else value
+        own.append(CurvePoint(training_seconds=seconds, step=step, samples=samples, value=value))
     return points
 
 

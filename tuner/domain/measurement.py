@@ -306,14 +306,17 @@ class Measurement:
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> Measurement:
-        """Restores a measurement from the dictionary that `to_dict` made of it."""
+        """Restores a measurement from a dictionary that `to_dict` made; `curve` may contain `CurvePoint`s."""
+        curve = data["curve"]
+        if curve and not isinstance(curve[0], CurvePoint):
+            curve = [CurvePoint(**point) for point in curve]
         return cls(
             **{
                 **data,
                 "configuration": Configuration(data["configuration"]),
                 "purpose": Purpose(data["purpose"]),
                 "outcome": Outcome(data["outcome"]),
-                "curve": tuple(p if isinstance(p, CurvePoint) else CurvePoint(**p) for p in data["curve"]),
+                "curve": tuple(curve),
                 "noise": tuple(NoiseStatistic(**statistic) for statistic in data["noise"]),
                 "ranks": tuple(RankTiming.from_dict(rank) for rank in data["ranks"]),
                 "lost_ranks": tuple(data.get("lost_ranks", ())),
@@ -353,7 +356,7 @@ def merged(slices: Sequence[Measurement]) -> Measurement:
     checkpoints = [m.checkpoint for m in slices if m.checkpoint]
     return replace(
         last,
-        curve=tuple(sorted(by_samples.values(), key=lambda point: point.samples)),
+        curve=tuple(by_samples[samples] for samples in sorted(by_samples)),
         noise=tuple(statistic for m in slices for statistic in m.noise),
         ranks=timed.ranks,
         scoring_seconds=sum(m.scoring_seconds for m in slices),
