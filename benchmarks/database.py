@@ -153,12 +153,23 @@ def fill(url: str, job: Path, num_probes: int) -> None:
     file.unlink()
 
 
+#: Program that runs a command of Paceline and writes the status of its process to `status.txt` at the end.
+#: The peak memory in `os.wait4` includes that of the parent process before it started the program.
+_PROGRAM = """
+import atexit, pathlib, sys
+status = pathlib.Path("status.txt").absolute()
+atexit.register(lambda: status.write_text(pathlib.Path("/proc/self/status").read_text()))
+from cli import main
+main()
+"""
+
+
 def cost(folder: Path, *arguments: str) -> tuple[float, float]:
     """Runs a command of Paceline; returns its CPU seconds and its peak memory in MB."""
     with (folder / "output.txt").open("w") as output:
         environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[1])}
         process = subprocess.Popen(
-            [sys.executable, "-m", "cli", *arguments],
+            [sys.executable, "-c", _PROGRAM, *arguments],
             cwd=folder,
             env=environment,
             stdout=output,
@@ -169,7 +180,9 @@ def cost(folder: Path, *arguments: str) -> tuple[float, float]:
     if process.returncode not in (0, 3):
         said = (folder / "output.txt").read_text()[-2000:]
         raise RuntimeError(f"{' '.join(arguments)} ended with {process.returncode}: {said}")
-    return usage.ru_utime + usage.ru_stime, usage.ru_maxrss / 1024
+    lines = (folder / "status.txt").read_text().splitlines()
+    peak = next(int(line.split()[1]) for line in lines if line.startswith("VmHWM:"))
+    return usage.ru_utime + usage.ru_stime, peak / 1024
 
 
 def measure(folder: Path, url: str, kind: str, job: Path, num_probes: int) -> dict[str, Any]:
