@@ -22,6 +22,9 @@ _SHARED = 0.9
 #: A run whose best score has gained less than this share of the distance from the first score to the target
 #: may not have learned anything yet.
 _FEWEST_PROGRESS = 0.3
+#: Only this number of runs, the newest ones, are compared with each other, because the number of pairs grows
+#: with the square of the number of runs.
+_MOST_COMPARED = 50
 
 
 def script_warnings(state: SearchState) -> tuple[str, ...]:
@@ -61,7 +64,7 @@ def axes_without_effect(state: SearchState) -> frozenset[str]:
 
 
 def _learning_runs(state: SearchState) -> list[Run]:
-    """Returns the runs that have improved clearly; until then, all settings may give equal scores."""
+    """Returns the newest runs that have improved clearly; until then, all settings may give equal scores."""
     found = []
     for run in state.runs.values():
         values = [point.value for point in run.measurement.trained_curve]
@@ -71,7 +74,7 @@ def _learning_runs(state: SearchState) -> list[Run]:
         gained, needed = sign * (max(values, key=lambda v: sign * v) - values[0]), sign * (target - values[0])
         if run.arrived or gained >= _FEWEST_PROGRESS * needed:
             found.append(run)
-    return found
+    return found[-_MOST_COMPARED:]
 
 
 def differing_axes(one: Configuration, other: Configuration) -> frozenset[str]:
@@ -104,8 +107,10 @@ def _same_runs(runs: Sequence[Run]) -> list[tuple[Run, Run]]:
     learning rate has different scores: so the learning rate has an effect, and the first pair is left out.
     """
     pairs = [pair for pair in itertools.combinations(runs, 2) if _differing(*pair) and _shared(*pair)]
-    same = [pair for pair in pairs if any(_are_same(*pair, position) for position in _positions(*pair))]
-    different = [pair for pair in pairs if pair not in same]
+    same, different = [], []
+    for pair in pairs:
+        is_same = any(_are_same(*pair, position) for position in _positions(*pair))
+        (same if is_same else different).append(pair)
     effective = {axes[0] for pair in different if len(axes := _differing(*pair)) == 1}
     return [pair for pair in same if not effective & set(_differing(*pair))]
 

@@ -5,9 +5,12 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
+import pytest
+
 from search_spaces import Configuration
 from tests.tuner.advice.test_no_answer import command_world, seen
 from tests.tuner.search.world import World, configuration
+from tuner.advice import script_warnings as script_warnings_module
 from tuner.advice.script_warnings import axes_without_effect, script_warnings
 from tuner.advice.warnings import cautions
 from tuner.domain.measurement import Measurement
@@ -110,3 +113,14 @@ def test_an_answer_outside_of_a_space_that_was_narrowed_is_named(tmp_path: Path)
     (line,) = named(10.0 * highest)
     assert "learning_rate=" in line
     assert "allowed is" in line
+
+
+def test_only_the_newest_runs_are_compared(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    world = command_world(tmp_path)
+    for rate in (0.02, 0.05):
+        world.keep(of(configuration(1, 64, rate), *VALUES))
+    for k in (1, 2, 3):
+        world.keep(of(configuration(1, 64 + k, 0.1 + 0.1 * k), *(value + 0.01 * k for value in VALUES)))
+    assert axes_without_effect(world.state()) == {"learning_rate"}
+    monkeypatch.setattr(script_warnings_module, "_MOST_COMPARED", 3)
+    assert axes_without_effect(world.state()) == frozenset()
