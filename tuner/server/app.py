@@ -9,6 +9,7 @@ from fastapi import FastAPI
 from tuner.server import api_jobs
 from tuner.server.context import ServerContext, Store
 from tuner.server.limits import BodyLimit, RateLimits, SecurityHeaders
+from tuner.server.pages import add_pages
 from tuner.server.problems import add_problem_handlers
 from tuner.server.settings import ServerSettings
 
@@ -26,4 +27,5 @@ def create_app(store: Store, settings: ServerSettings) -> FastAPI:
     app.add_middleware(BodyLimit, limits=settings.limits)
     app.add_middleware(SecurityHeaders)
     app.include_router(api_jobs.router)
+    add_pages(app)
     return app

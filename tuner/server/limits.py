@@ -98,7 +98,9 @@ def _network(address: str) -> str:
 
 
 class BodyLimit:
-    """ASGI middleware that refuses requests with a large body before the body is read (status 413).
+    """ASGI middleware that refuses large requests to the API before their body is read (status 413).
+
+    The pages limit their forms themselves (`PageRoute`).
 
     Args:
         app: The application.
@@ -110,7 +112,7 @@ class BodyLimit:
         self._limits = limits
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != "http":
+        if scope["type"] != "http" or not scope["path"].startswith("/api/"):
             await self._app(scope, receive, send)
             return
         is_file = scope["path"].startswith(FILES)

@@ -31,7 +31,7 @@ _STATUS: tuple[tuple[type[TunerError], int, str], ...] = (
 
 #: Seconds after which a client should try again while the database is not available.
 _RETRY_SECONDS = 5
-_FAULT = "the server has a fault; its log has the details"
+FAULT = "the server has a fault; its log has the details"
 
 
 class RefusedError(Exception):
@@ -73,17 +73,23 @@ def add_problem_handlers(app: FastAPI) -> None:
     app.add_exception_handler(Exception, _unexpected)
 
 
-def _tuner_error(request: Request, error: TunerError) -> JSONResponse:
+def described(error: TunerError) -> tuple[int, str, str]:
+    """Returns the HTTP status of an error, a title, and what a client may read about it."""
     status, title = next((status, title) for kind, status, title in _STATUS if isinstance(error, kind))
     if status < 500:
-        return problem(status, title, str(error), exit_code=error.exit_code)
+        return status, title, str(error)
     # The message may name files and hosts of the server.
-    _logger.error("%s %s failed: %s", request.method, request.url.path, error)
+    _logger.error("%s: %s", title, error)
     if status == 503:
-        headers = {"Retry-After": str(_RETRY_SECONDS)}
-        detail = f"the server cannot use its database at present; try again in {_RETRY_SECONDS} s"
-        return problem(status, title, detail, headers=headers, exit_code=error.exit_code)
-    return problem(status, title, _FAULT, exit_code=error.exit_code)
+        words = f"the server cannot use its database at present; try again in {_RETRY_SECONDS} s"
+        return status, title, words
+    return status, title, FAULT
+
+
+def _tuner_error(_request: Request, error: TunerError) -> JSONResponse:
+    status, title, detail = described(error)
+    headers = {"Retry-After": str(_RETRY_SECONDS)} if status == 503 else None
+    return problem(status, title, detail, headers=headers, exit_code=error.exit_code)
 
 
 def _refused(_request: Request, error: RefusedError) -> JSONResponse:
@@ -103,4 +109,4 @@ def _invalid(_request: Request, error: RequestValidationError) -> JSONResponse:
 
 def _unexpected(request: Request, error: Exception) -> JSONResponse:
     _logger.error("%s %s failed", request.method, request.url.path, exc_info=error)
-    return problem(500, "Internal error", _FAULT)
+    return problem(500, "Internal error", FAULT)

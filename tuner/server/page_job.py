@@ -1,0 +1,171 @@
+"""The pages of one job: live view, plan, report, files and log; and the forms that change the job."""
+
+from __future__ import annotations
+
+import re
+from typing import Annotated
+
+from fastapi import Path as InPath
+from fastapi import Request, Response
+
+from tuner.domain.job_queue import FileKind, JobRecord, NotFoundError
+from tuner.server.context import Context, ServerContext, own_job
+from tuner.server.page_forms import Posted
+from tuner.server.page_progress import progress_of
+from tuner.server.page_rendering import page, page_router, redirect
+from tuner.server.page_sessions import Administrator, JobSubmitter, Viewer, Visitor
+from tuner.server.problems import RefusedError
+from tuner.server.schemas import JobId
+
+router = page_router()
+
+#: A report is shown in a frame of its page. It may use its own styles, but can neither run scripts nor send
+#: requests, and its origin is not that of the server, so that it has no access to cookies.
+_SANDBOX = (
+    "sandbox allow-popups; default-src 'none'; style-src 'unsafe-inline'; img-src data:; "
+    "frame-ancestors 'self'"
+)
+_EVENTS_SHOWN = 200
+#: Bytes of the end of the log that a page shows.
+_LOG_BYTES = 200_000
+
+
+def _shown(
+    request: Request, context: ServerContext, visitor: Visitor, job: JobRecord, name: str, **values: object
+) -> Response:
+    """Returns a page of a job with what all pages of a job show."""
+    queue = context.store.queue
+    common = {
+        "job": job,
+        "may_change": visitor.may_submit and visitor.may_change(job),
+        "reports": queue.job_files(job.job_id, FileKind.REPORT),
+    }
+    return page(request, name, {**common, **values})
+
+
+@router.get("/jobs/{job_id}")
+def show_job(job_id: JobId, request: Request, context: Context, visitor: Viewer) -> Response:
+    """Shows a job live."""
+    job = context.store.queue.job(job_id)
+    after = max(job.num_events - _EVENTS_SHOWN, 0)
+    events = context.store.queue.events(job_id, after=after, limit=_EVENTS_SHOWN)
+    values = {
+        "progress": progress_of(job),
+        "events": events[::-1],
+        "num_older": after,
+        "is_live": not job.state.has_ended,
+    }
+    return _shown(request, context, visitor, job, "job.html.j2", **values)
+
+
+@router.get("/jobs/{job_id}/plan")
+def show_plan(job_id: JobId, request: Request, context: Context, visitor: Viewer) -> Response:
+    """Shows the plan, the price and the job file."""
+    job = context.store.queue.job(job_id)
+    workspace = context.store.queue.job_files(job_id, FileKind.WORKSPACE)
+    return _shown(request, context, visitor, job, "job_plan.html.j2", workspace=workspace)
+
+
+@router.get("/jobs/{job_id}/report")
+def show_report(job_id: JobId, request: Request, context: Context, visitor: Viewer) -> Response:
+    """Shows the report in a frame."""
+    return _shown(request, context, visitor, context.store.queue.job(job_id), "job_report.html.j2")
+
+
+@router.get("/jobs/{job_id}/log")
+def show_log(job_id: JobId, request: Request, context: Context, visitor: Viewer) -> Response:
+    """Shows the end of the log."""
+    queue = context.store.queue
+    job = queue.job(job_id)
+    logs = [
+        (path, queue.file(digest)[-_LOG_BYTES:].decode(errors="replace"))
+        for path, digest in queue.job_files(job_id, FileKind.LOG).items()
+    ]
+    return _shown(request, context, visitor, job, "job_log.html.j2", logs=logs)
+
+
+@router.get("/jobs/{job_id}/files/{kind}/{path:path}")
+def send_file(
+    job_id: JobId,
+    kind: FileKind,
+    path: Annotated[str, InPath(max_length=1024)],
+    context: Context,
+    visitor: Viewer,
+) -> Response:
+    """Sends a file of a job. Only the report is shown by the browser; it stores other files."""
+    digest = context.store.queue.job_files(job_id, kind).get(path)
+    if digest is None:
+        raise NotFoundError(f"job {job_id} has no file {path}")
+    is_page = kind is FileKind.REPORT and path.endswith(".html")
+    name = path.rpartition("/")[2].encode("ascii", "replace").decode()
+    name = re.sub(r"[^A-Za-z0-9._ -]", "_", name)
+    headers = {
+        "Content-Security-Policy": _SANDBOX,
+        "X-Frame-Options": "SAMEORIGIN",
+        "Content-Disposition": f'{"inline" if is_page else "attachment"}; filename="{name}"',
+    }
+    media_type = "text/html; charset=utf-8" if is_page else "application/octet-stream"
+    return Response(context.store.queue.file(digest), headers=headers, media_type=media_type)
+
+
+def _changed(context: ServerContext, visitor: Visitor, action: str, job: JobRecord) -> Response:
+    """Writes an action to the audit log, and shows the job."""
+    context.store.tokens.audit(
+        visitor.token.name, f"job.{action}", f"job {job.job_id}", address=visitor.address
+    )
+    return redirect(f"/jobs/{job.job_id}")
+
+
+@router.post("/jobs/{job_id}/approve")
+def approve(job_id: JobId, context: Context, visitor: Administrator) -> Response:
+    """Approves a job."""
+    job = context.store.queue.approve(job_id, by=visitor.token.name)
+    return _changed(context, visitor, "approve", job)
+
+
+@router.post("/jobs/{job_id}/cancel")
+def cancel(job_id: JobId, context: Context, visitor: JobSubmitter) -> Response:
+    """Cancels a job."""
+    own_job(context, visitor, job_id)
+    job = context.store.queue.cancel(job_id, f"cancelled by {visitor.token.name}")
+    return _changed(context, visitor, "cancel", job)
+
+
+@router.post("/jobs/{job_id}/pause")
+def pause(job_id: JobId, context: Context, visitor: JobSubmitter) -> Response:
+    """Pauses a job."""
+    own_job(context, visitor, job_id)
+    return _changed(context, visitor, "pause", context.store.queue.pause(job_id))
+
+
+@router.post("/jobs/{job_id}/resume")
+def resume(job_id: JobId, context: Context, visitor: JobSubmitter) -> Response:
+    """Resumes a job."""
+    own_job(context, visitor, job_id)
+    return _changed(context, visitor, "resume", context.store.queue.resume(job_id))
+
+
+@router.post("/jobs/{job_id}/priority")
+def set_priority(job_id: JobId, context: Context, visitor: JobSubmitter, form: Posted) -> Response:
+    """Changes the priority of a job."""
+    own_job(context, visitor, job_id)
+    priority = whole_number(form, "priority", -1000, 1000)
+    return _changed(context, visitor, "priority", context.store.queue.set_priority(job_id, priority))
+
+
+def whole_number(form: Posted, name: str, lowest: int, highest: int) -> int:
+    """Returns a whole number of a form.
+
+    Raises:
+        RefusedError: The text is no whole number, or is not within the limits.
+    """
+    text = form.text(name).strip()
+    try:
+        number = int(text) if len(text) < 10 else None
+    except ValueError:
+        number = None
+    if number is None or not lowest <= number <= highest:
+        raise RefusedError(
+            422, "Form not valid", f"{name} = {text!r}: give a whole number from {lowest} to {highest}"
+        )
+    return number
