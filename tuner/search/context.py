@@ -30,6 +30,8 @@ class SearchContext:
         owner: Name of this process, under which it reserves the right to continue a training.
         parallel: Maximum number of trainings that run at the same time. The number of nodes of the cluster
             may limit it further.
+        restart_lost: Whether a training whose checkpoint is not on this host starts from the beginning, as
+            after a takeover by another host. If not, a missing checkpoint is an error.
         clock: Function that returns the present time, in seconds since the Unix epoch.
         sleep: Function that waits for the given number of seconds.
         listen: Function that receives the events of the search.
@@ -44,6 +46,7 @@ class SearchContext:
     epoch_samples: int
     owner: str
     parallel: int = 1
+    restart_lost: bool = False
     clock: Callable[[], float] = time.time
     sleep: Callable[[float], None] = time.sleep
     listen: Listener = ignore

@@ -9,19 +9,20 @@ from __future__ import annotations
 
 import contextlib
 import math
-from collections.abc import Collection
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from tuner.domain.errors import LeaseLostError, TunerError
 from tuner.domain.ledger import Lease
-from tuner.domain.measurement import Measurement, Outcome, Purpose
+from tuner.domain.measurement import Measurement, Outcome, Purpose, merged
 from tuner.probes import ProbeHandle, Prober, Until
 from tuner.probes.probe_folder import take_back_ends
 from tuner.search.capacity import Capacity, UnderWay
 from tuner.search.checkpoint_transfer import forget_transfer, moved_clock, transferred
 from tuner.search.context import SearchContext
 from tuner.search.events import SearchEvent
+from tuner.search.lost_checkpoints import is_lost, restarted
 from tuner.search.spans import Span, covered
 
 LEASE_SECONDS = 60.0
@@ -42,6 +43,8 @@ class Slice:
         started_at: Time at which the slice started, in seconds of the clock `Prober.now`.
         renew_at: Time at which to renew the lease, in seconds since the Unix epoch.
         pending_seconds: Seconds during which the slice waited for nodes. No budget is charged for them.
+        repeats: All measurements of the run before, if the slice starts it from the beginning because its
+            checkpoint was lost; else None.
         is_crowded: Whether the ranks of the slice had to share CPU cores with the ranks of concurrent slices.
         shown: Step and waiting message that were last sent to the user.
     """
@@ -52,6 +55,7 @@ class Slice:
     clock_offset: float
     started_at: float
     renew_at: float
+    repeats: Measurement | None = None
     pending_seconds: float = 0.0
     is_crowded: bool = False
     shown: tuple[int, str] | None = None
@@ -94,7 +98,7 @@ class SlicesUnderWay:
         )
 
     def start(
-        self, lease: Lease, under_way: UnderWay, until: Until, folder: Path, stored_samples: Collection[int]
+        self, lease: Lease, under_way: UnderWay, until: Until, folder: Path, earlier: Sequence[Measurement]
     ) -> None:
         """Starts a slice of a probe (a trial training) on which this process has a lease.
 
@@ -103,11 +107,13 @@ class SlicesUnderWay:
             under_way: Configuration, purpose and number of nodes of the slice.
             until: Limits that end the slice, in training seconds of the whole run.
             folder: Folder with the files of the probe.
-            stored_samples: Numbers of samples at which the database has evaluations of the probe. Evaluations
-                in the folder at other numbers of samples are new: an earlier process made them and was killed
-                before it stored them.
+            earlier: Measurements of the earlier slices of the probe in the database. Evaluations in the
+                folder at other numbers of samples are new: an earlier process made them and was killed before
+                it stored them.
         """
-        take_back_ends(folder, stored_samples)
+        take_back_ends(folder, {point.samples for measurement in earlier for point in measurement.curve})
+        before = merged(earlier) if earlier else None
+        repeats = before if before is not None and is_lost(before, folder) else None
         offset = transferred(folder)
         if until.training_seconds is not None:
             until = replace(until, training_seconds=until.training_seconds - offset)
@@ -120,6 +126,7 @@ class SlicesUnderWay:
             clock_offset=offset,
             started_at=started_at,
             renew_at=self._context.clock() + LEASE_SECONDS / 3,
+            repeats=repeats,
         )
         self._slices.append(started)
         if len(self._slices) > 1:
@@ -251,6 +258,8 @@ class SlicesUnderWay:
             self._ended = []
         if active.under_way.purpose is Purpose.TIMING and measurement.outcome is Outcome.PAUSED:
             measurement = replace(measurement, outcome=Outcome.STOPPED)
+        if active.repeats is not None:
+            measurement = restarted(measurement, active.repeats)
         if measurement.restart_seconds is not None:
             forget_transfer(active.handle.folder)
         return replace(

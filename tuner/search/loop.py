@@ -23,6 +23,7 @@ from tuner.search.checkpoint_transfer import resume_on_other_nodes
 from tuner.search.context import SearchContext
 from tuner.search.events import SearchEvent, clock_words
 from tuner.search.inflight import LEASE_SECONDS, POLL_SECONDS, Slice, SlicesUnderWay
+from tuner.search.lost_checkpoints import is_lost, started_folder
 from tuner.search.lost_slices import probe_folder
 from tuner.search.policy import Abandon, Action, Ask, Continue, Decision, Policy, Start, Stop, StopKind, Wait
 from tuner.search.prediction_log import remember_beliefs
@@ -243,8 +244,7 @@ class Search:
             expected_seconds=_expected_seconds(state, decision, configuration, action.until),
         )
         slices = [m for probe in state.probes if probe.probe_id == lease.probe_id for m in probe.slices]
-        stored_samples = {point.samples for measurement in slices for point in measurement.curve}
-        self._slices.start(lease, under_way, action.until, folder, stored_samples)
+        self._slices.start(lease, under_way, action.until, folder, slices)
 
     def _suggested(self, state: SearchState) -> tuple[int, Configuration]:
         """Asks Optuna for a configuration that has not failed; returns trial number and configuration."""
@@ -292,12 +292,13 @@ class Search:
         self, state: SearchState, decision: Decision, action: Start, lease: Lease, folder: Path
     ) -> None:
         run = next(r for r in state.runs.values() if r.probe.probe_id == action.resume_from)
+        source_folder = self._started_folder(run.probe)
+        if is_lost(run.measurement, source_folder):
+            return
         ratio = 1.0
         if run.configuration != action.configuration:
             ratio = seconds_ratio(state, action.configuration, run.configuration)
-        started = resume_on_other_nodes(
-            run.measurement, self._started_folder(run.probe), folder, action.configuration, ratio
-        )
+        started = resume_on_other_nodes(run.measurement, source_folder, folder, action.configuration, ratio)
         self._context.ledger.append_slice(lease, started)
         self._end(state, run.probe, f"resumed as probe {lease.probe_id}")
 
@@ -421,16 +422,8 @@ class Search:
         Raises:
             StorageError: The checkpoint is missing.
         """
-        measured = probe.measurement
-        if measured is None or measured.checkpoint is None:
-            return self._probe_folder(probe.probe_id)
-        checkpoint = Path(measured.checkpoint)
-        if not checkpoint.exists():
-            raise StorageError(
-                f"the checkpoint {checkpoint} of probe {probe.probe_id} is missing; restore it, "
-                "or start a new study with --fresh"
-            )
-        return checkpoint.parent.parent
+        own_folder = self._probe_folder(probe.probe_id)
+        return started_folder(probe, own_folder, restart_lost=self._context.restart_lost)
 
     def _probe_folder(self, probe_id: int) -> Path:
         folder = probe_folder(self._context.folder, self._context.study, probe_id)

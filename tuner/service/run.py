@@ -58,6 +58,8 @@ class RunOptions:
         parallel: Maximum number of concurrent slices. The number of nodes may limit it further.
         confirm: Number of new seeds with which the recommendation and the baseline are trained, to compare
             their times to target; 0 for no comparison.
+        restart_lost: Whether trainings whose checkpoints are not on this host start from the beginning, as
+            after a takeover by another host. If not, a missing checkpoint is an error.
     """
 
     output: Path
@@ -66,6 +68,7 @@ class RunOptions:
     verify: bool = False
     parallel: int = 1
     confirm: int = 0
+    restart_lost: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -166,6 +169,7 @@ def _run(
             epoch_samples=epoch_samples,
             owner=own_name(),
             parallel=options.parallel,
+            restart_lost=options.restart_lost,
             listen=listen,
         )
         search = Search(context, prober, _policy(opened, options, context))

@@ -102,7 +102,13 @@ class World:
         self.events: list[SearchEvent] = []
 
     def search(
-        self, policy: Policy, *, prober: Prober | None = None, owner: str = "first", parallel: int = 1
+        self,
+        policy: Policy,
+        *,
+        prober: Prober | None = None,
+        owner: str = "first",
+        parallel: int = 1,
+        restart_lost: bool = False,
     ) -> Search:
         """A search as a new process would make it."""
         context = SearchContext(
@@ -115,6 +121,7 @@ class World:
             epoch_samples=EPOCH_SAMPLES,
             owner=owner,
             parallel=parallel,
+            restart_lost=restart_lost,
             clock=self.clock,
             sleep=self.clock.sleep,
             listen=self.events.append,
