@@ -17,10 +17,14 @@ TEST_FLAGS ?=
 # For instance SOAK_FLAGS='kill --minutes 5'.
 SOAK_FLAGS ?=
 
-.PHONY: demo test test-all soak lint clean
+.PHONY: demo serve test test-all soak lint clean
 
 demo: .venv/.installed
 	@.venv/bin/paceline run examples/digits.toml --output paceline-out/digits --verify $(DEMO_FLAGS)
+
+# A server with its page, one worker, and the digits job submitted; PORT=8080 is the port. Ctrl-C stops them.
+serve: .venv/.installed-serve
+	@PACELINE=.venv/bin/paceline sh examples/service.sh
 
 # At most four minutes; needs no server and no system package.
 test: .venv/.installed-test
@@ -42,6 +46,7 @@ lint: .venv/.installed-dev
 clean:
 	rm -rf .venv dist paceline-out
 
+comma := ,
 # $(call install,EXTRAS,STAMPS): one call of pip, since each takes seconds to prepare.
 define install
 	@test -x .venv/bin/python || $(PYTHON) -m venv .venv
@@ -53,12 +58,16 @@ endef
 	@echo "installing what Paceline needs into .venv (a minute or two, once)" >&2
 	$(call install,[examples],$@)
 
+.venv/.installed-serve: pyproject.toml constraints.txt
+	@echo "installing Paceline and what its server needs into .venv (a minute or two, once)" >&2
+	$(call install,[examples$(comma)serve],.venv/.installed $@)
+
 .venv/.installed-test: pyproject.toml constraints.txt
 	@echo "installing Paceline and what the tests need into .venv (a minute or two, once)" >&2
-	$(call install,[test],.venv/.installed $@)
+	$(call install,[test],.venv/.installed .venv/.installed-serve $@)
 	@# Compiles what most tests import, once instead of in each worker.
 	@.venv/bin/python -c 'import torch._dynamo, optuna, scipy.stats, sklearn.datasets'
 
 .venv/.installed-dev: pyproject.toml constraints.txt
 	@echo "installing Paceline and all that development needs into .venv (some minutes, once)" >&2
-	$(call install,[dev],.venv/.installed .venv/.installed-test $@)
+	$(call install,[dev],.venv/.installed .venv/.installed-serve .venv/.installed-test $@)

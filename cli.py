@@ -32,6 +32,7 @@ from tuner.service.options import (
     StorageUrl,
 )
 from tuner.service.output import ask, print_rows, say, show, shown_progress
+from tuner.service.remote_commands import approve, cancel, jobs, pause, resume, submit, watch
 
 if TYPE_CHECKING:
     from storage import Storage
@@ -404,6 +405,7 @@ def recover(
 for _command in (
     *(init, check, run, train, status, trials, explain, report),
     *(record, import_runs, export, calibrate, schema, doctor),
+    *(submit, jobs, watch, cancel, approve, pause, resume),
 ):
     app.command()(_command)
 database.command()(upgrade)

@@ -73,7 +73,8 @@ def test_the_server_answers_and_stops_cleanly(tmp_path: Path) -> None:
         assert found is not None, lines
         with pytest.raises(urllib.error.HTTPError) as refused:
             urllib.request.urlopen(f"{found[0]}/api/v1/jobs")
-        assert refused.value.code == 401
+        with refused.value as answer:
+            assert answer.code == 401
         server.send_signal(signal.SIGTERM)
         assert server.wait(20) == 0
         assert "the server has stopped" in server.stderr.read()
