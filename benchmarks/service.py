@@ -3,9 +3,9 @@
     .ci/with_postgres.sh python -m benchmarks.service --json
     python -m benchmarks.service --jobs 200 --probes 10000
 
-Inserts jobs and probes in bulk, most of them ended. Measures how long the server takes to answer the list of jobs,
-one job, its probes and its page, and how long a claim of the next job takes. Without a PostgreSQL server
-(PACELINE_TEST_POSTGRES_URL), it measures SQLite alone.
+Inserts jobs and probes in bulk, most of them ended. Measures how long the server takes to answer the list
+of jobs, one job, its probes and its page, and how long a claim of the next job takes. Without a server of
+PostgreSQL (PACELINE_TEST_POSTGRES_URL), it measures SQLite alone.
 """
 
 from __future__ import annotations
@@ -48,10 +48,10 @@ def fill(url: str, num_jobs: int, num_probes: int) -> None:
 
     One job in ten is queued, the others have ended.
     """
-    engine = engine_for(parsed(url))
+    connections = engine_for(parsed(url))
     now = time.time()
     each = num_probes // num_jobs
-    with writing(engine) as connection:
+    with writing(connections) as connection:
 
         def add(table: Any, rows: list[dict[str, Any]]) -> None:
             for first in range(0, len(rows), _ROWS_AT_ONCE):
@@ -88,8 +88,8 @@ def fill(url: str, num_jobs: int, num_probes: int) -> None:
                 for k in range(_NUM_POINTS)
             ],
         )
-    if engine.dialect.name == "postgresql":
-        with engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
+    if connections.dialect.name == "postgresql":
+        with connections.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
             # The rows were inserted with their keys, and the planner needs numbers of rows.
             for table, key in (("jobs", "job_id"), ("studies", "study_id"), ("probes", "probe_id")):
                 name = f"paceline_{table}"
@@ -99,7 +99,7 @@ def fill(url: str, num_jobs: int, num_probes: int) -> None:
                 )
                 connection.exec_driver_sql(f"SELECT setval({sequence}, ({last}))")
             connection.exec_driver_sql("ANALYZE")
-    engine.dispose()
+    connections.dispose()
 
 
 def _study(number: int, now: float) -> dict[str, Any]:

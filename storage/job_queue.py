@@ -5,8 +5,7 @@ from __future__ import annotations
 import hashlib
 import time
 from collections.abc import Callable, Mapping, Sequence
-from functools import wraps
-from typing import Any, Concatenate, ParamSpec, TypeVar
+from typing import Any, ParamSpec, TypeVar
 
 from sqlalchemy import Connection, Engine, and_, func, insert, select, update
 from sqlalchemy.dialects import postgresql, sqlite
@@ -23,7 +22,7 @@ from storage.job_rows import (
     update_under,
     used_columns,
 )
-from storage.retries import Retries
+from storage.retries import Retries, retried
 from storage.service_tables import files, job_events, job_files, jobs, tokens, workers
 from storage.tokens import usage_of
 from storage.transactions import reading, writing
@@ -47,18 +46,6 @@ _Arguments = ParamSpec("_Arguments")
 _Result = TypeVar("_Result")
 
 
-def _retried(
-    method: Callable[Concatenate[SqlJobQueue, _Arguments], _Result],
-) -> Callable[Concatenate[SqlJobQueue, _Arguments], _Result]:
-    """Decorator: repeats a method while the database is locked or cannot be reached."""
-
-    @wraps(method)
-    def repeated(self: SqlJobQueue, /, *args: _Arguments.args, **kwargs: _Arguments.kwargs) -> _Result:
-        return self._retries.wrapped(method)(self, *args, **kwargs)
-
-    return repeated
-
-
 class SqlJobQueue:
     """Stores the queue of jobs in a SQL database; implements `tuner.domain.job_queue.JobQueue`.
 
@@ -78,7 +65,7 @@ class SqlJobQueue:
         self._clock = clock
         self._retries = retries or Retries(engine.url)
 
-    @_retried
+    @retried
     def submit(self, job: NewJob, *, quota: Quota | None = None) -> tuple[JobRecord, bool]:
         now = self._clock()
         with writing(self._engine) as connection:
@@ -102,12 +89,12 @@ class SqlJobQueue:
             self._note(connection, row.job_id, f"{job.name} was submitted: {state_words(job.state)}")
             return self._read(connection, row.job_id), True
 
-    @_retried
+    @retried
     def job(self, job_id: int) -> JobRecord:
         with reading(self._engine) as connection:
             return self._read(connection, job_id)
 
-    @_retried
+    @retried
     def jobs(
         self,
         *,
@@ -129,13 +116,13 @@ class SqlJobQueue:
         with reading(self._engine) as connection:
             return [job_record(row) for row in connection.execute(wanted)]
 
-    @_retried
+    @retried
     def count_jobs(self) -> dict[JobState, int]:
         with reading(self._engine) as connection:
             counted = connection.execute(select(jobs.c.state, func.count()).group_by(jobs.c.state))
             return {JobState(row.state): row[1] for row in counted}
 
-    @_retried
+    @retried
     def approve(self, job_id: int, *, by: str) -> JobRecord:
         def change(job: JobRecord) -> dict[str, Any]:
             if job.state is not JobState.AWAITING_APPROVAL:
@@ -144,7 +131,7 @@ class SqlJobQueue:
 
         return self._changed(job_id, change, f"approved by {by}: queued")
 
-    @_retried
+    @retried
     def cancel(self, job_id: int, reason: str) -> JobRecord:
         def change(job: JobRecord) -> dict[str, Any]:
             if job.state.has_ended:
@@ -155,7 +142,7 @@ class SqlJobQueue:
 
         return self._changed(job_id, change, f"cancelled: {reason}")
 
-    @_retried
+    @retried
     def pause(self, job_id: int) -> JobRecord:
         def change(job: JobRecord) -> dict[str, Any]:
             if job.state is JobState.QUEUED:
@@ -168,7 +155,7 @@ class SqlJobQueue:
 
         return self._changed(job_id, change, "asked to pause")
 
-    @_retried
+    @retried
     def resume(self, job_id: int) -> JobRecord:
         def change(job: JobRecord) -> dict[str, Any]:
             if job.state is JobState.PAUSED:
@@ -179,7 +166,7 @@ class SqlJobQueue:
 
         return self._changed(job_id, change, "resumed")
 
-    @_retried
+    @retried
     def set_priority(self, job_id: int, priority: int) -> JobRecord:
         def change(job: JobRecord) -> dict[str, Any]:
             if job.state.has_ended:
@@ -188,7 +175,7 @@ class SqlJobQueue:
 
         return self._changed(job_id, change, f"priority {priority}")
 
-    @_retried
+    @retried
     def claim(
         self, worker: str, *, labels: Sequence[str], lease_seconds: float, most_failures: int
     ) -> JobLease | None:
@@ -225,7 +212,7 @@ class SqlJobQueue:
                 self._note(connection, job.job_id, f"attempt {lease.attempt} started on {worker}")
                 return lease
 
-    @_retried
+    @retried
     def renew(
         self,
         lease: JobLease,
@@ -245,19 +232,19 @@ class SqlJobQueue:
         )
         return renewed, Request(request)
 
-    @_retried
+    @retried
     def set_study(self, lease: JobLease, study_id: int) -> None:
         with writing(self._engine) as connection:
             update_under(connection, lease, {"study_id": study_id})
 
-    @_retried
+    @retried
     def hand_back(self, lease: JobLease, state: JobState, reason: str, usage: Usage | None = None) -> None:
         values = {"state": str(state), "reason": reason, "request": "", **used_columns(usage), **NO_LEASE}
         with writing(self._engine) as connection:
             update_under(connection, lease, values)
             self._note(connection, lease.job_id, f"{state_words(state)}: {reason}")
 
-    @_retried
+    @retried
     def finish(
         self, lease: JobLease, state: JobState, *, exit_code: int, reason: str, usage: Usage | None = None
     ) -> None:
@@ -276,12 +263,12 @@ class SqlJobQueue:
                 connection, lease.job_id, f"{state_words(state)}: {reason}" if reason else state_words(state)
             )
 
-    @_retried
+    @retried
     def add_event(self, job_id: int, kind: str, text: str, data: Mapping[str, Any] | None = None) -> JobEvent:
         with writing(self._engine) as connection:
             return self._add_event(connection, job_id, kind, text, data)
 
-    @_retried
+    @retried
     def events(self, job_id: int, *, after: int = 0, limit: int = 500) -> list[JobEvent]:
         wanted = (
             select(*(job_events.c[name] for name in _EVENT_COLUMNS))
@@ -292,12 +279,12 @@ class SqlJobQueue:
         with reading(self._engine) as connection:
             return [JobEvent(**row._mapping) for row in connection.execute(wanted)]
 
-    @_retried
+    @retried
     def put_file(self, content: bytes) -> str:
         with writing(self._engine) as connection:
             return self._put_file(connection, content)
 
-    @_retried
+    @retried
     def file(self, digest: str) -> bytes:
         with reading(self._engine) as connection:
             content = connection.execute(select(files.c.content).where(files.c.digest == digest)).scalar()
@@ -305,7 +292,7 @@ class SqlJobQueue:
             raise NotFoundError(f"there is no file with the SHA-256 {digest}")
         return bytes(content)
 
-    @_retried
+    @retried
     def add_job_file(self, job_id: int, kind: FileKind, path: str, content: bytes) -> str:
         with writing(self._engine) as connection:
             digest = self._put_file(connection, content)
@@ -315,7 +302,7 @@ class SqlJobQueue:
                 connection.execute(insert(job_files).values(**key, digest=digest))
         return digest
 
-    @_retried
+    @retried
     def job_files(self, job_id: int, kind: FileKind) -> dict[str, str]:
         wanted = (
             select(job_files.c.path, job_files.c.digest)
@@ -325,7 +312,7 @@ class SqlJobQueue:
         with reading(self._engine) as connection:
             return {row.path: row.digest for row in connection.execute(wanted)}
 
-    @_retried
+    @retried
     def report_worker(self, worker: WorkerRecord) -> bool:
         values = {
             "version": worker.version,
@@ -343,14 +330,14 @@ class SqlJobQueue:
                 connection.execute(insert(workers).values(**values))
         return bool(asked)
 
-    @_retried
+    @retried
     def drain_worker(self, name: str) -> None:
         with writing(self._engine) as connection:
             drained = update(workers).where(workers.c.name == name).values(draining=True)
             if connection.execute(drained).rowcount == 0:
                 raise NotFoundError(f"there is no worker {name}")
 
-    @_retried
+    @retried
     def workers(self, *, seen_since: float = 0.0) -> list[WorkerRecord]:
         recent = workers.c.seen_at >= seen_since
         with reading(self._engine) as connection:

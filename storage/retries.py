@@ -6,7 +6,7 @@ import logging
 import time
 from collections.abc import Callable
 from functools import wraps
-from typing import ParamSpec, TypeVar
+from typing import Concatenate, ParamSpec, Protocol, TypeVar
 
 from sqlalchemy import URL
 
@@ -115,3 +115,28 @@ def _follows_interrupt(error: BaseException | None) -> bool:
     while error is not None and not isinstance(error, KeyboardInterrupt):
         error = error.__context__
     return error is not None
+
+
+class _Retrying(Protocol):
+    """An object whose methods can be repeated."""
+
+    @property
+    def _retries(self) -> Retries: ...
+
+
+_Object = TypeVar("_Object", bound=_Retrying)
+
+
+def retried(
+    method: Callable[Concatenate[_Object, _Arguments], _Result],
+) -> Callable[Concatenate[_Object, _Arguments], _Result]:
+    """Decorator: repeats a method while the database is locked or cannot be reached.
+
+    The object has its `Retries` in the attribute `_retries`. The method must be safe to call again.
+    """
+
+    @wraps(method)
+    def repeated(self: _Object, /, *args: _Arguments.args, **kwargs: _Arguments.kwargs) -> _Result:
+        return self._retries.wrapped(method)(self, *args, **kwargs)
+
+    return repeated

@@ -6,15 +6,14 @@ import contextlib
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
-from functools import wraps
-from typing import Any, Concatenate, ParamSpec, TypeVar
+from typing import Any, ParamSpec, TypeVar
 
 from sqlalchemy import ColumnElement, Connection, Engine, Row, Table, and_, case, func, insert, select, update
 
 from search_spaces import Configuration
 from storage import probe_tables, rows, tables
 from storage.plain_data import PlainData
-from storage.retries import Retries
+from storage.retries import Retries, retried
 from storage.tables import fits, probes, recommendations, studies
 from storage.transactions import reading, writing
 from tuner.domain.errors import LeaseLostError, StorageError
@@ -32,18 +31,6 @@ from tuner.domain.measurement import Measurement, Outcome, Purpose
 _Record = TypeVar("_Record")
 _Arguments = ParamSpec("_Arguments")
 _Result = TypeVar("_Result")
-
-
-def _retried(
-    method: Callable[Concatenate[SqlLedger, _Arguments], _Result],
-) -> Callable[Concatenate[SqlLedger, _Arguments], _Result]:
-    """Decorator: repeats a method while the database is locked or cannot be reached."""
-
-    @wraps(method)
-    def repeated(self: SqlLedger, /, *args: _Arguments.args, **kwargs: _Arguments.kwargs) -> _Result:
-        return self._retries.wrapped(method)(self, *args, **kwargs)
-
-    return repeated
 
 
 class SqlLedger:
@@ -105,14 +92,14 @@ class SqlLedger:
         self._read_studies[study.study_id] = study
         return study
 
-    @_retried
+    @retried
     def change_fingerprint(self, study_id: int, fingerprint: str) -> None:
         with self._writing() as connection:
             _need_studies(connection, {study_id})
             changed = update(studies).where(studies.c.study_id == study_id)
             connection.execute(changed.values(fingerprint=fingerprint))
 
-    @_retried
+    @retried
     def studies(self) -> list[StudyRecord]:
         with reading(self._engine) as connection:
             found = connection.execute(select(studies).order_by(studies.c.study_id))
@@ -153,14 +140,14 @@ class SqlLedger:
 
         return self._retries.repeat(started)
 
-    @_retried
+    @retried
     def take_probe(self, probe_id: int, *, owner: str, lease_seconds: float) -> Lease:
         with self._writing() as connection:
             # Read the clock inside the transaction, because waiting for the write lock takes time.
             now = self._clock()
             return probe_tables.take(connection, probe_id, owner, now, now + lease_seconds)
 
-    @_retried
+    @retried
     def renew(self, lease: Lease, *, lease_seconds: float) -> Lease:
         with self._writing() as connection:
             expires_at = self._clock() + lease_seconds
@@ -179,19 +166,19 @@ class SqlLedger:
             self._unstored.append((lease.probe_id, measurement))
             raise
 
-    @_retried
+    @retried
     def release(self, lease: Lease) -> None:
         with self._writing() as connection:
             probe_tables.give_back(connection, lease)
 
-    @_retried
+    @retried
     def end_probe(self, probe_id: int, outcome: Outcome, reason: str) -> None:
         if outcome.can_continue:
             raise ValueError(f"a probe cannot end with the outcome {outcome}")
         with self._writing() as connection:
             probe_tables.end(connection, probe_id, outcome, reason)
 
-    @_retried
+    @retried
     def probes(self, study_id: int, known: Sequence[ProbeRecord] = ()) -> list[ProbeRecord]:
         known = known or self._read_probes.get(study_id, ())
         with reading(self._engine) as connection:
@@ -209,7 +196,7 @@ class SqlLedger:
     def add_fit(self, fit: FitRecord) -> None:
         self._keep(fits, [rows.fit_row(fit)])
 
-    @_retried
+    @retried
     def past_fits(self, fingerprint: str) -> list[FitRecord]:
         newest = select(func.max(fits.c.fit_id)).group_by(fits.c.study_id, fits.c.model)
         first = case((fits.c.fingerprint == fingerprint, 0), else_=1)
@@ -283,7 +270,7 @@ class SqlLedger:
 
         self._retries.repeat(stored)
 
-    @_retried
+    @retried
     def _stored(self, table: Table, study_id: int, record: Callable[[Row[Any]], _Record]) -> list[_Record]:
         oldest_first = next(iter(table.primary_key))
         statement = select(table).where(table.c.study_id == study_id).order_by(oldest_first)

@@ -12,7 +12,7 @@ from typing import Any
 
 from sqlalchemy import Connection, Engine, Row, and_, case, func, insert, select, update
 
-from storage.retries import Retries
+from storage.retries import Retries, retried
 from storage.service_tables import audit_log, jobs, tokens
 from storage.transactions import reading, writing
 from tuner.domain.job_queue import AuditRecord, JobState, NotFoundError, Quota, Role, TokenRecord, Usage
@@ -40,12 +40,7 @@ class SqlTokens:
     ):
         self._engine = engine
         self._clock = clock
-        again = (retries or Retries(engine.url)).wrapped
-        self.find = again(self.find)  # type: ignore[method-assign]
-        self.tokens = again(self.tokens)  # type: ignore[method-assign]
-        self.revoke = again(self.revoke)  # type: ignore[method-assign]
-        self.usage = again(self.usage)  # type: ignore[method-assign]
-        self.audit_log = again(self.audit_log)  # type: ignore[method-assign]
+        self._retries = retries or Retries(engine.url)
 
     def create(
         self, name: str, role: Role, *, expires_at: float | None = None, quota: Quota | None = None
@@ -63,6 +58,7 @@ class SqlTokens:
             row = connection.execute(insert(tokens).values(**values).returning(tokens)).one()
         return _token(row), f"{_PREFIX}_{row.token_id}_{secret}"
 
+    @retried
     def find(self, text: str) -> TokenRecord | None:
         prefix, _, found = text.partition("_")
         number, _, secret = found.partition("_")
@@ -82,6 +78,7 @@ class SqlTokens:
                 connection.execute(used.values(last_used_at=now))
         return _token(row)
 
+    @retried
     def revoke(self, token_id: int) -> TokenRecord:
         with writing(self._engine) as connection:
             revoked = update(tokens).where(tokens.c.token_id == token_id)
@@ -91,10 +88,12 @@ class SqlTokens:
             raise NotFoundError(f"there is no token {token_id}; `paceline token list` shows all tokens")
         return _token(row)
 
+    @retried
     def tokens(self) -> list[TokenRecord]:
         with reading(self._engine) as connection:
             return [_token(row) for row in connection.execute(select(tokens).order_by(tokens.c.token_id))]
 
+    @retried
     def usage(self, token_id: int) -> tuple[int, Usage]:
         with reading(self._engine) as connection:
             return usage_of(connection, token_id)
@@ -114,6 +113,7 @@ class SqlTokens:
                 insert(audit_log).values(**values, created_at=self._clock(), detail=dict(detail or {}))
             )
 
+    @retried
     def audit_log(self, *, before: int | None = None, limit: int = 100) -> list[AuditRecord]:
         wanted = select(audit_log).order_by(audit_log.c.audit_id.desc()).limit(limit)
         if before is not None:
