@@ -35,18 +35,29 @@ def workload_code_digest(path: str, job_folder: Path) -> str:
     Returns:
         Sixteen hexadecimal digits; the empty string if there is no source file.
     """
-    module_name = path.partition(":")[0]
-    source = _source_of(module_name, job_folder)
-    if source is None:
+    files = workload_files(path, job_folder)
+    if not files:
         return ""
     digest = hashlib.sha256()
-    for file in with_imports(source, package=module_name.rpartition(".")[0]):
+    for file in files:
         digest.update(file.name.encode())
         content = file.read_bytes()
         for new, old in _MOVED.items():
             content = content.replace(new, old)
         digest.update(content)
     return digest.hexdigest()[:16]
+
+
+def workload_files(path: str, job_folder: Path) -> list[Path]:
+    """Returns the source file of a Workload and the files that it imports from its folder, sorted.
+
+    Args:
+        path: Import path of the Workload, `module:Class`.
+        job_folder: Folder of the job file.
+    """
+    module_name = path.partition(":")[0]
+    source = _source_of(module_name, job_folder)
+    return [] if source is None else with_imports(source, package=module_name.rpartition(".")[0])
 
 
 def _source_of(module_name: str, job_folder: Path) -> Path | None:
