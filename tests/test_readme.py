@@ -160,7 +160,7 @@ def test_commands_are_called_as_they_can_be() -> None:
     assert len(called) > 10
     for words in called:
         assert words[0] == "paceline"
-        name = " ".join(words[1:3]) if words[1] == "db" else words[1]
+        name = " ".join(words[1:3]) if words[1] in ("db", "token") else words[1]
         known = {option for parameter in commands()[name].params for option in parameter.opts}
         assert {word for word in words if word.startswith("--")} <= known, words
 

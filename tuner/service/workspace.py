@@ -56,8 +56,8 @@ def _named_files(job: Job, folder: Path) -> list[Path]:
         return [folder / job.probe.recording]
     if job.runs_command:
         return script_files(job.command, folder)
-    # Installed packages, such as Paceline with its examples, must be installed on the workers too. They can be
-    # below the folder as well, in a virtual environment.
+    # Installed packages must be installed on the workers too. They can be below the folder, in a virtual
+    # environment.
     own = [path for path in workload_files(job.trained.path, folder) if path.is_relative_to(folder)]
     return [path for path in own if "site-packages" not in path.relative_to(folder).parts]
 
