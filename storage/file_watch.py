@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sqlite3
+from contextlib import closing
 from pathlib import Path
 
 from sqlalchemy import Engine, event
@@ -62,11 +64,24 @@ class FileWatch:
         if identity != self._identity:
             return "replaced by another file"
         num_bytes = self._path.stat().st_size
-        # SQLite's files only grow, except by VACUUM.
-        if num_bytes < self._num_bytes:
+        # VACUUM makes a file smaller, too.
+        if num_bytes < self._num_bytes and not self._is_complete():
             return f"truncated from {self._num_bytes} to {num_bytes} bytes"
         self._num_bytes, self._logs = num_bytes, self._log_files()
         return ""
+
+    def _is_complete(self) -> bool:
+        """Whether the file is an undamaged database with the table of studies, as after VACUUM.
+
+        This uses SQLite, because closing a file that was opened in another way would drop SQLite's locks
+        (https://www.sqlite.org/howtocorrupt.html, section 2.2).
+        """
+        try:
+            with closing(sqlite3.connect(f"{self._path.as_uri()}?mode=rw", uri=True)) as connection:
+                connection.execute("SELECT 1 FROM paceline_studies LIMIT 1")
+                return connection.execute("PRAGMA quick_check(1)").fetchone() == ("ok",)
+        except sqlite3.Error:
+            return False
 
     def _log_files(self) -> dict[Path, _Identity | None]:
         paths = [self._path.with_name(f"{self._path.name}-{end}") for end in ("wal", "shm")]

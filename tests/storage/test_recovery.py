@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import math
 import shutil
+import sqlite3
 from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
 
 import optuna
@@ -142,6 +144,23 @@ def test_a_lost_file_is_noticed_at_the_next_write_and_its_measurements_are_recov
         again = storage.recover(file)
     assert (again.num_studies, again.num_probes, again.num_slices) == (0, 0, 0)
     assert probes_of(sqlite_url) == found
+
+
+def test_a_file_that_vacuum_has_made_smaller_is_not_lost(sqlite_url: str) -> None:
+    path = Path(str(parsed(sqlite_url).database))
+    with open_storage(sqlite_url) as storage:
+        study_id, leases = filled(storage)
+        storage.ledger.open_study("digits", "f1", {"text": "x" * 100_000})
+        checkpoint = "PRAGMA wal_checkpoint(TRUNCATE)"
+        with closing(sqlite3.connect(path)) as other:
+            other.execute(checkpoint)
+            storage.ledger.open_study("digits", "f1", {})
+            before = path.stat().st_size
+            other.execute("VACUUM")
+            other.execute(checkpoint)
+        assert path.stat().st_size < before - 90_000
+        storage.ledger.append_slice(leases[1], slice_of(BATCHES[1], 1))
+        assert [len(probe.slices) for probe in storage.ledger.probes(study_id)] == [2, 2, 1]
 
 
 def interrupted(url: str) -> None:
