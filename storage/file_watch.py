@@ -79,7 +79,7 @@ class FileWatch:
         try:
             with closing(sqlite3.connect(f"{self._path.as_uri()}?mode=rw", uri=True)) as connection:
                 connection.execute("SELECT 1 FROM paceline_studies LIMIT 1")
-                return connection.execute("PRAGMA quick_check(1)").fetchone() == ("ok",)
+                return bool(connection.execute("PRAGMA quick_check(1)").fetchone() == ("ok",))
         except sqlite3.Error:
             return False
 

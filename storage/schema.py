@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 #: All revisions, oldest first. This copy of the list in `migrations/` saves the import of Alembic if a
 #: database has the newest revision already; a test checks that both lists agree.
-REVISIONS = ("0001", "0002", "0003")
+REVISIONS = ("0001", "0002", "0003", "0004")
 HEAD = REVISIONS[-1]
 
 #: Table that stores the revision. Alembic's default name `alembic_version` is used by Optuna.
@@ -65,7 +65,7 @@ def alembic_config(connection: Connection) -> Config:
     """Returns Alembic's configuration for Paceline's migrations; it replaces the file alembic.ini.
 
     To add a revision: generate it with `alembic.command.revision(alembic_config(connection), "TITLE",
-    autogenerate=True, rev_id="0003")`, check and correct it, and append its id to `REVISIONS`.
+    autogenerate=True, rev_id="0005")`, check and correct it, and append its id to `REVISIONS`.
 
     Args:
         connection: Open connection on which the migrations run.

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import math
+import shlex
 import shutil
 import sqlite3
 from pathlib import Path
@@ -118,6 +120,50 @@ def test_tables_of_revision_1_are_migrated_and_back(database_url: str) -> None:
         assert connection.execute(text(f"SELECT version_num FROM {VERSION_TABLE}")).scalar_one() == HEAD
         command.check(alembic_config(connection))
     engine.dispose()
+
+
+def test_private_values_of_the_environment_are_removed(database_url: str) -> None:
+    from alembic import command
+
+    engine = engine_for(parsed(database_url))
+    secret, other = "s3cret 'of mine' " * 500, "open"
+    values = {"TOKEN": secret, "RATE": "{learning_rate}", "FLAGS": f"{secret}{{nodes}}"}
+    line = f"export RATE=0.1 TOKEN={shlex.quote(secret)} FLAGS={shlex.quote(secret + '2')} && python train.py"
+    with writing(engine) as connection:
+        command.upgrade(alembic_config(connection), "0003")
+        for number, workload in enumerate(
+            (
+                {"environment": values},
+                {"environment": {"TOKEN": other}, "publish_environment": True},
+                {"environment": {}},
+            )
+        ):
+            job = json.dumps({"workload": workload, "goal": {"target": {"$float": "inf"}}})
+            answer = json.dumps({"command": [line if number == 0 else f"TOKEN={other} python train.py"]})
+            row = {"name": f"old-{number}", "job": job, "answer": answer, "number": number}
+            for statement in (
+                "INSERT INTO paceline_studies (study_id, name, job_name, fingerprint, job, created_at) "
+                "VALUES (:number, :name, :name, 'f', :job, 1.0)",
+                "INSERT INTO paceline_recommendations (recommendation_id, study_id, created_at, "
+                "recommendation) VALUES (:number, :number, 3.0, :answer)",
+            ):
+                connection.execute(text(statement), row)
+    engine.dispose()
+    with open_storage(database_url) as store:
+        first, second, _third = store.ledger.studies()
+        hidden = "(not published)"
+        assert first.job["workload"]["environment"] == {**values, "TOKEN": hidden, "FLAGS": hidden}
+        assert first.job["goal"] == {"target": math.inf}
+        assert second.job["workload"]["environment"] == {"TOKEN": other}
+        (answer,) = store.ledger.recommendations(first.study_id)
+        assert answer.recommendation == {
+            "command": [f"export RATE=0.1 TOKEN='{hidden}' FLAGS='{hidden}' && python train.py"]
+        }
+        (answer,) = store.ledger.recommendations(second.study_id)
+        assert answer.recommendation == {"command": [f"TOKEN={other} python train.py"]}
+    file = parsed(database_url).database or ""
+    if database_url.startswith("sqlite"):
+        assert b"s3cret" not in Path(file).read_bytes()
 
 
 _ROWS = (
