@@ -107,7 +107,8 @@ def _same_runs(runs: Sequence[Run]) -> list[tuple[Run, Run]]:
     learning rate has different scores: so the learning rate has an effect, and the first pair is left out.
     """
     pairs = [pair for pair in itertools.combinations(runs, 2) if _differing(*pair) and _shared(*pair)]
-    same, different = [], []
+    same: list[tuple[Run, Run]] = []
+    different: list[tuple[Run, Run]] = []
     for pair in pairs:
         is_same = any(_are_same(*pair, position) for position in _positions(*pair))
         (same if is_same else different).append(pair)
