@@ -110,6 +110,10 @@ def run(
             show_default=False,
         ),
     ] = None,
+    no_past_studies: Annotated[
+        bool,
+        typer.Option("--no-past-studies", help="Do not use what other studies in the database have learnt."),
+    ] = False,
     strict: Annotated[
         bool, typer.Option("--strict", help=f"Exit with code {PROVISIONAL} if the evidence is weak.")
     ] = False,
@@ -127,6 +131,7 @@ def run(
         verify=verify,
         parallel=parallel,
         confirm=confirm or 0,
+        past_studies=not no_past_studies,
     )
     with study_store(storage, job) as store, shown_progress() as listen:
         result = run_job(opened, store, options, listen)

@@ -12,7 +12,7 @@ from shlex import quote
 from types import TracebackType
 from typing import TYPE_CHECKING
 
-from sqlalchemy import Engine
+from sqlalchemy import Connection, Engine, event
 
 from storage.engine import check_folder, database_file, engine_for, engine_options, parsed, set_up
 from storage.failures import shown, translated
@@ -86,7 +86,9 @@ class Storage:
 
     @contextmanager
     def fenced(self, lease: JobLease) -> Iterator[None]:
-        """Context manager in whose block the ledger stores nothing once a job has another attempt.
+        """Context manager in whose block nothing is stored in a study once a job has another attempt.
+
+        This holds for the ledger and for Optuna's tables: each transaction checks the attempt in itself.
 
         Args:
             lease: The right of this process to run the job.
@@ -169,6 +171,10 @@ class Storage:
             f"damaged, run `paceline db recover {quote(str(path))} {url}`, and run your command again"
         ) from error
 
+    def _check_fence(self, connection: Connection) -> None:
+        if self.ledger.fence is not None:
+            self.ledger.fence(connection)
+
     def _open_optuna(self) -> RDBStorage:
         with one_at_a_time(self._engine), translated(self._engine.url):
             return self._new_optuna()
@@ -187,6 +193,7 @@ class Storage:
             raise StorageError(
                 f"the study database {shown(url)} was written by another version of Optuna: {error}"
             ) from error
+        event.listen(opened.engine, "commit", self._check_fence)
         if self._file is not None:
             self._file.watch(opened.engine)
         else:

@@ -13,6 +13,7 @@ from sqlalchemy.dialects import postgresql, sqlite
 from storage.job_rows import (
     NO_LEASE,
     ending_of_expired,
+    fence,
     job_columns,
     job_record,
     label_text,
@@ -264,9 +265,11 @@ class SqlJobQueue:
             )
 
     @retried
-    def add_event(self, job_id: int, kind: str, text: str, data: Mapping[str, Any] | None = None) -> JobEvent:
+    def add_event(
+        self, job: int | JobLease, kind: str, text: str, data: Mapping[str, Any] | None = None
+    ) -> JobEvent:
         with writing(self._engine) as connection:
-            return self._add_event(connection, job_id, kind, text, data)
+            return self._add_event(connection, _fenced(connection, job), kind, text, data)
 
     @retried
     def events(self, job_id: int, *, after: int = 0, limit: int = 500) -> list[JobEvent]:
@@ -293,8 +296,9 @@ class SqlJobQueue:
         return bytes(content)
 
     @retried
-    def add_job_file(self, job_id: int, kind: FileKind, path: str, content: bytes) -> str:
+    def add_job_file(self, job: int | JobLease, kind: FileKind, path: str, content: bytes) -> str:
         with writing(self._engine) as connection:
+            job_id = _fenced(connection, job)
             digest = self._put_file(connection, content)
             key = {"job_id": job_id, "kind": str(kind), "path": path}
             same = and_(*(job_files.c[name] == value for name, value in key.items()))
@@ -399,6 +403,14 @@ class SqlJobQueue:
 
 
 _EVENT_COLUMNS = ("number", "kind", "text", "created_at", "data")
+
+
+def _fenced(connection: Connection, job: int | JobLease) -> int:
+    """Returns the number of a job; given a lease, checks that it belongs to the newest attempt."""
+    if isinstance(job, int):
+        return job
+    fence(connection, job)
+    return job.job_id
 
 
 def _with_key(connection: Connection, job: NewJob) -> JobRecord | None:

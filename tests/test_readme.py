@@ -67,6 +67,8 @@ def commands() -> dict[str, Any]:
     """Every command with its parameters, those of groups under both their words."""
     found: dict[str, Any] = {}
     for name, command in typer.main.get_command(app).commands.items():  # type: ignore[attr-defined]
+        if command.hidden:
+            continue
         inner = getattr(command, "commands", None)
         found.update({f"{name} {n}": c for n, c in inner.items()} if inner else {name: command})
     return found

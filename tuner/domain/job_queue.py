@@ -160,7 +160,7 @@ class JobRecord:
         worker: Name of the worker that has the lease; empty if none has.
         lease_expires_at: Time at which the lease ends if it is not renewed; None without a lease.
         study_id: Number of the study; None before the first worker has opened it.
-        progress: Newest progress, as the worker reported it (see `tuner.service.worker`).
+        progress: Newest progress, as the worker reported it: a `tuner.domain.job_progress.JobProgress`.
         usage: What the job has used so far.
         num_events: Number of events of the job.
     """
@@ -354,18 +354,10 @@ class JobQueue(Protocol):
         """Ends a job, or asks the worker that runs it to end it. Raises `ConflictError` if it has ended."""
 
     def pause(self, job_id: int) -> JobRecord:
-        """Pauses a queued job, or asks the worker that runs it to pause it.
-
-        Raises:
-            ConflictError: The job is neither queued nor running.
-        """
+        """Pauses a queued job, or asks the worker that runs it to pause it; else `ConflictError`."""
 
     def resume(self, job_id: int) -> JobRecord:
-        """Puts a paused job back into the queue, or withdraws the request to pause.
-
-        Raises:
-            ConflictError: The job is not paused, and no pause was requested.
-        """
+        """Puts a paused job back into the queue, or withdraws the request to pause; else `ConflictError`."""
 
     def set_priority(self, job_id: int, priority: int) -> JobRecord:
         """Changes the priority of a job. Raises `ConflictError` if it has ended."""
@@ -415,8 +407,10 @@ class JobQueue(Protocol):
     ) -> None:
         """Ends a job. Raises `LeaseLostError` like `renew`."""
 
-    def add_event(self, job_id: int, kind: str, text: str, data: Mapping[str, Any] | None = None) -> JobEvent:
-        """Adds an event to a job."""
+    def add_event(
+        self, job: int | JobLease, kind: str, text: str, data: Mapping[str, Any] | None = None
+    ) -> JobEvent:
+        """Adds an event to a job, given by its number or by a lease; with a lost lease, fails as `renew`."""
 
     def events(self, job_id: int, *, after: int = 0, limit: int = 500) -> list[JobEvent]:
         """Returns the events of a job with a number above `after`, oldest first."""
@@ -427,8 +421,11 @@ class JobQueue(Protocol):
     def file(self, digest: str) -> bytes:
         """Returns a stored file. Raises `NotFoundError` if there is none."""
 
-    def add_job_file(self, job_id: int, kind: FileKind, path: str, content: bytes) -> str:
-        """Stores a file that belongs to a job, and replaces one with the same path. Returns its SHA-256."""
+    def add_job_file(self, job: int | JobLease, kind: FileKind, path: str, content: bytes) -> str:
+        """Stores a file of a job, given as in `add_event`, and replaces one with the same path.
+
+        Returns its SHA-256.
+        """
 
     def job_files(self, job_id: int, kind: FileKind) -> dict[str, str]:
         """Returns the files of a job: maps each path to the SHA-256 of its content."""

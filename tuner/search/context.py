@@ -10,8 +10,16 @@ from pathlib import Path
 from tuner.domain.cluster import Cluster
 from tuner.domain.ledger import Ledger, StudyRecord
 from tuner.job import Job
+from tuner.search.beliefs import Beliefs
 from tuner.search.events import Listener, SearchEvent, ignore
 from tuner.search.optuna_trials import StudyTrials
+from tuner.search.state import SearchState
+
+Watcher = Callable[[SearchState, Beliefs | None], None]
+
+
+def unwatched(_state: SearchState, _beliefs: Beliefs | None) -> None:
+    """Does nothing with the state of a search; the default for a search that nobody watches."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,6 +43,8 @@ class SearchContext:
         clock: Function that returns the present time, in seconds since the Unix epoch.
         sleep: Function that waits for the given number of seconds.
         listen: Function that receives the events of the search.
+        watch: Function that receives the state of the search after each decision, with the forecasts if the
+            decision made some, and while slices run.
     """
 
     job: Job
@@ -50,6 +60,7 @@ class SearchContext:
     clock: Callable[[], float] = time.time
     sleep: Callable[[float], None] = time.sleep
     listen: Listener = ignore
+    watch: Watcher = unwatched
 
     def say(self, event: SearchEvent) -> None:
         """Sends an event of the search to the function that shows it to the user."""

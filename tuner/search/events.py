@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
 
+from search_spaces import traits_of
 from tuner.domain.measurement import Measurement
 
 
@@ -41,6 +42,28 @@ def clock_words(measurement: Measurement, training_seconds: float) -> str:
     """
     startup = " and start-up" if measurement.counts_startup else ""
     return f"{training_seconds:.1f} s of training{startup}"
+
+
+def slice_words(measurement: Measurement) -> str:
+    """Describes the end of a slice: its outcome, last score, step time, lost ranks and error."""
+    words = [measurement.outcome.value]
+    if measurement.curve:
+        point = measurement.curve[-1]
+        seconds = clock_words(measurement, point.training_seconds)
+        words.append(f"score {point.value:.4g} after {point.samples} samples, {seconds}")
+    if measurement.step_seconds is not None and measurement.batch_seconds is not None:
+        if traits_of(measurement.configuration.strategy).barrier:
+            words.append(f"{1000 * measurement.step_seconds.median:.3g} ms per step")
+        else:
+            # Ranks do not wait for each other, so show the time in which all ranks together process one
+            # batch.
+            words.append(f"{1000 * measurement.batch_seconds:.3g} ms per batch")
+    if measurement.lost_ranks:
+        noun = "ranks" if len(measurement.lost_ranks) > 1 else "rank"
+        words.append(f"without {noun} {', '.join(map(str, measurement.lost_ranks))}")
+    if measurement.error:
+        words.append(measurement.error.strip().splitlines()[-1])
+    return ", ".join(words)
 
 
 Listener = Callable[[SearchEvent], None]

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from threadpoolctl import threadpool_limits
 
-from search_spaces import Configuration, traits_of
+from search_spaces import Configuration
 from tuner.domain.errors import LeaseLostError, StorageError, TunerError
 from tuner.domain.ledger import Lease, ProbeRecord
 from tuner.domain.measurement import Measurement, Outcome, Purpose
@@ -21,7 +21,7 @@ from tuner.search.beliefs import Beliefs, seconds_ratio
 from tuner.search.capacity import UnderWay
 from tuner.search.checkpoint_transfer import resume_on_other_nodes
 from tuner.search.context import SearchContext
-from tuner.search.events import SearchEvent, clock_words
+from tuner.search.events import SearchEvent, slice_words
 from tuner.search.inflight import LEASE_SECONDS, POLL_SECONDS, Slice, SlicesUnderWay
 from tuner.search.lost_checkpoints import is_lost, started_folder
 from tuner.search.lost_slices import probe_folder
@@ -143,6 +143,7 @@ class Search:
             if len(capacity.under_way) >= capacity.num_slots and budget_used(state) is None:
                 return None
             decision = self._policy.decide(state)
+            self._context.watch(state, decision.beliefs)
             action = decision.action
             if self._asked is not None and not isinstance(action, Stop):
                 if not state.fits(self._asked[2]):
@@ -195,7 +196,9 @@ class Search:
                 self._write_down(*ended)
                 return
             # No slice has ended, so there is no need to read the ledger again.
-            if budget_used(replace(state, capacity=self._slices.capacity())) is not None:
+            present = replace(state, capacity=self._slices.capacity())
+            context.watch(present, None)
+            if budget_used(present) is not None:
                 return
             context.sleep(POLL_SECONDS)
 
@@ -312,7 +315,7 @@ class Search:
         self._keep_lease(lease)
         state = self.state()
         probe = _probe(state, lease.probe_id)
-        words = _slice_words(measurement)
+        words = slice_words(measurement)
         ended = SearchEvent(kind="slice", text=words, measurement=measurement, probe_id=probe.probe_id)
         self._say(state, ended)
         self._slices.warn(probe.probe_id, measurement)
@@ -470,24 +473,3 @@ def _expected_seconds(
         # A slice with the limit `scores=1` ends at the next score of its run.
         ends.append(float(beliefs.prospects.status.next_score[beliefs.configurations.index(configuration)]))
     return max(min(ends), 0.0) * state.overhead + state.slice_seconds if ends else 0.0
-
-
-def _slice_words(measurement: Measurement) -> str:
-    words = [measurement.outcome.value]
-    if measurement.curve:
-        point = measurement.curve[-1]
-        seconds = clock_words(measurement, point.training_seconds)
-        words.append(f"score {point.value:.4g} after {point.samples} samples, {seconds}")
-    if measurement.step_seconds is not None and measurement.batch_seconds is not None:
-        if traits_of(measurement.configuration.strategy).barrier:
-            words.append(f"{1000 * measurement.step_seconds.median:.3g} ms per step")
-        else:
-            # Ranks do not wait for each other, so show the time in which all ranks together process one
-            # batch.
-            words.append(f"{1000 * measurement.batch_seconds:.3g} ms per batch")
-    if measurement.lost_ranks:
-        noun = "ranks" if len(measurement.lost_ranks) > 1 else "rank"
-        words.append(f"without {noun} {', '.join(map(str, measurement.lost_ranks))}")
-    if measurement.error:
-        words.append(measurement.error.strip().splitlines()[-1])
-    return ", ".join(words)

@@ -1,4 +1,4 @@
-"""Commands of the service that need its database: `paceline serve` and `paceline token`."""
+"""Commands of the service that need its database: `paceline serve`, `paceline token`, `paceline worker`."""
 
 from __future__ import annotations
 
@@ -18,6 +18,7 @@ from tuner.domain.job_queue import Quota, Role, TokenRecord
 from tuner.domain.section import parse_duration
 from tuner.service.options import Format, FormatOption
 from tuner.service.output import print_rows, say, show
+from tuner.service.worker_command import add_worker_commands
 
 if TYPE_CHECKING:
     from tuner.server.context import Store
@@ -45,6 +46,7 @@ def add_commands(app: typer.Typer, open_store: OpenStore) -> None:
         app: The command line.
         open_store: Opens the database at a URL.
     """
+    add_worker_commands(app, open_store, DEFAULT_STORAGE)
     tokens = typer.Typer(help="Access tokens of the service.", no_args_is_help=True)
     app.add_typer(tokens, name="token")
 

@@ -27,6 +27,7 @@ class RunBody(Body):
     verify: bool = False
     parallel: Annotated[int, Field(ge=1, le=1024)] = 1
     confirm: Annotated[int, Field(ge=0, le=100)] = 0
+    past_studies: bool = True
 
 
 class SubmitBody(Body):

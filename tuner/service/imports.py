@@ -13,7 +13,8 @@ from tuner.domain.measurement import Measurement, Outcome
 from tuner.domain.recommendation import ImportedEvidence
 from tuner.past_runs.convert import PastRun
 from tuner.search.imported_runs import ImportedRuns
-from tuner.service.opening import OpenedJob, own_name
+from tuner.service.attempt import own_name
+from tuner.service.opening import OpenedJob
 
 #: Start of the remark (in `Measurement.remarks`) with the file or folder from which a run was imported.
 _FROM = "imported from "

@@ -5,9 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import platform
-import socket
 import tempfile
-import uuid
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,11 +18,11 @@ from tuner.domain.errors import DataNotFoundError, JobError, StorageError
 from tuner.domain.ledger import Lease, Ledger, ProbeRecord, StudyRecord
 from tuner.domain.measurement import Outcome
 from tuner.job import Job, load_job, load_workload, script_digest, workload_code_digest
-from tuner.launchers.process_records import ProcessRecord
 from tuner.recordings.recording import NEUTRAL_EPOCH_SAMPLES
 from tuner.search.events import Listener, SearchEvent, ignore
 from tuner.search.lost_slices import lost_slice, lost_span, note_charged, probe_folder
 from tuner.search.spans import Span, covered
+from tuner.service.attempt import Attempt, is_dead
 
 if TYPE_CHECKING:
     import optuna
@@ -46,12 +44,16 @@ class OpenedJob:
         fingerprint: Hash of all settings that change learning curves or step times (`Job.fingerprint`).
             Studies with another fingerprint are not resumed.
         code: Hash of the script or of the Workload's source; empty if the job has neither.
+        attempt: The attempt of a worker at this job; None on the command line.
+        past_studies: Whether the forecasts use what other studies in the database have learnt.
     """
 
     job: Job
     path: Path
     fingerprint: str
     code: str = ""
+    attempt: Attempt | None = None
+    past_studies: bool = True
 
     @property
     def folder(self) -> Path:
@@ -284,6 +286,8 @@ def open_study(
     Raises:
         StorageError: Another process is working on the study.
     """
+    if opened.attempt is not None:
+        return _study_of_attempt(ledger, opened, opened.attempt, output, listen)
     job, unmeasured = opened.job, None
     if not fresh and find_study(ledger, opened) is None and has_other_study(ledger, opened):
         unmeasured = _unmeasured_study(ledger, job.name)
@@ -298,6 +302,25 @@ def open_study(
         for probe in ledger.probes(study.study_id):
             # The folder of the probe may contain a checkpoint of the old script.
             ledger.end_probe(probe.probe_id, Outcome.STOPPED, "the job changed before anything was measured")
+    return study
+
+
+def _study_of_attempt(
+    ledger: Ledger, opened: OpenedJob, attempt: Attempt, output: Path, listen: Listener
+) -> StudyRecord:
+    """Returns the study of a submitted job: a new one at first, and the same one in all later attempts."""
+    if attempt.study_id is None:
+        study = ledger.open_study(opened.job.name, opened.fingerprint, opened.job.published(), fresh=True)
+        attempt.set_study(study.study_id)
+        return study
+    study = next(study for study in ledger.studies() if study.study_id == attempt.study_id)
+    if study.fingerprint != opened.fingerprint:
+        words = (
+            "this worker differs from the one that started the study, for example in its hardware or its "
+            "files; the study continues, but its times may be those of different machines"
+        )
+        listen(SearchEvent(kind="warning", text=words))
+    free_leases_of_the_dead(ledger, study, output, opened.cluster, listen, attempt=attempt)
     return study
 
 
@@ -331,33 +354,32 @@ class StudyStore(Protocol):
         """Context manager that turns errors of the database into `StorageError`."""
 
 
-def own_name() -> str:
-    """Returns the name of this process in leases: host, process id, start time and a random part."""
-    pid = os.getpid()
-    return f"{socket.gethostname()}:{pid}:{_started(pid)}:{uuid.uuid4().hex[:6]}"
-
-
-def is_dead(owner: str) -> bool:
-    """Whether the owner of a lease was a process of this host and has ended; False for other hosts."""
-    host, pid, started, _ = (owner.rsplit(":", 3) + [""] * 3)[:4]
-    if host != socket.gethostname() or not (pid.isdecimal() and started.isdecimal()):
-        return False
-    return _started(int(pid)) != started
-
-
-def abandoned_lease(probe: ProbeRecord) -> Lease | None:
+def abandoned_lease(probe: ProbeRecord, attempt: Attempt | None = None) -> Lease | None:
     """Returns the lease of a probe if the process that owns the lease was killed, else None.
 
     A lease is the time-limited right of one process to work on a probe. A process counts as killed if its
-    lease has expired, or if it ran on this host and has ended.
+    lease has expired, or if it ran on this host and has ended. A worker that has taken over a job also
+    releases the leases of earlier attempts at the job, since these may not change the study any more.
+
+    Args:
+        probe: The probe.
+        attempt: The attempt of a worker at the job of the probe; None on the command line.
     """
-    if probe.lease is not None and is_dead(probe.lease.owner):
-        return probe.lease
+    if probe.lease is not None:
+        owner = probe.lease.owner
+        if is_dead(owner) or (attempt is not None and attempt.is_later_than(owner)):
+            return probe.lease
     return probe.expired_lease
 
 
 def free_leases_of_the_dead(
-    ledger: Ledger, study: StudyRecord, output: Path, cluster: Cluster, listen: Listener = ignore
+    ledger: Ledger,
+    study: StudyRecord,
+    output: Path,
+    cluster: Cluster,
+    listen: Listener = ignore,
+    *,
+    attempt: Attempt | None = None,
 ) -> None:
     """Releases the leases of killed processes, and charges the slices that were lost with these processes.
 
@@ -369,16 +391,20 @@ def free_leases_of_the_dead(
         output: The output folder of the job, whose files show how long each lost slice ran.
         cluster: The cluster of the job, for the price of each lost slice.
         listen: Function that is called with a warning for each lost slice.
+        attempt: The attempt of a worker at the job; None on the command line.
 
     Raises:
         StorageError: Another process is working on the study.
     """
     spans: list[Span] = []
     for probe in ledger.probes(study.study_id):
-        lease = abandoned_lease(probe)
+        lease = abandoned_lease(probe, attempt)
         if lease is not None:
             folder = probe_folder(output, study, probe.probe_id)
             span = lost_span(folder, lease)
+            if attempt is not None and not folder.exists():
+                # The slice ran on another host, whose files cannot be read here.
+                span = attempt.lost.get(probe.probe_id, span)
             if covered([span]) > 0.0:
                 lost = lost_slice(probe, span, spans, cluster)
                 ledger.append_slice(lease, lost)
@@ -392,9 +418,3 @@ def free_leases_of_the_dead(
                 f"study {study.name} is in use by {probe.lease.owner.rsplit(':', 2)[0]}; "
                 "wait until that process ends, or start another study with --fresh"
             )
-
-
-def _started(pid: int) -> str:
-    """Returns the start time of a process in clock ticks since boot; empty if there is no such process."""
-    record = ProcessRecord.of(pid)
-    return "" if record is None else str(record.started)

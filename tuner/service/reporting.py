@@ -87,7 +87,7 @@ def believer_of(opened: OpenedJob, ledger: Ledger, study: StudyRecord, epoch_sam
         study: The study of the job.
         epoch_samples: Number of samples in the training set.
     """
-    others = _other_fits(ledger, study)
+    others = _other_fits(opened, ledger, study)
     found = laws_of_fits(others, study.fingerprint)
     imported = laws_of_imports(opened.job, opened.cluster, imported_runs(ledger, opened), epoch_samples)
     return Believer(
@@ -98,18 +98,20 @@ def believer_of(opened: OpenedJob, ledger: Ledger, study: StudyRecord, epoch_sam
     )
 
 
-def _other_fits(ledger: Ledger, study: StudyRecord) -> list[FitRecord]:
+def _other_fits(opened: OpenedJob, ledger: Ledger, study: StudyRecord) -> list[FitRecord]:
     """Returns the stored parameter fits of other studies, from which priors are made."""
+    if not opened.past_studies:
+        return []
     return [fit for fit in ledger.past_fits(study.fingerprint) if fit.study_id != study.study_id]
 
 
-def remember_calibration(ledger: Ledger, study: StudyRecord, ending: Ending) -> None:
+def remember_calibration(opened: OpenedJob, ledger: Ledger, study: StudyRecord, ending: Ending) -> None:
     """Stores the errors of a study's early forecasts if a run with such a forecast reached the target.
 
     A forecast of the time to target is early if at most a quarter of the run was known when it was made.
     Later studies use the errors to widen or narrow their intervals.
     """
-    applied = learnt_calibration(_other_fits(ledger, study), kind_of(ending.state.job))
+    applied = learnt_calibration(_other_fits(opened, ledger, study), kind_of(ending.state.job))
     record = calibration_record(study, ending.state, checked_predictions(ending), ending.created_at, applied)
     if record is not None:
         ledger.add_fit(record)

@@ -14,7 +14,7 @@ from tuner.domain.recommendation import Recommendation
 from tuner.job import BudgetSection
 from tuner.probes import Prober
 from tuner.report import recommendation_text
-from tuner.search.context import SearchContext
+from tuner.search.context import SearchContext, unwatched
 from tuner.search.events import Listener, SearchEvent, ignore
 from tuner.search.loop import Search, SearchResult
 from tuner.search.model_policy import ModelPolicy
@@ -24,6 +24,7 @@ from tuner.search.policy import Policy, Stop, StopKind
 from tuner.search.state import SearchState
 from tuner.search.stopping import JOB_FAULT
 from tuner.search.train_policy import VERIFY_FACTOR, TrainPolicy
+from tuner.service.attempt import own_name
 from tuner.service.confirming import confirm, require_confirmable, stored_confirmation
 from tuner.service.imports import imports_left_behind
 from tuner.service.launchers import job_prober
@@ -32,7 +33,6 @@ from tuner.service.opening import (
     StudyStore,
     checked_epoch_samples,
     open_study,
-    own_name,
     prepare_output,
 )
 from tuner.service.plan import crowding_words, plan_lines
@@ -60,6 +60,7 @@ class RunOptions:
             their times to target; 0 for no comparison.
         restart_lost: Whether trainings whose checkpoints are not on this host start from the beginning, as
             after a takeover by another host. If not, a missing checkpoint is an error.
+        past_studies: Whether the forecasts use what other studies in the database have learnt.
     """
 
     output: Path
@@ -69,6 +70,7 @@ class RunOptions:
     parallel: int = 1
     confirm: int = 0
     restart_lost: bool = False
+    past_studies: bool = True
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -121,6 +123,7 @@ def run_job(
     if options.confirm > 0:
         require_confirmable(opened)
     options = replace(options, output=prepare_output(options.output))
+    opened = replace(opened, past_studies=options.past_studies)
     prober = make_prober(opened)
     try:
         ending, result = _run(opened, store, options, listen, prober)
@@ -143,7 +146,7 @@ def run_job(
         if confirmation == result.recommendation.confirmation:
             return result
         recommendation = replace(result.recommendation, confirmation=confirmation)
-        return _given(store.ledger, result.study, ending, recommendation, options.output)
+        return _given(opened, store.ledger, result.study, ending, recommendation, options.output)
 
 
 def _run(
@@ -167,10 +170,11 @@ def _run(
             trials=StudyTrials(optuna_study(opened, store, study, options.sampler), opened.job),
             folder=options.output,
             epoch_samples=epoch_samples,
-            owner=own_name(),
+            owner=own_name(opened.attempt),
             parallel=options.parallel,
             restart_lost=options.restart_lost,
             listen=listen,
+            watch=unwatched if opened.attempt is None else opened.attempt.watch,
         )
         search = Search(context, prober, _policy(opened, options, context))
         _show_plan(opened, store, options, context, search.state())
@@ -185,7 +189,7 @@ def _run(
             raise write_no_answer(result, study, opened.path, options.output)
         confirmation = stored_confirmation(store.ledger, opened, recommendation)
         recommendation = replace(recommendation, confirmation=confirmation)
-        return ending, _given(store.ledger, study, ending, recommendation, options.output)
+        return ending, _given(opened, store.ledger, study, ending, recommendation, options.output)
 
 
 def _is_broken(result: SearchResult) -> bool:
@@ -227,10 +231,15 @@ def _verify(context: SearchContext, prober: Prober, recommendation: Recommendati
 
 
 def _given(
-    ledger: Ledger, study: StudyRecord, ending: Ending, recommendation: Recommendation, folder: Path
+    opened: OpenedJob,
+    ledger: Ledger,
+    study: StudyRecord,
+    ending: Ending,
+    recommendation: Recommendation,
+    folder: Path,
 ) -> RunResult:
     """Stores the recommendation and the errors of the forecasts, and writes the report."""
-    remember_calibration(ledger, study, ending)
+    remember_calibration(opened, ledger, study, ending)
     ledger.add_recommendation(
         RecommendationRecord(
             study_id=study.study_id,

@@ -21,13 +21,13 @@ from tuner.search.optuna_trials import StudyTrials
 from tuner.search.sampler import baseline_sampler
 from tuner.search.state import SearchState
 from tuner.search.train_policy import TrainPolicy
+from tuner.service.attempt import own_name
 from tuner.service.launchers import job_prober
 from tuner.service.opening import (
     OpenedJob,
     StudyStore,
     checked_epoch_samples,
     free_leases_of_the_dead,
-    own_name,
     prepare_output,
     require_training,
 )
@@ -161,7 +161,7 @@ def run_training(
         StorageError: Another process works on the study, or the study or the folder cannot be read or
             written.
     """
-    free_leases_of_the_dead(store.ledger, study, folder, opened.cluster, listen)
+    free_leases_of_the_dead(store.ledger, study, folder, opened.cluster, listen, attempt=opened.attempt)
     with store.guarded():
         context = SearchContext(
             job=job,
@@ -171,7 +171,7 @@ def run_training(
             trials=StudyTrials(optuna_study(opened, store, study), job),
             folder=folder,
             epoch_samples=epoch_samples,
-            owner=own_name(),
+            owner=own_name(opened.attempt),
             listen=listen,
         )
         prober = make_prober(opened)

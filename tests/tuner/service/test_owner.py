@@ -18,7 +18,8 @@ from tuner.domain.measurement import Outcome, Purpose
 from tuner.probes.probe_folder import ProbeFolder
 from tuner.search.events import SearchEvent
 from tuner.search.lost_slices import probe_folder
-from tuner.service.opening import free_leases_of_the_dead, is_dead, own_name
+from tuner.service.attempt import is_dead, own_name
+from tuner.service.opening import free_leases_of_the_dead
 from tuner.service.views import status_rows, trial_rows
 
 CLUSTER = Cluster(node_counts=(1,), dollars_per_node_hour=1.0)

@@ -16,7 +16,7 @@ from tuner.domain.ledger import FitRecord
 from tuner.domain.measurement import Measurement, Outcome, Purpose, crossing
 from tuner.domain.recommendation import Recommendation
 from tuner.search.policy import StopKind
-from tuner.service.opening import own_name
+from tuner.service.attempt import own_name
 from tuner.service.reporting import report_job
 from tuner.service.run import RunResult
 
