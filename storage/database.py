@@ -21,6 +21,7 @@ from storage.job_queue import SqlJobQueue
 from storage.job_rows import fence
 from storage.one_at_a_time import one_at_a_time
 from storage.recovery import Recovered, recover, write_recovery
+from storage.remote_slices import SqlRemoteSlices
 from storage.retries import OPENING_SECONDS, Retries
 from storage.schema import bring_to_head
 from storage.sql_ledger import SqlLedger
@@ -60,6 +61,7 @@ class Storage:
         self.queue = SqlJobQueue(engine, clock, self._retries)
         self.tokens = SqlTokens(engine, clock, self._retries)
         self.reads = SqlStudyReads(engine, clock, self._retries)
+        self.remote_slices = SqlRemoteSlices(engine, clock, self._retries)
 
     @property
     def url(self) -> str:

@@ -148,7 +148,9 @@ def upgrade() -> None:
         sa.Column("instructions", sa.JSON(), nullable=False),
         sa.Column("outcome", sa.JSON(), nullable=False),
         sa.Column("trainer", sa.String(length=255), nullable=False),
-        sa.Column("attempt", sa.Integer(), nullable=False),
+        sa.Column("last_number", sa.Integer(), nullable=False),
+        sa.Column("num_read", sa.Integer(), nullable=False),
+        sa.Column("lease_seconds", sa.Double(), nullable=False),
         sa.Column("lease_expires_at", sa.Double(), nullable=True),
         sa.Column("created_at", sa.Double(), nullable=False),
         sa.ForeignKeyConstraint(
@@ -160,14 +162,13 @@ def upgrade() -> None:
     op.create_table(
         "paceline_remote_reports",
         sa.Column("slice_id", sa.Integer(), autoincrement=False, nullable=False),
-        sa.Column("attempt", sa.Integer(), autoincrement=False, nullable=False),
         sa.Column("number", sa.Integer(), autoincrement=False, nullable=False),
         sa.Column("created_at", sa.Double(), nullable=False),
         sa.Column("data", sa.JSON(), nullable=False),
         sa.ForeignKeyConstraint(
             ["slice_id"], ["paceline_remote_slices.slice_id"], name="fk_paceline_remote_reports_slice_id"
         ),
-        sa.PrimaryKeyConstraint("slice_id", "attempt", "number", name="pk_paceline_remote_reports"),
+        sa.PrimaryKeyConstraint("slice_id", "number", name="pk_paceline_remote_reports"),
     )
 
 
