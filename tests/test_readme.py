@@ -117,7 +117,7 @@ def test_the_table_of_the_job_file_names_every_key_and_no_other() -> None:
     schema = job_schema()["$defs"]
     for name in set(Job.model_fields) - {"name", "seed"}:
         sections[f"[{name}]"] = set(schema[f"{name.capitalize()}Section"]["properties"])
-    for part in ("machine", "torchrun", "slurm", "ray"):
+    for part in ("machine", "torchrun", "slurm", "ray", "remote"):
         sections[f"[cluster.{part}]"] = set(schema[f"{part.capitalize()}Section"]["properties"])
     sections["[workload]"] -= {"optimizer", "schedule"}
     sections["[workload] with command"] = set(schema["CommandSection"]["properties"]) - {

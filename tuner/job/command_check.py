@@ -70,6 +70,8 @@ def takes_seed(job: Job, job_folder: Path) -> bool:
 
 
 def _is_used(job: Job, variables: tuple[str, ...], text: str) -> bool:
+    if job.is_remote:
+        return True  # a trainer gets all values with each slice
     named = {name for template in job.command.templates() for name in template.variables}
     if named & {*variables, "values"}:
         return True

@@ -120,6 +120,17 @@ class Job(Section):
                 "cluster.emulate.delay slows ranks that train a Workload, not those of a command. "
                 "Remove [cluster.emulate]"
             )
+        if self.is_remote and not replays:
+            if not self.runs_command:
+                yield (
+                    "cluster.launcher = 'remote' needs workload.command: the command of your trainer, which "
+                    "the report shows and Paceline does not start"
+                )
+            elif self.command.metrics.source != "json" or self.command.metrics.path is not None:
+                yield (
+                    "workload.metrics: with cluster.launcher = 'remote', trainers report over HTTP. Remove "
+                    "source and path"
+                )
         for name in ("workload", "space"):
             is_stated = getattr(self, name) is not None
             if not is_stated and not replays:
@@ -205,6 +216,11 @@ class Job(Section):
         """The `[workload]` section of a job that runs a command."""
         assert isinstance(self.workload, CommandSection), "this job runs no command"
         return self.workload
+
+    @property
+    def is_remote(self) -> bool:
+        """Whether trainers that Paceline cannot start ask the server for slices of this job."""
+        return self.cluster.launcher == "remote"
 
     @property
     def can_resume(self) -> bool:
@@ -298,6 +314,9 @@ class Job(Section):
         if self.runs_command and self.cluster.states_threads:
             # Paceline limits the threads of a command only if the job file sets a number of threads.
             parts["states_threads"] = True
+        if self.is_remote:
+            # The trainers run on other hosts than the worker, which another worker may replace.
+            del parts["hardware"]
         if self.cluster.machine is not None:
             parts["machine"] = self.cluster.machine.model_dump(mode="json")
             if self.cluster.nodes_at_hand is None:

@@ -16,6 +16,7 @@ LAUNCHERS = {
     "torchrun": "tuner.launchers.host_nodes:TORCHRUN",
     "slurm": "tuner.launchers.slurm_nodes:SLURM",
     "ray": "tuner.launchers.ray_nodes:RAY",
+    "remote": "tuner.launchers.remote:REMOTE",
     # New launchers go here.
 }
 

@@ -76,7 +76,7 @@ def test_a_stored_job_comes_back_unchanged(write):
         ({"cluster": "devices_per_node = true"}, "cluster.devices_per_node = true: must be a whole number"),
         (
             {"cluster": "launcher = 'locl'"},
-            "cluster.launcher = 'locl': allowed is 'local', .* or 'ray'; did you mean",
+            "cluster.launcher = 'locl': allowed is 'local', .* or 'remote'; did you mean",
         ),
         ({"budget": "probes = 0"}, "budget.probes = 0: must be greater than 0"),
         ({"probe": "score_growth = 3"}, "probe.score_growth = 3: must be at most 2"),

@@ -159,6 +159,9 @@ class CommandPlan:
         job, section = self.plan.job, self.plan.job.command
         if section.metrics.first_epoch is not None:
             habits.first_epoch = section.metrics.first_epoch
+        if job.is_remote:
+            # The API defines the clock of a trainer, so its unit need not be found by comparison.
+            habits.clock, habits.clock_unit = "since the beginning", 1.0
         return Positions(
             habits,
             job.goal,
