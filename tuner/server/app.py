@@ -6,7 +6,7 @@ from importlib.metadata import version
 
 from fastapi import FastAPI
 
-from tuner.server import api_jobs
+from tuner.server import api_jobs, api_trainers
 from tuner.server.context import ServerContext, Store
 from tuner.server.limits import BodyLimit, RateLimits, SecurityHeaders
 from tuner.server.pages import add_pages
@@ -27,5 +27,6 @@ def create_app(store: Store, settings: ServerSettings) -> FastAPI:
     app.add_middleware(BodyLimit, limits=settings.limits)
     app.add_middleware(SecurityHeaders)
     app.include_router(api_jobs.router)
+    app.include_router(api_trainers.router)
     add_pages(app)
     return app

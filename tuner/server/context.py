@@ -10,6 +10,7 @@ from fastapi import Depends, Request
 from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
 
 from tuner.domain.job_queue import JobRecord, Role, ServiceStore, TokenRecord
+from tuner.domain.remote_slices import TrainerStore
 from tuner.domain.study_reads import StudyReads
 from tuner.server.limits import RateLimits
 from tuner.server.problems import RefusedError
@@ -17,7 +18,7 @@ from tuner.server.settings import ServerSettings
 from tuner.service.opening import StudyStore
 
 
-class Store(ServiceStore, StudyStore, Protocol):
+class Store(ServiceStore, StudyStore, TrainerStore, Protocol):
     """A database with the queue, the tokens and the studies, such as `storage.Storage`."""
 
     @property
