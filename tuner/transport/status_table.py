@@ -113,11 +113,17 @@ class StatusTable:
         """Sends this rank's status to all other ranks, if enough time has passed since the last send."""
         if self._newest is None or self.seconds_until_due() > 0:
             return
-        is_new, self._is_new = self._is_new, False
+        is_new = self._is_new
+        self._send()
+        self._pause_seconds = self._min_seconds if is_new else min(2 * self._pause_seconds, MAX_SECONDS)
+
+    def _send(self) -> None:
+        assert self._newest is not None, "a status must have been posted"
+        # The flag is cleared before the status is read, so that a status posted meanwhile is not missed.
+        self._is_new = False
         count, numbers = self._newest
         self._publisher.send(_HEAD.pack(self._rank, count) + numbers, zmq.NOBLOCK)
         self._sent_at = time.monotonic()
-        self._pause_seconds = self._min_seconds if is_new else min(2 * self._pause_seconds, MAX_SECONDS)
 
     def receive(self) -> None:
         """Stores the statuses that arrived. A status that is sent again does not count as a sign of life."""
@@ -135,7 +141,9 @@ class StatusTable:
                 self._received_at[rank] = time.monotonic()
 
     def close(self, linger_milliseconds: int) -> None:
-        """Closes the sockets."""
+        """Sends the last status if it was not sent yet, and closes the sockets."""
+        if self._is_new:
+            self._send()
         self._publisher.disable_monitor()
         self.refusals.close(0)
         self._publisher.close(linger_milliseconds)

@@ -94,6 +94,18 @@ def test_a_status_that_was_missed_is_sent_again() -> None:
         eventually(lambda: two[0].statuses()[1, 0] == 5, "it is here again")
 
 
+def test_a_status_posted_just_before_the_end_arrives(monkeypatch: pytest.MonkeyPatch) -> None:
+    with ranks("ipc", 2) as two:
+        assert isinstance(two[1], MessageTransport)
+        two[1].post(filled(5, num_elements=24).double().numpy())
+        eventually(lambda: two[0].statuses()[1, 0] == 5, "it is here")
+        # As if the rank ended sooner after a status than it may send the next one.
+        monkeypatch.setattr(two[1]._io_thread.status_table, "_min_seconds", 30.0)
+        two[1].post(filled(6, num_elements=24).double().numpy())
+        two[1].close()
+        eventually(lambda: two[0].statuses()[1, 0] == 6, "the last one is here")
+
+
 def test_a_status_posted_again_is_no_sign_of_life() -> None:
     with ranks("ipc", 2) as two:
         two[1].post(filled(5, num_elements=24).double().numpy())

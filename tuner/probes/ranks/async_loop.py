@@ -153,16 +153,11 @@ class AsynchronousLoop(SliceLoop):
         return membership.of_leader(Field.STARTED) >= 1
 
     def _leave(self) -> None:
-        """Posts that this rank has noticed the end of the slice.
-
-        Then waits until all live ranks have posted the same.
-        """
-        self.membership.post(left=1)
-        while not self.membership.all_live(Field.LEFT, 1):
+        """Answers requests of other ranks until all live ranks have noticed the end of the slice."""
+        for _ in self.membership.leave():
             self.replica.strategy.attend()
             self.reporter.alive("serving")
             time.sleep(_IDLE_SECONDS)
-            self.membership.refresh()
 
     def _step(self) -> None:
         replica, membership = self.replica, self.membership

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import time
+from collections.abc import Iterator, Sequence
 from enum import IntEnum
 
 import numpy as np
@@ -20,6 +21,10 @@ _LEAST_SILENCE_SECONDS = 1.0
 #: Seconds for which a checkpoint waits for a rank that has stopped responding. The rank's host may only be
 #: busy.
 _MAY_RETURN_SECONDS = 5.0
+
+#: Longest time, in seconds, for which a rank that may leave waits for confirmations. Launchers end ranks that
+#: return 2 seconds later than the first rank.
+_CONFIRMATION_SECONDS = 0.5
 
 
 class Field(IntEnum):
@@ -64,7 +69,7 @@ class Field(IntEnum):
     SECONDS = 18
     """Training time of the rank, seconds."""
     LEFT = 17
-    """1 when the rank has noticed the end of the slice."""
+    """1 when the rank has noticed the end of the slice; 2 when it knows that all live ranks have."""
     SCORES = 20
     """(leader) Number of evaluations in this slice after more than `SlicePlan.scored_samples` samples."""
 
@@ -178,6 +183,23 @@ class Membership:
     def of_leader(self, field: Field) -> float:
         """Returns a field of the newest known status of the leader."""
         return self.of(self.leader(), field)
+
+    def leave(self) -> Iterator[None]:
+        """Yields until all live ranks have noticed the end of the slice, and know this of each other.
+
+        The last statuses of a rank that ends may be lost. If a rank ended as soon as it knows that all ranks
+        have noticed the end, another rank might not know it, and would wait for the rank that has ended. So
+        each rank confirms that it knows it, and ends after all confirmations. A confirmation may also be
+        lost; a rank waits only `_CONFIRMATION_SECONDS` for it.
+        """
+        for stage in (1, 2):
+            self.post(left=stage)
+            began = time.monotonic()
+            while not self.all_live(Field.LEFT, stage):
+                if stage == 2 and time.monotonic() - began > _CONFIRMATION_SECONDS:
+                    return
+                yield
+                self.refresh()
 
     def live_ranks(self) -> tuple[int, ...]:
         """Returns the indices of the live ranks, ascending, this rank included."""

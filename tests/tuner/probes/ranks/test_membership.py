@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import threading
+import time
 from collections.abc import Iterator
 
 import numpy as np
@@ -160,3 +162,39 @@ def test_samples_of_lost_ranks_still_count(memberships: list[Membership]) -> Non
     poll(memberships)
     assert memberships[0].total_samples == 300
     assert memberships[0].all_live(Field.SAMPLES, 100)
+
+
+class LosesTheLast(Silence):
+    """A transport by which the others get each status of this rank only when it posts the next one."""
+
+    before: np.ndarray | None = None
+
+    def post(self, status: np.ndarray) -> None:
+        if self.before is not None:
+            super().post(self.before)
+        self.before = status.copy()
+
+
+def test_no_rank_waits_for_one_that_has_left_even_if_its_last_status_is_lost() -> None:
+    post, form = Post(3), VectorForm(num_elements=4, dtype=torch.float32)
+    kinds = (Silence, LosesTheLast, Silence)
+    transports = [kind(post, rank, form) for rank, kind in enumerate(kinds)]
+    returned: list[int] = []
+
+    def leave(membership: Membership) -> None:
+        membership.refresh()
+        for _ in membership.leave():
+            time.sleep(0.001)
+        returned.append(membership.rank)
+
+    threads = []
+    # The rank whose last status is lost leaves last: it knows at once that the others have noticed the end.
+    for rank in (0, 2, 1):
+        transports[rank].silent = np.zeros(3)
+        membership = Membership(transports[rank], first_silence_seconds=60.0)
+        threads.append(threading.Thread(target=leave, args=(membership,), daemon=True))
+        threads[-1].start()
+        time.sleep(0.01)
+    for thread in threads:
+        thread.join(5.0)
+    assert sorted(returned) == [0, 1, 2]
