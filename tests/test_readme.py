@@ -324,7 +324,7 @@ def test_your_own_training_is_tuned_as_the_readme_says(tmp_path: Path) -> None:
         page("reference/files").split("**A folder a probe**")[0].split("**The output folder**")[1]
     ):
         # The file of private values is written only for a job with [workload.environment].
-        if "." in name and not name.startswith("[") and name != "launch.secret.env":
+        if "." in name and not name.startswith("[") and name != "launch.sh.secret.env":
             assert (output / name).is_file(), name
     (model,) = output.glob("probes/*/*/model.pt")
     for name in ("probe.json", "metrics.jsonl", "checkpoints"):

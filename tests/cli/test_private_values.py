@@ -58,8 +58,8 @@ def test_only_the_script_and_files_of_the_owner_get_a_value_of_the_environment(t
     assert json.loads((tmp_path / "seen.json").read_text()) == {"TOKEN": SECRET, "PACELINE_STORAGE": None}
     files = [path for path in tmp_path.rglob("*") if path.is_file()]
     names = {path.name for path in files}
-    assert {"study.db", "launch.sh", "launch.secret.env", "report.html", "recommendation.json"} <= names
+    assert {"study.db", "launch.sh", "launch.sh.secret.env", "report.html", "recommendation.json"} <= names
     for path in files:
         if SECRET.encode() in path.read_bytes() and path.name not in ("job.toml", "seen.json"):
             assert path.stat().st_mode & 0o777 == 0o600, path
-            assert path.name in ("launch.secret.env", "task.json"), path
+            assert path.name in ("launch.sh.secret.env", "task.json"), path

@@ -93,7 +93,8 @@ class LaunchPlan:
             path: Path of the launch file.
             target: Kind of launch file, a key of `TARGETS`; it determines the format of the secret file.
         """
-        secret = path.resolve().with_name(f"{path.stem}.secret.{'yaml' if target == 'k8s' else 'env'}")
+        # The whole name, so that job.sh and job.sbatch do not share a secret file.
+        secret = path.resolve().with_name(f"{path.name}.secret.{'yaml' if target == 'k8s' else 'env'}")
         return replace(self, file_name=path.name, secret_file=secret if self.private else None)
 
     def __post_init__(self) -> None:

@@ -21,10 +21,11 @@ from tuner.report.launch_files import launch_text, secret_text
 from tuner.report.launch_plan import launch_plan
 from tuner.report.pages import report_html, report_markdown, unanswered_html, unanswered_markdown
 
-_SECRET = "launch.secret.env"
+_SECRET = "launch.sh.secret.env"
 _MODES = {"launch.sh": EXECUTABLE, _SECRET: PRIVATE}
-#: Files that are removed if an earlier report wrote them and the present report does not.
-_REMOVED = frozenset({"recommendation.json", "report.json", "launch.sh", _SECRET})
+#: Files that are removed if an earlier report wrote them and the present report does not. Earlier versions
+#: wrote `launch.secret.env`.
+_REMOVED = frozenset({"recommendation.json", "report.json", "launch.sh", _SECRET, "launch.secret.env"})
 
 
 def write_report(content: ReportContent, folder: Path) -> dict[str, Path]:
@@ -36,7 +37,7 @@ def write_report(content: ReportContent, folder: Path) -> dict[str, Path]:
 
     Returns:
         The path of each file by name: `recommendation.json`, `report.html`, `report.md`, `trials.csv`, and
-        `launch.sh` if the recommendation has a command. `launch.secret.env` has the values of environment
+        `launch.sh` if the recommendation has a command. `launch.sh.secret.env` has the values of environment
         variables that are not published, for `launch.sh`.
 
     Raises:

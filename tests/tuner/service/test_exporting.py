@@ -183,7 +183,7 @@ def test_a_command_of_one_s_own_runs_on_the_recommended_nodes(tmp_path: Path) ->
 def test_values_that_are_not_published_are_exported_to_a_file_for_the_owner_alone(tmp_path: Path) -> None:
     job = opened_command(tmp_path, TELLING, environment={"GREETING": "it's {tau} $HOME", "TAU": "{tau}"})
     assert "it's 4" not in exported(job, "torchrun", recommendation())
-    script, secret = tmp_path / "go.sh", tmp_path / "go.secret.env"
+    script, secret = tmp_path / "go.sh", tmp_path / "go.sh.secret.env"
     text = exported(job, "torchrun", recommendation(), output=script)
     assert "export TAU=4\n" in text
     assert "GREETING" in text
@@ -192,9 +192,17 @@ def test_values_that_are_not_published_are_exported_to_a_file_for_the_owner_alon
     subprocess.run(["sh", str(script), "1", "host-a", "1234"], cwd="/", check=True)
     assert (tmp_path / "output" / "1").read_text().splitlines()[6] == "it's 4 $HOME"
     script.unlink()
-    with pytest.raises(JobError, match=r"go\.secret\.env already exists"):
+    with pytest.raises(JobError, match=r"go\.sh\.secret\.env already exists"):
         exported(job, "torchrun", recommendation(), output=script)
     assert not script.exists()
+
+
+def test_two_launch_files_of_one_name_have_their_own_secret_files(tmp_path: Path) -> None:
+    job = opened_command(tmp_path, TELLING, environment={"GREETING": "it's {tau} $HOME"})
+    for name, target in (("job.sh", "torchrun"), ("job.sbatch", "slurm"), ("job.yaml", "k8s")):
+        exported(job, target, recommendation(), output=tmp_path / name)
+    secrets = {path.name for path in tmp_path.glob("job.*.secret.*")}
+    assert secrets == {"job.sh.secret.env", "job.sbatch.secret.env", "job.yaml.secret.yaml"}
 
 
 @pytest.mark.slow

@@ -43,13 +43,13 @@ def test_a_script_reads_the_value_from_its_own_folder(folder: Path) -> None:
     script = write(private(folder), folder.parent, "torchrun")
     subprocess.run(["sh", str(script), "0", "host-a", "1"], check=True, cwd="/")
     assert observed_by(folder, 0)[3] == AWKWARD
-    (folder.parent / "launch it.secret.env").unlink()
+    (folder.parent / "launch it.sh.secret.env").unlink()
     assert subprocess.run(["sh", str(script), "0", "host-a", "1"], capture_output=True).returncode != 0
 
 
 def test_a_batch_script_reads_the_value_wherever_slurm_starts_it(folder: Path) -> None:
     made = private(folder).written_to(folder / "job.sh", "slurm")
-    (folder / "job.secret.env").write_text(secret_text(made, "slurm"))
+    (folder / "job.sh.secret.env").write_text(secret_text(made, "slurm"))
     lines = launch_text(made, "slurm").splitlines()
     line = next(line for line in lines if line.startswith("set -a"))
     answer = subprocess.run(["sh", "-c", f"{line}; env"], cwd="/", capture_output=True, text=True, check=True)
@@ -80,14 +80,14 @@ def test_skypilot_copies_the_file_to_the_nodes(folder: Path) -> None:
     made = private(folder).written_to(folder / "job.yaml", "skypilot")
     task = yaml.safe_load(launch_text(made, "skypilot"))
     ((there, here),) = task["file_mounts"].items()
-    assert here == str(folder.resolve() / "job.secret.env")
+    assert here == str(folder.resolve() / "job.yaml.secret.env")
     assert task["run"].startswith(f"set -a; . {there} || exit; set +a\n")
     assert yaml.safe_load(launch_text(private(folder), "skypilot"))["envs"] == {"GREETING": None}
 
 
 def test_an_environment_file_names_the_file_with_the_other_values(folder: Path) -> None:
     write(private(folder), folder, "env")
-    line = "set -a; . ./'launch it.sh'; . ./'launch it.secret.env'; set +a"
+    line = "set -a; . ./'launch it.sh'; . ./'launch it.sh.secret.env'; set +a"
     assert f"# Use it in a shell: {line}" in (folder / "launch it.sh").read_text()
     answer = subprocess.run(["sh", "-c", f"{line}; env"], cwd=folder, capture_output=True, text=True)
     assert f"GREETING={AWKWARD}" in answer.stdout
