@@ -10,7 +10,7 @@ import subprocess
 import tempfile
 import time
 import uuid
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -26,6 +26,16 @@ _MOST_DEPTH, _MOST_FILES = 5, 20_000
 #: Environment variable with a random value. It is set for the command, so all processes that the command
 #: starts inherit it and can be found by its value.
 _MARKER = "PACELINE_TRIAL_RUN"
+#: Shell script that waits until its input is closed, because the process that started it has ended. Then it
+#: kills the process group $1 and, on Linux, all processes whose environment contains the text $2.
+_GUARD = """
+read -r _
+kill -9 -- "-$1"
+for found in $(grep -ls "$2" /proc/[0-9]*/environ); do
+    found=${found#/proc/}
+    kill -9 "${found%/environ}"
+done
+"""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -96,13 +106,14 @@ def run_for(
             stderr=subprocess.STDOUT,
             start_new_session=True,
         )
-        try:
-            _wait(process, output.fileno(), started + seconds, say)
-        except KeyboardInterrupt:
-            say("the command was interrupted: the draft uses its output so far")
-        was_stopped = process.poll() is None
-        _stop_group(process, grace)
-        _kill_daemons(f"{_MARKER}={marker}".encode())
+        with _guarded(process, f"{_MARKER}={marker}"):
+            try:
+                _wait(process, output.fileno(), started + seconds, say)
+            except KeyboardInterrupt:
+                say("the command was interrupted: the draft uses its output so far")
+            was_stopped = process.poll() is None
+            _stop_group(process, grace)
+            _kill_daemons(f"{_MARKER}={marker}".encode())
         text = os.pread(output.fileno(), _MOST_BYTES, 0).decode("utf-8", errors="replace")
     return TrialRun(
         lines=tuple(re.split(r"\r\n|\n|\r", text)),
@@ -110,6 +121,30 @@ def run_for(
         exit_code=None if was_stopped else process.returncode,
         files=tuple(sorted(path for path, stat in _files(roots).items() if before.get(path) != stat)),
     )
+
+
+@contextlib.contextmanager
+def _guarded(process: subprocess.Popen[bytes], marker: str) -> Iterator[None]:
+    """Context manager in whose block the processes of a command are killed if Paceline itself is killed.
+
+    The kernel could only kill the shell of the command (`tuner.domain.parent_death`), not its children.
+
+    Args:
+        process: The shell of the command, which leads a process group.
+        marker: Environment variable `NAME=value` that the processes of the command inherit.
+    """
+    guard = subprocess.Popen(
+        ["sh", "-c", _GUARD, "paceline-guard", str(process.pid), marker],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        start_new_session=True,
+    )
+    try:
+        yield
+    finally:
+        guard.kill()
+        guard.communicate()
 
 
 def _wait(process: subprocess.Popen[bytes], output: int, until: float, say: Callable[[str], object]) -> None:

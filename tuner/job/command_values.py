@@ -185,7 +185,8 @@ def user_command(
 
 def required_variables(names: Iterable[str]) -> str:
     """Returns a shell command that exports variables, and ends the shell with a message if one is not set."""
-    where = "is not set; its value is in workload.environment of the job file and in launch.sh.secret.env: export it"
+    files = "workload.environment of the job file and in launch.sh.secret.env"
+    where = f"is not set; its value is in {files}: export it"
     words = [f'{name}="${{{name}?{where}}}"' for name in names]
     return f"export {' '.join(words)}"
 

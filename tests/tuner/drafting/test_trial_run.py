@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import subprocess
 import sys
 import time
 from pathlib import Path
@@ -40,6 +41,27 @@ def test_daemons_are_ended_too(tmp_path: Path) -> None:
     beat = (tmp_path / "beat").read_text()
     time.sleep(0.3)
     assert (tmp_path / "beat").read_text() == beat
+
+
+@pytest.mark.slow
+def test_a_killed_paceline_leaves_no_process_of_the_trial_run(tmp_path: Path) -> None:
+    (tmp_path / "child.sh").write_text("while true; do date +%s%N > $1; sleep 0.05; done")
+    command = "setsid bash child.sh daemon & bash child.sh child & wait"
+    code = (
+        "import pathlib; from tuner.drafting.trial_run import run_for; "
+        f"run_for({command!r}, folder=pathlib.Path('.'), seconds=60, environment={{}})"
+    )
+    paceline = subprocess.Popen([sys.executable, "-c", code], cwd=tmp_path)
+    beats = [tmp_path / "daemon", tmp_path / "child"]
+    deadline = time.monotonic() + 30
+    while not all(path.exists() for path in beats) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    paceline.kill()
+    paceline.wait()
+    time.sleep(2)
+    before = [path.read_text() for path in beats]
+    time.sleep(0.5)
+    assert [path.read_text() for path in beats] == before
 
 
 @pytest.mark.parametrize(
