@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import gc
+import threading
 import time
 from pathlib import Path
 
 import pytest
 import torch
 import torch.distributed as dist
+import zmq
 
 from tests.tuner.transport.conformance import ConformanceInOneProcess
 from tests.tuner.transport.many_ranks import SECRET, eventually, filled, peers, ranks
@@ -104,6 +106,27 @@ def test_a_status_posted_just_before_the_end_arrives(monkeypatch: pytest.MonkeyP
         two[1].post(filled(6, num_elements=24).double().numpy())
         two[1].close()
         eventually(lambda: two[0].statuses()[1, 0] == 6, "the last one is here")
+
+
+@pytest.mark.slow
+def test_a_rank_ends_even_if_zeromq_does_not(monkeypatch: pytest.MonkeyPatch) -> None:
+    may_end, term = threading.Event(), zmq.Context.term
+
+    def hang(context: zmq.Context[zmq.Socket[bytes]]) -> None:
+        may_end.wait()
+        term(context)
+
+    monkeypatch.setattr(zmq.Context, "term", hang)
+    with ranks("ipc", 2) as two:
+        for transport in two:
+            closing = threading.Thread(target=transport.close, daemon=True)
+            closing.start()
+            closing.join(30.0)
+            assert not closing.is_alive()
+        may_end.set()
+    for thread in threading.enumerate():
+        if thread.name.startswith("term-"):
+            thread.join()
 
 
 def test_a_status_posted_again_is_no_sign_of_life() -> None:
