@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Mapping, Sequence
 from copy import deepcopy
@@ -125,6 +126,17 @@ class MemoryLedger:
 
     def probes(self, study_id: int, known: Sequence[ProbeRecord] = ()) -> list[ProbeRecord]:
         return [self._current(p) for p in self._probes.values() if p.study_id == study_id]
+
+    def outlines(self, study_id: int) -> list[ProbeRecord]:
+        return [
+            replace(probe, slices=tuple(replace(measured, curve=()) for measured in probe.slices))
+            for probe in self.probes(study_id)
+        ]
+
+    def best_value(self, study_id: int, *, maximize: bool) -> float | None:
+        points = [p for probe in self.probes(study_id) for m in probe.slices for p in m.curve]
+        values = [p.value for p in points if p.samples > 0 and not math.isnan(p.value)]
+        return (max if maximize else min)(values, default=None)
 
     def add_predictions(self, predictions: Sequence[PredictionRecord]) -> None:
         for prediction in predictions:

@@ -183,7 +183,12 @@ def of_study(study_id: int) -> ColumnElement[bool]:
 
 
 def load(
-    connection: Connection, condition: ColumnElement[bool], now: float, known: Sequence[ProbeRecord] = ()
+    connection: Connection,
+    condition: ColumnElement[bool],
+    now: float,
+    known: Sequence[ProbeRecord] = (),
+    *,
+    with_curves: bool = True,
 ) -> list[ProbeRecord]:
     """Reads probes with their slices and curves, oldest first.
 
@@ -192,6 +197,7 @@ def load(
         condition: SQL condition that selects the probes.
         now: Present time in seconds since the Unix epoch, to tell whether leases are valid.
         known: Records that an earlier call returned; only slices that were stored after that call are read.
+        with_curves: Whether to read the points of the curves; without them, every curve is empty.
     """
     with _no_garbage_collection():
         chosen = select(probes.c.probe_id).where(condition)
@@ -199,7 +205,7 @@ def load(
         is_new = _is_new(connection, chosen, {probe_id: len(slices) for probe_id, slices in found.items()})
         if is_new is None:
             found, is_new = {}, (lambda table: table.c.probe_id.in_(chosen))
-        points = _points(connection, is_new(curve_points))
+        points = _points(connection, is_new(curve_points)) if with_curves else {}
         for row in connection.execute(
             select(slices).where(is_new(slices)).order_by(slices.c.probe_id, slices.c.slice_index)
         ):

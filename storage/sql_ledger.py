@@ -186,6 +186,21 @@ class SqlLedger:
         self._read_probes[study_id] = found
         return found
 
+    @retried
+    def outlines(self, study_id: int) -> list[ProbeRecord]:
+        condition = probe_tables.of_study(study_id)
+        with reading(self._engine) as connection:
+            return probe_tables.load(connection, condition, self._clock(), with_curves=False)
+
+    @retried
+    def best_value(self, study_id: int, *, maximize: bool) -> float | None:
+        points = tables.curve_points.c
+        best = func.max(points.value) if maximize else func.min(points.value)
+        wanted = select(best).where(points.study_id == study_id, points.samples > 0)
+        with reading(self._engine) as connection:
+            value: float | None = connection.execute(wanted).scalar_one()
+        return value
+
     def add_predictions(self, predictions: Sequence[PredictionRecord]) -> None:
         if predictions:
             self._keep(tables.predictions, [rows.prediction_row(record) for record in predictions])

@@ -63,6 +63,14 @@ def study(ledger: Ledger) -> StudyRecord:
     return ledger.open_study("digits", "f1", JOB)
 
 
+def curve_of(*values: float) -> tuple[CurvePoint, ...]:
+    """A curve whose first value is that of the untrained model."""
+    return tuple(
+        CurvePoint(training_seconds=float(k), step=k, samples=64 * k, value=value)
+        for k, value in enumerate(values)
+    )
+
+
 def started(ledger: Ledger, study: StudyRecord, owner: str = "worker-1", seconds: float = 60) -> Lease:
     return ledger.start_probe(
         study.study_id,
@@ -288,6 +296,26 @@ class TestSlices:
         assert again[0].slices[0] is known[0].slices[0]
         ledger.end_probe(lease.probe_id, Outcome.STOPPED, "no longer wanted")
         assert ledger.probes(study.study_id, again) == ledger.probes(study.study_id)
+
+    def test_outlines_are_the_probes_without_points_of_curves(
+        self, ledger: Ledger, study: StudyRecord
+    ) -> None:
+        lease = started(ledger, study)
+        for step in (10, 20):
+            ledger.append_slice(lease, replace(seen(step=step), curve=curve_of(0.5)))
+        (probe,) = ledger.probes(study.study_id)
+        bare = tuple(replace(measurement, curve=()) for measurement in probe.slices)
+        assert ledger.outlines(study.study_id) == [replace(probe, slices=bare)]
+        assert ledger.probes(study.study_id) == [probe]
+
+    def test_the_best_value_is_that_of_a_trained_model(self, ledger: Ledger, study: StudyRecord) -> None:
+        assert ledger.best_value(study.study_id, maximize=True) is None
+        ledger.append_slice(started(ledger, study), replace(seen(), curve=curve_of(0.9, 0.2, math.nan)))
+        ledger.append_slice(started(ledger, study), replace(seen(), curve=curve_of(0.1, 0.4)))
+        assert ledger.best_value(study.study_id, maximize=True) == 0.4
+        assert ledger.best_value(study.study_id, maximize=False) == 0.2
+        other = ledger.open_study("other", "f2", JOB)
+        assert ledger.best_value(other.study_id, maximize=True) is None
 
     def test_many_new_slices_are_read(self, ledger: Ledger, study: StudyRecord) -> None:
         leases = [started(ledger, study) for _ in range(60)]

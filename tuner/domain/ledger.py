@@ -331,6 +331,21 @@ class Ledger(Protocol):
                 stored slices never change.
         """
 
+    def outlines(self, study_id: int) -> list[ProbeRecord]:
+        """Returns all probes of a study like `probes`, but without the points of their learning curves.
+
+        Args:
+            study_id: Number of the study.
+        """
+
+    def best_value(self, study_id: int, *, maximize: bool) -> float | None:
+        """Returns the best score of all trained models of a study; None without a score.
+
+        Args:
+            study_id: Number of the study.
+            maximize: Whether larger scores are better.
+        """
+
     def add_predictions(self, predictions: Sequence[PredictionRecord]) -> None:
         """Stores several predictions in one transaction."""
 

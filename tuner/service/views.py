@@ -32,7 +32,7 @@ def status_rows(ledger: Ledger, study: StudyRecord, output: Path) -> list[Row]:
         output: The output folder. If a process was killed during a slice, the files in this folder show how
             long the slice ran.
     """
-    probes = ledger.probes(study.study_id)
+    probes = ledger.outlines(study.study_id)
     seen = [probe.measurement for probe in probes if probe.measurement is not None]
     given = ledger.recommendations(study.study_id)
     open_ones = [probe for probe in probes if probe.outcome.can_continue and probe.slices]
@@ -54,7 +54,7 @@ def status_rows(ledger: Ledger, study: StudyRecord, output: Path) -> list[Row]:
         ),
         ("charged seconds", round(sum(m.charged_seconds for m in seen), 3)),
         ("charged dollars", round(sum(m.charged_dollars for m in seen), 6)),
-        ("best value", _best_value(study, probes)),
+        ("best value", ledger.best_value(study.study_id, maximize=_maximizes(study))),
         ("recommendations", len(given)),
     ]
     if given:
@@ -193,14 +193,6 @@ def _trial_row(study: StudyRecord, probe: ProbeRecord) -> Row:
     words = (measurement.error or "").strip().splitlines() if measurement else []
     row["error"] = words[-1] if words else None
     return row
-
-
-def _best_value(study: StudyRecord, probes: list[ProbeRecord]) -> float | None:
-    seen = [p.measurement for p in probes if p.measurement is not None]
-    values = [point.value for m in seen for point in m.trained_curve]
-    if not values:
-        return None
-    return max(values) if _maximizes(study) else min(values)
 
 
 def _maximizes(study: StudyRecord) -> bool:
