@@ -207,13 +207,23 @@ def _databases(folder: Path) -> Iterator[dict[str, str]]:
         yield {**urls, "postgresql": url}
 
 
-def rows(sizes: Sequence[int]) -> list[dict[str, Any]]:
-    """Measures all databases, jobs and sizes; the costs of a study with one probe are subtracted."""
+def rows(
+    sizes: Sequence[int], databases: Sequence[str] = (), kinds: Sequence[str] = tuple(_JOBS)
+) -> list[dict[str, Any]]:
+    """Measures databases, jobs and sizes; the costs of a study with one probe are subtracted.
+
+    Args:
+        sizes: Numbers of probes.
+        databases: Databases to measure; empty for all that are available.
+        kinds: Kinds of jobs to measure.
+    """
     found = []
     for size in (1, *sizes):
-        for kind in _JOBS:
+        for kind in kinds:
             with tempfile.TemporaryDirectory() as name, _databases(Path(name)) as urls:
                 for database, url in urls.items():
+                    if databases and database not in databases:
+                        continue
                     job = write_jobs(Path(name))[kind]
                     row = {"database": database, **measure(Path(name), url, kind, job, size)}
                     print(json.dumps(row), file=sys.stderr)
@@ -228,10 +238,12 @@ def rows(sizes: Sequence[int]) -> list[dict[str, Any]]:
 
 def main(
     probes: Annotated[list[int] | None, typer.Option(help="Number of probes; repeatable.")] = None,
+    database: Annotated[list[str] | None, typer.Option(help="sqlite or postgresql; repeatable.")] = None,
+    job: Annotated[list[str] | None, typer.Option(help="recorded or command; repeatable.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")] = False,
 ) -> None:
     """Measures what `status`, `trials` and `run` cost beyond a study with one probe."""
-    found = rows(probes or NUM_PROBES)
+    found = rows(probes or NUM_PROBES, database or (), job or tuple(_JOBS))
     if as_json:
         print(json.dumps(found, indent=1))
         return
