@@ -27,6 +27,7 @@ from tuner.domain.job_queue import (
     ServiceStore,
     Usage,
 )
+from tuner.domain.remote_slices import TrainerStore
 from tuner.search.events import Listener, SearchEvent
 from tuner.search.spans import Span
 from tuner.search.state import read_state
@@ -36,6 +37,7 @@ from tuner.service.job_progress import ProgressWatch, usage_of
 from tuner.service.opening import OpenedJob, StudyStore, open_job
 from tuner.service.output import say
 from tuner.service.run import RunOptions, run_job
+from tuner.service.trainers import prober_maker
 
 #: Number of bytes at the end of the log that are stored in the database.
 LOG_BYTES = 200_000
@@ -49,7 +51,7 @@ _REPORT_SUFFIXES = frozenset({".html", ".md", ".json", ".csv"})
 _MOST_REPORT_BYTES = 64 * 2**20
 
 
-class RunStore(ServiceStore, StudyStore, Protocol):
+class RunStore(ServiceStore, StudyStore, TrainerStore, Protocol):
     """A database with the queue and the studies, such as `storage.Storage`."""
 
 
@@ -192,7 +194,13 @@ def run_leased(store: RunStore, order: Order) -> int:
         holder.start()
         with store.fenced(lease):
             opened = _opened(queue, order, job, study_ids, watch)
-            run_job(opened, store, _options(job, Path(order.folder)), _listener(queue, lease, watch))
+            run_job(
+                opened,
+                store,
+                _options(job, Path(order.folder)),
+                _listener(queue, lease, watch),
+                make_prober=prober_maker(store.remote_slices, lease),
+            )
         ending = _Ending(state=JobState.SUCCEEDED, exit_code=0, reason="")
     except KeyboardInterrupt:
         ending = _interrupted(holder, job, queue)
