@@ -41,7 +41,7 @@ soak: .venv/.installed-dev
 lint: .venv/.installed-dev
 	@.venv/bin/ruff check .
 	@.venv/bin/ruff format --check .
-	@.venv/bin/mypy -p search_spaces -p tuner -p storage -m cli -m paceline -m paceline_client
+	@.venv/bin/mypy -p search_spaces -p tuner -p storage -m cli -m paceline -m paceline_client -m paceline_remote
 
 clean:
 	rm -rf .venv dist paceline-out

@@ -4,6 +4,8 @@ Use it by `from paceline_client import report, should_stop`. It needs only Pytho
 library. If Paceline does not run the script, the functions do nothing, so the script still runs without
 Paceline. With several ranks, call the functions on every rank: only rank 0 (by `RANK`) writes reports, and
 `should_stop` returns the same on all ranks.
+
+A trainer that Paceline cannot start uses `connect` instead: it asks a server of Paceline for work over HTTP.
 """
 
 from __future__ import annotations
@@ -12,7 +14,10 @@ import json
 import os
 import sys
 import time
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from paceline_remote import Server
 
 __all__ = [
     "begin",
@@ -131,6 +136,21 @@ def values() -> dict[str, Any]:
     with open(path, encoding="utf-8") as file:  # noqa: PTH123
         found: dict[str, Any] = json.load(file)
     return found
+
+
+def connect(url: str, token: str | None = None, *, context: Any = None) -> Server:
+    """Returns a connection to a server of Paceline, for a trainer that Paceline cannot start.
+
+    This needs the module `paceline_remote` beside this one.
+
+    Args:
+        url: Address of the server, such as `https://paceline.example.org`.
+        token: Access token of the role `submit`; by default, the value of the variable `PACELINE_TOKEN`.
+        context: An `ssl.SSLContext` for https; by default, that of `urllib`.
+    """
+    from paceline_remote import Server
+
+    return Server(url, token or os.environ.get("PACELINE_TOKEN", ""), context)
 
 
 def gradient_noise(

@@ -123,6 +123,13 @@ def test_the_stop_file_ends_a_slice_at_once(tmp_path: Path) -> None:
     run(tmp_path, "from paceline_client import should_stop\nassert should_stop()", **probe(tmp_path))
 
 
+def test_the_client_of_remote_trainers_imports_the_standard_library_alone() -> None:
+    tree = ast.parse(CLIENT.with_name("paceline_remote.py").read_text(), feature_version=(3, 8))
+    names = [alias.name for node in ast.walk(tree) if isinstance(node, ast.Import) for alias in node.names]
+    names += [str(node.module) for node in ast.walk(tree) if isinstance(node, ast.ImportFrom)]
+    assert {name.partition(".")[0] for name in names} <= set(sys.stdlib_module_names)
+
+
 def test_the_client_imports_the_standard_library_alone_and_reads_as_python_3_8() -> None:
     tree = ast.parse(CLIENT.read_text(), feature_version=(3, 8))
     top = {
@@ -136,6 +143,7 @@ def test_the_client_imports_the_standard_library_alone_and_reads_as_python_3_8()
     assert froms == {
         "__future__",
         "typing",
+        "paceline_remote",
         "transformers",
         "lightning.pytorch.callbacks",
         "pytorch_lightning.callbacks",

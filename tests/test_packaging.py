@@ -127,6 +127,7 @@ def test_the_wheel_holds_the_packages_the_command_and_nothing_else(tmp_path: Pat
         "cli.py",
         "paceline.py",
         "paceline_client.py",
+        "paceline_remote.py",
     }
     sources = {
         str(path.relative_to(ROOT))

@@ -213,7 +213,9 @@ def test_the_table_of_exit_codes_is_that_of_the_errors() -> None:
 
 
 def test_names_in_the_text_are_those_of_the_code() -> None:
-    assert set(re.findall(r"`(paceline_\w+)`", TEXT)) - {"paceline_client"} == set(metadata.tables)
+    assert set(re.findall(r"`(paceline_\w+)`", TEXT)) - {"paceline_client", "paceline_remote"} == set(
+        metadata.tables
+    )
     assert all(f"`{name}`" in page("guides/own_training") for name in METRICS)
     assert all(f"`{name}`" in page("reference/job_file") for name in example_names())
     glossary = {cells[0]: cells[1] for cells in rows(page("reference/glossary"))}
