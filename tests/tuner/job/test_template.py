@@ -31,6 +31,7 @@ def test_the_examples_ship():
         "numpy_script",
         "own_script",
         "own_script_slurm",
+        "remote_trainer",
     ]
 
 
