@@ -420,6 +420,7 @@ def test_the_tables_show_each_kind_in_order():
     assert any(line.startswith("unreachable") and "100%" in line and " 9 " in line for line in lines)
 
 
+@pytest.mark.slow
 def test_the_command_searches_once_and_then_reports(path, tmp_path):
     app = typer.Typer()
     app.command()(main)

@@ -57,6 +57,7 @@ def test_estimates_that_are_a_line_leave_nothing_and_noise_leaves_the_truth() ->
     assert left_over(truth, rng.normal(size=(40, 1))) > 0.8 * truth.std()
 
 
+@pytest.mark.slow
 def test_a_branch_begins_with_the_trunk_s_parameters_and_its_own_rate() -> None:
     workload = Digits(network="mlp", width=4)
     workload.optimizer_settings = SGDSettings(momentum=0.5)

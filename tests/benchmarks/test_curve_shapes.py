@@ -201,6 +201,7 @@ TINY = Task(
 )
 
 
+@pytest.mark.slow
 def test_every_configuration_of_a_network_is_trained_to_its_end() -> None:
     num_threads = torch.get_num_threads()
     recording = record(TINY)

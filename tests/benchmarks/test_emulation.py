@@ -14,6 +14,7 @@ from benchmarks.emulation_batched import Replicas
 from tests.tuner.emulation.toy import Regression
 
 
+@pytest.mark.slow
 def test_a_row_shows_steps_share_of_the_clock_and_memory() -> None:
     row = measure("digits-mlp-32", "gossip_push", 2, 1, 0.001)
     assert row["workload"] == "digits-mlp-32"

@@ -41,6 +41,7 @@ def test_differences_name_the_place_and_both_values() -> None:
     ]
 
 
+@pytest.mark.slow
 def test_a_check_ends_with_1_where_a_course_differs(tmp_path: Path) -> None:
     file = tmp_path / "golden.json"
     codes = []

@@ -259,6 +259,7 @@ def test_the_table_compares_the_model_with_the_best_of_optunas():
     assert "gp over the limit" in table(rows)
 
 
+@pytest.mark.slow
 def test_the_command_prints_rows_or_a_table_and_names_what_is_allowed(path):
     app = typer.Typer()
     app.command()(main)

@@ -45,6 +45,7 @@ def test_more_slices_than_the_made_recording_has_are_refused(tmp_path: Path) -> 
         recorded_probes(made_problem(tmp_path), 2_001)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", KINDS)
 def test_decisions_of_a_made_search_compare_400_candidates(kind: Kind) -> None:
     (timed,) = made_decisions(kind, 40, num_later=2)
