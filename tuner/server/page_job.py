@@ -10,8 +10,9 @@ from fastapi import Request, Response
 
 from tuner.domain.job_queue import FileKind, JobRecord, NotFoundError
 from tuner.server.context import Context, ServerContext, own_job
+from tuner.server.page_chart import MAX_POINTS, charts, diverged_probes, series_of
 from tuner.server.page_forms import Posted
-from tuner.server.page_progress import progress_of
+from tuner.server.page_progress import Progress, progress_of, recommended
 from tuner.server.page_rendering import page, page_router, redirect
 from tuner.server.page_sessions import Administrator, JobSubmitter, Viewer, Visitor
 from tuner.server.problems import RefusedError
@@ -25,7 +26,7 @@ _SANDBOX = (
     "sandbox allow-popups; default-src 'none'; style-src 'unsafe-inline'; img-src data:; "
     "frame-ancestors 'self'"
 )
-_EVENTS_SHOWN = 200
+_EVENTS_SHOWN, _MAX_PROBES = 200, 200
 #: Bytes of the end of the log that a page shows.
 _LOG_BYTES = 200_000
 
@@ -49,13 +50,32 @@ def show_job(job_id: JobId, request: Request, context: Context, visitor: Viewer)
     job = context.store.queue.job(job_id)
     after = max(job.num_events - _EVENTS_SHOWN, 0)
     events = context.store.queue.events(job_id, after=after, limit=_EVENTS_SHOWN)
+    progress = progress_of(job)
     values = {
-        "progress": progress_of(job),
+        **_study(context, job, progress),
+        "progress": progress,
         "events": events[::-1],
         "num_older": after,
         "is_live": not job.state.has_ended,
     }
     return _shown(request, context, visitor, job, "job.html.j2", **values)
+
+
+def _study(context: ServerContext, job: JobRecord, progress: Progress) -> dict[str, object]:
+    """Returns what the live view shows of the study of a job: probes, curves and the best configuration."""
+    reads, study = context.store.reads, job.study_id
+    if study is None:
+        return {"probes": [], "series": [], "charts": [], "best": None}
+    probes = reads.probes(study, limit=_MAX_PROBES)
+    scored = [probe.probe_id for probe in probes if probe.last_value is not None]
+    best = recommended(reads.recommendation(study)) if job.state.has_ended else progress.best
+    found = reads.curves(study, scored, most_points=MAX_POINTS)
+    series = series_of(probes, found, progress.slices, best)
+    goal = reads.goal(study)
+    shown = charts(
+        series, best, float(goal["target"]), str(goal.get("metric", "accuracy")), diverged_probes(probes)
+    )
+    return {"probes": probes[::-1], "series": series, "charts": shown, "best": best}
 
 
 @router.get("/jobs/{job_id}/plan")

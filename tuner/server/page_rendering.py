@@ -22,8 +22,10 @@ from starlette.exceptions import HTTPException
 
 from tuner.domain.errors import TunerError
 from tuner.domain.format import (
+    ABSENT,
+    axis_title,
+    format_axis,
     format_chance,
-    format_configuration,
     format_count,
     format_dollars,
     format_moment,
@@ -35,6 +37,7 @@ from tuner.domain.format import (
 )
 from tuner.domain.job_queue import JobState
 from tuner.server.page_forms import read_form
+from tuner.server.page_progress import configuration_words
 from tuner.server.page_sessions import LoginNeededError, Visitor, check_csrf, check_origin
 from tuner.server.problems import FAULT, RefusedError, described
 
@@ -81,9 +84,12 @@ def _iso(moment: float) -> str:
 
 def until_words(moment: float, now: float) -> str:
     """Describes when a predicted moment comes, such as `in 2m 10s`."""
-    if math.isinf(moment):
-        return "no upper bound"
-    return f"in {format_seconds(moment - now)}" if moment > now else "any moment"
+    return f"in {left_words(moment, now)}" if moment > now else "any moment"
+
+
+def left_words(moment: float, now: float) -> str:
+    """Describes the time from now to a predicted moment, such as `2m 10s`."""
+    return "no upper bound" if math.isinf(moment) else format_seconds(float(round(max(moment - now, 0.0))))
 
 
 def amount_words(amount: float, unit: str) -> str:
@@ -91,6 +97,17 @@ def amount_words(amount: float, unit: str) -> str:
     if unit == "hours":
         return format_number(amount)
     return format_seconds(amount) if unit == "duration" else format_dollars(amount)
+
+
+def _number_words(value: object) -> str:
+    """Formats a number with four digits, or a count; anything else as a dash."""
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return ABSENT
+    return format_count(value) if isinstance(value, int) else format_value(value)
+
+
+def _seconds_words(value: object) -> str:
+    return format_seconds(value) if isinstance(value, int | float) else ABSENT
 
 
 @cache
@@ -112,13 +129,19 @@ def _environment() -> jinja2.Environment:
     environment.filters |= {
         "age": age_words,
         "amount": amount_words,
+        "axis": axis_title,
+        "axis_value": lambda value: format_axis(value) if isinstance(value, int | float | str) else value,
         "chance": format_chance,
-        "configuration": format_configuration,
+        "configuration": configuration_words,
         "count": format_count,
         "dollars": format_dollars,
         "duration": format_seconds,
         "iso": _iso,
+        "is_finite": math.isfinite,
+        "left": left_words,
         "moment": format_moment,
+        "number": _number_words,
+        "seconds": _seconds_words,
         "sentence": sentence,
         "share": format_share,
         "state": state_words,

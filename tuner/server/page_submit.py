@@ -23,6 +23,7 @@ from tuner.server.submission import new_job
 router = page_router()
 
 _OPTIONS = ("sampler", "parallel", "confirm")
+_SWITCHES = ("verify", "past_studies")
 _FIELDS = ("job_file", "name", *_OPTIONS, "labels", "priority")
 _DEFAULTS = {
     "job_file": "",
@@ -31,6 +32,7 @@ _DEFAULTS = {
     "parallel": "1",
     "confirm": "0",
     "verify": "",
+    "past_studies": "on",
     "labels": "",
     "priority": "0",
 }
@@ -69,6 +71,7 @@ def show_form(
         **_DEFAULTS,
         **options,
         "verify": "on" if earlier.options.get("verify") else "",
+        "past_studies": "on" if earlier.options.get("past_studies", True) else "",
         "job_file": earlier.job_file,
         "name": earlier.name,
         "labels": " ".join(earlier.labels),
@@ -142,7 +145,7 @@ def _plan(
 def _values(form: Form) -> dict[str, str]:
     """Returns the texts of the form, with an uploaded job file in place of the text."""
     values = {name: form.text(name, _DEFAULTS[name]) for name in _FIELDS}
-    values["verify"] = "on" if form.text("verify") else ""
+    values |= {name: "on" if form.text(name) else "" for name in _SWITCHES}
     for field, filename, content in form.files:
         if field == "job_upload" and content:
             values["job_file"] = content.decode(errors="replace").replace("\r\n", "\n")
@@ -192,7 +195,10 @@ def _body(values: Mapping[str, str], files: Mapping[str, str]) -> SubmitBody:
     """
     try:
         options = RunBody.model_validate(
-            {**{name: values[name].strip() for name in _OPTIONS}, "verify": bool(values["verify"])}
+            {
+                **{name: values[name].strip() for name in _OPTIONS},
+                **{name: bool(values[name]) for name in _SWITCHES},
+            }
         )
         return SubmitBody.model_validate(
             {
