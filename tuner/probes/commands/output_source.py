@@ -13,6 +13,7 @@ from collections.abc import Callable, Mapping, Sequence
 from tuner.domain.metric_files import shown
 from tuner.job import MetricsSection
 from tuner.launchers import LogFile, LogReader
+from tuner.launchers.log_reader import LONGEST_LINE_BYTES
 from tuner.probes.commands.metric_source import DISAGREE, MetricSource, SourceContext
 from tuner.probes.commands.progress_line import ANSI, LineForm, ScriptLine
 
@@ -37,6 +38,9 @@ _MOST_BYTES, _MOST_BYTES_AT_END = 2**22, 2**26
 _MOST_COMPARED = 200
 #: Paceline warns if another rank has this many matching lines and the selected rank has none.
 _MANY_MATCHES = 3
+
+#: A line with fewer characters is not a part of a longer line; a character has at most four bytes.
+_LONG_PART = LONGEST_LINE_BYTES // 4 - 1
 
 #: Matches the prefix with the rank that launchers and scripts add if all ranks print into one stream.
 _RANK_PREFIX = re.compile(
@@ -119,6 +123,11 @@ class OutputSource(MetricSource):
 
     def _of_line(self, copy: int, text: str, at: float) -> list[ScriptLine]:
         plain = ANSI.sub("", text)
+        if len(text) > _LONG_PART and len(text.encode()) >= LONGEST_LINE_BYTES - 3:
+            self.remarks[
+                f"the script printed a line longer than {LONGEST_LINE_BYTES // 2**10} KiB, which is read in "
+                "parts: print each score in a line of its own"
+            ] = None
         matches = sorted(
             (match for pattern in self._patterns for match in pattern.finditer(plain)),
             key=lambda match: match.start(),

@@ -9,6 +9,7 @@ import pytest
 from tuner.domain.metric_files import LONGEST_LINE
 from tuner.job import MetricsSection
 from tuner.launchers import LogFile
+from tuner.launchers.log_reader import LONGEST_LINE_BYTES
 from tuner.probes.commands.csv_source import CsvSource
 from tuner.probes.commands.json_source import GrowingText, JsonSource
 from tuner.probes.commands.metric_source import MetricSource
@@ -484,3 +485,16 @@ def test_event_files_that_cannot_be_read_are_named_once(
     assert read(source) == read(source) == []
     (warning,) = source.warnings
     assert f"the event files in {tmp_path} cannot be read" in warning
+
+
+def test_a_printed_line_that_is_read_in_parts_gets_one_remark(tmp_path: Path) -> None:
+    log = tmp_path / "rank-0.log"
+    source = OutputSource(form(), [r"loss: (?P<value>\S+)"], lambda: {0: LogFile(path=log)})
+    log.write_text("€" * (LONGEST_LINE_BYTES // 4) + "\nloss: 0.5\n")
+    assert read(source, has_ended=True) == [{"value": 0.5}]
+    assert not source.remarks
+    with log.open("a") as file:
+        file.write("€" * LONGEST_LINE_BYTES + "\nloss: 0.25\n")
+    assert read(source, has_ended=True) == [{"value": 0.25}]
+    (remark,) = source.remarks
+    assert "longer than 64 KiB" in remark
