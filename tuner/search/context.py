@@ -10,16 +10,8 @@ from pathlib import Path
 from tuner.domain.cluster import Cluster
 from tuner.domain.ledger import Ledger, StudyRecord
 from tuner.job import Job
-from tuner.search.beliefs import Beliefs
-from tuner.search.events import Listener, SearchEvent, ignore
+from tuner.search.events import Listener, SearchEvent, Watcher, ignore, unwatched
 from tuner.search.optuna_trials import StudyTrials
-from tuner.search.state import SearchState
-
-Watcher = Callable[[SearchState, Beliefs | None], None]
-
-
-def unwatched(_state: SearchState, _beliefs: Beliefs | None) -> None:
-    """Does nothing with the state of a search; the default for a search that nobody watches."""
 
 
 @dataclass(frozen=True, kw_only=True)

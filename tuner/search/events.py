@@ -4,10 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from search_spaces import traits_of
 from tuner.domain.measurement import Measurement
+
+if TYPE_CHECKING:
+    # These modules import scipy, which takes long.
+    from tuner.search.beliefs import Beliefs
+    from tuner.search.state import SearchState
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -72,3 +77,11 @@ Listener = Callable[[SearchEvent], None]
 def ignore(event: SearchEvent) -> None:
     """Does nothing with an event; the default for a search whose events nobody wants to see."""
     del event
+
+
+Watcher = Callable[["SearchState", "Beliefs | None"], None]
+"""Function that receives the state of a search, and the forecasts if there are new ones."""
+
+
+def unwatched(_state: SearchState, _beliefs: Beliefs | None) -> None:
+    """Does nothing with the state of a search; the default for a search that nobody watches."""

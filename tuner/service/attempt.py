@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
 from tuner.launchers.process_records import ProcessRecord
-from tuner.search.context import Watcher, unwatched
+from tuner.search.events import Watcher, unwatched
 from tuner.search.spans import Span
 
 

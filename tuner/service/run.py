@@ -14,8 +14,8 @@ from tuner.domain.recommendation import Recommendation
 from tuner.job import BudgetSection
 from tuner.probes import Prober
 from tuner.report import recommendation_text
-from tuner.search.context import SearchContext, unwatched
-from tuner.search.events import Listener, SearchEvent, ignore
+from tuner.search.context import SearchContext
+from tuner.search.events import Listener, SearchEvent, ignore, unwatched
 from tuner.search.loop import Search, SearchResult
 from tuner.search.model_policy import ModelPolicy
 from tuner.search.optuna_policy import OptunaPolicy
