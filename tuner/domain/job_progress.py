@@ -91,6 +91,7 @@ class JobProgress(TypedDict, total=False):
 
     Fields:
         updated_at: Time of this progress, seconds since the Unix epoch.
+        attempt: Number of the attempt that reported it.
         text: What happened last, one line.
         num_probes: Number of probes so far.
         slices: The slices that are running.
@@ -101,6 +102,7 @@ class JobProgress(TypedDict, total=False):
     """
 
     updated_at: float
+    attempt: int
     text: str
     num_probes: int
     slices: list[SliceProgress]

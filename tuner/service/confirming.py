@@ -8,7 +8,7 @@ from __future__ import annotations
 import hashlib
 import itertools
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -98,6 +98,15 @@ class _Pair:
         # No prediction is made from this state, so the size of the training set does not matter.
         probes = self.ledger.probes(study.study_id)
         return read_state(self.job(number, configuration), self.opened.cluster, probes, NEUTRAL_EPOCH_SAMPLES)
+
+    def started(self) -> Iterator[tuple[Configuration, SearchState]]:
+        """Yields the configuration and the state of each training that was started."""
+        for number in itertools.count(1):
+            states = [(c, self.state(number, c)) for c in (self.recommended, self.present)]
+            found = [(c, state) for c, state in states if state is not None]
+            if not found:
+                return
+            yield from found
 
     def is_over(self, number: int, configuration: Configuration) -> bool:
         """Whether one training has ended and cannot be resumed."""
@@ -267,19 +276,12 @@ def stored_confirmation(
     if pair is None or opened.job.recording() is not None:
         return None
     found: dict[Configuration, list[ConfirmedTraining]] = {pair.recommended: [], pair.present: []}
-    num_started = 0
-    seconds = dollars = 0.0
-    for number in itertools.count(1):
-        states = {c: state for c in found if (state := pair.state(number, c)) is not None}
-        if not states:
-            break
-        for configuration, state in states.items():
-            num_started += 1
-            seconds, dollars = seconds + state.spent.seconds, dollars + state.spent.dollars
-            training = _training(state, configuration)
-            if training is not None:
-                found[configuration].append(training)
-    if num_started == 0:
+    started = list(pair.started())
+    for configuration, state in started:
+        training = _training(state, configuration)
+        if training is not None:
+            found[configuration].append(training)
+    if not started:
         return None
     price = opened.cluster.dollars_per_second
     return compare_trainings(
@@ -287,10 +289,18 @@ def stored_confirmation(
         settings_of(pair.present, found[pair.present]),
         price_ratio=price(pair.present) / price(pair.recommended) if opened.cluster.has_prices else None,
         uses_seed=takes_seed(opened.job, opened.folder),
-        num_unfinished=num_started - sum(len(trainings) for trainings in found.values()),
-        seconds=seconds,
-        dollars=dollars,
+        num_unfinished=len(started) - sum(len(trainings) for trainings in found.values()),
+        seconds=sum(state.spent.seconds for _, state in started),
+        dollars=sum(state.spent.dollars for _, state in started),
     )
+
+
+def confirmation_states(
+    ledger: Ledger, opened: OpenedJob, recommendation: Recommendation
+) -> list[SearchState]:
+    """Returns the state of each training that was started to confirm a recommendation."""
+    pair = _pair(opened, ledger, recommendation)
+    return [] if pair is None else [state for _, state in pair.started()]
 
 
 def _pair(opened: OpenedJob, ledger: Ledger, recommendation: Recommendation) -> _Pair | None:

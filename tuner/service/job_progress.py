@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from tuner.domain.job_progress import BudgetPart, Finish, Incumbent, Interval, JobProgress, SliceProgress
@@ -30,11 +30,16 @@ class ProgressWatch:
 
     Args:
         clock: Returns the time in seconds since the Unix epoch.
+        attempt: Number of the attempt of the worker at the job.
         is_real: Whether the seconds of the job are real; those of a recorded job are not.
     """
 
-    def __init__(self, clock: Callable[[], float] = time.time, *, is_real: bool = True) -> None:
+    def __init__(
+        self, clock: Callable[[], float] = time.time, *, attempt: int = 1, is_real: bool = True
+    ) -> None:
         self._clock = clock
+        self._attempt = attempt
+        self._trainings: dict[int, Usage] = {}
         #: Whether the seconds of the job are real; those of a recorded job are not.
         self.is_real = is_real
         self._text = ""
@@ -62,10 +67,16 @@ class ProgressWatch:
         if beliefs is not None:
             self._forecast = _forecast(state, beliefs, self._clock() if self.is_real else None)
 
+    def watch_training(self, state: SearchState, _beliefs: Beliefs | None) -> None:
+        """Notes the state of a training that confirms the recommendation, in a study of its own."""
+        self.alive_at = self._clock()
+        if state.probes:
+            self._trainings[state.probes[0].study_id] = usage_of(state)
+
     def progress(self) -> JobProgress:
         """Returns the progress of the job."""
         now = self._clock()
-        found = JobProgress(updated_at=now, text=self._text, slices=[])
+        found = JobProgress(updated_at=now, attempt=self._attempt, text=self._text, slices=[])
         state, forecast = self._state, self._forecast
         if state is None:
             return found
@@ -96,7 +107,16 @@ class ProgressWatch:
 
     def usage(self) -> Usage | None:
         """Returns what the search has used so far, with running slices; None before its first decision."""
-        return None if self._state is None else usage_of(self._state)
+        return None if self._state is None else total_of([usage_of(self._state), *self._trainings.values()])
+
+
+def total_of(parts: Sequence[Usage]) -> Usage:
+    """Returns the sum of several usages."""
+    return Usage(
+        seconds=sum(part.seconds for part in parts),
+        node_hours=sum(part.node_hours for part in parts),
+        dollars=sum(part.dollars for part in parts),
+    )
 
 
 def usage_of(state: SearchState) -> Usage:

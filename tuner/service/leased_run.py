@@ -27,16 +27,21 @@ from tuner.domain.job_queue import (
     ServiceStore,
     Usage,
 )
+from tuner.domain.recommendation import Recommendation
 from tuner.domain.remote_slices import TrainerStore
+from tuner.probes import Prober
 from tuner.search.events import Listener, SearchEvent
 from tuner.search.spans import Span
 from tuner.search.state import read_state
+from tuner.service.artifacts import Artifacts
 from tuner.service.attempt import Attempt
+from tuner.service.confirming import confirmation_states
 from tuner.service.console import PlainConsole
-from tuner.service.job_progress import ProgressWatch, usage_of
+from tuner.service.job_progress import ProgressWatch, total_of, usage_of
 from tuner.service.opening import OpenedJob, StudyStore, open_job
 from tuner.service.output import say
 from tuner.service.run import RunOptions, run_job
+from tuner.service.takeover import open_artifacts, restore, synced
 from tuner.service.trainers import prober_maker
 
 #: Number of bytes at the end of the log that are stored in the database.
@@ -64,7 +69,8 @@ class Order:
         lease: The lease of the worker.
         lease_seconds: Duration of a lease after each renewal.
         silent_seconds: The lease is not renewed any more if the search gave no sign of life for this time.
-        folder: Folder of the job, with its workspace, checkpoints and reports.
+        artifacts: Shared folder or URL for the files of jobs; None for the local folder.
+        local: Local folder of the worker.
         log: File that the output of the process goes to.
         parent: Process number of the worker.
     """
@@ -73,9 +79,19 @@ class Order:
     lease: JobLease
     lease_seconds: float
     silent_seconds: float
-    folder: str
+    artifacts: str | None
+    local: str
     log: str
     parent: int
+
+    def place(self) -> Artifacts:
+        """Returns the place of the files of the job."""
+        return open_artifacts(self.artifacts, Path(self.local), attempt=self.lease.attempt)
+
+    @property
+    def folder(self) -> Path:
+        """Folder of the job on this host, with its workspace, checkpoints and reports."""
+        return self.place().output_folder(self.lease.job_id)
 
     def to_dict(self) -> dict[str, Any]:
         """Returns the order as a dictionary that can be written as JSON."""
@@ -185,7 +201,7 @@ def run_leased(store: RunStore, order: Order) -> int:
         StorageError: The database cannot be written, so the end of the job could not be stored.
     """
     queue, lease = store.queue, order.lease
-    watch = ProgressWatch()
+    watch = ProgressWatch(attempt=lease.attempt)
     holder = LeaseHolder(queue, order, watch)
     job = queue.job(lease.job_id)
     study_ids: list[int] = [] if job.study_id is None else [job.study_id]
@@ -193,14 +209,10 @@ def run_leased(store: RunStore, order: Order) -> int:
     try:
         holder.start()
         with store.fenced(lease):
-            opened = _opened(queue, order, job, study_ids, watch)
-            run_job(
-                opened,
-                store,
-                _options(job, Path(order.folder)),
-                _listener(queue, lease, watch),
-                make_prober=prober_maker(store.remote_slices, lease),
-            )
+            listen = _listener(queue, lease, watch)
+            opened = _opened(store, order, job, study_ids, watch)
+            options = _options(job, order.folder)
+            run_job(opened, store, options, listen, make_prober=_prober_maker(store, order, listen))
         ending = _Ending(state=JobState.SUCCEEDED, exit_code=0, reason="")
     except KeyboardInterrupt:
         ending = _interrupted(holder, job, queue)
@@ -253,7 +265,7 @@ def _interrupted(holder: LeaseHolder, job: JobRecord, queue: JobQueue) -> _Endin
 def _store_ending(store: RunStore, order: Order, ending: _Ending, usage: Usage | None) -> None:
     queue, lease = store.queue, order.lease
     if ending.exit_code is not None:
-        store_reports(queue, lease, Path(order.folder))
+        store_reports(queue, lease, order.folder)
     store_log(queue, lease, Path(order.log))
     if ending.exit_code is None:
         queue.hand_back(lease, ending.state, ending.reason, usage)
@@ -261,11 +273,19 @@ def _store_ending(store: RunStore, order: Order, ending: _Ending, usage: Usage |
         queue.finish(lease, ending.state, exit_code=ending.exit_code, reason=ending.reason, usage=usage)
 
 
+def _prober_maker(store: RunStore, order: Order, listen: Listener) -> Callable[[OpenedJob], Prober]:
+    """Returns the function that makes probers. They store the files of probes if artifacts are at a URL."""
+    make_prober = prober_maker(store.remote_slices, order.lease)
+    is_remote = order.artifacts is not None and "://" in order.artifacts
+    return synced(make_prober, order.place(), listen) if is_remote else make_prober
+
+
 def _opened(
-    queue: JobQueue, order: Order, job: JobRecord, study_ids: list[int], watch: ProgressWatch
+    store: RunStore, order: Order, job: JobRecord, study_ids: list[int], watch: ProgressWatch
 ) -> OpenedJob:
     """Writes the workspace of a job, and opens the job file in it."""
-    path = write_workspace(queue, job, Path(order.folder) / "workspace")
+    queue = store.queue
+    path = write_workspace(queue, job, order.folder / "workspace")
     opened = open_job(path)
     if opened.job.recording() is not None:
         watch.is_real = False
@@ -279,8 +299,10 @@ def _opened(
         number=order.lease.attempt,
         study_id=job.study_id,
         set_study=set_study,
+        restore=lambda study, listen: restore(order.place(), store.ledger, study, order.folder, listen),
         lost=_lost_slices(job) if watch.is_real else {},
         watch=watch.watch,
+        watch_training=watch.watch_training,
     )
     return replace(opened, attempt=attempt)
 
@@ -314,16 +336,20 @@ def _write(path: Path, content: bytes) -> None:
 
 def _options(job: JobRecord, folder: Path) -> RunOptions:
     names = ("sampler", "verify", "parallel", "confirm", "past_studies")
-    return RunOptions(output=folder, **{name: job.options[name] for name in names if name in job.options})
+    return RunOptions(
+        output=folder, restart_lost=True, **{name: job.options[name] for name in names if name in job.options}
+    )
 
 
-def _lost_slices(job: JobRecord) -> dict[int, Span]:
-    """Returns from when to when each slice ran that the silent worker of the earlier attempt reported."""
+def _lost_slices(job: JobRecord) -> dict[tuple[float, int], Span]:
+    """Returns from when to when each slice ran that the silent worker of an earlier attempt reported."""
     progress = job.progress
-    updated_at = progress.get("updated_at")
-    if not isinstance(updated_at, int | float):
+    if "attempt" not in progress:
         return {}
-    return {s["probe"]: (min(s["started_at"], updated_at), updated_at) for s in progress.get("slices", ())}
+    attempt, until = int(progress["attempt"]), float(progress["updated_at"])
+    return {
+        (attempt, int(s["probe"])): (min(float(s["started_at"]), until), until) for s in progress["slices"]
+    }
 
 
 def _listener(queue: JobQueue, lease: JobLease, watch: ProgressWatch) -> Listener:
@@ -343,11 +369,16 @@ def _listener(queue: JobQueue, lease: JobLease, watch: ProgressWatch) -> Listene
 
 
 def _used(store: RunStore, opened: OpenedJob | None, study_ids: list[int]) -> Usage | None:
-    """Returns what the job has used in all attempts, from the slices in its study."""
+    """Returns what the job has used in all attempts, from the slices in its studies."""
     if opened is None or not study_ids:
         return None
-    probes = store.ledger.probes(study_ids[0])
-    return usage_of(read_state(opened.job, opened.cluster, probes, epoch_samples=1))
+    ledger = store.ledger
+    # No prediction is made from this state, so the size of the training set does not matter.
+    states = [read_state(opened.job, opened.cluster, ledger.probes(study_ids[0]), epoch_samples=1)]
+    given = ledger.recommendations(study_ids[0])
+    if given and opened.job.recording() is None:
+        states += confirmation_states(ledger, opened, Recommendation.from_dict(given[-1].recommendation))
+    return total_of([usage_of(state) for state in states])
 
 
 def store_reports(queue: JobQueue, lease: JobLease, folder: Path) -> None:

@@ -320,6 +320,7 @@ def _study_of_attempt(
             "files; the study continues, but its times may be those of different machines"
         )
         listen(SearchEvent(kind="warning", text=words))
+    attempt.restore(study, listen)
     free_leases_of_the_dead(ledger, study, output, opened.cluster, listen, attempt=attempt)
     return study
 
@@ -402,9 +403,9 @@ def free_leases_of_the_dead(
         if lease is not None:
             folder = probe_folder(output, study, probe.probe_id)
             span = lost_span(folder, lease)
-            if attempt is not None and not folder.exists():
-                # The slice ran on another host, whose files cannot be read here.
-                span = attempt.lost.get(probe.probe_id, span)
+            if attempt is not None and covered([span]) == 0.0:
+                # The slice may have run on another host, whose files cannot be read here.
+                span = attempt.reported_span(lease)
             if covered([span]) > 0.0:
                 lost = lost_slice(probe, span, spans, cluster)
                 ledger.append_slice(lease, lost)

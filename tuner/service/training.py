@@ -15,7 +15,7 @@ from tuner.domain.ledger import StudyRecord
 from tuner.job import BaselineSection, BudgetSection, Job, configuration_with_knobs
 from tuner.probes import Prober
 from tuner.search.context import SearchContext
-from tuner.search.events import Listener, ignore
+from tuner.search.events import Listener, ignore, unwatched
 from tuner.search.loop import Search, SearchResult
 from tuner.search.optuna_trials import StudyTrials
 from tuner.search.sampler import baseline_sampler
@@ -173,6 +173,7 @@ def run_training(
             epoch_samples=epoch_samples,
             owner=own_name(opened.attempt),
             listen=listen,
+            watch=unwatched if opened.attempt is None else opened.attempt.watch_training,
         )
         prober = make_prober(opened)
         try:

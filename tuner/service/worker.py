@@ -23,6 +23,7 @@ from tuner.domain.job_queue import JobLease, ServiceStore, WorkerRecord
 from tuner.domain.output_file import PRIVATE
 from tuner.service.leased_run import ENDED, LOST, Order, store_log
 from tuner.service.output import say
+from tuner.service.takeover import open_artifacts
 
 #: Seconds between two rounds of the worker, and between two questions for another job while none waits.
 _ROUND_SECONDS = 0.1
@@ -41,7 +42,8 @@ class WorkerSettings:
     Args:
         storage: URL of the database, which may contain a password. It is passed to the processes of jobs by
             a pipe.
-        folder: Folder for workspaces, checkpoints and reports: `FOLDER/jobs/NUMBER`.
+        local: Local folder for workspaces, checkpoints and reports: `FOLDER/jobs/NUMBER`.
+        artifacts: A folder that all workers share, or a URL of fsspec; None for the local folder alone.
         labels: Labels of the worker; it runs only jobs whose labels it has.
         slots: Number of jobs that it runs at the same time.
         attempts: A job fails after this number of attempts that ended without a word.
@@ -51,7 +53,8 @@ class WorkerSettings:
     """
 
     storage: str
-    folder: Path
+    local: Path
+    artifacts: str | None = None
     labels: tuple[str, ...] = ()
     slots: int = 1
     attempts: int = 3
@@ -104,6 +107,8 @@ class Worker:
     name: str = field(default_factory=lambda: worker_name())
 
     def __post_init__(self) -> None:
+        settings = self.settings
+        self._artifacts = open_artifacts(settings.artifacts, settings.local, attempt=0)
         self._jobs: list[_Job] = []
         self._started_at = self.clock()
         self._num_taken = 0
@@ -162,14 +167,18 @@ class Worker:
         if lease is None:
             return False
         self._num_taken += 1
-        folder = settings.folder / "jobs" / str(lease.job_id)
-        log = folder / f"attempt-{lease.attempt}.log"
+        for job in self._jobs:
+            # Its process went silent, but may still train.
+            if job.lease.job_id == lease.job_id:
+                job.process.send_signal(signal.SIGKILL)
+        log = self._artifacts.output_folder(lease.job_id) / f"attempt-{lease.attempt}.log"
         order = Order(
             storage=settings.storage,
             lease=lease,
             lease_seconds=settings.lease_seconds,
             silent_seconds=settings.silent_seconds,
-            folder=str(folder),
+            artifacts=settings.artifacts,
+            local=str(settings.local),
             log=str(log),
             parent=os.getpid(),
         )
@@ -219,7 +228,16 @@ class Worker:
         if self.store.queue.report_worker(record) and not self._draining:
             self._draining = True
             say("draining: this worker takes no new jobs and ends after its last one")
+        self._end_lost()
         return True
+
+    def _end_lost(self) -> None:
+        """Kills processes whose jobs other workers have taken. They may not store anything any more."""
+        for job in self._jobs:
+            stored = self.store.queue.job(job.lease.job_id)
+            if stored.attempt != job.lease.attempt:
+                say(f"job {stored.job_id}: attempt {stored.attempt} has replaced {job.lease.attempt}")
+                job.process.send_signal(signal.SIGKILL)
 
     def _guarded(self, operation: Callable[[], bool]) -> bool:
         """Calls an operation on the database; after an error, the worker waits and carries on."""

@@ -46,12 +46,17 @@ def add_worker_commands(
         ] = "",
         slots: Annotated[int, typer.Option(min=1, help="Number of jobs to run at the same time.")] = 1,
         artifacts: Annotated[
-            Path,
+            str | None,
             typer.Option(
                 envvar="PACELINE_ARTIFACTS",
-                help="Folder for workspaces, checkpoints and reports; a folder that all workers share lets "
-                "another worker resume from the checkpoints.",
+                metavar="PATH-OR-URL",
+                help="Folder or fsspec URL, such as s3://bucket/paceline, that all workers share, so that "
+                "another worker resumes from checkpoints.",
+                show_default=False,
             ),
+        ] = None,
+        output: Annotated[
+            Path, typer.Option(help="Local folder for the files of jobs, without a shared folder.")
         ] = Path("paceline-out"),
         attempts: Annotated[
             int, typer.Option(min=1, max=100, help="Silent workers after which a job fails.")
@@ -73,7 +78,10 @@ def add_worker_commands(
 
         settings = WorkerSettings(
             storage=storage,
-            folder=artifacts.resolve(),
+            local=output.resolve(),
+            artifacts=artifacts
+            if artifacts is None or "://" in artifacts
+            else str(Path(artifacts).resolve()),
             labels=_labels(labels),
             slots=slots,
             attempts=attempts,

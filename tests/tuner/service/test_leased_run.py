@@ -43,8 +43,8 @@ def submit(store: Storage, folder: Path, *changes: tuple[str, str], **options: o
 def claimed(store: Storage, folder: Path, *, lease_seconds: float = 60.0) -> Order:
     lease = store.queue.claim("w", labels=(), lease_seconds=lease_seconds, most_failures=3)
     assert lease is not None
-    out = folder / str(lease.job_id)
-    out.mkdir(exist_ok=True)
+    out = folder / "jobs" / str(lease.job_id)
+    out.mkdir(exist_ok=True, parents=True)
     log = out / f"attempt-{lease.attempt}.log"
     log.write_text("a line\n")
     return Order(
@@ -52,7 +52,8 @@ def claimed(store: Storage, folder: Path, *, lease_seconds: float = 60.0) -> Ord
         lease=lease,
         lease_seconds=lease_seconds,
         silent_seconds=900.0,
-        folder=str(out),
+        artifacts=None,
+        local=str(folder),
         log=str(log),
         parent=os.getpid(),
     )
@@ -95,7 +96,7 @@ def test_a_broken_job_fails_with_the_words_and_code_of_the_command_line(
 def test_an_internal_error_has_its_traceback_only_in_the_log(
     store: Storage, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    def broken(*_: object) -> None:
+    def broken(*_: object, **__: object) -> None:
         raise ZeroDivisionError("a secret path")
 
     monkeypatch.setattr("tuner.service.leased_run.run_job", broken)
@@ -121,7 +122,7 @@ def test_a_request_or_a_signal_stops_the_search(
 ) -> None:
     job_id = submit(store, tmp_path / "from")
 
-    def searching(*_: object) -> None:
+    def searching(*_: object, **__: object) -> None:
         if request_words == "pause":
             store.queue.pause(job_id)
         elif request_words == "cancel":
@@ -144,7 +145,7 @@ def test_a_process_that_lost_its_lease_stops_and_stores_nothing(
     job_id = submit(store, tmp_path / "from")
     order = claimed(store, tmp_path, lease_seconds=0.2)
 
-    def searching(*_: object) -> None:
+    def searching(*_: object, **__: object) -> None:
         store.queue.renew(order.lease, lease_seconds=0.0)
         assert store.queue.claim("other", labels=(), lease_seconds=60.0, most_failures=3) is not None
         time.sleep(20)
@@ -162,7 +163,7 @@ def test_a_search_that_hangs_gives_its_job_up(
     from dataclasses import replace
 
     submit(store, tmp_path / "from")
-    monkeypatch.setattr("tuner.service.leased_run.run_job", lambda *_: time.sleep(20))
+    monkeypatch.setattr("tuner.service.leased_run.run_job", lambda *_, **__: time.sleep(20))
     order = replace(claimed(store, tmp_path, lease_seconds=0.2), silent_seconds=0.1)
     assert run_leased(store, order) == LOST
     time.sleep(0.2)

@@ -18,7 +18,7 @@ from tuner.domain.measurement import Outcome, Purpose
 from tuner.probes.probe_folder import ProbeFolder
 from tuner.search.events import SearchEvent
 from tuner.search.lost_slices import probe_folder
-from tuner.service.attempt import is_dead, own_name
+from tuner.service.attempt import Attempt, is_dead, own_name
 from tuner.service.opening import free_leases_of_the_dead
 from tuner.service.views import status_rows, trial_rows
 
@@ -172,3 +172,44 @@ def test_a_lease_of_the_living_is_left_and_reported(tmp_path: Path) -> None:
     with pytest.raises(StorageError, match=expected):
         free_leases_of_the_dead(ledger, study, tmp_path, CLUSTER)
     assert ledger.probes(study.study_id)[0].lease is not None
+
+
+def attempt_at(job_id: int, number: int, **values: object) -> Attempt:
+    return Attempt(job_id=job_id, number=number, study_id=1, set_study=lambda _: None, **values)  # type: ignore[arg-type]
+
+
+def test_a_takeover_releases_the_leases_of_earlier_attempts_at_its_job_and_no_others(tmp_path: Path) -> None:
+    living = own_name(attempt_at(7, 1))
+    assert attempt_at(7, 2).is_later_than(living)
+    assert not attempt_at(7, 1).is_later_than(living)
+    assert not attempt_at(8, 2).is_later_than(living)
+    assert not attempt_at(7, 2).is_later_than(own_name())
+    assert not is_dead(living)
+    ledger = MemoryLedger(Clock(1000.0))
+    study = leased(ledger, living)
+    with pytest.raises(StorageError, match="in use"):
+        free_leases_of_the_dead(ledger, study, tmp_path, CLUSTER, attempt=attempt_at(8, 2))
+    free_leases_of_the_dead(ledger, study, tmp_path, CLUSTER, attempt=attempt_at(7, 2))
+    assert ledger.probes(study.study_id)[0].lease is None
+
+
+@pytest.mark.parametrize("has_files", [False, True])
+def test_a_slice_that_was_lost_on_another_host_is_charged_as_its_worker_reported_it(
+    tmp_path: Path, has_files: bool
+) -> None:
+    clock = Clock(1000.0)
+    ledger = MemoryLedger(clock)
+    study = leased(ledger, own_name(attempt_at(7, 1)))
+    if has_files:
+        described(tmp_path, study, began=1000.0, last_written=1012.0)
+    clock.now += 15.0
+    second = attempt_at(7, 2, lost={(1, 1): (1001.0, 1009.0)})
+    for _ in range(2):
+        free_leases_of_the_dead(ledger, study, tmp_path, CLUSTER, attempt=second)
+    (lost,) = ledger.probes(study.study_id)[0].slices
+    assert lost.charged_seconds == (12.0 if has_files else 8.0)
+    # A lease of another attempt than the one that reported is not charged for that report.
+    ledger.take_probe(1, owner=own_name(attempt_at(7, 2)), lease_seconds=60.0)
+    third = attempt_at(7, 3, lost={(1, 1): (1001.0, 1009.0)})
+    free_leases_of_the_dead(ledger, study, tmp_path, CLUSTER, attempt=third)
+    assert len(ledger.probes(study.study_id)[0].slices) == 1

@@ -66,7 +66,7 @@ class Desk:
 
         return Worker(
             store=self.store,
-            settings=WorkerSettings(storage="sqlite:///x", folder=self.folder, **settings),  # type: ignore[arg-type]
+            settings=WorkerSettings(storage="sqlite:///x", local=self.folder, **settings),  # type: ignore[arg-type]
             start=start,
             clock=self.clock,
         )
@@ -140,9 +140,15 @@ def test_a_process_that_lost_its_lease_changes_nothing(desk: Desk) -> None:
     desk.processes[0].code = LOST
     desk.later(worker)
     assert desk.store.queue.job(job_id) == before
-    # The same holds where the process was killed.
-    desk.processes[1].code, desk.processes[0].code = None, -9
-    assert desk.store.queue.job(job_id) == before
+
+
+def test_a_process_whose_job_was_taken_over_is_killed(desk: Desk) -> None:
+    desk.submit()
+    worker, other = desk.worker(), desk.worker()
+    desk.later(worker)
+    desk.later(other, 61.0)
+    desk.later(worker)
+    assert [process.signals for process in desk.processes] == [[signal.SIGKILL], []]
 
 
 def test_a_drained_worker_ends_after_its_last_job(desk: Desk) -> None:
