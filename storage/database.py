@@ -20,13 +20,14 @@ from storage.file_watch import FileWatch
 from storage.job_queue import SqlJobQueue
 from storage.job_rows import fence
 from storage.one_at_a_time import one_at_a_time
-from storage.recovery import Recovered, recover, write_recovery
+from storage.recovery import Concluded, Recovered, concluded, recover, write_recovery
 from storage.remote_slices import SqlRemoteSlices
 from storage.retries import OPENING_SECONDS, Retries
 from storage.schema import bring_to_head
 from storage.sql_ledger import SqlLedger
 from storage.study_reads import SqlStudyReads
 from storage.tokens import SqlTokens
+from storage.transactions import reading
 from tuner.domain.errors import DatabaseLostError, StorageError
 from tuner.domain.job_queue import JobLease
 
@@ -164,7 +165,11 @@ class Storage:
             return
         file = database_file(self._engine.url)
         folder, name = (Path.cwd(), "paceline") if file is None else (file.parent, file.name)
-        path = write_recovery(measured, folder, name)
+        conclusions: Concluded = {}
+        if everything:
+            with suppress(StorageError), reading(self._engine) as connection:
+                conclusions = concluded(connection)
+        path = write_recovery(measured, folder, name, conclusions)
         # A command with a masked password would not work.
         url = "URL` with the URL of your database in place of `URL" if "***" in self.url else quote(self.url)
         happened = str(error) if isinstance(error, StorageError) else "a measurement could not be stored"

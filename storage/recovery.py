@@ -1,7 +1,7 @@
 """Recovery files: what was measured, if the study database could not store it or was lost.
 
 A recovery file has one JSON object per line: first the format's version, then each study, followed by its
-probes with all their slices.
+probes with all their slices, and by its predictions, fits and recommendations if the whole database was lost.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from sqlalchemy import Connection, Engine, insert, select, text, update
@@ -20,7 +21,7 @@ from sqlalchemy import Connection, Engine, insert, select, text, update
 from search_spaces import Configuration
 from storage import probe_tables, rows
 from storage.plain_data import decoded, encoded
-from storage.tables import probes, slices, studies
+from storage.tables import fits, predictions, probes, recommendations, slices, studies
 from storage.transactions import writing
 from tuner.domain.errors import StorageError
 from tuner.domain.ledger import ProbeRecord, StudyRecord, free_name
@@ -31,7 +32,13 @@ _KEY = "paceline_recovery"
 #: Columns of a slice that tell whether two slices are the same.
 _TOTALS = ("training_seconds", "step", "samples", "charged_seconds")
 
+#: Tables of what a search concluded. Their rows are written as they are, without the keys `_KEYS`.
+_CONCLUSIONS = (predictions, fits, recommendations)
+_KEYS = frozenset({"study_id", *(key.name for table in _CONCLUSIONS for key in table.primary_key)})
+
 Measured = Sequence[tuple[StudyRecord, Sequence[ProbeRecord]]]
+#: Maps the number of a study to objects with the name of a table and the columns of a row.
+Concluded = Mapping[int, Sequence[Mapping[str, Any]]]
 
 
 @dataclass(kw_only=True)
@@ -49,7 +56,19 @@ class Recovered:
     num_slices: int = 0
 
 
-def write_recovery(measured: Measured, folder: Path, name: str) -> Path:
+def concluded(connection: Connection) -> Concluded:
+    """Reads the predictions, fits and recommendations of all studies, for `write_recovery`."""
+    found: dict[int, list[Mapping[str, Any]]] = {}
+    for table in _CONCLUSIONS:
+        for row in connection.execute(select(table).order_by(*table.primary_key)).mappings():
+            values = {name: value for name, value in row.items() if name not in _KEYS}
+            found.setdefault(row["study_id"], []).append({"table": table.name, "row": values})
+    return found
+
+
+def write_recovery(
+    measured: Measured, folder: Path, name: str, conclusions: Concluded = MappingProxyType({})
+) -> Path:
     """Writes a recovery file and returns its path. Existing files are not changed.
 
     Args:
@@ -57,6 +76,7 @@ def write_recovery(measured: Measured, folder: Path, name: str) -> Path:
         folder: Folder for the file. If it cannot be written, the file is written to the working directory or
             to the folder for temporary files.
         name: Beginning of the file's name.
+        conclusions: Result of `concluded`.
 
     Raises:
         StorageError: None of the folders can be written.
@@ -64,7 +84,7 @@ def write_recovery(measured: Measured, folder: Path, name: str) -> Path:
     reason: OSError | None = None
     for place in (folder, Path.cwd(), Path(tempfile.gettempdir())):
         try:
-            return _written(measured, place, name)
+            return _written(measured, place, name, conclusions)
         except OSError as error:
             reason = error
     raise StorageError(
@@ -72,11 +92,12 @@ def write_recovery(measured: Measured, folder: Path, name: str) -> Path:
     ) from reason
 
 
-def _written(measured: Measured, folder: Path, name: str) -> Path:
+def _written(measured: Measured, folder: Path, name: str, conclusions: Concluded) -> Path:
     lines: list[dict[str, Any]] = [{_KEY: _VERSION}]
     for study, records in measured:
         lines.append({"study": _fields(study)})
         lines += [{"probe": _probe_fields(record)} for record in records]
+        lines += [{"conclusion": row} for row in conclusions.get(study.study_id, ())]
     number = 1
     while True:
         path = folder / f"{name}.recovery-{number}.jsonl"
@@ -122,9 +143,10 @@ def recover(engine: Engine, path: Path, clock: Callable[[], float] = time.time) 
     contents = list(_read(path))
     added = Recovered()
     with writing(engine) as connection:
-        for study, records in contents:
+        for study, records, rows_of_study in contents:
             try:
-                _add(connection, study, records, clock(), added)
+                study_id = _add(connection, study, records, clock(), added)
+                _add_conclusions(connection, study_id, rows_of_study)
             except (ArithmeticError, KeyError, TypeError, ValueError) as error:
                 raise _unusable(path, error) from error
         if engine.dialect.name == "postgresql":
@@ -134,8 +156,8 @@ def recover(engine: Engine, path: Path, clock: Callable[[], float] = time.time) 
     return added
 
 
-def _read(path: Path) -> Iterator[tuple[dict[str, Any], list[ProbeRecord]]]:
-    """Yields each study of a recovery file as a dictionary, with its probes."""
+def _read(path: Path) -> Iterator[tuple[dict[str, Any], list[ProbeRecord], list[dict[str, Any]]]]:
+    """Yields each study of a recovery file as a dictionary, with its probes and its conclusions."""
     if path.exists() and not path.is_file():
         raise StorageError(f"{path} is no regular file; give the recovery file that the message names")
     try:
@@ -143,16 +165,18 @@ def _read(path: Path) -> Iterator[tuple[dict[str, Any], list[ProbeRecord]]]:
             header, *lines = (decoded(json.loads(line)) for line in file)
         if header != {_KEY: _VERSION}:
             raise ValueError(f"its first line is {str(header)[:80]}")
-        study, records = None, list[ProbeRecord]()
+        study, records, conclusions = None, list[ProbeRecord](), list[dict[str, Any]]()
         for line in lines:
             if "study" in line:
                 if study is not None:
-                    yield study, records
-                study, records = line["study"], []
+                    yield study, records, conclusions
+                study, records, conclusions = line["study"], [], []
+            elif "conclusion" in line:
+                conclusions.append(line["conclusion"])
             else:
                 records.append(_probe(line["probe"]))
         if study is not None:
-            yield study, records
+            yield study, records, conclusions
     except OSError as error:
         raise StorageError(f"the recovery file {path} cannot be read: {error.strerror}") from error
     except (ArithmeticError, AttributeError, KeyError, TypeError, ValueError, RecursionError) as error:
@@ -183,8 +207,8 @@ def _probe(data: Mapping[str, Any]) -> ProbeRecord:
 
 def _add(
     connection: Connection, study: dict[str, Any], records: list[ProbeRecord], now: float, added: Recovered
-) -> None:
-    """Adds a study and its probes, unless the database has them already."""
+) -> int:
+    """Adds a study and its probes, unless the database has them already; returns the study's number."""
     same = [studies.c[name] == study[name] for name in ("job_name", "fingerprint", "created_at")]
     study_id = connection.execute(select(studies.c.study_id).where(*same)).scalars().first()
     if study_id is None:
@@ -219,6 +243,20 @@ def _add(
             row = connection.execute(insert(probes).values(values).returning(*probes.c)).one()
             added.num_probes += 1
         added.num_slices += _add_slices(connection, row, record, now)
+    return int(study_id)
+
+
+def _add_conclusions(connection: Connection, study_id: int, conclusions: list[dict[str, Any]]) -> None:
+    """Adds the predictions, fits and recommendations of a study, unless the database has them."""
+    for table in _CONCLUSIONS:
+        found = [line["row"] for line in conclusions if line["table"] == table.name]
+        if any(row.keys() != set(table.c.keys()) - _KEYS for row in found):
+            raise ValueError(f"a row of {table.name} has other columns")
+        times = select(table.c.created_at).where(table.c.study_id == study_id)
+        stored = set(connection.execute(times).scalars())
+        new = [{**row, "study_id": study_id} for row in found if row["created_at"] not in stored]
+        if new:
+            connection.execute(insert(table), new)
 
 
 def _key(record: ProbeRecord) -> tuple[str, str, float]:

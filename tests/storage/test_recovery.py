@@ -19,7 +19,7 @@ from search_spaces import Configuration
 from storage import Storage, open_storage
 from storage.engine import parsed
 from tuner.domain.errors import StorageError
-from tuner.domain.ledger import Lease, ProbeRecord
+from tuner.domain.ledger import FitRecord, Lease, PredictionRecord, ProbeRecord, RecommendationRecord
 from tuner.domain.measurement import CurvePoint, Measurement, Outcome, Purpose
 
 BATCHES = (8, 16, 32)
@@ -163,6 +163,63 @@ def test_a_file_that_vacuum_has_made_smaller_is_not_lost(sqlite_url: str) -> Non
         assert [len(probe.slices) for probe in storage.ledger.probes(study_id)] == [2, 2, 1]
 
 
+def test_predictions_fits_and_recommendations_are_recovered_once(tmp_path: Path, database_url: str) -> None:
+    lost = f"sqlite:///{tmp_path}/lost.db"
+
+    def lose() -> None:
+        with open_storage(lost) as storage:
+            study_id, _ = filled(storage)
+            predictions = [prediction(study_id, number) for number in range(3)]
+            storage.ledger.add_predictions(predictions)
+            storage.ledger.add_fit(fit(study_id))
+            for created_at in (1.5, 2.5):
+                answer = RecommendationRecord(
+                    study_id=study_id, created_at=created_at, recommendation={"seconds": math.inf}
+                )
+                storage.ledger.add_recommendation(answer)
+            (tmp_path / "lost.db").unlink()
+
+    with pytest.raises(StorageError, match="was deleted"):
+        lose()
+    (file,) = tmp_path.glob("lost.db.recovery-*.jsonl")
+    with open_storage(database_url) as storage:
+        for _ in range(2):
+            storage.recover(file)
+            study_id = storage.ledger.studies()[-1].study_id
+            assert storage.ledger.predictions(study_id) == [prediction(study_id, n) for n in range(3)]
+            assert storage.ledger.past_fits("f1") == [fit(study_id)]
+            answers = storage.ledger.recommendations(study_id)
+            assert [(r.created_at, r.recommendation["seconds"]) for r in answers] == [
+                (1.5, math.inf),
+                (2.5, math.inf),
+            ]
+
+
+def prediction(study_id: int, number: int) -> PredictionRecord:
+    return PredictionRecord(
+        study_id=study_id,
+        configuration=Configuration(batch_size=8 * 2**number),
+        created_at=5.5,
+        quantiles={0.5: math.inf},
+        dollars={0.5: 1.0},
+        probability_of_reaching=0.75,
+        num_slices=number,
+        seconds_observed=2.0,
+    )
+
+
+def fit(study_id: int) -> FitRecord:
+    return FitRecord(
+        study_id=study_id,
+        fingerprint="f1",
+        model="seconds",
+        created_at=5.5,
+        num_slices=1,
+        parameters={"a": (1.0, math.inf)},
+        summary={"converged": True},
+    )
+
+
 def interrupted(url: str) -> None:
     with open_storage(url) as storage:
         filled(storage)
@@ -230,6 +287,9 @@ def test_a_recovery_file_is_merged_into_a_database_with_other_probes(
         "[" * 100_000,
         '{"paceline_recovery": 1}\n{"study": 5}\n',
         '{"paceline_recovery": 1}\n{"study": {"job_name": "a"}}\n',
+        '{"paceline_recovery": 1}\n{"study": {"study_id": 1, "name": "a", "job_name": "a", '
+        '"fingerprint": "f", "job": {}, "created_at": 1.0}}\n'
+        '{"conclusion": {"table": "paceline_fits", "row": {"x": 1}}}\n',
     ],
 )
 def test_another_file_is_refused(tmp_path: Path, sqlite_url: str, text: str) -> None:
