@@ -15,6 +15,7 @@ from tuner.domain.remote_slices import Answer, RemoteSlice, SliceEnd
 from tuner.server import api_jobs
 from tuner.server.api_jobs import IdempotencyKey
 from tuner.server.context import Caller, Context, ServerContext, Submitter, own_job
+from tuner.server.problems import ALWAYS, documented
 from tuner.server.schemas import JobId, JobView, SubmitBody
 from tuner.server.trainer_schemas import (
     AnswerView,
@@ -26,7 +27,7 @@ from tuner.server.trainer_schemas import (
     SliceView,
 )
 
-router = APIRouter(prefix="/api/v1", tags=["trainers"])
+router = APIRouter(prefix="/api/v1", tags=["trainers"], responses=documented(400, 404, 409, *ALWAYS))
 
 #: Seconds after which a trainer should ask again.
 _RETRY_SECONDS = 1.0
@@ -35,7 +36,7 @@ _RETRY_SECONDS = 1.0
 _DECISION_SECONDS, _CHECK_SECONDS = 2.0, 0.1
 
 
-@router.post("/studies", status_code=201)
+@router.post("/studies", status_code=201, responses=api_jobs.SUBMITTED)
 def open_study(
     body: SubmitBody,
     context: Context,
@@ -46,7 +47,7 @@ def open_study(
     """Opens a study for remote trainers: submits a job with `cluster.launcher = "remote"`."""
     with suppress(tomllib.TOMLDecodeError):
         _require_remote(body.job_file, "the job")
-    return api_jobs.submit(body, context, caller, response, idempotency_key)
+    return api_jobs.submit_job(body, context, caller, response, idempotency_key)
 
 
 @router.post("/jobs/{job_id}/ask")

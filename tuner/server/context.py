@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Annotated, Protocol
 
 from fastapi import Depends, Request
@@ -12,7 +12,7 @@ from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
 from tuner.domain.job_queue import JobRecord, Role, ServiceStore, TokenRecord
 from tuner.domain.remote_slices import TrainerStore
 from tuner.domain.study_reads import StudyReads
-from tuner.server.limits import RateLimits
+from tuner.server.limits import RateLimits, Streams
 from tuner.server.problems import RefusedError
 from tuner.server.settings import ServerSettings
 from tuner.service.opening import StudyStore
@@ -34,11 +34,13 @@ class ServerContext:
         store: The database.
         settings: Settings of the server.
         rates: Counts the requests of each token and address.
+        streams: Counts the open streams of events of each token.
     """
 
     store: Store
     settings: ServerSettings
     rates: RateLimits
+    streams: Streams = field(default_factory=Streams)
 
 
 @dataclass(frozen=True, kw_only=True)

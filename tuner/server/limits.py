@@ -6,8 +6,8 @@ import ipaddress
 import math
 import threading
 import time
-from collections import OrderedDict
-from collections.abc import Callable
+from collections import Counter, OrderedDict
+from collections.abc import AsyncIterator, Callable
 
 from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -15,8 +15,9 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from tuner.server.problems import RefusedError, problem
 from tuner.server.settings import LimitsSection
 
-#: Uploads of files are the only large requests of the API.
+#: Uploads of files are the only large requests of the API; the page that submits a job sends them at once.
 FILES = "/api/v1/files/"
+FORM = "/submit"
 #: Number of tokens and addresses whose requests are counted; the ones not seen for longest are forgotten.
 _MOST_COUNTED = 10_000
 
@@ -79,6 +80,33 @@ class RateLimits:
         _refuse(self._refused.wait_seconds(_network(address)), words)
 
 
+class Streams:
+    """Counts the open streams of events of each token."""
+
+    #: Most open streams of one token.
+    MOST = 32
+
+    def __init__(self) -> None:
+        self._open: Counter[int] = Counter()
+
+    def check(self, token_id: int) -> None:
+        """Raises `RefusedError` (status 429) if a token has too many open streams."""
+        if self._open[token_id] >= self.MOST:
+            detail = f"this token has {self.MOST} open streams of events; close one, then try again"
+            raise RefusedError(429, "Too many requests", detail, {"Retry-After": "5"})
+
+    async def counted(self, token_id: int, stream: AsyncIterator[str]) -> AsyncIterator[str]:
+        """Yields what a stream yields, and counts the stream while it is open."""
+        self._open[token_id] += 1
+        try:
+            async for text in stream:
+                yield text
+        finally:
+            self._open[token_id] -= 1
+            if self._open[token_id] <= 0:
+                del self._open[token_id]
+
+
 def _refuse(seconds: float, words: str) -> None:
     if seconds > 0:
         wait = math.ceil(seconds)
@@ -115,8 +143,7 @@ class BodyLimit:
         if scope["type"] != "http" or not scope["path"].startswith("/api/"):
             await self._app(scope, receive, send)
             return
-        is_file = scope["path"].startswith(FILES)
-        most = self._limits.file_bytes if is_file else self._limits.request_bytes
+        most = self._most_bytes(scope["path"])
         words = f"the request is larger than {most} bytes, the limit of this server"
         stated = dict(scope["headers"]).get(b"content-length", b"0")
         if not stated.isdigit() or len(stated) > 18 or int(stated) > most:
@@ -135,6 +162,13 @@ class BodyLimit:
             return message
 
         await self._app(scope, limited, send)
+
+    def _most_bytes(self, path: str) -> int:
+        if path.startswith(FILES):
+            return self._limits.file_bytes
+        if path == FORM:
+            return self._limits.request_bytes + self._limits.workspace_bytes
+        return self._limits.request_bytes
 
 
 class SecurityHeaders:

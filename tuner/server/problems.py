@@ -8,6 +8,7 @@ from typing import Any
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
+from pydantic import BaseModel, Field
 from starlette.exceptions import HTTPException
 
 from tuner.domain.errors import InfeasibleError, JobError, LeaseLostError, StorageError, TunerError
@@ -34,6 +35,37 @@ _RETRY_SECONDS = 5
 FAULT = "the server has a fault; its log has the details"
 
 
+class Problem(BaseModel):
+    """What went wrong (problem details, RFC 9457)."""
+
+    type: str = Field(description="always `about:blank`")
+    title: str = Field(description="kind of the problem")
+    status: int = Field(description="status of HTTP")
+    detail: str = Field(description="what happened, what is allowed, and what to do")
+    exit_code: int | None = Field(default=None, description="exit code of the same error on the command line")
+
+
+_DESCRIPTIONS = {
+    400: "The body is not JSON that can be read.",
+    401: "The request has no valid access token.",
+    403: "The role or the quota of the token does not allow this, or the job belongs to another token.",
+    404: "There is no such object.",
+    409: "The request does not fit the present state.",
+    413: "The request is too large.",
+    422: "The request, the job file or a file is not valid, or not allowed on this server.",
+    429: "Too many requests; the header Retry-After says when to try again.",
+    500: "The server has a fault.",
+    503: "The database is not available; the header Retry-After says when to try again.",
+}
+#: Statuses of all requests that need a token.
+ALWAYS = (401, 403, 413, 422, 429, 500, 503)
+
+
+def documented(*statuses: int) -> dict[int | str, dict[str, Any]]:
+    """Returns the OpenAPI description of answers with problem details."""
+    return {status: {"model": Problem, "description": _DESCRIPTIONS[status]} for status in statuses}
+
+
 class RefusedError(Exception):
     """A request that is refused with a status of HTTP.
 
@@ -56,6 +88,7 @@ def problem(
     status: int, title: str, detail: str, *, headers: dict[str, str] | None = None, **members: Any
 ) -> JSONResponse:
     """Returns an answer with problem details; `members` are additional members of the object."""
+    members = {name: value for name, value in members.items() if value is not None}
     return JSONResponse(
         {"type": "about:blank", "title": title, "status": status, "detail": detail, **members},
         status_code=status,

@@ -2,16 +2,29 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
+from fastapi import Path, Query
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints
 
-from tuner.domain.job_queue import JobRecord, JobState
+from tuner.domain.job_queue import JobRecord, JobState, NewJob
 
 Digest = Annotated[str, StringConstraints(pattern="^[0-9a-f]{64}$")]
-Label = Annotated[str, StringConstraints(pattern="^[a-z0-9][a-z0-9_.-]{0,31}$")]
+#: All labels of a job must fit in one column of the database.
+Label = Annotated[str, StringConstraints(pattern="^[a-z0-9][a-z0-9_.-]{0,29}$")]
+#: One line of text without control characters, which databases and terminals do not accept.
+Line = Annotated[str, StringConstraints(pattern=r"^[^\x00-\x1f\x7f]*$", max_length=100)]
 #: Largest identifier that the database can store.
-JobId = Annotated[int, Field(ge=1, le=2**31 - 1)]
+MOST = 2**31 - 1
+Number = Annotated[int, Field(ge=1, le=MOST)]
+JobId = Annotated[Number, Path(description="number of the job", examples=[7])]
+#: Number of the last record of the page before; 0 for the first page.
+After = Annotated[int, Query(ge=0, le=MOST, description="only records with a larger number")]
+
+
+Priority = Annotated[int, Field(ge=-1000, le=1000, description="higher runs first")]
 
 
 class Body(BaseModel):
@@ -35,7 +48,11 @@ class SubmitBody(Body):
 
     job_file: Annotated[str, Field(max_length=256 * 1024, description="text of the job file (TOML)")]
     name: Annotated[
-        str | None, Field(max_length=100, description="name of the job if the job file has none")
+        str | None,
+        Field(
+            pattern="^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$",
+            description="name of the job if the job file has none",
+        ),
     ] = None
     files: Annotated[
         dict[str, Digest],
@@ -47,7 +64,7 @@ class SubmitBody(Body):
     labels: Annotated[
         tuple[Label, ...], Field(max_length=8, description="labels that a worker must have")
     ] = ()
-    priority: Annotated[int, Field(ge=-1000, le=1000, description="higher runs first")] = 0
+    priority: Priority = 0
 
 
 class UsageView(BaseModel):
@@ -56,6 +73,9 @@ class UsageView(BaseModel):
     seconds: float | None = Field(description="wall-clock seconds of probes")
     node_hours: float | None
     dollars: float | None
+
+
+_RESOURCES = ("limit", "usage")
 
 
 class JobView(BaseModel):
@@ -86,10 +106,29 @@ class JobView(BaseModel):
     def of(job: JobRecord) -> JobView:
         """Returns the view of a job."""
         return JobView(
-            **{name: getattr(job, name) for name in JobView.model_fields if name not in ("limit", "usage")},
+            **{name: plain(getattr(job, name)) for name in JobView.model_fields if name not in _RESOURCES},
             limit=UsageView(**job.limit),
             usage=UsageView(**vars(job.usage)),
         )
+
+
+class PlanView(BaseModel):
+    """The plan of a job and the most that it may cost."""
+
+    state: JobState = Field(description="state that the job would have after it is submitted")
+    limit: UsageView = Field(description="the most that the budget allows; null without a limit")
+    plan: dict[str, Any]
+
+    @staticmethod
+    def of(job: NewJob) -> PlanView:
+        """Returns the plan of a job that was not submitted yet."""
+        return PlanView(state=job.state, limit=UsageView(**job.limit), plan=plain(job.plan))
+
+
+class PriorityBody(Body):
+    """The new priority of a job."""
+
+    priority: Priority
 
 
 class JobPage(BaseModel):
@@ -97,3 +136,14 @@ class JobPage(BaseModel):
 
     jobs: list[JobView]
     next_before: int | None = Field(description="value of `before` for the next page; null on the last page")
+
+
+def plain(value: Any) -> Any:
+    """Returns plain data with null in place of infinite numbers and NaN, which JSON cannot express."""
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if isinstance(value, Mapping):
+        return {str(key): plain(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [plain(item) for item in value]
+    return value

@@ -51,7 +51,7 @@ def export_job(opened: OpenedJob, store: StudyStore, options: ExportOptions) -> 
             exists.
         StorageError: The file cannot be written.
     """
-    plan = _plan(opened, newest_recommendation(store.ledger, opened), options)
+    plan = export_plan(opened, newest_recommendation(store.ledger, opened), options)
     text = launch_text(plan, options.target)
     if options.output is not None:
         paths = [path for path in (options.output, plan.secret_file) if path is not None]
@@ -86,7 +86,12 @@ def newest_recommendation(ledger: Ledger, opened: OpenedJob) -> Recommendation:
         ) from error
 
 
-def _plan(opened: OpenedJob, recommendation: Recommendation, options: ExportOptions) -> LaunchPlan:
+def export_plan(opened: OpenedJob, recommendation: Recommendation, options: ExportOptions) -> LaunchPlan:
+    """Returns the launch plan of a recommendation for the target of an export.
+
+    Raises:
+        JobError: The target cannot run the recommendation.
+    """
     job, target = opened.job, options.target
     by_itself = not job.runs_command and not job.cluster.nodes_share_host
     if recommendation.command and by_itself and target not in _STARTS_BY_ITSELF:
