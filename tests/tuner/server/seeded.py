@@ -8,7 +8,7 @@ from typing import Any
 
 from search_spaces import Configuration
 from storage.database import Storage
-from tuner.domain.job_queue import FileKind, JobState, NewJob, Usage, WorkerRecord
+from tuner.domain.job_queue import FileKind, JobLease, JobState, NewJob, Usage, WorkerRecord
 from tuner.domain.measurement import CurvePoint, Measurement, Outcome, Purpose
 
 JOB = """\
@@ -139,11 +139,14 @@ def job_under_way(store: Storage, token_id: int | None, name: str = "digits", **
     return number
 
 
-def ended_job(store: Storage, token_id: int | None, report: str, name: str = "digits-nightly") -> int:
+def ended_job(
+    store: Storage, token_id: int | None, report: str, name: str = "digits-nightly", **values: Any
+) -> int:
     """Submits a job and stores its end with a report."""
-    number = job_under_way(store, token_id, name)
-    lease = store.queue.job(number)
-    assert lease.study_id is not None
+    number = job_under_way(store, token_id, name, **values)
+    lease = JobLease(job_id=number, attempt=1, worker=WORKER, expires_at=0.0)
+    used = Usage(seconds=312.0, node_hours=312 / 3600, dollars=2.2)
+    store.queue.finish(lease, JobState.SUCCEEDED, exit_code=0, reason="", usage=used)
     store.queue.add_job_file(number, FileKind.REPORT, "report.html", report.encode())
     store.queue.add_job_file(number, FileKind.REPORT, "report.md", b"# Report")
     store.queue.add_job_file(number, FileKind.REPORT, "recommendation.json", b"{}")
@@ -153,7 +156,7 @@ def ended_job(store: Storage, token_id: int | None, report: str, name: str = "di
     return number
 
 
-def other_jobs(store: Storage, token_id: int | None) -> None:
+def other_jobs(store: Storage, token_id: int | None, **values: Any) -> None:
     """Submits jobs in further states."""
     for name, state in (
         ("resnet-50-imagenet", JobState.AWAITING_APPROVAL),
@@ -164,7 +167,9 @@ def other_jobs(store: Storage, token_id: int | None) -> None:
         plan = {
             "lines": ["budget: 24h 00m", "at most: $412.00, for the largest number of nodes all the time"]
         }
-        new = NewJob(name=name, job_file=JOB, token_id=token_id, limit=limit, plan=plan, state=state)
+        new = NewJob(
+            name=name, job_file=JOB, token_id=token_id, limit=limit, plan=plan, state=state, **values
+        )
         number = store.queue.submit(new)[0].job_id
         if name == "char-lm":
             store.queue.set_priority(number, 5)
