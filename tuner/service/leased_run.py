@@ -11,11 +11,11 @@ import time
 import traceback
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from types import FrameType
 from typing import Any, Protocol
 
-from tuner.domain.errors import JobError, LeaseLostError, StorageError, TunerError
+from tuner.domain.errors import LeaseLostError, StorageError, TunerError
 from tuner.domain.job_progress import JobProgress
 from tuner.domain.job_queue import (
     FileKind,
@@ -43,6 +43,7 @@ from tuner.service.output import say
 from tuner.service.run import RunOptions, run_job
 from tuner.service.takeover import open_artifacts, restore, synced
 from tuner.service.trainers import prober_maker
+from tuner.service.workspace import materialize
 
 #: Number of bytes at the end of the log that are stored in the database.
 LOG_BYTES = 200_000
@@ -285,7 +286,7 @@ def _opened(
 ) -> OpenedJob:
     """Writes the workspace of a job, and opens the job file in it."""
     queue = store.queue
-    path = write_workspace(queue, job, order.folder / "workspace")
+    path = materialize(queue, job, order.folder / "workspace")
     opened = open_job(path)
     if opened.job.recording() is not None:
         watch.is_real = False
@@ -305,33 +306,6 @@ def _opened(
         watch_training=watch.watch_training,
     )
     return replace(opened, attempt=attempt)
-
-
-def write_workspace(queue: JobQueue, job: JobRecord, folder: Path) -> Path:
-    """Writes the files of a job and its job file to a folder. Returns the path of the job file.
-
-    Raises:
-        JobError: A path leads out of the folder.
-    """
-    for name, digest in queue.job_files(job.job_id, FileKind.WORKSPACE).items():
-        place = PurePosixPath(name)
-        if place.is_absolute() or ".." in place.parts or not place.parts:
-            raise JobError(f"{name!r} is not a path inside the workspace of the job")
-        path = folder.joinpath(*place.parts)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        _write(path, queue.file(digest))
-    folder.mkdir(parents=True, exist_ok=True)
-    path = folder / f"{job.name}.toml"
-    _write(path, job.job_file.encode())
-    return path
-
-
-def _write(path: Path, content: bytes) -> None:
-    if path.exists() and path.read_bytes() == content:
-        return
-    partial = path.with_name(f".{path.name}.{os.getpid()}")
-    partial.write_bytes(content)
-    partial.replace(path)
 
 
 def _options(job: JobRecord, folder: Path) -> RunOptions:

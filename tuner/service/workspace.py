@@ -1,12 +1,15 @@
-"""The workspace of a submitted job: the files that its job file names, collected for the service."""
+"""The workspace of a submitted job: collects the files that its job file names, and writes them elsewhere."""
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
-from tuner.domain.errors import JobError
+from tuner.domain.errors import JobError, StorageError
+from tuner.domain.job_queue import FileKind, JobQueue, JobRecord
+from tuner.domain.output_file import PRIVATE, write_output
 from tuner.job import Job, load_job
 from tuner.job.command_files import script_files
 from tuner.job.workload_code import workload_files
@@ -68,3 +71,73 @@ def _files_in(path: Path) -> list[Path]:
     if not path.is_file():
         raise JobError(f"--file {path}: there is no such file or folder")
     return [path]
+
+
+#: Permissions of folders, and of scripts that begin with the path of their interpreter.
+_OWN = 0o700
+
+
+def materialize(queue: JobQueue, job: JobRecord, folder: Path) -> Path:
+    """Writes the files of a job and its job file to a folder, which only this user can read.
+
+    Files that are there already are written again only if their content differs, so an interrupted call can
+    be repeated. Other files in the folder stay, such as those that a script wrote.
+
+    Args:
+        queue: The queue with the files.
+        job: The job.
+        folder: The folder; created if it does not exist.
+
+    Returns:
+        The path of the job file.
+
+    Raises:
+        JobError: A path leads out of the folder.
+        StorageError: A file cannot be written, or its content in the database is damaged.
+        NotFoundError: A file is missing in the database.
+    """
+    _make_folder(folder)
+    for name, digest in queue.job_files(job.job_id, FileKind.WORKSPACE).items():
+        place = PurePosixPath(name)
+        if place.is_absolute() or ".." in place.parts or not place.parts or "\0" in name:
+            raise JobError(
+                f"{name!r} is not a path inside the workspace of job {job.job_id}; submit it again"
+            )
+        content = queue.file(digest)
+        if (found := hashlib.sha256(content).hexdigest()) != digest:
+            raise StorageError(
+                f"{name}: the SHA-256 of its content in the database is {found}, not {digest}; submit the "
+                "job again"
+            )
+        for parent in reversed(place.parents[:-1]):
+            _make_folder(folder / parent)
+        _write(folder / place, content)
+    path = folder / f"{job.name}.toml"
+    _write(path, job.job_file.encode())
+    return path
+
+
+def _make_folder(folder: Path) -> None:
+    try:
+        if folder.is_symlink():
+            # A script of the job made it: what is written below must stay in the workspace.
+            folder.unlink()
+        folder.mkdir(mode=_OWN, parents=True, exist_ok=True)
+    except OSError as error:
+        raise StorageError(
+            f"the folder {folder} of a workspace cannot be made: {error}; free space"
+        ) from error
+
+
+def _write(path: Path, content: bytes) -> None:
+    try:
+        if path.is_symlink():
+            path.unlink()
+        if not (path.is_file() and path.read_bytes() == content):
+            write_output(path, content, mode=PRIVATE)
+        if content.startswith(b"#!"):
+            path.chmod(_OWN)
+    except OSError as error:
+        raise StorageError(
+            f"the file {path} of a workspace cannot be written: {error}; free space"
+        ) from error
