@@ -17,7 +17,7 @@ def plan_lines(
 
     Args:
         opened: The job.
-        storage: URL of the study database, with the password hidden.
+        storage: URL of the study database, with the password hidden; empty if the user does not know it.
         output: Path of the output folder.
         spent_seconds: Wall-clock seconds of probes that were already charged to the study.
         parallel: Maximum number of concurrent probes.
@@ -63,7 +63,8 @@ def plan_lines(
         )
     if spent_seconds > 0:
         lines.append(f"resuming a study that has spent {format_seconds(spent_seconds)}")
-    lines.append(f"study: {storage}; report: {output}")
+    if storage:
+        lines.append(f"study: {storage}; report: {output}")
     return lines + [f"note: {warning}" for warning in job_warnings(job)]
 
 
