@@ -31,8 +31,16 @@ class AllowSection(Section):
     environment: Names = Field(
         default=("OMP_NUM_THREADS",), description="names of environment variables that jobs may set"
     )
-    launchers: Names = Field(default=("local",), description="launchers that jobs may use")
+    launchers: Names = Field(default=("local", "remote"), description="launchers that jobs may use")
+    cluster: Names = Field(
+        default=(),
+        description="values of other keys of [cluster] that are not numbers, such as 'slurm.partition=gpu*' "
+        "or 'python=/opt/venv/bin/python'",
+    )
     images: Names = Field(default=(), description="container images that jobs may name")
+    paths: Names = Field(
+        default=(), description="paths outside of the workspace that jobs may name, such as '/data/*'"
+    )
     workspace_code: bool = Field(
         default=False,
         description="whether jobs may bring their own code; by default, they may only bring data files",
