@@ -71,26 +71,31 @@ class Message:
         """Key of the message in a queue of unsent messages: a newer message with the same key replaces it."""
         return (self.kind, self.rank, self.channel)
 
-    def parts(self) -> list[bytes | memoryview]:
-        """Returns the message as the frames of a ZeroMQ multipart message."""
+    def parts(self, frame_bytes: int) -> list[bytes | memoryview]:
+        """Returns the message as the frames of a ZeroMQ multipart message, each of at most `frame_bytes`."""
         head = _HEAD.pack(self.kind, self.channel, self.number, self.tag)
-        return [head] if self.vector is None else [head, self.vector.view(torch.uint8).numpy().data]
+        if self.vector is None:
+            return [head]
+        content = self.vector.view(torch.uint8).numpy().data
+        starts = range(0, len(content), frame_bytes)
+        return [head, *(content[start : start + frame_bytes] for start in starts)]
 
     @classmethod
     def parsed(cls, parts: list[zmq.Frame], rank: int, form: VectorForm) -> Message | None:
         """Parses the frames that were received from a rank; returns None if they are not a valid message."""
-        if len(parts) not in (1, 2) or len(parts[0].buffer) != _HEAD.size:
+        if not parts or len(parts[0].buffer) != _HEAD.size:
             return None
         kind, channel, number, tag = _HEAD.unpack(parts[0].buffer)
         if kind not in _KINDS or (len(parts) == 1) != (kind in _KINDS_WITHOUT_VECTOR):
             return None
         vector = None
-        if len(parts) == 2:
-            if len(parts[1].buffer) != form.num_bytes:
+        if len(parts) > 1:
+            buffers = [part.buffer for part in parts[1:]]
+            if sum(len(buffer) for buffer in buffers) != form.num_bytes:
                 return None
-            vector = form.view(parts[1].buffer)
-            if vector.data_ptr() % form.dtype.itemsize:
-                vector = form.view(bytearray(parts[1].buffer))
+            vector = form.view(buffers[0]) if len(buffers) == 1 else None
+            if vector is None or vector.data_ptr() % form.dtype.itemsize:
+                vector = form.view(bytearray().join(buffers))
         return cls(kind=Kind(kind), rank=rank, channel=channel, number=number, tag=tag, vector=vector)
 
     def received(self) -> Received:

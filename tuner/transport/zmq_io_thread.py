@@ -19,12 +19,17 @@ from zmq.utils.monitor import parse_monitor_message
 
 from tuner.transport.job_keys import REFUSALS, JobKeys
 from tuner.transport.messages import Arrivals, Kind, Message
+from tuner.transport.rendezvous import SAME_HOST
 from tuner.transport.status_table import StatusTable
 from tuner.transport.transport import VectorForm
 
 #: Capacity of the queue to one rank, in messages: the most vectors stored for a rank that has stopped
 #: reading.
 NUM_WAITING = 8
+
+#: Most bytes of a frame that ZeroMQ encrypts. A vector of several frames is decrypted while later frames are
+#: on the way: 40 MB there and back took 200 ms instead of 270.
+ENCRYPTED_FRAME_BYTES = 1 << 22
 
 #: A push or fetch without a response after this many seconds counts as lost, and another one may be sent.
 EXPIRY_SECONDS = 30.0
@@ -82,6 +87,7 @@ class IoThread:
         self._rank: Final = rank
         self._keys: Final = keys
         self._form: Final = form
+        self._frame_bytes: Final = form.num_bytes if host == SAME_HOST else ENCRYPTED_FRAME_BYTES
         self._arrivals: Final = arrivals
         self._lock: Final = threading.Lock()
         self._outbox: dict[tuple[Kind, int, int], Message] = {}
@@ -277,12 +283,13 @@ class IoThread:
         Raises:
             zmq.Again: The queue to that rank is full.
         """
+        parts = message.parts(self._frame_bytes)
         if message.kind in (Kind.ANSWER, Kind.PUBLISHED, Kind.ARRIVED):
             # Responses use the socket that the request came from. ZeroMQ drops a response to a rank that has
             # ended.
-            self._router.send_multipart([self._names[rank], *message.parts()], zmq.NOBLOCK, copy=False)
+            self._router.send_multipart([self._names[rank], *parts], zmq.NOBLOCK, copy=False)
         else:
-            self._dealers[rank].send_multipart(message.parts(), zmq.NOBLOCK, copy=False)
+            self._dealers[rank].send_multipart(parts, zmq.NOBLOCK, copy=False)
 
     def _take(self, message: Message | None) -> None:
         """Handles a message from another rank; ignores None, an invalid message."""

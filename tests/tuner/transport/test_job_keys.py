@@ -37,7 +37,9 @@ time.sleep(60)
 
 def push_of_rank_1() -> list[bytes]:
     """The frames of a push that rank 1 might send to rank 0."""
-    return [bytes(part) for part in Message(kind=Kind.PUSHED, rank=0, number=9, vector=filled(1e6)).parts()]
+    return [
+        bytes(part) for part in Message(kind=Kind.PUSHED, rank=0, number=9, vector=filled(1e6)).parts(4000)
+    ]
 
 
 def endpoint_of(transport: Transport) -> str:

@@ -17,7 +17,7 @@ from tests.tuner.transport.many_ranks import SECRET, eventually, filled, peers, 
 from tests.tuner.transport.process_conformance import ConformanceOfProcesses
 from tuner.transport import MessageTransport, Transport
 from tuner.transport.job_keys import JobKeys
-from tuner.transport.messages import Arrivals
+from tuner.transport.messages import Arrivals, Kind, Message
 from tuner.transport.rendezvous import LOOPBACK, is_loopback, own_address
 from tuner.transport.transport import VectorForm
 from tuner.transport.zmq_io_thread import IoThread
@@ -44,6 +44,23 @@ class TestUnixSocketsBetweenProcesses(ConformanceOfProcesses):
 
 class TestTcpBetweenProcesses(ConformanceOfProcesses):
     kind = "tcp"
+
+
+def test_a_vector_of_several_frames_arrives_whole(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("tuner.transport.zmq_io_thread.ENCRYPTED_FRAME_BYTES", 1001)
+    vector, out = torch.arange(1000.0), filled(0)
+    with ranks("tcp", 2) as two:
+        two[1].publish(0, vector, 1)
+        eventually(lambda: two[0].fetch(1, 0, out), "it is here")
+    assert torch.equal(out, vector)
+
+
+def test_frames_that_are_not_one_vector_are_dropped() -> None:
+    form = VectorForm(num_elements=1000, dtype=torch.float32)
+    parts = Message(kind=Kind.PUSHED, rank=0, vector=filled(1)).parts(1001)
+    assert len(parts) == 1 + 4
+    for wrong in (parts[:-1], [*parts, parts[-1]], parts[1:]):
+        assert Message.parsed([zmq.Frame(bytes(part)) for part in wrong], 0, form) is None
 
 
 def test_what_was_prefetched_is_at_hand() -> None:
