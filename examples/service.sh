@@ -27,9 +27,10 @@ trap stop EXIT
 trap 'exit 130' INT
 trap 'exit 143' TERM
 
-"$paceline" serve --port "$port" --storage "$storage" &
+# In sessions of their own, Ctrl-C reaches only this script, which then ends each of them once.
+setsid "$paceline" serve --port "$port" --storage "$storage" &
 server=$!
-"$paceline" worker --storage "$storage" --artifacts "$folder/artifacts" &
+setsid "$paceline" worker --storage "$storage" --artifacts "$folder/artifacts" &
 worker=$!
 
 "$paceline" submit "$here/digits.toml" --yes

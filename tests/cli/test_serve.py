@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import signal
+import socket
 import subprocess
 import urllib.error
 import urllib.request
@@ -14,6 +16,7 @@ import pytest
 
 from tests.cli.conftest import Command
 from tests.cli.workplace import PACELINE
+from tuner.service.remote import RemoteService
 
 pytest.importorskip("fastapi", reason="needs the extra `serve`")
 
@@ -78,3 +81,31 @@ def test_the_server_answers_and_stops_cleanly(tmp_path: Path) -> None:
         server.send_signal(signal.SIGTERM)
         assert server.wait(20) == 0
         assert "the server has stopped" in server.stderr.read()
+
+
+@pytest.mark.slow
+def test_the_example_starts_a_service_with_a_job_and_stops_it(tmp_path: Path) -> None:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    script = Path(__file__).parents[2] / "examples" / "service.sh"
+    environment = {**os.environ, "PACELINE": str(PACELINE), "PORT": str(port)}
+    command = ["sh", str(script), str(tmp_path / "service")]
+    with subprocess.Popen(
+        command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+    ) as example:
+        assert example.stdout is not None
+        said = ""
+        while "token: " not in said:
+            line = example.stdout.readline()
+            assert line, said
+            said += line
+        assert f"page:  http://127.0.0.1:{port}" in said
+        service = RemoteService(f"http://127.0.0.1:{port}", said.rpartition("token: ")[2].strip())
+        (job,) = service.get("/jobs")["jobs"]
+        assert (job["name"], job["state"] in ("queued", "running")) == ("digits", True)
+        example.send_signal(signal.SIGINT)
+        said += example.stdout.read()
+        assert example.wait(60) == 130
+    assert "the server has stopped" in said
+    assert "the worker has stopped" in said
