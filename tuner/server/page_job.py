@@ -6,17 +6,20 @@ import re
 from typing import Annotated
 
 from fastapi import Path as InPath
-from fastapi import Request, Response
+from fastapi import Query, Request, Response
+from fastapi.responses import HTMLResponse
 
 from tuner.domain.job_queue import FileKind, JobRecord, NotFoundError
+from tuner.report.launch_files import TARGETS
 from tuner.server.context import Context, ServerContext, own_job
+from tuner.server.exports import export_text
 from tuner.server.page_chart import MAX_POINTS, charts, diverged_probes, series_of
 from tuner.server.page_forms import Posted
 from tuner.server.page_progress import Progress, progress_of, recommended
 from tuner.server.page_rendering import page, page_router, redirect
 from tuner.server.page_sessions import Administrator, JobSubmitter, Viewer, Visitor
 from tuner.server.problems import RefusedError
-from tuner.server.schemas import JobId
+from tuner.server.schemas import JobId, Line
 
 router = page_router()
 
@@ -26,6 +29,8 @@ _SANDBOX = (
     "sandbox allow-popups; default-src 'none'; style-src 'unsafe-inline'; img-src data:; "
     "frame-ancestors 'self'"
 )
+#: Folders that a launch file may name.
+_FOLDER = re.compile(r"/[A-Za-z0-9._/@+-]*")
 _EVENTS_SHOWN, _MAX_PROBES = 200, 200
 #: Bytes of the end of the log that a page shows.
 _LOG_BYTES = 200_000
@@ -89,7 +94,45 @@ def show_plan(job_id: JobId, request: Request, context: Context, visitor: Viewer
 @router.get("/jobs/{job_id}/report")
 def show_report(job_id: JobId, request: Request, context: Context, visitor: Viewer) -> Response:
     """Shows the report in a frame."""
-    return _shown(request, context, visitor, context.store.queue.job(job_id), "job_report.html.j2")
+    job = context.store.queue.job(job_id)
+    found = None if job.study_id is None else context.store.reads.recommendation(job.study_id)
+    values = {"has_recommendation": found is not None, "targets": list(TARGETS)}
+    return _shown(request, context, visitor, job, "job_report.html.j2", **values)
+
+
+@router.get("/jobs/{job_id}/export")
+def export(
+    job_id: JobId,
+    context: Context,
+    visitor: Viewer,
+    target: str = "",
+    folder: Annotated[str, Query(max_length=500)] = "",
+    accelerator: Line = "",
+    image: Line = "",
+) -> Response:
+    """Sends a launch file for the recommendation."""
+    job = context.store.queue.job(job_id)
+    found = None if job.study_id is None else context.store.reads.recommendation(job.study_id)
+    if found is None:
+        raise NotFoundError(f"job {job_id} has no recommendation (yet); its search makes one at its end")
+    if target not in TARGETS:
+        raise RefusedError(422, "Form not valid", f"target = {target!r}: choose one of {', '.join(TARGETS)}")
+    if not _FOLDER.fullmatch(folder):
+        raise RefusedError(
+            422,
+            "Form not valid",
+            f"folder = {folder!r}: give an absolute path of letters, digits and the characters . _ / @ + -",
+        )
+    text = export_text(
+        context.store,
+        job,
+        found,
+        target=target,
+        accelerator=accelerator or None,
+        image=image or None,
+        folder=folder,
+    )
+    return _attached(text.encode(), f"launch-{target}.txt")
 
 
 @router.get("/jobs/{job_id}/log")
@@ -117,15 +160,21 @@ def send_file(
     if digest is None:
         raise NotFoundError(f"job {job_id} has no file {path}")
     is_page = kind is FileKind.REPORT and path.endswith(".html")
-    name = path.rpartition("/")[2].encode("ascii", "replace").decode()
+    content = context.store.queue.file(digest)
+    if not is_page:
+        return _attached(content, path.rpartition("/")[2])
+    headers = {"Content-Security-Policy": _SANDBOX, "X-Frame-Options": "SAMEORIGIN"}
+    return HTMLResponse(content, headers=headers)
+
+
+def _attached(content: bytes, name: str) -> Response:
+    """Returns a file that the browser stores and does not show."""
     name = re.sub(r"[^A-Za-z0-9._ -]", "_", name)
     headers = {
         "Content-Security-Policy": _SANDBOX,
-        "X-Frame-Options": "SAMEORIGIN",
-        "Content-Disposition": f'{"inline" if is_page else "attachment"}; filename="{name}"',
+        "Content-Disposition": f'attachment; filename="{name}"',
     }
-    media_type = "text/html; charset=utf-8" if is_page else "application/octet-stream"
-    return Response(context.store.queue.file(digest), headers=headers, media_type=media_type)
+    return Response(content, headers=headers, media_type="application/octet-stream")
 
 
 def _changed(context: ServerContext, visitor: Visitor, action: str, job: JobRecord) -> Response:

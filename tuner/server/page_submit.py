@@ -167,6 +167,7 @@ def _uploaded(form: Form, context: ServerContext) -> dict[str, str]:
         RefusedError: A file is too large.
     """
     limits = context.settings.limits
+    folder = form.text("folder").strip().rstrip("/")
     stored = {}
     for field, filename, content in form.files:
         if field != "files" or not filename:
@@ -177,7 +178,8 @@ def _uploaded(form: Form, context: ServerContext) -> dict[str, str]:
                 "Too large",
                 f"{filename} has {len(content):,} bytes; a file may have {limits.file_bytes:,}",
             )
-        stored[filename] = context.store.queue.put_file(content)
+        path = f"{folder}/{filename}" if folder else filename
+        stored[path] = context.store.queue.put_file(content)
     return stored
 
 

@@ -206,6 +206,7 @@ def test_a_job_is_planned_changed_and_submitted_once(visit: Visit, store: Storag
     assert faulty.status_code == 422
     assert "goal.targte" in faulty.text
     data = {"csrf": csrf, "name": "digits", "parallel": "2", "labels": "gpu, slurm", "priority": "3"}
+    data["folder"] = "data"
     uploads = [
         ("job_upload", ("digits.toml", JOB.replace("\n", "\r\n").encode())),
         ("files", ("data <b>.csv", b"1,2\r\n\x00\xff")),
@@ -218,14 +219,14 @@ def test_a_job_is_planned_changed_and_submitted_once(visit: Visit, store: Storag
     hidden["job_file"] = JOB
     hidden["file"] = hidden["file"].replace("&lt;", "<").replace("&gt;", ">")
     changed = client.post("/submit", data={**hidden, "step": "change"})
-    assert "data &lt;b&gt;.csv" in changed.text
+    assert "data/data &lt;b&gt;.csv" in changed.text
     for _ in range(2):
         made = client.post("/submit/confirm", data=hidden, follow_redirects=False)
         assert made.headers["location"] == "/jobs/1", made.text
     (job,) = store.queue.jobs()
     assert (job.name, job.labels, job.priority, job.options["parallel"]) == ("digits", ("gpu", "slurm"), 3, 2)
     files = store.queue.job_files(1, FileKind.WORKSPACE)
-    assert store.queue.file(files["data <b>.csv"]) == b"1,2\r\n\x00\xff"
+    assert store.queue.file(files["data/data <b>.csv"]) == b"1,2\r\n\x00\xff"
 
 
 def test_hostile_texts_are_shown_as_text(visit: Visit, store: Storage) -> None:
@@ -312,3 +313,10 @@ def test_pages_request_nothing_from_elsewhere(visit: Visit) -> None:
             if "/static/" in address:
                 assert client.get(address).status_code == 200
         assert not re.search(r"<(style|script)>|\sstyle=|\son\w+=", text)
+
+
+def test_a_job_without_recommendation_has_no_launch_file(visit: Visit, store: Storage) -> None:
+    number = store.queue.submit(NewJob(name="digits", job_file=JOB))[0].job_id
+    answer = visit(Role.READ).get(f"/jobs/{number}/export?target=slurm&folder=/home/me")
+    assert answer.status_code == 404
+    assert "no recommendation" in answer.text

@@ -159,6 +159,8 @@ def test_a_job_goes_from_the_login_to_the_report(
     shown = browser.send("Runtime.evaluate", expression=script, contextId=world, returnByValue=True)
     heading, origin, margin = shown["result"]["value"]
     assert "node" in heading
+    exported = "fetch('export?target=env&folder=/home/me').then((answer) => answer.text())"
+    assert "LEARNING_RATE" in browser.evaluate(exported)
     # It is not of the origin of the pages, and its own styles work.
     assert (origin, margin) == ("null", "0px")
     check_page(browser, service)
