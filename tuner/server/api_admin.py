@@ -17,7 +17,7 @@ from tuner.server.schemas import Number, UsageView, plain
 router = APIRouter(prefix="/api/v1", responses=documented(*ALWAYS))
 
 _Name = Annotated[schemas.Line, StringConstraints(min_length=1)]
-_Amount = Annotated[float, Field(ge=0, le=1e12)]
+_Amount = Annotated[float, Field(strict=True, ge=0, le=1e12)]
 TokenId = Annotated[Number, Path(description="number of the token", examples=[2])]
 WorkerName = Annotated[
     str,
@@ -30,7 +30,7 @@ WorkerName = Annotated[
 class QuotaView(schemas.Body):
     """Limits of all jobs of a token; null where there is no limit."""
 
-    jobs: Annotated[int, Field(ge=0, le=schemas.MOST)] | None = None
+    jobs: Annotated[int, Field(strict=True, ge=0, le=schemas.MOST)] | None = None
     node_hours: _Amount | None = None
     dollars: _Amount | None = None
 
@@ -40,7 +40,7 @@ class TokenBody(schemas.Body):
 
     name: _Name
     role: Role = Role.SUBMIT
-    expires_in_days: Annotated[float, Field(gt=0, le=3650)] | None = Field(
+    expires_in_days: Annotated[float, Field(strict=True, gt=0, le=3650)] | None = Field(
         default=90.0, description="null for a token that does not expire"
     )
     quota: QuotaView = QuotaView()

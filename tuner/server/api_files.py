@@ -36,7 +36,6 @@ class StoredFile(BaseModel):
     "/{sha256}",
     openapi_extra={
         "requestBody": {
-            "required": True,
             "content": {"application/octet-stream": {"schema": {"type": "string", "format": "binary"}}},
         }
     },

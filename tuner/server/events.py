@@ -55,7 +55,7 @@ class EventPage(BaseModel):
         200: {
             "description": "A stream of server-sent events, whose data have the form of `EventView`; with "
             "`wait=false`, a page of events.",
-            "content": {"text/event-stream": {"schema": {"type": "string"}}},
+            "content": {"text/event-stream": {}},
         },
         **documented(404),
     },

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from fastapi import FastAPI
+from starlette.routing import compile_path
 
 PATH = "/api/v1/openapi.json"
 
@@ -48,6 +49,15 @@ def new_app(title: str, version: str) -> FastAPI:
 
     app.openapi = openapi  # type: ignore[method-assign]
     return app
+
+
+def allowed_methods(app: FastAPI, path: str) -> list[str]:
+    """Returns the methods that the described API has for the path of a request; empty for other paths."""
+    paths = app.openapi()["paths"]
+    # `/jobs/plan` also has the form of `/jobs/{job_id}`.
+    templates = [path] if path in paths else paths
+    found = (paths[template] for template in templates if compile_path(template)[0].match(path))
+    return sorted({method.upper() for operations in found for method in operations})
 
 
 def _name_media_types(schema: dict[str, Any]) -> None:

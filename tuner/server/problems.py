@@ -13,6 +13,7 @@ from starlette.exceptions import HTTPException
 
 from tuner.domain.errors import InfeasibleError, JobError, LeaseLostError, StorageError, TunerError
 from tuner.domain.job_queue import ConflictError, NotFoundError, QueueError, QuotaError
+from tuner.server.openapi import allowed_methods
 
 _logger = logging.getLogger(__name__)
 
@@ -129,8 +130,13 @@ def _refused(_request: Request, error: RefusedError) -> JSONResponse:
     return problem(error.status, error.title, error.detail, headers=error.headers)
 
 
-def _http_error(_request: Request, error: HTTPException) -> JSONResponse:
-    return problem(error.status_code, "Request refused", str(error.detail), headers=dict(error.headers or {}))
+def _http_error(request: Request, error: HTTPException) -> JSONResponse:
+    headers, detail = dict(error.headers or {}), str(error.detail)
+    if error.status_code == 405 and (methods := allowed_methods(request.app, request.url.path)):
+        # The header of the router names the methods of one route, but several routes can have this path.
+        headers["Allow"] = ", ".join(methods)
+        detail = f"{request.method} is not possible here; allowed is {headers['Allow']}"
+    return problem(error.status_code, "Request refused", detail, headers=headers)
 
 
 def _invalid(_request: Request, error: RequestValidationError) -> JSONResponse:

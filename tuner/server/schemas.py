@@ -24,7 +24,8 @@ JobId = Annotated[Number, Path(description="number of the job", examples=[7])]
 After = Annotated[int, Query(ge=0, le=MOST, description="only records with a larger number")]
 
 
-Priority = Annotated[int, Field(ge=-1000, le=1000, description="higher runs first")]
+Priority = Annotated[int, Field(strict=True, ge=-1000, le=1000, description="higher runs first")]
+Flag = Annotated[bool, Field(strict=True)]
 
 
 class Body(BaseModel):
@@ -37,10 +38,10 @@ class RunBody(Body):
     """Options of the run, as those of `paceline run`."""
 
     sampler: Literal["model", "tpe", "gp", "random"] = "model"
-    verify: bool = False
-    parallel: Annotated[int, Field(ge=1, le=1024)] = 1
-    confirm: Annotated[int, Field(ge=0, le=100)] = 0
-    past_studies: bool = True
+    verify: Flag = False
+    parallel: Annotated[int, Field(strict=True, ge=1, le=1024)] = 1
+    confirm: Annotated[int, Field(strict=True, ge=0, le=100)] = 0
+    past_studies: Flag = True
 
 
 class SubmitBody(Body):
