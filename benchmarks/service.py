@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import statistics
 import sys
 import tempfile
@@ -108,7 +109,7 @@ def _study(number: int, now: float) -> dict[str, Any]:
         "name": f"job-{number}",
         "job_name": f"job-{number}",
         "fingerprint": f"{number:016x}",
-        "job": {},
+        "job": {"goal": {"metric": "loss", "target": 0.01, "direction": "minimize"}},
         "created_at": now,
     }
 
@@ -181,7 +182,7 @@ def measure(store: Storage, num_jobs: int) -> list[dict[str, Any]]:
 
     def get(path: str) -> Callable[[], None]:
         def ask() -> None:
-            answer = client.get(path)
+            answer = client.get(path, follow_redirects=False)
             assert answer.status_code == 200, (path, answer.text[:500])
 
         return ask
@@ -197,9 +198,10 @@ def measure(store: Storage, num_jobs: int) -> list[dict[str, Any]]:
         "probes of a job": get(f"/api/v1/jobs/{middle}/probes"),
         "claim of the next job": claim,
     }
-    login = client.post("/login", data={"token": text}, follow_redirects=False)
-    if login.status_code == 303:
-        requests |= {"page of jobs": get("/jobs"), "page of a job": get(f"/jobs/{middle}")}
+    key = re.search(r'name="csrf" value="([^"]+)"', client.get("/login").text)
+    assert key is not None
+    client.post("/login", data={"csrf": key[1], "token": text}, headers={"Origin": "http://testserver"})
+    requests |= {"page of jobs": get("/"), "page of a job": get(f"/jobs/{middle}")}
     found = []
     for name, ask in requests.items():
         ask()
