@@ -39,7 +39,7 @@ def stated_values(job: Job, configuration: Configuration) -> Values:
         "strategy": configuration.strategy,
         **{knob: configuration[knob] for knob in KNOBS if knob in configuration},
         "seed": job.seed,
-        "python": job.cluster.python or sys.executable,
+        "python": "python3" if job.cluster.image else job.cluster.python or sys.executable,
     }
 
 

@@ -120,6 +120,12 @@ class Job(Section):
                 "cluster.emulate.delay slows ranks that train a Workload, not those of a command. "
                 "Remove [cluster.emulate]"
             )
+        if self.cluster.image is not None and (self.is_remote or not self.runs_command):
+            which = "a trainer elsewhere" if self.is_remote else "the ranks of a Workload"
+            yield (
+                f"cluster.image is for commands that Paceline starts, not for {which}. Remove it; to train a "
+                "Workload in a container, start Paceline in the container"
+            )
         if self.is_remote and not replays:
             if not self.runs_command:
                 yield (
@@ -317,6 +323,8 @@ class Job(Section):
         if self.is_remote:
             # The trainers run on other hosts than the worker, which another worker may replace.
             del parts["hardware"]
+        if self.cluster.image is not None:
+            parts["image"] = self.cluster.image
         if self.cluster.machine is not None:
             parts["machine"] = self.cluster.machine.model_dump(mode="json")
             if self.cluster.nodes_at_hand is None:

@@ -185,6 +185,17 @@ class ClusterSection(_LauncherSections):
         description="Python interpreter on the nodes (3.8 or newer, no packages needed); if ranks train a "
         "Workload, Paceline must be installed there; if absent, the interpreter that runs Paceline",
     )
+    image: Annotated[str, Field(pattern=r"^[A-Za-z0-9_./][A-Za-z0-9_./:@#+~-]*$", max_length=500)] | None = (
+        Field(
+            default=None,
+            description="container image in which workload.command runs; {python} in it is python3",
+        )
+    )
+    container: Literal["docker", "podman", "apptainer", "pyxis"] | None = Field(
+        default=None,
+        description="program that runs the image; if absent, apptainer with the launcher slurm, and with the "
+        "launcher local what is installed: docker, podman or apptainer",
+    )
     threads_per_rank: DeviceCount = Field(
         default=1,
         description="CPU threads of one rank; the threads of a command are limited only if this key is "
@@ -223,6 +234,16 @@ class ClusterSection(_LauncherSections):
     def states_threads(self) -> bool:
         """Whether the job file sets `threads_per_rank`. Only then are the threads of a command limited."""
         return "threads_per_rank" in self.model_fields_set
+
+    @model_validator(mode="after")
+    def _container_fits(self) -> ClusterSection:
+        if self.container is not None and self.image is None:
+            raise ValueError("container is stated, but no image: state image, or remove container")
+        if self.container == "pyxis" and self.launcher != "slurm":
+            raise ValueError(
+                f"container = 'pyxis' needs launcher = 'slurm', which is {self.launcher!r}: change one"
+            )
+        return self
 
     @model_validator(mode="after")
     def _launcher_fits(self) -> ClusterSection:

@@ -34,7 +34,8 @@ _HARMLESS = frozenset(
         "workload.optimizer.": "name momentum nesterov weight_decay betas",
         "workload.schedule.": "name warmup_samples at_samples divide_by horizon_samples",
         "workload.metrics.": "source value step samples epoch first_epoch seconds pattern rank",
-        "cluster.": "nodes devices_per_node dollars_per_node_hour threads_per_rank nodes_at_hand capacity",
+        "cluster.": "container nodes devices_per_node dollars_per_node_hour threads_per_rank nodes_at_hand "
+        "capacity",
         "cluster.remote.": "lease offer_timeout",
         "cluster.slurm.": "time cpus_per_node",
         "cluster.ray.": "cpus_per_node gpus_per_node resources.* node_timeout",
@@ -111,6 +112,13 @@ def _launcher(name: str, _key: str, checking: _Checking) -> str:
     return "" if name in known else f"{name!r} is not on the server's allow list, which has {_listed(known)}"
 
 
+def _image(image: str, _key: str, checking: _Checking) -> str:
+    patterns = checking.allow.images
+    if any(fnmatchcase(image, pattern) for pattern in patterns):
+        return ""
+    return f"{image!r} is not on the server's allow list, which has {_listed(patterns)}"
+
+
 def _cluster_value(value: str, key: str, checking: _Checking) -> str:
     stated = f"{key.removeprefix('cluster.')}={value}"
     if any(fnmatchcase(stated, pattern) for pattern in checking.allow.cluster):
@@ -151,6 +159,7 @@ _CHECKS: Mapping[str, Callable[[str, str, _Checking], str]] = {
     "workload.metrics.path": _path,
     "probe.recording": _path,
     "cluster.launcher": _launcher,
+    "cluster.image": _image,
     "cluster.python": _cluster_value,
     "cluster.torchrun.hosts": _cluster_value,
     "cluster.torchrun.connect": _cluster_value,

@@ -13,7 +13,7 @@ from typing import Any
 from tuner.domain.errors import JobError, TunerError
 from tuner.domain.job_queue import JobState, NewJob, QuotaError
 from tuner.domain.toml_file import read_toml
-from tuner.job import job_name, load_job
+from tuner.job import load_job
 from tuner.job.loading import with_new_keys
 from tuner.server.allowed import check_allowed, check_decided
 from tuner.server.context import Caller, ServerContext
@@ -30,11 +30,8 @@ def new_job(body: SubmitBody, context: ServerContext, caller: Caller, idempotenc
         JobError: The job file is not valid, or names something that the settings of the server do not allow.
         NotFoundError: A file of the workspace was not uploaded.
     """
-    name = body.name or "job"
-    if job_name(Path(f"{name}.toml")) != name:
-        raise JobError(f"name: {name!r} has other characters than A-Z, a-z, 0-9, '.', '_' and '-'; change it")
     with tempfile.TemporaryDirectory(prefix="paceline-submit-") as folder:
-        path = Path(folder) / f"{name}.toml"
+        path = Path(folder) / f"{body.name or 'job'}.toml"
         try:
             path.write_bytes(body.job_file.encode())
             data = job_file_content(path)

@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from tuner.launchers import Launcher
+from tuner.launchers.containers import container_runtime
 from tuner.launchers.registry import ClusterSettings, launcher_entry
 from tuner.probes import Prober
 from tuner.probes.commands.prober import CommandProber
@@ -24,6 +25,9 @@ def job_launcher(opened: OpenedJob) -> Launcher:
         ProbeError: A package or program that the launcher needs is not installed.
     """
     section = opened.job.cluster
+    if section.image is not None:
+        # Before the first slice, so that a missing program is no failure of a configuration.
+        container_runtime(section.container, section.launcher)
     settings = ClusterSettings(
         devices_per_node=section.devices_per_node,
         threads_per_rank=section.threads_per_rank,

@@ -64,12 +64,13 @@ def restore(
     Raises:
         StorageError: The files cannot be read or written.
     """
+    # The folder of all probes has what was learnt about the script.
+    artifacts.fetch(probe_folder(output, study, 0).parent)
     for probe in ledger.probes(study.study_id):
         measured = probe.measurement
         if measured is None or measured.checkpoint is None or not probe.outcome.can_continue:
             continue
         folder = probe_folder(output, study, probe.probe_id)
-        artifacts.fetch(folder.parent)
         artifacts.fetch(folder)
         if is_lost(measured, folder) and not Path(measured.checkpoint).exists():
             words = (

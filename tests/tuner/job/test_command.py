@@ -392,3 +392,32 @@ def test_whether_a_command_takes_the_seed_is_read_from_it(
         }
     )
     assert takes_seed(job, tmp_path) is takes
+
+
+@pytest.mark.parametrize(
+    ("cluster", "words"),
+    [
+        ("image = '-v /:/host'", r"cluster\.image"),
+        ("image = 'a b'", r"cluster\.image"),
+        ("container = 'docker'", "container is stated, but no image"),
+        ("image = 'a'\ncontainer = 'dockr'", "did you mean 'docker'"),
+        ("image = 'a'\ncontainer = 'pyxis'", "container = 'pyxis' needs launcher = 'slurm'"),
+        ("image = 'a'\nlauncher = 'remote'", "not for a trainer elsewhere"),
+    ],
+)
+def test_a_container_that_cannot_be_is_refused(tmp_path: Path, cluster: str, words: str) -> None:
+    with pytest.raises(JobError, match=words):
+        load_job(write_job(tmp_path, nodes=f"[1]\n{cluster}"))
+
+
+def test_the_ranks_of_a_workload_do_not_run_in_containers(tmp_path: Path) -> None:
+    with pytest.raises(JobError, match=r"not for the ranks of a Workload.*start Paceline in the container"):
+        load_job(write_job(tmp_path, "path = 'a:B'", nodes="[1]\nimage = 'a'"))
+
+
+def test_an_image_has_its_own_python_and_its_own_studies(tmp_path: Path) -> None:
+    plain, inside = (
+        load_job(write_job(tmp_path, nodes=f"[1]\n{cluster}")) for cluster in ("", "image = 'team/x:1'")
+    )
+    assert stated_values(inside, CONFIGURATION)["python"] == "python3"
+    assert plain.fingerprint("c", "h") != inside.fingerprint("c", "h")

@@ -21,6 +21,7 @@ from tuner.job import (
 )
 from tuner.job import stated_values as stated
 from tuner.launchers import CommandTask, LogFile, OnePer, trim_file
+from tuner.launchers.containers import Container, contained, container_runtime
 from tuner.probes.commands.json_source import JsonSource
 from tuner.probes.commands.metric_source import MetricSource, SourceContext, open_source
 from tuner.probes.commands.positions import Positions
@@ -99,6 +100,7 @@ class CommandPlan:
 
         Raises:
             OSError: A folder or file cannot be created.
+            JobError: No program that runs containers is installed.
         """
         plan, section = self.plan, self.plan.job.command
         values = self.values()
@@ -112,11 +114,24 @@ class CommandPlan:
         self.stop_file.unlink(missing_ok=True)
         command = rendered_command(plan.job, values, resumes=self.resumes)
         (self.folder / "command.sh").write_text(command + "\n")
+        environment = self._environment(values)
+        working_folder = (plan.job_folder / section.folder).resolve()
+        if (image := plan.job.cluster.image) is not None:
+            container = Container(
+                image=image,
+                runtime=container_runtime(plan.job.cluster.container, plan.job.cluster.launcher),
+                folders=(plan.job_folder, working_folder, plan.folder),
+                working_folder=working_folder,
+                variables=tuple(environment),
+                task_folder=self.folder,
+                grace_seconds=section.grace,
+            )
+            command = contained(command, container)
         return CommandTask(
             command=command,
             one_per=OnePer(section.one_per),
-            environment=self._environment(values),
-            working_folder=(plan.job_folder / section.folder).resolve(),
+            environment=environment,
+            working_folder=working_folder,
             folder=self.folder,
             grace_seconds=section.grace,
         )

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from search_spaces import Configuration
+from tests.tuner.launchers.container_programs import install_runtimes
 from tuner.domain.measurement import Measurement, Outcome, Purpose
 from tuner.job import Job
 from tuner.launchers import CommandLauncher, LocalNodes
@@ -131,3 +132,19 @@ def test_a_slice_that_is_given_up_with_its_prober_leaves_as_little(tmp_path: Pat
     prober.close()
     for path in (tmp_path / "probe" / "slices").glob("*/**/*.[lj]*"):
         assert path.stat().st_size < 5.1 * 2**20, path
+
+
+@pytest.mark.slow
+def test_a_slice_runs_in_the_image_of_the_job(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    runtimes = install_runtimes(tmp_path / "bin", monkeypatch)
+    script = """
+import os
+from paceline_client import report
+report(samples=10, value=0.75 if os.environ["IN_CONTAINER"] == "podman" else 0.0)
+"""
+    cluster = {"image": "team/train:1.0", "container": "podman"}
+    measured = slice_of(tmp_path, script, cluster=cluster, environment={"TOKEN": "s3cr3t"})
+    assert measured.outcome is Outcome.PAUSED, measured.error
+    assert [point.value for point in measured.curve] == [0.75]
+    calls = (runtimes / "calls.jsonl").read_text()
+    assert ("team/train:1.0" in calls, "--env=TOKEN" in calls, "s3cr3t" in calls) == (True, True, False)
