@@ -1,6 +1,6 @@
 """Long load, kill and fuzz runs of the product, started by hand.
 
-    python -m benchmarks.soak                                # all four, ten minutes each
+    python -m benchmarks.soak                                # all five, ten minutes each
     python -m benchmarks.soak kill fuzz --minutes 5 --seed 3
 
 Each run writes `soak_NAME.json` into the output folder. The command exits with 1 if an invariant was broken.
@@ -21,6 +21,7 @@ from benchmarks.soak_kill import run_kill
 from benchmarks.soak_load import run_load
 from benchmarks.soak_processes import run_processes
 from benchmarks.soak_record import SoakRecord, write_result
+from benchmarks.soak_service import run_service
 
 RESULTS = Path(__file__).with_name("results")
 
@@ -32,6 +33,7 @@ class Run(StrEnum):
     KILL = "kill"
     FUZZ = "fuzz"
     PROCESSES = "processes"
+    SERVICE = "service"
 
 
 RUNS: dict[Run, Callable[[SoakRecord], None]] = {
@@ -39,6 +41,7 @@ RUNS: dict[Run, Callable[[SoakRecord], None]] = {
     Run.KILL: run_kill,
     Run.FUZZ: run_fuzz,
     Run.PROCESSES: run_processes,
+    Run.SERVICE: run_service,
 }
 
 
@@ -48,7 +51,7 @@ def main(
     seed: Annotated[int, typer.Option(min=0, help="Of all random draws.")] = 0,
     output: Annotated[Path, typer.Option(help="Folder for the result files.", show_default=False)] = RESULTS,
 ) -> None:
-    """Run load, kill, fuzz and process tests for a long time."""
+    """Run load, kill, fuzz, process and service tests for a long time."""
     num_broken = 0
     for run in runs or list(Run):
         record = soak(run, minutes=minutes, seed=seed, output=output)

@@ -75,6 +75,7 @@ EXCEPTIONS = (
     ),
     ("engine Engine _engine create_engine engine_for", "tests/storage/", "SQLAlchemy's"),
     ("engine create_engine", "benchmarks/soak_load.py", "SQLAlchemy's"),
+    ("engine create_engine", "benchmarks/soak_postgres.py", "SQLAlchemy's"),
     ("engine engine_for", "benchmarks/service.py", "SQLAlchemy's"),
     ("stride", "tuner/strategies/", "of a tensor's memory, as torch names it"),
     ("stride", "tuner/workloads/", "of a convolution, as torch names it"),
