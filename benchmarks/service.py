@@ -30,10 +30,12 @@ from search_spaces import Configuration
 from storage import open_storage
 from storage.database import Storage
 from storage.engine import engine_for, parsed
+from storage.rows import slice_row
 from storage.service_tables import job_events, jobs
 from storage.tables import curve_points, probes, slices, studies
 from storage.transactions import writing
 from tuner.domain.job_queue import JobState, Role
+from tuner.domain.measurement import Measurement, Outcome, Purpose
 from tuner.server.app import create_app
 from tuner.server.settings import ServerSettings
 
@@ -41,7 +43,16 @@ _NUM_POINTS = 10
 _NUM_EVENTS = 50
 _ROWS_AT_ONCE = 20_000
 _REPEATS = 30
-_CONFIGURATION = Configuration(nodes=1, batch_size=32, learning_rate=0.1, strategy="all_reduce").key
+_CONFIGURATION = Configuration(nodes=1, batch_size=32, learning_rate=0.1, strategy="all_reduce")
+_MEASUREMENT = Measurement(
+    configuration=_CONFIGURATION,
+    purpose=Purpose.STATISTICS,
+    outcome=Outcome.PAUSED,
+    training_seconds=float(_NUM_POINTS),
+    step=_NUM_POINTS,
+    samples=32 * _NUM_POINTS,
+    charged_seconds=1.0,
+)
 
 
 def fill(url: str, num_jobs: int, num_probes: int) -> None:
@@ -148,7 +159,7 @@ def _probe(study: int, probe: int, now: float) -> dict[str, Any]:
     return {
         "probe_id": probe,
         "study_id": study,
-        "configuration": _CONFIGURATION,
+        "configuration": _CONFIGURATION.key,
         "purpose": "statistics",
         "trial_number": None,
         "outcome": "paused",
@@ -159,19 +170,8 @@ def _probe(study: int, probe: int, now: float) -> dict[str, Any]:
 
 
 def _slice(probe: int, now: float) -> dict[str, Any]:
-    return {
-        "probe_id": probe,
-        "slice_index": 0,
-        "attempt": 1,
-        "finished_at": now,
-        "outcome": "paused",
-        "training_seconds": float(_NUM_POINTS),
-        "step": _NUM_POINTS,
-        "samples": 32 * _NUM_POINTS,
-        "charged_seconds": 1.0,
-        "charged_dollars": 0.0,
-        "details": {"configuration": json.loads(_CONFIGURATION), "purpose": "statistics"},
-    }
+    key = {"probe_id": probe, "slice_index": 0, "attempt": 1, "finished_at": now}
+    return {**slice_row(_MEASUREMENT), **key}
 
 
 def measure(store: Storage, num_jobs: int) -> list[dict[str, Any]]:
