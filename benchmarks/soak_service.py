@@ -152,12 +152,12 @@ class _Service:
         seeds = {}
         for number in range(self.scale.jobs):
             seed = number % self.scale.seeds
-            found = {self._submit(store, token, seed, f"key {number}") for _ in range(2)}
+            found = {self._submit(store, token, seed, f"key-{number}") for _ in range(2)}
             if len(found) != 1:
                 self.record.breaks("a repeated submission adds no job", number=number)
             seeds[found.pop()] = seed
         with contextlib.suppress(urllib.error.HTTPError):
-            self._submit(store, token, 0, "one too many")
+            self._submit(store, token, 0, "one-too-many")
             self.record.breaks("no quota is overrun")
         return seeds
 
