@@ -31,6 +31,7 @@ from tuner.service.options import (
     SourceFormat,
     StorageUrl,
 )
+from tuner.service.outcome_command import add_outcome_command
 from tuner.service.output import ask, print_rows, say, show, shown_progress
 from tuner.service.remote_commands import approve, cancel, jobs, pause, resume, submit, watch
 
@@ -207,12 +208,14 @@ def train(
 def status(job: JobPath, storage: StorageUrl = None, output_format: FormatOption = Format.TABLE) -> None:
     """Show the status of a job's study."""
     from tuner.service.opening import default_output
+    from tuner.service.outcomes import compared_outcomes
     from tuner.service.views import require_study, status_rows
 
     opened = opened_job(job)
     with study_store(storage, job, to_read=True) as store:
         study = require_study(store.ledger, opened)
-        print_rows(status_rows(store.ledger, study, default_output(opened.job).resolve()), output_format)
+        folder, outcomes = default_output(opened.job).resolve(), compared_outcomes(store, study)
+        print_rows(status_rows(store.ledger, study, folder, outcomes), output_format)
 
 
 def trials(job: JobPath, storage: StorageUrl = None, output_format: FormatOption = Format.TABLE) -> None:
@@ -451,6 +454,9 @@ def study_store(url: str | None, job: Path, *, to_read: bool = False) -> Iterato
         )
     with open_storage(url) as store:
         yield store
+
+
+add_outcome_command(app, study_store)
 
 
 def main(arguments: Sequence[str] | None = None) -> NoReturn:

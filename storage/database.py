@@ -20,6 +20,7 @@ from storage.file_watch import FileWatch
 from storage.job_queue import SqlJobQueue
 from storage.job_rows import fence
 from storage.one_at_a_time import one_at_a_time
+from storage.outcomes import SqlOutcomes
 from storage.recovery import Concluded, Recovered, concluded, recover, write_recovery
 from storage.remote_slices import SqlRemoteSlices
 from storage.retries import OPENING_SECONDS, Retries
@@ -63,6 +64,7 @@ class Storage:
         self.tokens = SqlTokens(engine, clock, self._retries)
         self.reads = SqlStudyReads(engine, clock, self._retries)
         self.remote_slices = SqlRemoteSlices(engine, clock, self._retries)
+        self.outcomes = SqlOutcomes(engine, self._retries)
 
     @property
     def url(self) -> str:

@@ -10,7 +10,8 @@ target. Later studies of the same kind multiply the widths of their intervals, o
 
 where n is the number of measured runs, and w is the weight of the prior assumption that the intervals are
 right, as a number of runs (scale of a normal distribution with a conjugate prior; Gelman et al. 2013,
-section 2.6). Only forecasts from the first quarter of the training time of their run are used.
+section 2.6). Only forecasts from the first quarter of the training time of their run are used, and those of
+recommendations whose real time to target was reported later.
 """
 
 from __future__ import annotations
@@ -24,11 +25,14 @@ import numpy as np
 from tuner.analytic.laws import NINETY_PERCENT, Array
 from tuner.analytic.predictor import Forecast
 from tuner.domain.ledger import EARLY_SHARE, FitRecord, PredictedAgainstMeasured, StudyRecord
+from tuner.domain.recommendation import Estimate
 from tuner.job import Job
 from tuner.search.state import SearchState
 
 #: Name in the ledger under which the errors are stored (as those of a model), and the name of their value.
 MODEL, _SQUARED_ERROR = "calibration", "mean squared error"
+#: Name under which the errors of recommendations are stored whose real time to target was reported.
+OUTCOMES_MODEL = "calibration by outcomes"
 #: Weight w of the prior assumption, as a number of runs.
 _PRIOR_RUNS = 6.0
 #: Minimum and maximum of the factor s, and maximum z^2 of one forecast.
@@ -97,7 +101,8 @@ def learnt_calibration(fits: Sequence[FitRecord], kind: str) -> Calibration:
         fits: Records from `Ledger.past_fits`, without those of the present study.
         kind: Kind of the present job, from `kind_of`.
     """
-    stored = [fit for fit in fits if fit.model == MODEL and fit.summary.get("kind") == kind]
+    models = (MODEL, OUTCOMES_MODEL)
+    stored = [fit for fit in fits if fit.model in models and fit.summary.get("kind") == kind]
     return Calibration(
         num_runs=sum(fit.num_slices for fit in stored),
         sum_squared=sum(fit.num_slices * float(fit.parameters[_SQUARED_ERROR][0]) for fit in stored),
@@ -128,17 +133,57 @@ def calibration_record(
         error = _squared_error(one, applied.scale)
         if one.share_observed <= EARLY_SHARE and error is not None:
             by_run.setdefault(one.prediction.configuration.key, []).append(error)
-    if not by_run:
-        return None
     errors = [float(np.mean(found)) for found in by_run.values()]
+    return _record(MODEL, study, kind_of(state.job), errors, now)
+
+
+def outcomes_record(study: StudyRecord, kind: str, errors: Sequence[float], now: float) -> FitRecord | None:
+    """Makes a record of how wrong a study's forecasts were for trainings after its recommendation.
+
+    Args:
+        study: The study.
+        kind: Kind of the job, from `kind_of`.
+        errors: The squared error of each training, from `outcome_error`.
+        now: Present time, in seconds since the Unix epoch.
+
+    Returns:
+        The record; None if there is no error.
+    """
+    return _record(OUTCOMES_MODEL, study, kind, errors, now)
+
+
+def outcome_error(predicted: Estimate, seconds: float, *, reached: bool, scale: float) -> float | None:
+    """Computes the squared error z^2 of the forecast of a training after a recommendation.
+
+    Args:
+        predicted: The forecast of the time to target.
+        seconds: Training seconds to the target, or to the end if it was not reached.
+        reached: Whether the training reached the target.
+        scale: The factor s by which the interval of the forecast was multiplied.
+
+    Returns:
+        The squared error; None if nothing follows from the training. A training that was ended within the
+        interval says little. One that was ended after the interval counts as if it had reached the target
+        then.
+    """
+    if not reached and seconds <= predicted.upper:
+        return None
+    return _error((predicted.lower, predicted.median, predicted.upper), seconds, scale)
+
+
+def _record(
+    model: str, study: StudyRecord, kind: str, errors: Sequence[float], now: float
+) -> FitRecord | None:
+    if not errors:
+        return None
     return FitRecord(
         study_id=study.study_id,
         fingerprint=study.fingerprint,
-        model=MODEL,
+        model=model,
         created_at=now,
         num_slices=len(errors),
         parameters={_SQUARED_ERROR: (float(np.mean(errors)), float(np.std(errors)))},
-        summary={"kind": kind_of(state.job)},
+        summary={"kind": kind},
     )
 
 
@@ -154,8 +199,13 @@ def _squared_error(checked: PredictedAgainstMeasured, scale: float) -> float | N
     """
     quantiles = checked.prediction.quantiles
     lower, median, upper = (quantiles[level] for level in sorted(quantiles))
-    end = upper if checked.measured_seconds > median else lower
+    return _error((lower, median, upper), checked.measured_seconds, scale)
+
+
+def _error(quantiles: tuple[float, float, float], measured_seconds: float, scale: float) -> float | None:
+    lower, median, upper = quantiles
+    end = upper if measured_seconds > median else lower
     if not (math.isfinite(median) and math.isfinite(end) and 0.0 < lower < median < upper):
         return None
     sd = abs(math.log(end / median)) / (NINETY_PERCENT * scale)
-    return min((math.log(checked.measured_seconds / median) / sd) ** 2, _MOST_SQUARED)
+    return min((math.log(measured_seconds / median) / sd) ** 2, _MOST_SQUARED)

@@ -6,7 +6,16 @@ from importlib.metadata import version
 
 from fastapi import FastAPI
 
-from tuner.server import api_admin, api_files, api_jobs, api_studies, api_trainers, events, metrics
+from tuner.server import (
+    api_admin,
+    api_files,
+    api_jobs,
+    api_outcomes,
+    api_studies,
+    api_trainers,
+    events,
+    metrics,
+)
 from tuner.server.context import ServerContext, Store
 from tuner.server.limits import BodyLimit, RateLimits, SecurityHeaders
 from tuner.server.metrics import CountRequests, ServerMetrics
@@ -30,7 +39,8 @@ def create_app(store: Store, settings: ServerSettings) -> FastAPI:
     app.add_middleware(BodyLimit, limits=settings.limits)
     app.add_middleware(SecurityHeaders)
     app.add_middleware(CountRequests, metrics=app.state.metrics)
-    for module in (api_jobs, events, api_studies, api_files, api_trainers, api_admin, metrics):
+    results = (api_studies, api_outcomes)
+    for module in (api_jobs, events, *results, api_files, api_trainers, api_admin, metrics):
         app.include_router(module.router)
     add_pages(app)
     return app

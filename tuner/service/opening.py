@@ -17,6 +17,7 @@ from tuner.domain.cluster import Cluster
 from tuner.domain.errors import DataNotFoundError, JobError, StorageError
 from tuner.domain.ledger import Lease, Ledger, ProbeRecord, StudyRecord
 from tuner.domain.measurement import Outcome
+from tuner.domain.outcomes import OutcomeStore
 from tuner.job import Job, load_job, load_workload, script_digest, workload_code_digest
 from tuner.recordings.recording import NEUTRAL_EPOCH_SAMPLES
 from tuner.search.events import Listener, SearchEvent, ignore
@@ -337,7 +338,7 @@ def _unmeasured_study(ledger: Ledger, job_name: str) -> StudyRecord | None:
     return newest
 
 
-class StudyStore(Protocol):
+class StudyStore(OutcomeStore, Protocol):
     """A database of Paceline's studies and their Optuna studies, such as `storage.Storage`."""
 
     @property

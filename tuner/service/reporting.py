@@ -37,6 +37,7 @@ from tuner.search.state import SearchState, read_state, run_of
 from tuner.service.confirming import stored_confirmation
 from tuner.service.imports import imported_evidence, imported_runs
 from tuner.service.opening import OpenedJob, StudyStore, checked_epoch_samples, prepare_output
+from tuner.service.outcomes import compared_outcomes
 from tuner.service.views import require_study
 
 
@@ -162,7 +163,10 @@ def report_job(opened: OpenedJob, store: StudyStore, output: Path) -> dict[str, 
     if ending is None or recommendation is None:
         raise write_no_answer(result, study, opened.path, folder)
     confirmation = stored_confirmation(store.ledger, opened, recommendation)
-    return write_ending(ending, replace(recommendation, confirmation=confirmation), folder)
+    outcomes = (f"A later training: {one.words}." for one in compared_outcomes(store, study))
+    evidence = (*recommendation.evidence, *outcomes)
+    recommendation = replace(recommendation, confirmation=confirmation, evidence=evidence)
+    return write_ending(ending, recommendation, folder)
 
 
 def write_no_answer(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,11 +20,14 @@ from tuner.service.opening import (
     find_study,
     has_other_study,
 )
+from tuner.service.outcomes import StoredOutcome
 
 Row = dict[str, Any]
 
 
-def status_rows(ledger: Ledger, study: StudyRecord, output: Path) -> list[Row]:
+def status_rows(
+    ledger: Ledger, study: StudyRecord, output: Path, outcomes: Sequence[StoredOutcome] = ()
+) -> list[Row]:
     """Returns the rows of `paceline status`.
 
     Args:
@@ -31,6 +35,7 @@ def status_rows(ledger: Ledger, study: StudyRecord, output: Path) -> list[Row]:
         study: The study to describe.
         output: The output folder. If a process was killed during a slice, the files in this folder show how
             long the slice ran.
+        outcomes: The trainings that followed the recommendation.
     """
     probes = ledger.outlines(study.study_id)
     seen = [probe.measurement for probe in probes if probe.measurement is not None]
@@ -60,6 +65,7 @@ def status_rows(ledger: Ledger, study: StudyRecord, output: Path) -> list[Row]:
     if given:
         rows.append(("recommended", _spelled(given[-1].recommendation["choice"]["configuration"])))
         rows.append(("stop reason", given[-1].recommendation["stop_reason"]))
+    rows += [(f"outcome {number}", outcome.words) for number, outcome in enumerate(outcomes, start=1)]
     return [{"name": what, "value": value} for what, value in rows]
 
 
