@@ -198,7 +198,9 @@ def _body(values: Mapping[str, str], files: Mapping[str, str]) -> SubmitBody:
     try:
         options = RunBody.model_validate(
             {
-                **{name: values[name].strip() for name in _OPTIONS},
+                "sampler": values["sampler"],
+                "parallel": _count(values["parallel"]),
+                "confirm": _count(values["confirm"]),
                 **{name: bool(values[name]) for name in _SWITCHES},
             }
         )
@@ -211,9 +213,17 @@ def _body(values: Mapping[str, str], files: Mapping[str, str]) -> SubmitBody:
                 "labels": tuple(
                     re.split(r"[\s,]+", values["labels"].strip()) if values["labels"].strip() else ()
                 ),
-                "priority": values["priority"].strip(),
+                "priority": _count(values["priority"]),
             }
         )
     except ValidationError as error:
         problems = (f"{'.'.join(map(str, found['loc']))}: {found['msg']}" for found in error.errors()[:10])
         raise JobError("; ".join(problems)) from error
+
+
+def _count(text: str) -> int | str:
+    """Returns the whole number that a text is; the text itself if it is none, which is then refused."""
+    try:
+        return int(text) if len(text) < 10 else text
+    except ValueError:
+        return text
