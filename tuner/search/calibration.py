@@ -208,4 +208,4 @@ def _error(quantiles: tuple[float, float, float], measured_seconds: float, scale
     if not (math.isfinite(median) and math.isfinite(end) and 0.0 < lower < median < upper):
         return None
     sd = abs(math.log(end / median)) / (NINETY_PERCENT * scale)
-    return min((math.log(measured_seconds / median) / sd) ** 2, _MOST_SQUARED)
+    return min(((math.log(measured_seconds) - math.log(median)) / sd) ** 2, _MOST_SQUARED)

@@ -84,6 +84,11 @@ def test_an_outcome_far_from_its_forecast_widens_the_intervals_of_later_studies(
     assert calibration_of_the_next_study(store, "workload").scale == 1.0
 
 
+def test_the_smallest_possible_time_is_only_a_large_error(store: Storage, study: StudyRecord) -> None:
+    add_outcome(store, study, NewOutcome(seconds=5e-324))
+    assert calibration_of_the_next_study(store).sum_squared == 25.0
+
+
 def test_outcomes_near_their_forecasts_narrow_the_intervals(store: Storage, study: StudyRecord) -> None:
     for seconds in (98.0, 100.0, 103.0):
         add_outcome(store, study, NewOutcome(seconds=seconds))
