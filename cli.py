@@ -27,6 +27,7 @@ from tuner.service.options import (
     JobPath,
     LaunchTarget,
     Output,
+    ReportTo,
     Sampler,
     SourceFormat,
     StorageUrl,
@@ -353,6 +354,7 @@ def export(
         str | None,
         typer.Option(help="Container image for k8s and skypilot.", show_default=False),
     ] = None,
+    report_to: ReportTo = None,
 ) -> None:
     """Print, or write with --output, a launch file that trains the recommendation elsewhere."""
     from tuner.service.exporting import ExportOptions, export_job
@@ -365,6 +367,7 @@ def export(
         accelerator=accelerator,
         image=image,
         made_by=_export_line(job, target, accelerator=accelerator, image=image, output=output),
+        report_to=report_to,
     )
     with study_store(storage, job, to_read=True) as store:
         text = export_job(opened, store, options)

@@ -183,7 +183,7 @@ def test_flags_of_run_and_their_values_are_those_that_exist() -> None:
 def test_environment_variables_are_those_that_are_read() -> None:
     read = {str(p.envvar) for c in commands().values() for p in c.params if getattr(p, "envvar", None)}
     # What a script is told is another matter: the table of variables says so.
-    reported = {variable_name(variable) for variable in VARIABLES} | {"PACELINE_NAME"}
+    reported = {variable_name(variable) for variable in VARIABLES} | {"PACELINE_NAME", "PACELINE_REPORT_TO"}
     assert set(re.findall(r"PACELINE_[A-Z_]+", TEXT)) - reported == read
     assert [cells[0].strip("`") for cells in rows(page("reference/environment"))] == sorted(
         read, key=page("reference/environment").index

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
+from urllib.parse import urlencode, urlsplit
 
 from tuner.domain.errors import JobError
 from tuner.domain.ledger import Ledger
@@ -31,6 +33,7 @@ class ExportOptions:
         accelerator: Type of the devices to request, such as A100; None for CPU cores.
         image: Container image, for schedulers that run containers.
         made_by: Command line of the export, for a comment in the file.
+        report_to: Address of a server to which the training reports its real time to target; None for none.
     """
 
     target: str
@@ -39,6 +42,7 @@ class ExportOptions:
     accelerator: str | None = None
     image: str | None = None
     made_by: str = ""
+    report_to: str | None = None
 
 
 def export_job(opened: OpenedJob, store: StudyStore, options: ExportOptions) -> str:
@@ -52,6 +56,9 @@ def export_job(opened: OpenedJob, store: StudyStore, options: ExportOptions) -> 
         StorageError: The file cannot be written.
     """
     plan = export_plan(opened, newest_recommendation(store.ledger, opened), options)
+    if options.report_to is not None:
+        place = _place_of_outcomes(opened, store, options.report_to)
+        plan = replace(plan, environment={**plan.environment, "PACELINE_REPORT_TO": place})
     text = launch_text(plan, options.target)
     if options.output is not None:
         paths = [path for path in (options.output, plan.secret_file) if path is not None]
@@ -62,6 +69,37 @@ def export_job(opened: OpenedJob, store: StudyStore, options: ExportOptions) -> 
         mode = EXECUTABLE if TARGETS[options.target].executable else READABLE
         write_output(options.output, text, mode=mode)
     return text
+
+
+def _place_of_outcomes(opened: OpenedJob, store: StudyStore, server: str) -> str:
+    """Returns the address to which a training reports its outcome, with its study and its goal.
+
+    Raises:
+        JobError: The address is not valid, or the job runs no command, so no script reports.
+    """
+    if not opened.job.runs_command:
+        raise JobError(
+            f"{opened.path}: --report-to needs a job with a command, whose script reports to Paceline; "
+            "for this job, use `paceline outcome add`"
+        )
+    parts = urlsplit(server)
+    if parts.scheme not in ("http", "https") or not parts.hostname or parts.username or parts.password:
+        raise JobError(
+            f"--report-to {server!r} is not the address of a server, such as https://paceline.example.org, "
+            "without a password"
+        )
+    goal = opened.job.goal
+    choice = newest_recommendation(store.ledger, opened).choice.configuration
+    query = urlencode(
+        {
+            "study": require_study(store.ledger, opened).study_id,
+            "target": goal.target,
+            "direction": "maximize" if goal.maximize else "minimize",
+            "scores": goal.consecutive_scores,
+            "values": json.dumps(dict(choice)),
+        }
+    )
+    return f"{server.rstrip('/')}/api/v1/outcomes?{query}"
 
 
 def newest_recommendation(ledger: Ledger, opened: OpenedJob) -> Recommendation:

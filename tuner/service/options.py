@@ -60,6 +60,12 @@ class LaunchTarget(StrEnum):
 
 
 JobPath = Annotated[Path, typer.Argument(help="The job file (TOML).", show_default=False)]
+ReportTo = Annotated[
+    str | None,
+    typer.Option(
+        help="Address of a server to which the training reports its real time to target.", show_default=False
+    ),
+]
 StorageUrl = Annotated[
     str | None,
     typer.Option(

@@ -256,3 +256,24 @@ def test_the_values_of_a_command_are_all_its_variables(tmp_path: Path) -> None:
     text = exported(opened_command(tmp_path, TELLING), "env", recommendation())
     for line in ("NODES=2", "NUM_RANKS=4", "BATCH_SIZE_PER_RANK=16", "ACCUMULATION=1", "SEED=0", "TAU=4"):
         assert f"\nPACELINE_{line}\n" in text
+
+
+def test_a_launch_file_says_where_to_report_the_real_time_without_a_token(tmp_path: Path) -> None:
+    job, ledger = opened_command(tmp_path, "python train.py"), MemoryLedger()
+    study = ledger.open_study(job.job.name, job.fingerprint, {})
+    made = recommendation().to_dict()
+    ledger.add_recommendation(
+        RecommendationRecord(study_id=study.study_id, created_at=1.0, recommendation=made)
+    )
+    options = ExportOptions(target="torchrun", report_to="https://paceline.example.org/")
+    text = export_job(job, Store(ledger), options)  # type: ignore[arg-type]
+    place = (
+        f"https://paceline.example.org/api/v1/outcomes?study={study.study_id}&target=0.9&direction=maximize"
+    )
+    assert f"PACELINE_REPORT_TO='{place}&scores=1&values=" in text
+    assert "PACELINE_TOKEN" not in text
+    for server in ("example.org", "https://me:secret@example.org"):
+        with pytest.raises(JobError, match="is not the address of a server"):
+            export_job(job, Store(ledger), replace(options, report_to=server))  # type: ignore[arg-type]
+    with pytest.raises(JobError, match="use `paceline outcome add`"):
+        export_job(replace(job, job=opened(tmp_path).job), Store(ledger), options)  # type: ignore[arg-type]
