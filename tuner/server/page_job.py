@@ -15,6 +15,7 @@ from tuner.server.context import Context, ServerContext, own_job
 from tuner.server.exports import export_text
 from tuner.server.page_chart import MAX_POINTS, charts, diverged_probes, series_of
 from tuner.server.page_forms import Posted
+from tuner.server.page_private import may_read_file
 from tuner.server.page_progress import Progress, progress_of, recommended
 from tuner.server.page_rendering import page, page_router, redirect
 from tuner.server.page_sessions import Administrator, JobSubmitter, Viewer, Visitor
@@ -87,8 +88,11 @@ def _study(context: ServerContext, job: JobRecord, progress: Progress) -> dict[s
 def show_plan(job_id: JobId, request: Request, context: Context, visitor: Viewer) -> Response:
     """Shows the plan, the price and the job file."""
     job = context.store.queue.job(job_id)
-    workspace = context.store.queue.job_files(job_id, FileKind.WORKSPACE)
-    return _shown(request, context, visitor, job, "job_plan.html.j2", workspace=workspace)
+    values = {
+        "workspace": context.store.queue.job_files(job_id, FileKind.WORKSPACE),
+        "shows_file": may_read_file(visitor, job),
+    }
+    return _shown(request, context, visitor, job, "job_plan.html.j2", **values)
 
 
 @router.get("/jobs/{job_id}/report")

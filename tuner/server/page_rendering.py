@@ -38,8 +38,9 @@ from tuner.domain.format import (
 from tuner.domain.job_queue import JobState
 from tuner.server.page_forms import read_form
 from tuner.server.page_progress import configuration_words
-from tuner.server.page_sessions import LoginNeededError, Visitor, check_csrf, check_origin
+from tuner.server.page_sessions import LoginNeededError, Visitor, check_csrf, check_origin, session_of
 from tuner.server.problems import FAULT, RefusedError, described
+from tuner.server.settings import LimitsSection
 
 _logger = logging.getLogger(__name__)
 
@@ -60,6 +61,8 @@ _HEADERS = {
     "Cross-Origin-Opener-Policy": "same-origin",
     "Permissions-Policy": "camera=(), geolocation=(), microphone=()",
 }
+#: Largest form to log in. Only visitors who have logged in may send larger forms.
+_LOGIN_BYTES = 16 * 1024
 #: Seconds of each unit of time, for the age of things.
 _UNITS = ((86400.0, "d"), (3600.0, "h"), (60.0, "min"))
 
@@ -185,9 +188,7 @@ class PageRoute(APIRoute):
             try:
                 if request.method == "POST":
                     check_origin(request)
-                    limits = request.app.state.context.settings.limits
-                    uploads = limits.workspace_bytes if request.url.path == "/submit" else 0
-                    request.state.form = await read_form(request, limits.request_bytes + uploads)
+                    request.state.form = await read_form(request, _most_bytes(request))
                     check_csrf(request, request.state.form.text("csrf"))
                 response = await handler(request)
             except LoginNeededError:
@@ -209,6 +210,21 @@ class PageRoute(APIRoute):
             return response
 
         return answered
+
+
+def _most_bytes(request: Request) -> int:
+    """Returns the size that the form of a request may have.
+
+    Raises:
+        LoginNeededError: The request has no session, so that its form is not read.
+    """
+    if request.url.path == "/login":
+        return _LOGIN_BYTES
+    if session_of(request) is None:
+        raise LoginNeededError
+    limits: LimitsSection = request.app.state.context.settings.limits
+    uploads = limits.workspace_bytes if request.url.path == "/submit" else 0
+    return limits.request_bytes + uploads
 
 
 def page_router() -> APIRouter:

@@ -14,6 +14,7 @@ from tuner.domain.errors import JobError
 from tuner.domain.job_queue import FileKind, JobState, NewJob, QueueError
 from tuner.server.context import Context, ServerContext
 from tuner.server.page_forms import Form, Posted
+from tuner.server.page_private import may_read_file
 from tuner.server.page_rendering import page, page_router, redirect
 from tuner.server.page_sessions import JobSubmitter, Visitor
 from tuner.server.problems import RefusedError, described
@@ -66,6 +67,12 @@ def show_form(
         values = {**_DEFAULTS, "job_file": _EXAMPLE if example else "", "name": "digits" if example else ""}
         return _form(request, values, {})
     earlier = context.store.queue.job(job)
+    if not may_read_file(visitor, earlier):
+        raise RefusedError(
+            403,
+            "Not allowed",
+            f"the job file of job {job} has values of environment variables, and belongs to another token",
+        )
     options = {name: str(earlier.options.get(name, _DEFAULTS[name])) for name in _OPTIONS}
     values = {
         **_DEFAULTS,

@@ -155,6 +155,30 @@ def test_no_form_is_accepted_without_the_token_of_its_session(app: FastAPI, visi
             assert answer.status_code == 403, (path, headers, data)
 
 
+def test_large_forms_are_read_only_after_a_login(app: FastAPI) -> None:
+    stranger = TestClient(app, headers=FROM_HERE, follow_redirects=False)
+
+    header = {"Content-Type": "application/x-www-form-urlencoded"}
+    # Somebody who is logged in would get 413.
+    refused = stranger.post("/tokens", content=b"name=" + b"x" * 2**20, headers=header)
+    assert (refused.status_code, refused.headers["location"]) == (303, "/login")
+    assert stranger.post("/login", content=b"token=" + b"x" * 20_000, headers=header).status_code == 413
+
+
+@pytest.mark.parametrize(("published", "is_shown"), [("", False), ("publish_environment = true", True)])
+def test_private_values_are_shown_to_no_other_token(
+    visit: Visit, store: Storage, published: str, is_shown: bool
+) -> None:
+    text = f'[workload]\ncommand = "x"\n{published}\n[workload.environment]\nAPI_KEY = "s3cret"\n'
+    owner = visit()
+    token_id = store.tokens.tokens()[-1].token_id
+    number = store.queue.submit(NewJob(name="a", job_file=text, token_id=token_id))[0].job_id
+    for client, sees in ((owner, True), (visit(Role.ADMIN), True), (visit(), is_shown)):
+        for path in (f"/jobs/{number}/plan", f"/submit?job={number}"):
+            assert ("s3cret" in client.get(path).text) is sees
+    assert ("s3cret" in visit(Role.READ).get(f"/jobs/{number}/plan").text) is is_shown
+
+
 def pages_of(app: FastAPI) -> list[APIRoute]:
     def walk(routes: list[object]) -> list[APIRoute]:
         found = []
