@@ -57,6 +57,11 @@ class LimitsSection(Section):
     refused_per_minute: PositiveInt = Field(
         default=60, description="requests without a valid token from an address in a minute"
     )
+    least_dollars_per_node_hour: Annotated[float, Field(ge=0)] = Field(
+        default=0.0,
+        description="least price of a node that jobs must state, so that no job escapes [approval] and "
+        "quotas by a low price; jobs that replay a recording need none",
+    )
     attempts: Annotated[int, Field(ge=1, le=100)] = Field(
         default=3, description="number of silent workers after which a job fails"
     )

@@ -13,7 +13,7 @@ from typing import Any
 from tuner.domain.errors import JobError, TunerError
 from tuner.domain.job_queue import JobState, NewJob, QuotaError
 from tuner.domain.toml_file import read_toml
-from tuner.job import load_job
+from tuner.job import Job, load_job
 from tuner.job.loading import with_new_keys
 from tuner.server.allowed import check_allowed, check_decided
 from tuner.server.context import Caller, ServerContext
@@ -40,6 +40,7 @@ def new_job(body: SubmitBody, context: ServerContext, caller: Caller, idempotenc
             job = load_job(path)
             check_decided(data)
             refuse_names(body.files, f"{job.name}.toml")
+            _check_price(job, context.settings.limits.least_dollars_per_node_hour)
         except UnicodeEncodeError as error:
             raise JobError(f"job_file: {error.reason}; send text that UTF-8 can represent") from error
         except TunerError as error:
@@ -74,6 +75,16 @@ def new_job(body: SubmitBody, context: ServerContext, caller: Caller, idempotenc
         idempotency_key=idempotency_key,
         request_digest=hashlib.sha256(body.model_dump_json().encode()).hexdigest(),
     )
+
+
+def _check_price(job: Job, least: float) -> None:
+    """Checks that a job states at least the price of a node that the server asks for."""
+    stated = job.cluster.dollars_per_node_hour
+    if job.probe.recording is None and stated < least:
+        raise JobError(
+            f"cluster.dollars_per_node_hour = {stated:g}: on this server a node costs at least {least:g} "
+            f"dollars per hour; write {least:g} or more"
+        )
 
 
 def job_file_content(path: Path) -> Mapping[str, Any]:

@@ -325,6 +325,15 @@ def test_a_price_above_the_limit_awaits_approval() -> None:
     assert (unlimited.limit["node_hours"], unlimited.state) == (None, "awaiting_approval")
 
 
+def test_a_job_states_at_least_the_price_of_the_server() -> None:
+    limits = LIMITS.model_copy(update={"least_dollars_per_node_hour": 3.0})
+    priced = workload_job() + "[cluster]\ndollars_per_node_hour = "
+    assert submitted(f"{priced}3.0", limits=limits).limit["dollars"] == pytest.approx(0.1)
+    for text in (f"{priced}2.9", workload_job()):
+        with pytest.raises(JobError, match=r"a node costs at least 3 dollars per hour; write 3 or more"):
+            submitted(text, limits=limits)
+
+
 def test_trainings_beyond_the_budget_are_refused_under_a_quota() -> None:
     for options in ({"verify": True}, {"confirm": 2}):
         assert (
