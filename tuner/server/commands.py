@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import ipaddress
 import json
+import os
 import time
-from collections.abc import Callable
-from contextlib import AbstractContextManager, suppress
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -46,6 +47,7 @@ def add_commands(app: typer.Typer, open_store: OpenStore) -> None:
         app: The command line.
         open_store: Opens the database at a URL.
     """
+    open_store = _private(open_store)
     add_worker_commands(app, open_store, DEFAULT_STORAGE)
     tokens = typer.Typer(help="Access tokens of the service.", no_args_is_help=True)
     app.add_typer(tokens, name="token")
@@ -197,6 +199,25 @@ def _serve(
         with suppress(KeyboardInterrupt):
             server.run(sockets=sockets)
         say("the server has stopped")
+
+
+def _private(open_store: OpenStore) -> OpenStore:
+    """Returns a function that opens databases, and makes new files of SQLite for this user alone.
+
+    The database of the service contains job files, workspaces and logs.
+    """
+
+    @contextmanager
+    def opened(url: str) -> Iterator[Store]:
+        with ExitStack() as stack:
+            before = os.umask(0o077)
+            try:
+                store = stack.enter_context(open_store(url))
+            finally:
+                os.umask(before)
+            yield store
+
+    return opened
 
 
 def _is_loopback(host: str) -> bool:
