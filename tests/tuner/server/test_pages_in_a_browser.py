@@ -170,6 +170,8 @@ def test_a_running_job_is_watched_and_cancelled(browser: Chromium, service: Serv
     browser.show(1280, 900, dark=True)
     log_in(browser, service)
     browser.open(f"{service.address}/submit?example=true")
+    # The target is far away, so that the job does not end by itself.
+    browser.evaluate("(() => { job_file.value = job_file.value.replace('0.95', '0.9999') })()")
     browser.click("button[value=plan]")
     browser.click("form[action='/submit/confirm'] button")
     browser.click("form[action$='/approve'] button")
@@ -182,6 +184,7 @@ def test_a_running_job_is_watched_and_cancelled(browser: Chromium, service: Serv
     browser.press("Enter")
     browser.click("form[action$='/cancel'] button")
     state(browser, "cancelled")
+    browser.wait_for("document.querySelector('#change').hidden")
     browser.open(f"{service.address}/workers")
     assert "idle" in browser.text()
     check_page(browser, service)
