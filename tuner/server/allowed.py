@@ -114,7 +114,8 @@ def _launcher(name: str, _key: str, checking: _Checking) -> str:
 
 def _image(image: str, _key: str, checking: _Checking) -> str:
     patterns = checking.allow.images
-    if any(fnmatchcase(image, pattern) for pattern in patterns):
+    # An image can be a file, and `*` also matches "..".
+    if ".." not in image.split("/") and any(fnmatchcase(image, pattern) for pattern in patterns):
         return ""
     return f"{image!r} is not on the server's allow list, which has {_listed(patterns)}"
 

@@ -399,3 +399,10 @@ def test_a_key_that_nobody_decided_is_refused(monkeypatch: pytest.MonkeyPatch) -
     monkeypatch.setattr(allowed, "DECIDED", allowed.DECIDED - {"goal.trainings"})
     with pytest.raises(JobError, match=r"goal\.trainings: this server does not take jobs with this key"):
         submitted(workload_job().replace("[goal]", "[goal]\ntrainings = 2"))
+
+
+def test_an_image_is_no_path_out_of_an_allowed_folder() -> None:
+    allow = ALLOW.model_copy(update={"images": ("/images/*",)})
+    assert submitted(cluster_job('image = "/images/a.sif"'), allow=allow).files == {}
+    with pytest.raises(JobError, match=r"cluster.image: .*allow list"):
+        submitted(cluster_job('image = "/images/../tmp/a.sif"'), allow=allow)
