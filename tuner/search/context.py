@@ -32,6 +32,8 @@ class SearchContext:
             may limit it further.
         restart_lost: Whether a training whose checkpoint is not on this host starts from the beginning, as
             after a takeover by another host. If not, a missing checkpoint is an error.
+        saves: Function that says whether slices may save a checkpoint when the search is interrupted. If not,
+            they are stopped immediately.
         clock: Function that returns the present time, in seconds since the Unix epoch.
         sleep: Function that waits for the given number of seconds.
         listen: Function that receives the events of the search.
@@ -49,6 +51,7 @@ class SearchContext:
     owner: str
     parallel: int = 1
     restart_lost: bool = False
+    saves: Callable[[], bool] = lambda: False
     clock: Callable[[], float] = time.time
     sleep: Callable[[float], None] = time.sleep
     listen: Listener = ignore

@@ -96,7 +96,7 @@ class Search:
         """Searches until the policy ends the search, and returns the result.
 
         An error or an interrupt by the user ends all running slices. After an interrupt, the time of these
-        slices is charged.
+        slices is charged; they may save a checkpoint first if the context says so.
 
         Raises:
             StorageError: Another Paceline process has taken over a training of this study.
@@ -108,6 +108,9 @@ class Search:
                 return self._search()
         except KeyboardInterrupt:
             with contextlib.suppress(TunerError):
+                if self._context.saves():
+                    for ended in self._slices.end_all(0.0):
+                        self._write_down(*ended)
                 self._stop_all(self.state(), "the slice was interrupted")
             raise
         except LeaseLostError as error:

@@ -28,6 +28,7 @@ class Attempt:
         lost: For each slice that was running when the worker of an earlier attempt went silent: from when to
             when it ran, as far as the worker reported it, by the number of the attempt and of the probe.
         watch: Called with the state of the search after each decision and while slices run.
+        saves: Says whether slices may save a checkpoint when the search is interrupted.
         watch_training: The same for trainings that confirm the recommendation.
     """
 
@@ -37,6 +38,7 @@ class Attempt:
     set_study: Callable[[int], None]
     restore: Callable[[StudyRecord, Listener], None] = lambda _study, _listen: None
     lost: Mapping[tuple[float, int], Span] = field(default_factory=dict)
+    saves: Callable[[], bool] = lambda: False
     watch: Watcher = unwatched
     watch_training: Watcher = unwatched
 

@@ -135,6 +135,11 @@ class LeaseHolder:
         self._ended.set()
         self._thread.join(timeout=2 * _REPORT_SECONDS)
 
+    @property
+    def may_save(self) -> bool:
+        """Whether slices may save a checkpoint before the process ends: not after the loss of the lease."""
+        return not self.is_lost and self.request is not Request.CANCEL
+
     def renew(self) -> None:
         """Renews the lease and stores the progress; asks the search to stop if the lease is lost.
 
@@ -211,7 +216,7 @@ def run_leased(store: RunStore, order: Order) -> int:
         holder.start()
         with store.fenced(lease):
             listen = _listener(queue, lease, watch)
-            opened = _opened(store, order, job, study_ids, watch)
+            opened = _opened(store, order, job, study_ids, watch, holder)
             options = _options(job, order.folder)
             run_job(opened, store, options, listen, make_prober=_prober_maker(store, order, listen))
         ending = _Ending(state=JobState.SUCCEEDED, exit_code=0, reason="")
@@ -282,7 +287,12 @@ def _prober_maker(store: RunStore, order: Order, listen: Listener) -> Callable[[
 
 
 def _opened(
-    store: RunStore, order: Order, job: JobRecord, study_ids: list[int], watch: ProgressWatch
+    store: RunStore,
+    order: Order,
+    job: JobRecord,
+    study_ids: list[int],
+    watch: ProgressWatch,
+    holder: LeaseHolder,
 ) -> OpenedJob:
     """Writes the workspace of a job, and opens the job file in it."""
     queue = store.queue
@@ -302,6 +312,7 @@ def _opened(
         set_study=set_study,
         restore=lambda study, listen: restore(order.place(), store.ledger, study, order.folder, listen),
         lost=_lost_slices(job) if watch.is_real else {},
+        saves=lambda: holder.may_save,
         watch=watch.watch,
         watch_training=watch.watch_training,
     )

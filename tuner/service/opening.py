@@ -56,6 +56,10 @@ class OpenedJob:
     attempt: Attempt | None = None
     past_studies: bool = True
 
+    def saves(self) -> bool:
+        """Whether slices may save a checkpoint when the search is interrupted, as on a worker."""
+        return self.attempt is not None and self.attempt.saves()
+
     @property
     def folder(self) -> Path:
         """Folder of the job file. Paths in the job file are relative to this folder."""

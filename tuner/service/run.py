@@ -175,6 +175,7 @@ def _run(
             restart_lost=options.restart_lost,
             listen=listen,
             watch=unwatched if opened.attempt is None else opened.attempt.watch,
+            saves=opened.saves,
         )
         search = Search(context, prober, _policy(opened, options, context))
         _show_plan(opened, store, options, context, search.state())

@@ -174,6 +174,7 @@ def run_training(
             owner=own_name(opened.attempt),
             listen=listen,
             watch=unwatched if opened.attempt is None else opened.attempt.watch_training,
+            saves=opened.saves,
         )
         prober = make_prober(opened)
         try:

@@ -252,6 +252,9 @@ class Worker:
     def _signals(self) -> Iterator[None]:
         def stop(_number: int, _frame: FrameType | None) -> None:
             self.stop()
+            if self._num_signals > 1:
+                # The worker may wait for the database.
+                raise KeyboardInterrupt
 
         numbers = (signal.SIGTERM, signal.SIGINT)
         before = [signal.signal(number, stop) for number in numbers]

@@ -46,6 +46,24 @@ time = "600s"
 """
 
 
+#: Saves when it is asked to end, and resumes.
+SAVING_SCRIPT = """
+import json, os, pathlib, sys, time
+state = pathlib.Path(sys.argv[sys.argv.index("--save") + 1])
+first = int(state.read_text()) if state.exists() and "--resume" in sys.argv else 0
+with open(os.environ["PACELINE_METRICS"], "a") as metrics:
+    for step in range(first + 1, 10**6):
+        line = {"step": step, "samples": 16 * step, "value": 1 + 1 / step}
+        print(json.dumps(line if step % 20 == 0 else {**line, "value": None}), file=metrics, flush=True)
+        time.sleep(0.05)
+        if os.path.exists(os.environ["PACELINE_STOP_FILE"]):
+            state.parent.mkdir(parents=True, exist_ok=True)
+            state.write_text(str(step))
+            break
+"""
+SAVING_JOB = COMMAND_JOB.replace('{batch_size}"', '{batch_size} --save {checkpoint}"\nresume = "--resume"', 1)
+
+
 @dataclass
 class Place:
     folder: Path
@@ -57,10 +75,10 @@ class Place:
         path = write_job(self.folder, ('time = "10m"', 'time = "10m"\nprobes = 6'))
         return self._submit(path.read_text(), "grid.jsonl.gz", count)
 
-    def submit_command(self) -> int:
+    def submit_command(self, script: str = SCRIPT, job: str = COMMAND_JOB) -> int:
         """Submits a job whose script trains for minutes."""
-        (self.folder / "train.py").write_text(SCRIPT)
-        return self._submit(COMMAND_JOB, "train.py", 1)
+        (self.folder / "train.py").write_text(script)
+        return self._submit(job, "train.py", 1)
 
     def _submit(self, text: str, file: str, count: int) -> int:
         digest = self.store.queue.put_file((self.folder / file).read_bytes())
@@ -134,6 +152,27 @@ def test_a_stopped_worker_hands_its_job_back_and_the_next_one_continues_its_stud
     probes = {p.probe_id: p for p in place.store.ledger.probes(job.study_id or 0)}
     assert all(probes[p.probe_id].slices[: len(p.slices)] == p.slices for p in before)
     assert place.final_events(job_id) == ["succeeded"]
+
+
+def test_a_stopped_worker_lets_a_script_save_and_the_next_one_resumes_there(place: Place) -> None:
+    job_id = place.submit_command(SAVING_SCRIPT, SAVING_JOB)
+    worker = place.start()
+    place.wait(lambda: any(s["step"] > 25 for s in place.job(job_id).progress.get("slices", ())))
+    worker.terminate()
+    assert worker.wait(TIMEOUT_SECONDS) == 0
+    job = place.job(job_id)
+    assert job.state is JobState.QUEUED
+    (probe,) = place.store.ledger.probes(job.study_id or 0)
+    saved = probe.slices[-1]
+    assert saved.checkpoint is not None
+    assert saved.step > 25
+    place.start()
+    place.wait(lambda: place.job(job_id).attempt == 2 and bool(place.job(job_id).progress.get("slices")))
+    place.wait(lambda: place.job(job_id).progress["slices"][0]["step"] > saved.step)
+    place.store.queue.cancel(job_id, "seen enough")
+    place.wait(lambda: place.job(job_id).state.has_ended)
+    (resumed,) = [p for p in place.store.ledger.probes(job.study_id or 0) if p.probe_id == probe.probe_id]
+    assert all(m.restart_seconds is None for m in resumed.slices)
 
 
 def test_a_killed_worker_loses_nothing_because_its_process_hands_the_job_back(place: Place) -> None:
