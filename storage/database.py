@@ -14,7 +14,15 @@ from typing import TYPE_CHECKING
 
 from sqlalchemy import Connection, Engine, event
 
-from storage.engine import check_folder, database_file, engine_for, engine_options, parsed, set_up
+from storage.engine import (
+    check_folder,
+    database_file,
+    engine_for,
+    engine_options,
+    limit_waits,
+    parsed,
+    set_up,
+)
 from storage.failures import shown, translated
 from storage.file_watch import FileWatch
 from storage.job_queue import SqlJobQueue
@@ -82,6 +90,14 @@ class Storage:
             importlib.import_module("optuna.storages")
             self._optuna = self._retries.wrapped(self._open_optuna)()
         return self._optuna
+
+    def answer_within(self, seconds: float) -> None:
+        """Makes operations fail after about this time while the database is locked or cannot be reached.
+
+        This is for servers: their clients try again, and must not wait for as long as a search does.
+        """
+        self._retries.seconds = seconds
+        limit_waits(self._engine, seconds)
 
     @contextmanager
     def guarded(self) -> Iterator[None]:

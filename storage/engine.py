@@ -123,6 +123,21 @@ def set_up(engine: Engine) -> None:
     event.listen(engine, "connect", _set_up_sqlite if is_sqlite else _set_up_postgres)
 
 
+def limit_waits(engine: Engine, seconds: float) -> None:
+    """Makes each new connection wait for locks of other processes for some seconds at most."""
+    is_sqlite = engine.dialect.name == "sqlite"
+    milliseconds = round(1000 * seconds)
+    statement = f"PRAGMA busy_timeout = {milliseconds}" if is_sqlite else f"SET lock_timeout = {milliseconds}"
+
+    def limit(connection: Any, _record: Any) -> None:
+        connection.execute(statement)
+        if not is_sqlite:
+            connection.commit()
+
+    event.listen(engine, "connect", limit)
+    engine.dispose()
+
+
 def _set_up_postgres(connection: Any, _record: Any) -> None:
     connection.execute(f"SET lock_timeout = '{_LOCK_TIMEOUT_SECONDS}s'")
     connection.commit()

@@ -46,6 +46,8 @@ class Retries:
         self._url = url
         self._failing_since: float | None = None
         self._given_up: StorageError | None = None
+        #: Maximum seconds of retries.
+        self.seconds: float = RETRY_SECONDS
 
     def wrapped(
         self, operation: Callable[_Arguments, _Result], seconds: float | None = None
@@ -55,7 +57,7 @@ class Retries:
         Args:
             operation: A function that reads or writes the database. It must be safe to call it again after
                 it failed, even if its changes were committed.
-            seconds: Maximum seconds of retries; `RETRY_SECONDS` by default.
+            seconds: Maximum seconds of retries; `self.seconds` by default.
         """
 
         @wraps(operation)
@@ -71,7 +73,7 @@ class Retries:
             operation: A function that reads or writes the database. Its argument says whether an earlier call
                 failed. The changes of that call may have been committed, if the connection was cut before
                 the confirmation arrived.
-            seconds: Maximum seconds of retries; `RETRY_SECONDS` by default.
+            seconds: Maximum seconds of retries; `self.seconds` by default.
         """
         if self._given_up is not None:
             raise self._given_up
@@ -82,7 +84,7 @@ class Retries:
                 try:
                     result = operation(again)
                 except Exception as error:
-                    if not is_temporary(error) or not self._may_repeat(error, seconds or RETRY_SECONDS):
+                    if not is_temporary(error) or not self._may_repeat(error, seconds or self.seconds):
                         raise
                     failure, again = error, True
                 else:

@@ -8,6 +8,7 @@ import pytest
 from search_spaces import Configuration
 from storage import open_storage
 from storage.database import Storage
+from tuner.domain.errors import StorageError
 from tuner.domain.job_queue import NewJob
 from tuner.domain.ledger import PredictionRecord, RecommendationRecord
 from tuner.domain.measurement import CurvePoint, Measurement, Outcome, Purpose, merged
@@ -141,3 +142,14 @@ def test_sizes_of_files_and_the_age_of_the_queue_are_read(store: Storage) -> Non
     digest = store.queue.put_file(b"12345")
     assert (store.reads.file_size(digest), store.reads.file_size("0" * 64)) == (5, None)
     assert store.reads.goal(new_study(store)) == {"target": 0.9}
+
+
+def test_a_server_does_not_wait_long_for_a_locked_database(store: Storage) -> None:
+    store.answer_within(0.1)
+    (table, lock) = ("paceline_jobs", "IN ACCESS EXCLUSIVE MODE")
+    with store._engine.connect() as other:
+        is_sqlite = other.dialect.name == "sqlite"
+        other.exec_driver_sql("BEGIN IMMEDIATE" if is_sqlite else f"LOCK TABLE {table} {lock}")
+        with pytest.raises(StorageError, match="is locked by another process"):
+            store.queue.submit(NewJob(name="job", job_file=""))
+    assert store.queue.submit(NewJob(name="job", job_file=""))[1]

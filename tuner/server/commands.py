@@ -30,6 +30,9 @@ OpenStore = Callable[[str], AbstractContextManager["Store"]]
 #: Database of the service unless --storage names another one.
 DEFAULT_STORAGE = "sqlite:///paceline-service.db"
 
+#: Seconds for which a request waits while the database is locked or cannot be reached.
+_ANSWER_SECONDS = 5.0
+
 ServiceStorage = Annotated[
     str,
     typer.Option(
@@ -171,6 +174,8 @@ def _serve(
             "with TLS (--proxy)"
         )
     with open_store(storage) as store:
+        # Clients get the status 503 then, and try again.
+        store.answer_within(_ANSWER_SECONDS)
         if not any(token.revoked_at is None for token in store.tokens.tokens()):
             say("there are no tokens yet; `paceline token create NAME --role admin` makes the first one")
         config = uvicorn.Config(

@@ -25,6 +25,9 @@ class Store(ServiceStore, StudyStore, TrainerStore, Protocol):
     def reads(self) -> StudyReads:
         """The studies, read page by page."""
 
+    def answer_within(self, seconds: float) -> None:
+        """Makes operations fail after about this time while the database cannot be used."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class ServerContext:
