@@ -16,6 +16,7 @@ from typing import Annotated
 
 import typer
 
+from benchmarks.soak_api import run_api
 from benchmarks.soak_fuzz import run_fuzz
 from benchmarks.soak_kill import run_kill
 from benchmarks.soak_load import run_load
@@ -34,6 +35,7 @@ class Run(StrEnum):
     FUZZ = "fuzz"
     PROCESSES = "processes"
     SERVICE = "service"
+    API = "api"
 
 
 RUNS: dict[Run, Callable[[SoakRecord], None]] = {
@@ -42,6 +44,7 @@ RUNS: dict[Run, Callable[[SoakRecord], None]] = {
     Run.FUZZ: run_fuzz,
     Run.PROCESSES: run_processes,
     Run.SERVICE: run_service,
+    Run.API: run_api,
 }
 
 

@@ -37,6 +37,8 @@ def new_app(title: str, version: str) -> FastAPI:
         openapi_url=PATH,
         docs_url=None,
         redoc_url=None,
+        # A redirect would repeat the header Host, which the client chooses.
+        redirect_slashes=False,
         generate_unique_id_function=lambda route: route.name,
     )
     plain_openapi = app.openapi

@@ -49,6 +49,7 @@ def test_every_operation_is_described(client_of: Callable[..., TestClient]) -> N
 def test_a_wrong_method_names_the_methods_of_all_routes(client_of: Callable[..., TestClient]) -> None:
     answer = client_of().delete("/api/v1/jobs")
     assert (answer.status_code, answer.headers["allow"]) == (405, "GET, POST")
+    assert client_of().get("/api/v1/jobs/", follow_redirects=False).status_code == 404
     assert answer.json()["detail"] == "DELETE is not possible here; allowed is GET, POST"
 
 
