@@ -56,9 +56,11 @@ class OneOf(Choice):
         if len(set(values)) != len(values):
             raise ValueError(f"a choice lists a value twice: {list(values)}")
         object.__setattr__(self, "values", tuple(values))
+        object.__setattr__(self, "_members", frozenset(values))
 
     def contains(self, value: AxisValue) -> bool:
-        return value in self.values
+        members: frozenset[AxisValue] = self.__dict__["_members"]
+        return value in members
 
     def sample(self, rng: np.random.Generator) -> AxisValue:
         return self.values[int(rng.integers(len(self.values)))]

@@ -97,6 +97,15 @@ class ProductSpace(SearchSpace):
             reasons = [reason for reason in found if reason is not None]
         return reasons
 
+    def is_feasible(self, configuration: Configuration) -> bool:
+        # Without the texts of reasons, since a large space asks this for every combination.
+        choices = {**self.axes, **self.knob_choices(configuration.strategy)}
+        return (
+            choices.keys() == set(configuration)
+            and all(choice.contains(configuration[axis]) for axis, choice in choices.items())
+            and all(condition.reason_against(configuration) is None for condition in self.conditions)
+        )
+
     def is_runnable(self, configuration: Configuration) -> bool:
         """Whether the space allows a configuration's number of nodes, and all conditions are met.
 

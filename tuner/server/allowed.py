@@ -22,6 +22,8 @@ _NEVER = re.compile(
     r"SLURM_.*|SBATCH_.*|SRUN_.*|RAY_.*|APPTAINER.*|SINGULARITY.*|DOCKER_.*|CONTAINERS?_.*|XDG_.*|HOME|TMPDIR|"
     r"PACELINE_.*"
 )
+#: Maximum number of characters of a command.
+_LONGEST_COMMAND = 10_000
 #: Variables of templates whose values are paths that Paceline makes.
 _OWN_PATHS = ("{checkpoint}", "{output_folder}", "{metrics}", "{values}")
 
@@ -85,6 +87,8 @@ def _resume(option: str, _key: str, checking: _Checking) -> str:
 
 
 def _judged(command: str, patterns: tuple[str, ...], checking: _Checking) -> str:
+    if len(command) > _LONGEST_COMMAND:
+        return f"has {len(command):,} characters, but at most {_LONGEST_COMMAND:,} are allowed"
     verdict = judge_command(command, patterns)
     if verdict.refusal:
         return f"{command!r} {verdict.refusal}"

@@ -53,6 +53,9 @@ class LimitsSection(Section):
     request_bytes: PositiveInt = Field(default=_MIB, description="size of a request, except for files")
     file_bytes: PositiveInt = Field(default=32 * _MIB, description="size of a file of a workspace")
     workspace_bytes: PositiveInt = Field(default=128 * _MIB, description="size of all files of a job")
+    configurations: PositiveInt = Field(
+        default=20_000, description="configurations of a job, from which its plan is computed"
+    )
     requests_per_minute: PositiveInt = Field(default=1200, description="requests of a token in a minute")
     refused_per_minute: PositiveInt = Field(
         default=60, description="requests without a valid token from an address in a minute"

@@ -10,6 +10,7 @@ from collections.abc import Collection, Mapping
 from pathlib import Path, PurePosixPath
 from typing import Any
 
+from search_spaces import ProductSpace
 from tuner.domain.errors import JobError, TunerError
 from tuner.domain.job_queue import JobState, NewJob, QuotaError
 from tuner.domain.toml_file import read_toml
@@ -39,6 +40,7 @@ def new_job(body: SubmitBody, context: ServerContext, caller: Caller, idempotenc
             write_workspace(path, body.files, context, words)
             job = load_job(path)
             check_decided(data)
+            _check_size(job, context.settings.limits.configurations)
             refuse_names(body.files, f"{job.name}.toml")
             _check_price(job, context.settings.limits.least_dollars_per_node_hour)
         except UnicodeEncodeError as error:
@@ -84,6 +86,21 @@ def _check_price(job: Job, least: float) -> None:
         raise JobError(
             f"cluster.dollars_per_node_hour = {stated:g}: on this server a node costs at least {least:g} "
             f"dollars per hour; write {least:g} or more"
+        )
+
+
+def _check_size(job: Job, most: int) -> None:
+    """Checks that the plan of a job can be computed in a short time.
+
+    Raises:
+        JobError: The space has too many configurations.
+    """
+    space = job.search_space()
+    size = space.num_combinations() if isinstance(space, ProductSpace) else len(space.candidates())
+    if size > most:
+        raise JobError(
+            f"the values in [space] and cluster.nodes have {size:,} combinations, but this server takes at "
+            f"most {most:,}. List fewer values, or lower space.learning_rate.levels_per_decade"
         )
 
 

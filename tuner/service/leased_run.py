@@ -297,6 +297,8 @@ def _opened(
     """Writes the workspace of a job, and opens the job file in it."""
     queue = store.queue
     path = materialize(queue, job, order.folder / "workspace")
+    # Paths in the parameters of a Workload are relative to the working folder.
+    os.chdir(path.parent)
     opened = open_job(path)
     if opened.job.recording() is not None:
         watch.is_real = False

@@ -127,6 +127,7 @@ HOSTILE: dict[str, tuple[str, str]] = {
     "line break": (command_job(f"{TRAIN} a").replace(" a'", "\\nid'").replace("'", '"'), SHELL),
     "carriage return": (command_job(f"{TRAIN} a").replace(" a'", "\\rid'").replace("'", '"'), SHELL),
     "subshell": (command_job(f"{TRAIN} (id)"), SHELL),
+    "long": (command_job(f"{TRAIN}{' a' * 5000}"), "at most 10,000 are allowed"),
     "no quotation mark": (command_job(f'{TRAIN} "a'), "quotation mark without its partner"),
     "pattern unquoted": (command_job("cd /opt/x && exec my tool {values} --level=2"), LISTED),
     "wildcard with a separator": (command_job("cd /opt/x && exec 'my tool' {values} --level=;"), SHELL),
@@ -314,6 +315,12 @@ def test_code_is_taken_where_the_settings_allow_it() -> None:
     assert submitted(command_job(), {"train.py": b"print()"}, allow=allow).files
     with pytest.raises(JobError, match="not a path inside the workspace"):
         submitted(command_job(), {"../train.py": b"print()"}, allow=allow)
+
+
+def test_a_plan_of_too_many_configurations_is_refused() -> None:
+    rates = "{ low = 1e-6, high = 1.0, levels_per_decade = 1000 }"
+    with pytest.raises(JobError, match=r"have 12,002 combinations, but this server takes at most 9,999"):
+        submitted(workload_job().replace("[0.1, 0.2]", rates), limits=LimitsSection(configurations=9_999))
 
 
 def test_a_price_above_the_limit_awaits_approval() -> None:
