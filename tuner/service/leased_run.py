@@ -297,8 +297,6 @@ def _opened(
     """Writes the workspace of a job, and opens the job file in it."""
     queue = store.queue
     path = materialize(queue, job, order.folder / "workspace")
-    # Paths in the parameters of a Workload are relative to the working folder.
-    os.chdir(path.parent)
     opened = open_job(path)
     if opened.job.recording() is not None:
         watch.is_real = False
@@ -402,4 +400,10 @@ def main_of_process(open_store: Callable[[str], contextlib.AbstractContextManage
     # If the worker is killed, this process hands the job back as on SIGTERM.
     die_with_parent(order.parent, signal.SIGTERM)
     with open_store(order.storage) as store:
+        # Paths in the parameters of a Workload are relative to the working folder. If the folder cannot be made,
+        # the job fails with the reason as soon as it writes its workspace.
+        with contextlib.suppress(TunerError, OSError):
+            workspace = order.folder / "workspace"
+            workspace.mkdir(mode=0o700, parents=True, exist_ok=True)
+            os.chdir(workspace)
         return run_leased(store, order)
