@@ -400,8 +400,8 @@ def main_of_process(open_store: Callable[[str], contextlib.AbstractContextManage
     # If the worker is killed, this process hands the job back as on SIGTERM.
     die_with_parent(order.parent, signal.SIGTERM)
     with open_store(order.storage) as store:
-        # Paths in the parameters of a Workload are relative to the working folder. If the folder cannot be made,
-        # the job fails with the reason as soon as it writes its workspace.
+        # Paths in the parameters of a Workload are relative to the working folder. If the folder cannot be
+        # made, the job fails with the reason as soon as it writes its workspace.
         with contextlib.suppress(TunerError, OSError):
             workspace = order.folder / "workspace"
             workspace.mkdir(mode=0o700, parents=True, exist_ok=True)
