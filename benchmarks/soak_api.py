@@ -20,7 +20,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -190,64 +190,66 @@ def _sent(
 
 
 def _submit(port: int, token: str, recording: bytes) -> None:
-    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=60)
-    digest = hashlib.sha256(recording).hexdigest()
-    _sent(connection, "PUT", f"/api/v1/files/{digest}", _bearer(token), recording)
-    body = json.dumps({"job_file": _JOB, "name": "made", "files": {"made.jsonl.gz": digest}}).encode()
-    headers = {**_bearer(token), "Content-Type": "application/json"}
-    status, answer = _sent(connection, "POST", "/api/v1/jobs", headers, body)
-    if status != 201:
-        raise RuntimeError(f"the job was refused: {status} {answer.decode()}")
+    with closing(http.client.HTTPConnection("127.0.0.1", port, timeout=60)) as connection:
+        digest = hashlib.sha256(recording).hexdigest()
+        _sent(connection, "PUT", f"/api/v1/files/{digest}", _bearer(token), recording)
+        body = json.dumps({"job_file": _JOB, "name": "made", "files": {"made.jsonl.gz": digest}}).encode()
+        headers = {**_bearer(token), "Content-Type": "application/json"}
+        status, answer = _sent(connection, "POST", "/api/v1/jobs", headers, body)
+        if status != 201:
+            raise RuntimeError(f"the job was refused: {status} {answer.decode()}")
 
 
 def _wait_for_workers(port: int, token: str, number: int) -> None:
-    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=60)
-    for _ in range(600):
-        _, answer = _sent(connection, "GET", "/api/v1/jobs?state=running", _bearer(token))
-        if len(json.loads(answer)["jobs"]) >= number:
-            return
-        time.sleep(0.2)
-    raise RuntimeError("the workers did not start")
+    with closing(http.client.HTTPConnection("127.0.0.1", port, timeout=60)) as connection:
+        for _ in range(600):
+            _, answer = _sent(connection, "GET", "/api/v1/jobs?state=running", _bearer(token))
+            if len(json.loads(answer)["jobs"]) >= number:
+                return
+            time.sleep(0.2)
+        raise RuntimeError("the workers did not start")
 
 
 def _honest(record: SoakRecord, port: int, token: str, seconds: list[float]) -> None:
     """Lists jobs, reads a job and its probes, as a page or `paceline watch` does."""
-    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=60)
-    paths = ("/api/v1/jobs", "/api/v1/jobs/1", "/api/v1/jobs/1/probes?limit=20", "/api/v1/workers")
-    while not record.is_over:
-        for path in paths:
-            started = time.perf_counter()
-            status, answer = _sent(connection, "GET", path, _bearer(token))
-            seconds.append(time.perf_counter() - started)
-            if status != 200:
-                record.breaks("an honest request is answered", path=path, status=status, answer=str(answer))
-            time.sleep(_PAUSE_SECONDS)
-        record.progress(f"{len(seconds)} honest requests")
+    with closing(http.client.HTTPConnection("127.0.0.1", port, timeout=60)) as connection:
+        paths = ("/api/v1/jobs", "/api/v1/jobs/1", "/api/v1/jobs/1/probes?limit=20", "/api/v1/workers")
+        while not record.is_over:
+            for path in paths:
+                started = time.perf_counter()
+                status, answer = _sent(connection, "GET", path, _bearer(token))
+                seconds.append(time.perf_counter() - started)
+                if status != 200:
+                    record.breaks(
+                        "an honest request is answered", path=path, status=status, answer=str(answer)
+                    )
+                time.sleep(_PAUSE_SECONDS)
+            record.progress(f"{len(seconds)} honest requests")
 
 
 def _attack(
     record: SoakRecord, port: int, good: dict[str, str], recording: bytes, seed: int, seconds: list[float]
 ) -> None:
     rng = random.Random(f"{record.seed} {seed}")
-    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=60)
-    kinds: list[Callable[[], Attack]] = [
-        lambda: bad_token(rng, good),
-        lambda: bad_token(rng, good),
-        lambda: bad_name(rng, good, recording),
-        lambda: bad_size(rng, good),
-    ]
-    while not record.is_over:
-        attack = rng.choice(kinds)()
-        started = time.perf_counter()
-        status, answer = _sent(connection, attack.method, attack.path, attack.headers, attack.body)
-        seconds.append(time.perf_counter() - started)
-        if status not in attack.allowed:
-            record.breaks(
-                "a bad request is refused",
-                request=f"{attack.method} {attack.path[:200]} {attack.headers}",
-                status=status,
-                answer=answer.decode(errors="replace")[:300],
-            )
+    with closing(http.client.HTTPConnection("127.0.0.1", port, timeout=60)) as connection:
+        kinds: list[Callable[[], Attack]] = [
+            lambda: bad_token(rng, good),
+            lambda: bad_token(rng, good),
+            lambda: bad_name(rng, good, recording),
+            lambda: bad_size(rng, good),
+        ]
+        while not record.is_over:
+            attack = rng.choice(kinds)()
+            started = time.perf_counter()
+            status, answer = _sent(connection, attack.method, attack.path, attack.headers, attack.body)
+            seconds.append(time.perf_counter() - started)
+            if status not in attack.allowed:
+                record.breaks(
+                    "a bad request is refused",
+                    request=f"{attack.method} {attack.path[:200]} {attack.headers}",
+                    status=status,
+                    answer=answer.decode(errors="replace")[:300],
+                )
 
 
 def bad_token(rng: random.Random, good: dict[str, str]) -> Attack:
