@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import signal
+import sqlite3
 import subprocess
 import sys
 import time
@@ -100,6 +101,14 @@ class Place:
             )
         self.workers.append(worker)
         return worker
+
+    def is_writable(self) -> bool:
+        with contextlib.closing(sqlite3.connect(self.folder / "service.db", timeout=0.2)) as database:
+            try:
+                database.execute("BEGIN IMMEDIATE")
+            except sqlite3.OperationalError:
+                return False
+            return True
 
     def job(self, job_id: int) -> JobRecord:
         return self.store.queue.job(job_id)
@@ -203,8 +212,15 @@ def test_a_process_that_was_stopped_and_comes_back_late_changes_nothing(place: P
     worker = place.start()
     place.wait_for_slices(job_id)
     (child,) = children_of(worker.pid)
-    for process in (worker.pid, child):
-        os.kill(process, signal.SIGSTOP)
+    while True:
+        for process in (worker.pid, child):
+            os.kill(process, signal.SIGSTOP)
+        if place.is_writable():
+            break
+        # A process that is stopped in a transaction locks all others out of SQLite.
+        for process in (worker.pid, child):
+            os.kill(process, signal.SIGCONT)
+        time.sleep(0.05)
     assert place.start("--drain-after-jobs=1").wait(TIMEOUT_SECONDS) == 0
     job, events = place.job(job_id), place.store.queue.events(job_id)
     assert (job.state, job.attempt) == (JobState.SUCCEEDED, 2)
