@@ -191,6 +191,14 @@ class JobRecord:
     usage: Usage
     num_events: int
 
+    @property
+    def current_progress(self) -> Mapping[str, Any]:
+        """The progress without what ended with an earlier attempt: running slices and predicted finish."""
+        same_attempt = self.progress.get("attempt", self.attempt) == self.attempt
+        if self.state is JobState.RUNNING and same_attempt:
+            return self.progress
+        return {name: value for name, value in self.progress.items() if name not in ("slices", "finish")}
+
 
 @dataclass(frozen=True, kw_only=True)
 class JobLease:

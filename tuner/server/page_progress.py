@@ -66,13 +66,13 @@ class Progress:
 
 def progress_of(job: JobRecord) -> Progress:
     """Returns the progress of a job."""
-    reported, is_over = job.progress, job.state.has_ended
+    reported = job.current_progress
     slices = reported.get("slices")
     return Progress(
         text=str(reported.get("text") or ""),
         share=_share(job),
-        finish=None if is_over else _range(reported.get("finish")),
-        slices=() if is_over or not isinstance(slices, list) else tuple(s for s in slices if _is_slice(s)),
+        finish=_range(reported.get("finish")),
+        slices=tuple(s for s in slices if _is_slice(s)) if isinstance(slices, list) else (),
         best=_best(reported.get("incumbent")),
     )
 

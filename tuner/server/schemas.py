@@ -76,7 +76,7 @@ class UsageView(BaseModel):
     dollars: float | None
 
 
-_RESOURCES = ("limit", "usage")
+_RESOURCES = ("limit", "usage", "progress")
 
 
 class JobView(BaseModel):
@@ -110,6 +110,7 @@ class JobView(BaseModel):
             **{name: plain(getattr(job, name)) for name in JobView.model_fields if name not in _RESOURCES},
             limit=UsageView(**job.limit),
             usage=UsageView(**vars(job.usage)),
+            progress=plain(job.current_progress),
         )
 
 

@@ -104,7 +104,8 @@ def axe(tmp_path_factory: pytest.TempPathFactory) -> str:
 
 def log_in(browser: Chromium, service: Service) -> None:
     browser.open(service.address)
-    assert browser.evaluate("document.activeElement.id") == "token"
+    # Chromium moves the focus with the first frame, which may come after the load.
+    browser.wait_for("document.activeElement.id === 'token'")
     browser.type(service.token)
     browser.press("Enter", loads=True)
     assert browser.evaluate("location.pathname") == "/"

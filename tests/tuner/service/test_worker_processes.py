@@ -123,6 +123,10 @@ class Place:
         """Waits until the search of a job has measured something."""
         self.wait(lambda: any(event.kind == kind for event in self.store.queue.events(job_id)))
 
+    def reported_step(self, job_id: int) -> int:
+        """Returns the largest step that a running slice of a job has reported."""
+        return max((s["step"] for s in self.job(job_id).current_progress.get("slices", ())), default=0)
+
     def final_events(self, job_id: int) -> list[str]:
         events = self.store.queue.events(job_id)
         return [
@@ -166,7 +170,7 @@ def test_a_stopped_worker_hands_its_job_back_and_the_next_one_continues_its_stud
 def test_a_stopped_worker_lets_a_script_save_and_the_next_one_resumes_there(place: Place) -> None:
     job_id = place.submit_command(SAVING_SCRIPT, SAVING_JOB)
     worker = place.start()
-    place.wait(lambda: any(s["step"] > 25 for s in place.job(job_id).progress.get("slices", ())))
+    place.wait(lambda: place.reported_step(job_id) > 25)
     worker.terminate()
     assert worker.wait(TIMEOUT_SECONDS) == 0
     job = place.job(job_id)
@@ -176,8 +180,7 @@ def test_a_stopped_worker_lets_a_script_save_and_the_next_one_resumes_there(plac
     assert saved.checkpoint is not None
     assert saved.step > 25
     place.start()
-    place.wait(lambda: place.job(job_id).attempt == 2 and bool(place.job(job_id).progress.get("slices")))
-    place.wait(lambda: place.job(job_id).progress["slices"][0]["step"] > saved.step)
+    place.wait(lambda: place.job(job_id).attempt == 2 and place.reported_step(job_id) > saved.step)
     place.store.queue.cancel(job_id, "seen enough")
     place.wait(lambda: place.job(job_id).state.has_ended)
     (resumed,) = [p for p in place.store.ledger.probes(job.study_id or 0) if p.probe_id == probe.probe_id]
@@ -240,15 +243,15 @@ def test_a_process_that_was_stopped_and_comes_back_late_changes_nothing(place: P
 def test_pause_resume_and_cancel_reach_a_running_script(place: Place) -> None:
     job_id = place.submit_command()
     place.start()
-    place.wait(lambda: bool(place.job(job_id).progress.get("slices")))
-    running = place.job(job_id).progress["slices"][0]
+    place.wait(lambda: place.reported_step(job_id) > 0)
+    running = place.job(job_id).current_progress["slices"][0]
     assert running["configuration"]["batch_size"] in (16, 32)
     place.store.queue.pause(job_id)
     place.wait(lambda: place.job(job_id).state is JobState.PAUSED)
     paused = place.job(job_id)
     assert paused.usage.seconds > 0
     place.store.queue.resume(job_id)
-    place.wait(lambda: place.job(job_id).attempt == 2 and bool(place.job(job_id).progress.get("slices")))
+    place.wait(lambda: place.job(job_id).attempt == 2 and place.reported_step(job_id) > 0)
     place.store.queue.cancel(job_id, "not needed")
     place.wait(lambda: place.job(job_id).state.has_ended)
     job = place.job(job_id)
