@@ -432,7 +432,7 @@ def _service_store(url: str) -> Iterator[Storage]:
         yield store
 
 
-add_service_commands(app, _service_store)
+add_service_commands(app, database, _service_store)
 
 
 def opened_job(path: Path, *, budget: str | None = None, max_dollars: float | None = None) -> OpenedJob:

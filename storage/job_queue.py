@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import hashlib
 import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, ParamSpec, TypeVar
 
 from sqlalchemy import Connection, Engine, and_, func, insert, select, update
-from sqlalchemy.dialects import postgresql, sqlite
 
 from storage.job_rows import (
     NO_LEASE,
@@ -25,9 +23,17 @@ from storage.job_rows import (
 )
 from storage.retries import Retries, retried
 from storage.service_tables import files, job_events, job_files, jobs, tokens, workers
+from storage.stored_files import (
+    check_stored_bytes,
+    remove_job_files,
+    remove_unused,
+    store_file,
+    store_upload,
+)
 from storage.tokens import usage_of
 from storage.transactions import reading, writing
 from tuner.domain.job_queue import (
+    CleanedFiles,
     ConflictError,
     FileKind,
     JobEvent,
@@ -81,12 +87,17 @@ class SqlJobQueue:
                 _check_quota(connection, job, quota)
             row = connection.execute(insert(jobs).values(**job_columns(job, now)).returning(jobs)).one()
             for path, digest in job.files.items():
-                if connection.execute(select(files.c.digest).where(files.c.digest == digest)).first() is None:
+                stored = select(files.c.digest).where(files.c.digest == digest)
+                # The lock makes a clean-up of unused files wait.
+                locked = stored.with_for_update(read=True, key_share=True)
+                if connection.execute(locked).first() is None:
                     raise NotFoundError(
                         f"the content of {path} was not uploaded; upload it, then submit again"
                     )
                 values = {"kind": str(FileKind.WORKSPACE), "path": path, "digest": digest}
                 connection.execute(insert(job_files).values(job_id=row.job_id, **values))
+            if job.token_id is not None and quota is not None:
+                check_stored_bytes(connection, job.token_id, quota)
             self._note(connection, row.job_id, f"{job.name} was submitted: {state_words(job.state)}")
             return self._read(connection, row.job_id), True
 
@@ -283,9 +294,24 @@ class SqlJobQueue:
             return [JobEvent(**row._mapping) for row in connection.execute(wanted)]
 
     @retried
-    def put_file(self, content: bytes) -> str:
+    def put_file(self, content: bytes, *, token_id: int | None = None, quota: Quota | None = None) -> str:
         with writing(self._engine) as connection:
-            return self._put_file(connection, content)
+            if token_id is None:
+                return store_file(connection, content, self._clock())
+            return store_upload(connection, content, self._clock(), token_id, quota or Quota())
+
+    @retried
+    def clean_files(self, *, unused_before: float, ended_before: float | None = None) -> CleanedFiles:
+        if ended_before is not None:
+            with writing(self._engine) as connection:
+                remove_job_files(connection, ended_before)
+        num_files = num_bytes = 0
+        while True:
+            with writing(self._engine) as connection:
+                removed = remove_unused(connection, unused_before=unused_before)
+            if removed.num_files == 0:
+                return CleanedFiles(num_files=num_files, num_bytes=num_bytes)
+            num_files, num_bytes = num_files + removed.num_files, num_bytes + removed.num_bytes
 
     @retried
     def file(self, digest: str) -> bytes:
@@ -299,7 +325,7 @@ class SqlJobQueue:
     def add_job_file(self, job: int | JobLease, kind: FileKind, path: str, content: bytes) -> str:
         with writing(self._engine) as connection:
             job_id = _fenced(connection, job)
-            digest = self._put_file(connection, content)
+            digest = store_file(connection, content, self._clock())
             key = {"job_id": job_id, "kind": str(kind), "path": path}
             same = and_(*(job_files.c[name] == value for name, value in key.items()))
             if connection.execute(update(job_files).where(same).values(digest=digest)).rowcount == 0:
@@ -388,18 +414,6 @@ class SqlJobQueue:
         values = {name: getattr(event, name) for name in _EVENT_COLUMNS}
         connection.execute(insert(job_events).values(job_id=job_id, **values))
         return event
-
-    def _put_file(self, connection: Connection, content: bytes) -> str:
-        digest = hashlib.sha256(content).hexdigest()
-        values = {
-            "digest": digest,
-            "size": len(content),
-            "content": content,
-            "created_at": self._clock(),
-        }
-        dialect = sqlite if connection.dialect.name == "sqlite" else postgresql
-        connection.execute(dialect.insert(files).values(**values).on_conflict_do_nothing())
-        return digest
 
 
 _EVENT_COLUMNS = ("number", "kind", "text", "created_at", "data")

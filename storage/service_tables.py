@@ -109,7 +109,16 @@ job_files = Table(
     _job(),
     Column("kind", String(16), primary_key=True),
     Column("path", String(1024), primary_key=True),
-    Column("digest", ForeignKey("paceline_files.digest"), nullable=False),
+    Column("digest", ForeignKey("paceline_files.digest"), nullable=False, index=True),
+)
+
+#: Table of the files that tokens uploaded, whether or not a job uses them.
+uploads = Table(
+    "paceline_uploads",
+    metadata,
+    Column("token_id", ForeignKey("paceline_tokens.token_id"), primary_key=True, autoincrement=False),
+    Column("digest", ForeignKey("paceline_files.digest"), primary_key=True, index=True),
+    Column("created_at", Double, nullable=False),
 )
 
 workers = Table(

@@ -138,6 +138,19 @@ def upgrade() -> None:
         sa.ForeignKeyConstraint(["job_id"], ["paceline_jobs.job_id"], name="fk_paceline_job_files_job_id"),
         sa.PrimaryKeyConstraint("job_id", "kind", "path", name="pk_paceline_job_files"),
     )
+    op.create_index("ix_paceline_job_files_digest", "paceline_job_files", ["digest"])
+    op.create_table(
+        "paceline_uploads",
+        sa.Column("token_id", sa.Integer(), autoincrement=False, nullable=False),
+        sa.Column("digest", sa.String(length=64), nullable=False),
+        sa.Column("created_at", sa.Double(), nullable=False),
+        sa.ForeignKeyConstraint(["digest"], ["paceline_files.digest"], name="fk_paceline_uploads_digest"),
+        sa.ForeignKeyConstraint(
+            ["token_id"], ["paceline_tokens.token_id"], name="fk_paceline_uploads_token_id"
+        ),
+        sa.PrimaryKeyConstraint("token_id", "digest", name="pk_paceline_uploads"),
+    )
+    op.create_index("ix_paceline_uploads_digest", "paceline_uploads", ["digest"])
     op.create_table(
         "paceline_remote_slices",
         sa.Column("slice_id", sa.Integer(), nullable=False),
@@ -177,6 +190,7 @@ def downgrade() -> None:
     for name in (
         "remote_reports",
         "remote_slices",
+        "uploads",
         "job_files",
         "job_events",
         "outcomes",

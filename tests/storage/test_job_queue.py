@@ -257,3 +257,44 @@ def test_the_audit_log_is_read_newest_first(store: Storage) -> None:
     newest = store.tokens.audit_log(limit=2)
     assert [entry.target for entry in newest] == ["job 2", "job 1"]
     assert [entry.target for entry in store.tokens.audit_log(before=newest[-1].audit_id)] == ["job 0"]
+
+
+def test_a_token_may_store_a_number_of_bytes_and_equal_files_count_once(store: Storage) -> None:
+    token, _ = store.tokens.create("t", Role.SUBMIT)
+    own = {"token_id": token.token_id, "quota": Quota(stored_bytes=10)}
+    digest = store.queue.put_file(b"12345", **own)
+    assert store.queue.put_file(b"12345", **own) == digest
+    other = store.queue.put_file(b"123456")
+    with pytest.raises(QuotaError, match=r"would have 11 bytes; its quota is 10\. Put large data"):
+        store.queue.put_file(b"abcdef", **own)
+    # What was uploaded by others counts as soon as a job of the token uses it.
+    job = NewJob(name="a", job_file="", files={"a": other}, token_id=token.token_id)
+    with pytest.raises(QuotaError, match="would have 11 bytes"):
+        store.queue.submit(job, quota=Quota(stored_bytes=10))
+    assert store.queue.submit(job, quota=Quota(stored_bytes=11))[1]
+
+
+def test_a_clean_up_removes_unused_files_and_files_of_old_jobs(store: Storage, clock: Clock) -> None:
+    token, _ = store.tokens.create("t", Role.SUBMIT)
+    unused = store.queue.put_file(b"unused", token_id=token.token_id)
+    used, queued = store.queue.put_file(b"used"), store.queue.put_file(b"queued")
+    ended_job = submit(store, files={"a": used})
+    queued_job = submit(store, files={"a": queued})
+    store.queue.cancel(ended_job, "x")
+    clock.now += 100
+    recent = store.queue.put_file(b"recent", token_id=token.token_id)
+    removed = store.queue.clean_files(unused_before=clock.now - 50)
+    assert (removed.num_files, removed.num_bytes) == (1, 6)
+    with pytest.raises(NotFoundError):
+        store.queue.file(unused)
+    clock.now += 100
+    removed = store.queue.clean_files(unused_before=clock.now - 150, ended_before=clock.now - 150)
+    assert (removed.num_files, removed.num_bytes) == (1, 4)
+    assert store.queue.job_files(ended_job, FileKind.WORKSPACE) == {}
+    assert store.queue.job(ended_job).state is JobState.CANCELLED
+    assert store.queue.file(store.queue.job_files(queued_job, FileKind.WORKSPACE)["a"]) == b"queued"
+    assert store.queue.file(recent) == b"recent"
+    # An upload of the same content makes a file recent again.
+    clock.now += 1000
+    store.queue.put_file(b"recent")
+    assert store.queue.clean_files(unused_before=clock.now - 1).num_files == 0

@@ -102,11 +102,26 @@ class Quota:
         node_hours: Maximum node hours of all jobs together. A job that has not ended counts with the largest
             number that it may use.
         dollars: Maximum dollars of all jobs together, counted in the same way.
+        stored_bytes: Maximum size of all uploaded files and files of jobs (reports, logs) together.
     """
 
     jobs: int | None = None
     node_hours: float | None = None
     dollars: float | None = None
+    stored_bytes: int | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class CleanedFiles:
+    """What a clean-up has removed.
+
+    Args:
+        num_files: Number of files.
+        num_bytes: Size of the files together.
+    """
+
+    num_files: int = 0
+    num_bytes: int = 0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -423,8 +438,27 @@ class JobQueue(Protocol):
     def events(self, job_id: int, *, after: int = 0, limit: int = 500) -> list[JobEvent]:
         """Returns the events of a job with a number above `after`, oldest first."""
 
-    def put_file(self, content: bytes) -> str:
-        """Stores a file, unless it is stored already. Returns its SHA-256 in hexadecimal digits."""
+    def put_file(self, content: bytes, *, token_id: int | None = None, quota: Quota | None = None) -> str:
+        """Stores a file, unless it is stored already. Returns its SHA-256 in hexadecimal digits.
+
+        Args:
+            content: Content of the file.
+            token_id: Token that uploads the file; None for the local command line.
+            quota: Limits of the token.
+
+        Raises:
+            QuotaError: The files of the token would be larger than its quota.
+        """
+
+    def clean_files(self, *, unused_before: float, ended_before: float | None = None) -> CleanedFiles:
+        """Removes files that no job uses. Jobs, events and studies stay.
+
+        Args:
+            unused_before: Files that were uploaded after this time stay. All times are seconds since the Unix
+                epoch.
+            ended_before: Also removes the files of jobs that ended before this time: workspace, reports and
+                log; None removes no file of a job.
+        """
 
     def file(self, digest: str) -> bytes:
         """Returns a stored file. Raises `NotFoundError` if there is none."""

@@ -33,6 +33,7 @@ class QuotaView(schemas.Body):
     jobs: Annotated[int, Field(strict=True, ge=0, le=schemas.MOST)] | None = None
     node_hours: _Amount | None = None
     dollars: _Amount | None = None
+    stored_bytes: Annotated[int, Field(strict=True, ge=0, le=2**53 - 1)] | None = None
 
 
 class TokenBody(schemas.Body):

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
+from functools import partial
 from typing import Annotated
 
 from anyio.to_thread import run_sync
@@ -10,7 +12,7 @@ from fastapi import APIRouter, Path, Request, Response
 from pydantic import BaseModel
 
 from tuner.domain.job_queue import NotFoundError
-from tuner.server.context import Context, Submitter
+from tuner.server.context import Caller, Context, ServerContext, Submitter, quota_of
 from tuner.server.problems import ALWAYS, RefusedError, documented
 from tuner.server.schemas import Digest
 
@@ -34,6 +36,7 @@ class StoredFile(BaseModel):
 
 @router.put(
     "/{sha256}",
+    responses=documented(408),
     openapi_extra={
         "requestBody": {
             "content": {"application/octet-stream": {"schema": {"type": "string", "format": "binary"}}},
@@ -44,10 +47,23 @@ async def upload_file(
     sha256: FileDigest, request: Request, context: Context, caller: Submitter
 ) -> StoredFile:
     """Stores a file, unless it is stored already. The body is the content."""
+    with context.uploads.counted(caller.token.token_id, context.settings.limits.uploads):
+        return await _stored(sha256, request, context, caller)
+
+
+async def _stored(sha256: str, request: Request, context: ServerContext, caller: Caller) -> StoredFile:
     content = bytearray()
-    # The size is limited by `BodyLimit`.
-    async for part in request.stream():
-        content += part
+    seconds = context.settings.limits.upload_seconds
+    try:
+        async with asyncio.timeout(seconds):
+            # The size is limited by `BodyLimit`.
+            async for part in request.stream():
+                content += part
+    except TimeoutError as error:
+        words = (
+            f"the file did not arrive within {seconds:g} s; try again, or put it where the workers read it"
+        )
+        raise RefusedError(408, "Too slow", words, {"Connection": "close"}) from error
     found = await run_sync(lambda: hashlib.sha256(content).hexdigest())
     if found != sha256:
         raise RefusedError(
@@ -55,7 +71,9 @@ async def upload_file(
             "Request not valid",
             f"the content has the SHA-256 {found}, not {sha256}; upload the file again, or correct the URL",
         )
-    await run_sync(context.store.queue.put_file, bytes(content))
+    quota = quota_of(context, caller)
+    put = partial(context.store.queue.put_file, token_id=caller.token.token_id, quota=quota)
+    await run_sync(put, bytes(content))
     return StoredFile(sha256=sha256, num_bytes=len(content))
 
 

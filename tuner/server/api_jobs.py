@@ -7,7 +7,7 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Body, Header, Query, Response
 
 from tuner.domain.job_queue import JobRecord, JobState
-from tuner.server.context import Admin, Caller, Context, Reader, ServerContext, Submitter, own_job
+from tuner.server.context import Admin, Caller, Context, Reader, ServerContext, Submitter, own_job, quota_of
 from tuner.server.problems import ALWAYS, documented
 from tuner.server.schemas import JobId, JobPage, JobView, Line, Number, PlanView, PriorityBody, SubmitBody
 from tuner.server.submission import new_job
@@ -58,7 +58,7 @@ def submit_job(
 ) -> JobView:
     """Submits a job. The answer has its plan and its price; it may await approval."""
     job = new_job(body, context, caller, idempotency_key)
-    record, is_new = context.store.queue.submit(job, quota=caller.token.quota)
+    record, is_new = context.store.queue.submit(job, quota=quota_of(context, caller))
     if not is_new:
         response.status_code = 200
         return JobView.of(record)

@@ -43,11 +43,12 @@ ServiceStorage = Annotated[
 ]
 
 
-def add_commands(app: typer.Typer, open_store: OpenStore) -> None:
+def add_commands(app: typer.Typer, database: typer.Typer, open_store: OpenStore) -> None:
     """Adds the commands of the service to the command line.
 
     Args:
         app: The command line.
+        database: The commands `paceline db`.
         open_store: Opens the database at a URL.
     """
     open_store = _private(open_store)
@@ -84,6 +85,31 @@ def add_commands(app: typer.Typer, open_store: OpenStore) -> None:
         """Serve the REST API and the web pages."""
         _serve(open_store, storage, host, port, settings, certificate, key, proxy)
 
+    @database.command()
+    def clean(
+        unused: Annotated[
+            str, typer.Option(help="Remove files that no job uses and that are older than this time.")
+        ] = "1d",
+        ended: Annotated[
+            str | None,
+            typer.Option(
+                help="Also remove workspaces, reports and logs of jobs that ended before this time, such as "
+                "90d.",
+                show_default=False,
+            ),
+        ] = None,
+        storage: ServiceStorage = DEFAULT_STORAGE,
+    ) -> None:
+        """Remove files of the service that are not needed. Jobs, measurements and answers stay."""
+        now = time.time()
+        unused_before = now - _seconds(unused, "--unused")
+        ended_before = None if ended is None else now - _seconds(ended, "--ended")
+        with open_store(storage) as store:
+            removed = store.queue.clean_files(unused_before=unused_before, ended_before=ended_before)
+            store.tokens.audit("local", "files.clean", f"{removed.num_files} files", detail=asdict(removed))
+        noun = "file" if removed.num_files == 1 else "files"
+        show(f"removed {removed.num_files} {noun} with {removed.num_bytes / 2**20:.1f} MiB")
+
     @tokens.command()
     def create(
         name: Annotated[str, typer.Argument(help="Name, such as that of a person or a program.")],
@@ -101,12 +127,25 @@ def add_commands(app: typer.Typer, open_store: OpenStore) -> None:
         max_dollars: Annotated[
             float | None, typer.Option(min=0, help="Maximum dollars of all jobs.", show_default=False)
         ] = None,
+        max_megabytes: Annotated[
+            int | None,
+            typer.Option(
+                min=0,
+                help="Maximum size of uploads, reports and logs; [limits] stored_bytes by default.",
+                show_default=False,
+            ),
+        ] = None,
         storage: ServiceStorage = DEFAULT_STORAGE,
         output_format: FormatOption = Format.TABLE,
     ) -> None:
         """Create an access token and print it. It cannot be shown again."""
         expires_at = _expiry(days)
-        quota = Quota(jobs=max_jobs, node_hours=max_node_hours, dollars=max_dollars)
+        quota = Quota(
+            jobs=max_jobs,
+            node_hours=max_node_hours,
+            dollars=max_dollars,
+            stored_bytes=None if max_megabytes is None else max_megabytes * 2**20,
+        )
         with open_store(storage) as store:
             token, text = store.tokens.create(name, role, expires_at=expires_at, quota=quota)
             store.tokens.audit("local", "token.create", f"token {token.token_id}", detail={"role": str(role)})
@@ -233,12 +272,14 @@ def _is_loopback(host: str) -> bool:
 
 
 def _expiry(words: str) -> float | None:
-    if words == "never":
-        return None
+    return None if words == "never" else time.time() + _seconds(words, "--expires", "; or write never")
+
+
+def _seconds(words: str, option: str, remedy: str = "") -> float:
     try:
-        return time.time() + float(parse_duration(words))
+        return float(parse_duration(words))
     except ValueError as error:
-        raise JobError(f"--expires: {error}; or write never") from error
+        raise JobError(f"{option}: {error}{remedy}") from error
 
 
 def _token_row(token: TokenRecord) -> dict[str, Any]:

@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Annotated, Protocol
 
 from fastapi import Depends, Request
 from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
 
-from tuner.domain.job_queue import JobRecord, Role, ServiceStore, TokenRecord
+from tuner.domain.job_queue import JobRecord, Quota, Role, ServiceStore, TokenRecord
 from tuner.domain.remote_slices import TrainerStore
 from tuner.domain.study_reads import StudyReads
-from tuner.server.limits import RateLimits, Streams
+from tuner.server.limits import RateLimits, Streams, Uploads
 from tuner.server.problems import RefusedError
 from tuner.server.settings import ServerSettings
 from tuner.service.opening import StudyStore
@@ -38,12 +38,14 @@ class ServerContext:
         settings: Settings of the server.
         rates: Counts the requests of each token and address.
         streams: Counts the open streams of events of each token.
+        uploads: Counts the uploads under way of each token.
     """
 
     store: Store
     settings: ServerSettings
     rates: RateLimits
     streams: Streams = field(default_factory=Streams)
+    uploads: Uploads = field(default_factory=Uploads)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -110,6 +112,14 @@ def need(role: Role) -> Callable[[Caller], Awaitable[Caller]]:
 Reader = Annotated[Caller, Depends(need(Role.READ))]
 Submitter = Annotated[Caller, Depends(need(Role.SUBMIT))]
 Admin = Annotated[Caller, Depends(need(Role.ADMIN))]
+
+
+def quota_of(context: ServerContext, caller: Caller) -> Quota:
+    """Returns the quota of the caller's token, with the limit of the server on the size of its files."""
+    quota = caller.token.quota
+    if quota.stored_bytes is not None:
+        return quota
+    return replace(quota, stored_bytes=context.settings.limits.stored_bytes)
 
 
 def own_job(context: ServerContext, caller: Caller, job_id: int) -> JobRecord:

@@ -7,7 +7,8 @@ import math
 import threading
 import time
 from collections import Counter, OrderedDict
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import contextmanager
 
 from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -101,6 +102,31 @@ class Streams:
         try:
             async for text in stream:
                 yield text
+        finally:
+            self._open[token_id] -= 1
+            if self._open[token_id] <= 0:
+                del self._open[token_id]
+
+
+class Uploads:
+    """Counts the uploads under way of each token, whose contents are in memory."""
+
+    def __init__(self) -> None:
+        self._open: Counter[int] = Counter()
+
+    @contextmanager
+    def counted(self, token_id: int, most: int) -> Iterator[None]:
+        """Counts an upload.
+
+        Raises:
+            RefusedError: The token has too many uploads under way (status 429).
+        """
+        if self._open[token_id] >= most:
+            detail = f"this token has {most} uploads under way; try again when one of them has ended"
+            raise RefusedError(429, "Too many requests", detail, {"Retry-After": "1"})
+        self._open[token_id] += 1
+        try:
+            yield
         finally:
             self._open[token_id] -= 1
             if self._open[token_id] <= 0:

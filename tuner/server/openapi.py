@@ -6,6 +6,7 @@ from typing import Any
 
 from fastapi import FastAPI
 from starlette.routing import compile_path
+from starlette.types import Lifespan
 
 PATH = "/api/v1/openapi.json"
 
@@ -27,11 +28,12 @@ _TAGS = (
 )
 
 
-def new_app(title: str, version: str) -> FastAPI:
+def new_app(title: str, version: str, lifespan: Lifespan[FastAPI]) -> FastAPI:
     """Returns an application without routes, whose OpenAPI description has problem details as errors."""
     app = FastAPI(
         title=title,
         version=version,
+        lifespan=lifespan,
         description=_DESCRIPTION,
         openapi_tags=[{"name": name, "description": words} for name, words in _TAGS],
         openapi_url=PATH,

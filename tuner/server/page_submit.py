@@ -12,7 +12,7 @@ from pydantic import ValidationError
 
 from tuner.domain.errors import JobError
 from tuner.domain.job_queue import FileKind, JobState, NewJob, QueueError
-from tuner.server.context import Context, ServerContext
+from tuner.server.context import Caller, Context, ServerContext, quota_of
 from tuner.server.page_forms import Form, Posted
 from tuner.server.page_private import may_read_file
 from tuner.server.page_rendering import page, page_router, redirect
@@ -94,7 +94,7 @@ def show_plan(request: Request, context: Context, visitor: JobSubmitter, form: P
     if form.text("step") == "change":
         return _form(request, values, files)
     try:
-        files |= _uploaded(form, context)
+        files |= _uploaded(form, context, visitor)
         job = new_job(_body(values, files), context, visitor, None)
         _check_files(job, context)
     except (JobError, QueueError, RefusedError) as error:
@@ -109,7 +109,7 @@ def submit(request: Request, context: Context, visitor: JobSubmitter, form: Post
     values, files = _values(form), _stored_files(form)
     try:
         job = new_job(_body(values, files), context, visitor, form.text("key")[:255] or None)
-        record, is_new = context.store.queue.submit(job, quota=visitor.token.quota)
+        record, is_new = context.store.queue.submit(job, quota=quota_of(context, visitor))
     except (JobError, QueueError, RefusedError) as error:
         status = error.status if isinstance(error, RefusedError) else described(error)[0]
         return _form(request, values, files, problem=str(error), status=status)
@@ -167,11 +167,12 @@ def _stored_files(form: Form) -> dict[str, str]:
     return {path: digest for digest, _, path in pairs if path and path not in removed}
 
 
-def _uploaded(form: Form, context: ServerContext) -> dict[str, str]:
+def _uploaded(form: Form, context: ServerContext, visitor: Caller) -> dict[str, str]:
     """Stores the uploaded files of the workspace.
 
     Raises:
         RefusedError: A file is too large.
+        QuotaError: The files of the token would be larger than its quota.
     """
     limits = context.settings.limits
     folder = form.text("folder").strip().rstrip("/")
@@ -186,7 +187,9 @@ def _uploaded(form: Form, context: ServerContext) -> dict[str, str]:
                 f"{filename} has {len(content):,} bytes; a file may have {limits.file_bytes:,}",
             )
         path = f"{folder}/{filename}" if folder else filename
-        stored[path] = context.store.queue.put_file(content)
+        stored[path] = context.store.queue.put_file(
+            content, token_id=visitor.token.token_id, quota=quota_of(context, visitor)
+        )
     return stored
 
 

@@ -52,6 +52,7 @@ _DESCRIPTIONS = {
     403: "The role or the quota of the token does not allow this, or the job belongs to another token.",
     404: "There is no such object.",
     409: "The request does not fit the present state.",
+    408: "The file did not arrive in time.",
     413: "The request is too large.",
     422: "The request, the job file or a file is not valid, or not allowed on this server.",
     429: "Too many requests; the header Retry-After says when to try again.",

@@ -53,6 +53,13 @@ class LimitsSection(Section):
     request_bytes: PositiveInt = Field(default=_MIB, description="size of a request, except for files")
     file_bytes: PositiveInt = Field(default=32 * _MIB, description="size of a file of a workspace")
     workspace_bytes: PositiveInt = Field(default=128 * _MIB, description="size of all files of a job")
+    stored_bytes: PositiveInt = Field(
+        default=4096 * _MIB,
+        description="size of all files of a token: uploads, and reports and logs of its jobs; a token with a "
+        "quota of its own has that instead",
+    )
+    uploads: PositiveInt = Field(default=4, description="files that a token may upload at the same time")
+    upload_seconds: PositiveFloat = Field(default=120.0, description="time in which a file must arrive")
     configurations: PositiveInt = Field(
         default=20_000, description="configurations of a job, from which its plan is computed"
     )

@@ -22,7 +22,15 @@ def test_tokens_are_created_listed_and_revoked_by_administrators(
     made = admin.post("/api/v1/tokens", json=body)
     assert made.status_code == 201
     token = made.json()
-    assert (token["name"], token["quota"]) == ("ci", {"jobs": 2, "node_hours": None, "dollars": None})
+    assert (token["name"], token["quota"]) == (
+        "ci",
+        {
+            "jobs": 2,
+            "node_hours": None,
+            "dollars": None,
+            "stored_bytes": None,
+        },
+    )
     user = client_of()
     user.headers["Authorization"] = f"Bearer {token['token']}"
     assert user.get("/api/v1/me").json()["token"]["token_id"] == token["token_id"]

@@ -1,13 +1,19 @@
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+import asyncio
+import hashlib
+import time
+from collections.abc import AsyncIterator, Callable, Iterator
 
 import pytest
 
 pytest.importorskip("fastapi", reason="needs the extra `serve`")
 
+from fastapi import Request
 from fastapi.testclient import TestClient
+from httpx2 import Response
 
+from storage import open_storage
 from storage.database import Storage
 from tuner.domain.errors import StorageError
 from tuner.domain.job_queue import Role
@@ -118,3 +124,44 @@ def test_a_database_that_is_not_available_is_503_without_its_path(
     answer = client.get("/api/v1/jobs")
     assert (answer.status_code, answer.headers["retry-after"]) == (503, "5")
     assert "secret" not in answer.text
+
+
+def test_a_token_has_a_limited_number_of_uploads_and_bytes(
+    store: Storage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    limited = ServerSettings(limits=LimitsSection(uploads=1, stored_bytes=100, upload_seconds=0.05))
+    app = create_app(store, limited)
+    token, secret = store.tokens.create("t", Role.SUBMIT)
+    client = TestClient(app, headers={"Authorization": f"Bearer {secret}"})
+
+    def upload(content: bytes) -> Response:
+        return client.put(f"/api/v1/files/{hashlib.sha256(content).hexdigest()}", content=content)
+
+    assert upload(b"a" * 60).status_code == 200
+    refused = upload(b"b" * 60)
+    assert (refused.status_code, refused.json()["title"]) == (403, "Quota exceeded")
+    assert "its quota is 100" in refused.json()["detail"]
+    with app.state.context.uploads.counted(token.token_id, 1):
+        refused = upload(b"c")
+        assert (refused.status_code, refused.headers["Retry-After"]) == (429, "1")
+    assert upload(b"c").status_code == 200
+
+    async def slow(_request: Request) -> AsyncIterator[bytes]:
+        await asyncio.sleep(5)
+        yield b"d"
+
+    monkeypatch.setattr(Request, "stream", slow)
+    refused = upload(b"d")
+    assert (refused.status_code, "did not arrive within 0.05 s" in refused.json()["detail"]) == (408, True)
+
+
+def test_the_server_removes_old_uploads_that_no_job_uses(store: Storage) -> None:
+    with open_storage(store.url, lambda: time.time() - 1e6) as past:
+        old = past.queue.put_file(b"old")
+    new = store.queue.put_file(b"new")
+    with TestClient(create_app(store, SMALL)):
+        for _ in range(100):
+            if store.reads.file_size(old) is None:
+                break
+            time.sleep(0.02)
+    assert (store.reads.file_size(old), store.reads.file_size(new)) == (None, 3)
