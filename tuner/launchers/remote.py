@@ -56,7 +56,8 @@ class RemoteSection(LauncherSection):
     )
     offer_timeout: Duration = Field(
         default=86400.0,
-        description="time without any trainer after which the search ends with what it has measured",
+        description="time without any trainer after which the search ends with what it has measured; it ends "
+        "sooner if `budget.time` has passed since a trainer took the first slice",
     )
 
 
@@ -82,7 +83,8 @@ class RemoteLauncher(Launcher):
 
     - The command itself is not used. The trainer gets the values of the configuration.
     - A job is PENDING until a trainer takes its slice; then it is RUNNING. It is LOST if the lease of the
-      trainer expires, or if no trainer takes a slice for too long.
+      trainer expires, or if no trainer takes a slice for too long: for `offer_timeout`, or for the duration
+      of a lease once the time budget has passed on the wall clock since a trainer took the first slice.
     - The name of a trainer's checkpoint is written to the file to which a script saves its checkpoint.
 
     Args:
@@ -90,6 +92,7 @@ class RemoteLauncher(Launcher):
         lease: The right of this process to run the job. Slices that an earlier process offered are withdrawn.
         section: The section `[cluster.remote]` of the job file.
         metric: Name of the field with the score in the reports of the trainers.
+        time_budget: Seconds of `budget.time`; None without a limit.
         clock: Returns the seconds on a monotonic clock.
     """
 
@@ -100,13 +103,16 @@ class RemoteLauncher(Launcher):
         section: RemoteSection,
         *,
         metric: str,
+        time_budget: float | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._slices, self._lease, self._section, self._clock = slices, lease, section, clock
-        self._metric = metric
+        self._metric, self._time_budget = metric, time_budget
         self._offers: dict[str, _Offer] = {}
-        #: Last time at which a trainer ran a slice, and whether an offer has timed out since then.
-        self._active_at, self._has_timed_out = clock(), False
+        #: Last time at which a trainer ran a slice, and why offers have timed out since then (or empty).
+        self._active_at, self._timed_out = clock(), ""
+        #: Time at which a trainer took the first slice; None before.
+        self._first_taken_at: float | None = None
         slices.withdraw_all(lease)
 
     def submit_command(self, task: CommandTask, *, num_nodes: int, devices_per_node: int) -> JobHandle:
@@ -136,9 +142,10 @@ class RemoteLauncher(Launcher):
             offer.slice_id, after=offer.num_written, num_read=offer.num_written, stop=asks_to_stop
         )
         if found.trainer:
-            self._active_at, self._has_timed_out = now, False
+            self._active_at, self._timed_out = now, ""
             self._write(offer, found, lines)
             offer.taken_at = now if offer.taken_at is None else offer.taken_at
+            self._first_taken_at = now if self._first_taken_at is None else self._first_taken_at
         # After new lines, the slice is read at once again, since the server waits for the decision.
         offer.poll_at = now if lines else now + _POLL_SECONDS
         status = self._status(offer, found, now, asks_to_stop=asks_to_stop)
@@ -172,16 +179,34 @@ class RemoteLauncher(Launcher):
         if asks_to_stop:
             self._slices.withdraw(offer.slice_id)
             return JobStatus(state=JobState.CANCELLED)
-        timeout = self._section.offer_timeout
-        if self._has_timed_out or now - max(self._active_at, offer.offered_at) > timeout:
-            self._has_timed_out = True
+        waited = now - max(self._active_at, offer.offered_at)
+        self._timed_out = self._timed_out or self._overdue(now, waited)
+        if self._timed_out:
             self._slices.withdraw(offer.slice_id)
-            return JobStatus(
-                state=JobState.LOST,
-                detail=f"no trainer took a slice for {timeout:g} s: start a trainer, or raise "
-                "cluster.remote.offer_timeout",
-            )
+            return JobStatus(state=JobState.LOST, detail=self._timed_out)
         return JobStatus(state=JobState.PENDING, detail="a trainer")
+
+    def _overdue(self, now: float, waited: float) -> str:
+        """Returns why the search does not wait any longer for a trainer; empty if it still waits.
+
+        Args:
+            now: Present time on the launcher's clock, seconds.
+            waited: Seconds without any trainer.
+        """
+        timeout, budget = self._section.offer_timeout, self._time_budget
+        if waited > timeout:
+            return (
+                f"no trainer took a slice for {timeout:g} s: start a trainer, or raise "
+                "cluster.remote.offer_timeout"
+            )
+        if budget is None or self._first_taken_at is None or now - self._first_taken_at <= budget:
+            return ""
+        if waited <= self._section.lease:  # a trainer that is alive asks or reports within this time
+            return ""
+        return (
+            f"no trainer took a slice for {waited:.0f} s, and budget.time = {budget:g} s has passed since a "
+            "trainer took the first slice: start a trainer, or raise budget.time"
+        )
 
     def cancel(self, handle: JobHandle) -> None:
         offer = self._offer(handle)

@@ -69,6 +69,8 @@ def limit_reached(state: SearchState) -> Stop | None:
         words = (
             f"the last {_FAULTS_IN_A_ROW} probes failed because of the infrastructure, such as nodes or ports"
         )
+        if lost and last[-1].slices[-1].error:
+            words += f": {last[-1].slices[-1].error}"
         return Stop(kind=StopKind.FAULTS, reason=words) if lost else None
     many = len(ended) >= 2 * _FAULTS_IN_A_ROW and 2 * faults >= len(ended)
     if in_a_row or many:

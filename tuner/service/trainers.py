@@ -29,7 +29,9 @@ def prober_maker(slices: RemoteSlices, lease: JobLease) -> Callable[[OpenedJob],
         if not job.is_remote:
             return job_prober(opened)
         section = cast(RemoteSection, job.cluster.launcher_section)
-        launcher = RemoteLauncher(slices, lease, section, metric=job.command.metrics.value)
+        launcher = RemoteLauncher(
+            slices, lease, section, metric=job.command.metrics.value, time_budget=job.budget.time
+        )
         return CommandProber(job, opened.folder, launcher)
 
     return make

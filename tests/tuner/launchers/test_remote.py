@@ -187,6 +187,55 @@ def test_offers_end_when_no_trainer_comes(
     assert launcher.poll(second).state is JobState.LOST  # the search ends soon, without further waiting
 
 
+def test_a_search_that_only_waits_ends_when_its_time_budget_has_passed(
+    tmp_path: Path, store: Storage, lease: JobLease, clock: Clock
+) -> None:
+    section = RemoteSection(lease=30.0, offer_timeout=10_000.0)
+    launcher = RemoteLauncher(
+        store.remote_slices, lease, section, metric="value", time_budget=100.0, clock=clock
+    )
+    first = launcher.submit_command(task_in(tmp_path), num_nodes=1, devices_per_node=1)
+    clock.now += 1000
+    assert (
+        launcher.poll(first).state is JobState.PENDING
+    )  # before the first slice, only `offer_timeout` counts
+    store.remote_slices.take(lease.job_id, "a")
+    clock.now += 1
+    launcher.poll(first)
+    clock.now += 20
+    store.remote_slices.report(int(first.identity), 1, [{"samples": 64}])
+    launcher.poll(first)
+    store.remote_slices.finish(int(first.identity), SliceEnd.COMPLETED)
+    clock.now += 1
+    launcher.poll(first)
+    second = launcher.submit_command(task_in(tmp_path), num_nodes=1, devices_per_node=1)
+    clock.now += 79
+    assert launcher.poll(second).state is JobState.PENDING
+    clock.now += 1
+    lost = launcher.poll(second)
+    assert lost.state is JobState.LOST
+    assert "no trainer took a slice for 80 s, and budget.time = 100 s has passed" in lost.detail
+
+
+def test_a_trainer_that_is_alive_works_after_the_time_budget(
+    tmp_path: Path, store: Storage, lease: JobLease, clock: Clock
+) -> None:
+    section = RemoteSection(lease=30.0, offer_timeout=10_000.0)
+    launcher = RemoteLauncher(
+        store.remote_slices, lease, section, metric="value", time_budget=10.0, clock=clock
+    )
+    for _ in range(3):
+        handle = launcher.submit_command(task_in(tmp_path), num_nodes=1, devices_per_node=1)
+        clock.now += 20
+        assert launcher.poll(handle).state is JobState.PENDING
+        store.remote_slices.take(lease.job_id, "a")
+        clock.now += 1
+        assert launcher.poll(handle).state is JobState.RUNNING
+        store.remote_slices.finish(int(handle.identity), SliceEnd.COMPLETED)
+        clock.now += 1
+        assert launcher.poll(handle).state is JobState.SUCCEEDED
+
+
 def test_a_cancelled_or_stopped_offer_is_withdrawn(
     tmp_path: Path, store: Storage, launcher: RemoteLauncher, lease: JobLease
 ) -> None:

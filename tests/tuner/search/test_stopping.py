@@ -200,6 +200,10 @@ def test_nodes_that_are_lost_again_and_again_end_every_search() -> None:
     stop = limit_reached(state_of(healthy, lost(2), lost(3), lost(4)))
     words = "the last 3 probes failed because of the infrastructure, such as nodes or ports"
     assert stop == Stop(kind=StopKind.FAULTS, reason=words)
+    last = lost(4)
+    last = replace(last, slices=(replace(last.slices[0], error="no trainer came"),))
+    stop = limit_reached(state_of(healthy, lost(2), lost(3), last))
+    assert stop == Stop(kind=StopKind.FAULTS, reason=f"{words}: no trainer came")
 
 
 @pytest.mark.parametrize(
