@@ -11,13 +11,12 @@ import numpy as np
 import numpy.typing as npt
 
 from search_spaces import Configuration
+from tuner.advice.alternatives import alternative
 from tuner.advice.no_answer import has_score, has_turned_back, shows_no_gain
 from tuner.advice.script_warnings import axes_without_effect, differing_axes
 from tuner.advice.sensitivity import sensitivity
 from tuner.advice.strategies import strategy_outlooks
 from tuner.advice.warnings import cautions
-from tuner.analytic.laws import NINETY_PERCENT
-from tuner.analytic.samples_model import SEED_SD
 from tuner.domain.cluster import charge
 from tuner.domain.ledger import EARLY_SHARE, PredictedAgainstMeasured, PredictionRecord
 from tuner.domain.measurement import Outcome, Purpose
@@ -90,11 +89,11 @@ def recommend(ending: Ending) -> Recommendation | None:
     choice = _choice(ending)
     if choice is None:
         return None
-    if _alternative(ending, choice).probability_of_reaching < _LIKELY:
+    if alternative(ending.state, ending.beliefs, choice).probability_of_reaching < _LIKELY:
         return None  # the choice probably never reaches the target
     run = run_of(state, choice)
     verified = _verification(ending, run)
-    strategies = strategy_outlooks(state, ending.beliefs, choice, lambda c: _alternative(ending, c))
+    strategies = strategy_outlooks(state, ending.beliefs, choice)
     provisional = verified is None or not verified.reached
     num_samples = _training_samples(ending, choice)
     size = state.job.command.epoch_samples if state.job.runs_command else None
@@ -103,7 +102,7 @@ def recommend(ending: Ending) -> Recommendation | None:
         study_name=ending.study_name,
         created_at=ending.created_at,
         goal=goal_words(state),
-        choice=_alternative(ending, choice),
+        choice=alternative(ending.state, ending.beliefs, choice),
         runner_up=_runner_up(ending, choice),
         baseline=_baseline(ending),
         verified=verified,
@@ -158,7 +157,7 @@ def _training_samples(ending: Ending, choice: Configuration) -> int | None:
     Returns:
         The number of samples; None if unknown, or if the job does not run a script.
     """
-    expected, beliefs = _alternative(ending, choice), ending.beliefs
+    expected, beliefs = alternative(ending.state, ending.beliefs, choice), ending.beliefs
     run = run_of(ending.state, choice)
     per_sample = float(beliefs.forecast.seconds_per_sample[beliefs.configurations.index(choice)])
     if expected.measured_seconds is not None and run is not None and run.samples_to_target:
@@ -247,7 +246,9 @@ def landscape(ending: Ending) -> list[Alternative]:
         key = (c.nodes, c.batch_size, c.strategy)
         if key not in best or expected[i] < expected[best[key]]:
             best[key] = i
-    found = [_alternative(ending, ending.beliefs.configurations[i]) for i in best.values()]
+    found = [
+        alternative(ending.state, ending.beliefs, ending.beliefs.configurations[i]) for i in best.values()
+    ]
     return sorted(found, key=lambda a: (a.configuration.nodes, a.configuration.batch_size))
 
 
@@ -344,51 +345,6 @@ def _is_scored(state: SearchState, configuration: Configuration) -> bool:
     return run is not None and bool(run.measurement.trained_curve)
 
 
-def _alternative(ending: Ending, configuration: Configuration) -> Alternative:
-    state, beliefs = ending.state, ending.beliefs
-    index = beliefs.configurations.index(configuration)
-    run = run_of(state, configuration)
-    own = run if run is not None and run.configuration == configuration else None
-    if own is not None and own.seconds_to_target is not None:
-        seconds = _repeat(own.seconds_to_target, beliefs)
-        probability = 1.0
-    else:
-        values = [float(beliefs.forecast.quantile(level)[index]) for level in LEVELS]
-        seconds = Estimate(lower=values[0], median=values[1], upper=values[2])
-        chance = float(beliefs.forecast.probability_of_reaching()[index])
-        probability = min(max(chance, LEVELS[0]), LEVELS[-1])
-    known = own.seen_seconds if own else 0.0
-    return Alternative(
-        configuration=configuration,
-        seconds=seconds,
-        dollars=_dollars(state, configuration, seconds),
-        probability_of_reaching=probability,
-        measured_seconds=own.seconds_to_target if own else None,
-        share_observed=min(known / seconds.median, 1.0) if seconds.median > 0 else 0.0,
-        samples_observed=own.seen_samples if own else 0,
-        seconds_observed=known,
-        emulated=state.cluster.emulates(configuration),
-    )
-
-
-def _repeat(seconds: float, beliefs: Beliefs) -> Estimate:
-    """Predicts the time to target of a measured run if it is repeated with another order of the data.
-
-    Args:
-        seconds: Measured training seconds to target.
-        beliefs: The forecasts, which contain the variation of step times over time.
-    """
-    spread = NINETY_PERCENT * math.hypot(SEED_SD, beliefs.predictor.seconds.between_moments_sd)
-    return Estimate(lower=seconds * math.exp(-spread), median=seconds, upper=seconds * math.exp(spread))
-
-
-def _dollars(state: SearchState, configuration: Configuration, seconds: Estimate) -> Estimate | None:
-    if not state.cluster.has_prices:
-        return None
-    price = charge(1.0, configuration, state.cluster).dollars
-    return Estimate(lower=seconds.lower * price, median=seconds.median * price, upper=seconds.upper * price)
-
-
 def _runner_up(ending: Ending, choice: Configuration) -> Alternative | None:
     """Returns the best other configuration; one that differs only in the learning rate does not count."""
     expected = ending.beliefs.expected
@@ -401,14 +357,14 @@ def _runner_up(ending: Ending, choice: Configuration) -> Alternative | None:
     if not others:
         return None
     best = min(others, key=lambda i: float(expected[i]))
-    return _alternative(ending, ending.beliefs.configurations[best])
+    return alternative(ending.state, ending.beliefs, ending.beliefs.configurations[best])
 
 
 def _baseline(ending: Ending) -> Alternative | None:
     baseline = ending.state.job.baseline_configuration()
     if baseline is None or baseline not in ending.beliefs.configurations:
         return None
-    return _alternative(ending, baseline)
+    return alternative(ending.state, ending.beliefs, baseline)
 
 
 def _verification(ending: Ending, run: Run | None) -> Verification | None:

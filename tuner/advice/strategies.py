@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 
 import numpy as np
 
 from search_spaces import Configuration, traits_of
+from tuner.advice.alternatives import alternative
 from tuner.advice.strategy_words import contrast
 from tuner.analytic.laws import NINETY_PERCENT
 from tuner.domain.cluster import Cluster
@@ -22,7 +23,6 @@ def strategy_outlooks(
     state: SearchState,
     beliefs: Beliefs,
     choice: Configuration,
-    alternative: Callable[[Configuration], Alternative],
 ) -> tuple[StrategyOutlook, ...]:
     """Predicts time and samples to target of each communication strategy with its best configuration.
 
@@ -30,7 +30,6 @@ def strategy_outlooks(
         state: State of the search.
         beliefs: Forecasts of all candidates.
         choice: The recommended configuration.
-        alternative: Function that returns the predicted time and cost of a configuration.
 
     Returns:
         The predictions for the recommended strategy, then those for the other strategies, sorted by time to
@@ -39,7 +38,7 @@ def strategy_outlooks(
     best = _best_by_strategy(beliefs, choice)
     if len(best) < 2:
         return ()
-    first, *others = (_outlook(state, beliefs, alternative(c)) for c in best)
+    first, *others = (_outlook(state, beliefs, alternative(state, beliefs, c)) for c in best)
     others.sort(key=lambda outlook: outlook.seconds.median)
     return _worded([first, *others], state.cluster)
 
@@ -60,8 +59,8 @@ def _best_by_strategy(beliefs: Beliefs, choice: Configuration) -> list[Configura
     return [choice, *others]
 
 
-def _outlook(state: SearchState, beliefs: Beliefs, alternative: Alternative) -> StrategyOutlook:
-    configuration = alternative.configuration
+def _outlook(state: SearchState, beliefs: Beliefs, best: Alternative) -> StrategyOutlook:
+    configuration = best.configuration
     index = beliefs.configurations.index(configuration)
     ordered = np.sort(beliefs.forecast.samples[:, index])
     samples = [float(ordered[min(int(level * len(ordered)), len(ordered) - 1)]) for level in LEVELS]
@@ -74,8 +73,8 @@ def _outlook(state: SearchState, beliefs: Beliefs, alternative: Alternative) -> 
         configuration=configuration,
         batch_seconds=Estimate(lower=batch / spread, median=batch, upper=batch * spread),
         samples=Estimate(lower=samples[0], median=samples[1], upper=samples[2]),
-        seconds=alternative.seconds,
-        share_observed=alternative.share_observed,
+        seconds=best.seconds,
+        share_observed=best.share_observed,
         waits_for_slowest=traits_of(configuration.strategy).barrier and ranks > 1,
     )
 
