@@ -483,6 +483,7 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
         show = getattr(error, "show", None)
         if show is None:
             raise
+        vars(error)["message"] = str(vars(error).get("message", "")).replace("Value error, ", "")
         show()
         sys.exit(getattr(error, "exit_code", 2))
     # Typer returns this exit code for an interrupt, without a message.

@@ -34,5 +34,8 @@ setsid "$paceline" worker --storage "$storage" --artifacts "$folder/artifacts" &
 worker=$!
 
 "$paceline" submit "$here/digits.toml" --yes
-printf '\npage:  %s\ntoken: %s\n\nCtrl-C stops the server and the worker.\n' "$PACELINE_SERVER" "$PACELINE_TOKEN"
+printf '\npage:  %s\ntoken: %s\n' "$PACELINE_SERVER" "$PACELINE_TOKEN"
+printf '\nFor commands such as `paceline jobs` in another terminal:\n  export PACELINE_SERVER=%s PACELINE_TOKEN=%s\n' \
+    "$PACELINE_SERVER" "$PACELINE_TOKEN"
+printf '\nCtrl-C stops the server and the worker.\n'
 wait

@@ -152,7 +152,10 @@ class SqlJobQueue:
                 return {"request": str(Request.CANCEL), "reason": reason}
             return {"state": str(JobState.CANCELLED), "reason": reason, "finished_at": self._clock()}
 
-        return self._changed(job_id, change, f"cancelled: {reason}")
+        def words(job: JobRecord) -> str:
+            return f"{'asked to end' if job.state is JobState.RUNNING else 'cancelled'}: {reason}"
+
+        return self._changed(job_id, change, words)
 
     @retried
     def pause(self, job_id: int) -> JobRecord:
@@ -219,6 +222,8 @@ class SqlJobQueue:
                     "worker": worker,
                     "lease_expires_at": lease.expires_at,
                     "started_at": job.started_at or now,
+                    # What happened before is in the events.
+                    "reason": "",
                 }
                 connection.execute(update(jobs).where(jobs.c.job_id == job.job_id).values(**values))
                 self._note(connection, job.job_id, f"attempt {lease.attempt} started on {worker}")
@@ -391,12 +396,18 @@ class SqlJobQueue:
             raise NotFoundError(f"there is no job {job_id}")
         return job_record(row)
 
-    def _changed(self, job_id: int, change: Callable[[JobRecord], dict[str, Any]], words: str) -> JobRecord:
+    def _changed(
+        self,
+        job_id: int,
+        change: Callable[[JobRecord], dict[str, Any]],
+        words: str | Callable[[JobRecord], str],
+    ) -> JobRecord:
         """Changes a job as a function of its present record, adds an event, and returns the new record."""
         with writing(self._engine) as connection:
-            values = change(self._read(connection, job_id, lock=True))
+            job = self._read(connection, job_id, lock=True)
+            values = change(job)
             connection.execute(update(jobs).where(jobs.c.job_id == job_id).values(**values))
-            self._note(connection, job_id, words)
+            self._note(connection, job_id, words if isinstance(words, str) else words(job))
             return self._read(connection, job_id)
 
     def _note(self, connection: Connection, job_id: int, text: str) -> None:

@@ -50,10 +50,27 @@ def test_a_settings_file_with_an_unknown_key_is_refused(paceline: Command, tmp_p
     path.write_text("[limits]\nrequests = 3\n")
     ended = paceline("serve", "--settings", str(path), "--storage", f"sqlite:///{tmp_path}/s.db")
     assert ended.code == 2
-    assert f"{path}: limits.requests" in ended.stderr
+    assert f"{path}: unknown key 'limits.requests'; did you mean 'request_bytes'? Allowed there: " in ended.stderr
+    path.write_text("[limits]\nuploads = 0\n[approve]\ndollars = 1\n")
+    ended = paceline("serve", "--settings", str(path), "--storage", f"sqlite:///{tmp_path}/s.db")
+    assert "limits.uploads = 0: Input should be greater than 0" in ended.stderr
+    assert "unknown key 'approve'; did you mean 'approval'? Allowed there: allow, limits" in ended.stderr
     missing = paceline("serve", "--settings", str(tmp_path / "no.toml"))
     assert missing.code == 2
     assert "give an existing file with --settings" in missing.stderr
+
+
+def test_a_used_port_and_wrong_values_of_options_are_named(paceline: Command, tmp_path: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as used:
+        port = str(used.getsockname()[1])
+        ended = paceline("serve", "--port", port, "--storage", f"sqlite:///{tmp_path}/s.db")
+    assert ended.code == 2
+    assert f"cannot listen on 127.0.0.1, port {port}: Address already in use; choose" in ended.stderr
+    ended = paceline("token", "create", "ana", "--role", "king")
+    assert "Invalid value for '--role': 'king' is not one of" in ended.stderr
+    ended = paceline("jobs", "--token", "x", "--state", "queued,runing")
+    assert ended.code == 2
+    assert "--state runing: allowed is awaiting_approval, queued" in ended.stderr
 
 
 @pytest.mark.slow

@@ -259,6 +259,16 @@ def test_the_audit_log_is_read_newest_first(store: Storage) -> None:
     assert [entry.target for entry in store.tokens.audit_log(before=newest[-1].audit_id)] == ["job 0"]
 
 
+def test_the_reason_of_an_earlier_state_does_not_stay(store: Storage) -> None:
+    job_id = submit(store)
+    store.queue.hand_back(claim(store), JobState.QUEUED, "its worker was stopped")
+    assert store.queue.job(job_id).reason == "its worker was stopped"
+    claim(store)
+    assert store.queue.job(job_id).reason == ""
+    store.queue.cancel(job_id, "by ana")
+    assert store.queue.events(job_id)[-1].text == "asked to end: by ana"
+
+
 def test_a_token_may_store_a_number_of_bytes_and_equal_files_count_once(store: Storage) -> None:
     token, _ = store.tokens.create("t", Role.SUBMIT)
     own = {"token_id": token.token_id, "quota": Quota(stored_bytes=10)}

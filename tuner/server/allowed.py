@@ -65,10 +65,12 @@ class _Checking:
     Args:
         allow: What the server allows.
         fixed_words: Words of allowed commands that name programs and scripts.
+        is_final: Whether something was refused that no settings allow.
     """
 
     allow: AllowSection
     fixed_words: set[str] = field(default_factory=set)
+    is_final: bool = False
 
 
 def _workload(path: str, _key: str, checking: _Checking) -> str:
@@ -93,7 +95,9 @@ def _judged(command: str, patterns: tuple[str, ...], checking: _Checking) -> str
     if verdict.refusal:
         return f"{command!r} {verdict.refusal}"
     checking.fixed_words.update(verdict.fixed_words)
-    return _first(_path(text, "", checking) for word in verdict.free_words for text in _texts(word))
+    # {resume} stands for workload.resume, which is checked itself.
+    free_words = [word for word in verdict.free_words if word != "{resume}"]
+    return _first(_path(text, "", checking) for word in free_words for text in _texts(word))
 
 
 def _texts(word: str) -> Iterator[str]:
@@ -104,7 +108,8 @@ def _texts(word: str) -> Iterator[str]:
 def _variable(value: str, key: str, checking: _Checking) -> str:
     name = key.rpartition(".")[2]
     if _NEVER.fullmatch(name.upper()):
-        return "this variable can make programs run other code, so that no job may set it; remove it"
+        checking.is_final = True
+        return "this variable can make programs run other code, so no server allows it; remove it"
     patterns = checking.allow.environment
     if not any(fnmatchcase(name, pattern) for pattern in patterns):
         return f"this variable is not on the server's allow list, which has {_listed(patterns)}"
@@ -148,7 +153,7 @@ def _path(text: str, _key: str, checking: _Checking) -> str:
         return ""
     return (
         f"{text!r} leads out of the workspace. Submit the file with the job, and name it relative to the job "
-        f"file; allowed paths outside are {_listed(checking.allow.paths)}"
+        f"file; the server's list of allowed paths outside has {_listed(checking.allow.paths)}"
     )
 
 
@@ -216,8 +221,8 @@ def check_allowed(data: Mapping[str, Any], allow: AllowSection) -> frozenset[str
             refusals.append(f"{key}: {words}")
     if refusals:
         more = f"; and {len(refusals) - 5} more" if len(refusals) > 5 else ""
-        ask = "Change the job, or ask an administrator of the server to extend [allow] in its settings"
-        raise JobError(f"{'; '.join(refusals[:5])}{more}. {ask}")
+        ask = "" if checking.is_final else ", or ask an administrator of the server to extend [allow]"
+        raise JobError(f"{'; '.join(refusals[:5])}{more}. Change the job{ask}")
     return frozenset(checking.fixed_words)
 
 

@@ -104,7 +104,7 @@ def approve_job(job_id: JobId, context: Context, caller: Admin) -> JobView:
 def cancel_job(job_id: JobId, context: Context, caller: Submitter) -> JobView:
     """Cancels a job. A running job ends soon after; what it measured stays in its study."""
     own_job(context, caller, job_id)
-    job = context.store.queue.cancel(job_id, f"cancelled by {caller.token.name}")
+    job = context.store.queue.cancel(job_id, f"by {caller.token.name}")
     return done(context, caller, "cancel", job)
 
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 import ipaddress
 import json
 import os
+import socket
+import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
@@ -154,7 +156,8 @@ def add_commands(app: typer.Typer, database: typer.Typer, open_store: OpenStore)
         elif output_format is Format.CSV:
             print_rows([{**_token_row(token), "token": text}], output_format)
         else:
-            say(f"token {token.token_id} ({role}) for {name}; it is shown only once:")
+            if sys.stdout.isatty():
+                say(f"token {token.token_id} ({role}) for {name}; it is shown only once:")
             show(text)
 
     @tokens.command("list")
@@ -233,8 +236,7 @@ def _serve(
             timeout_keep_alive=10,
         )
         server = uvicorn.Server(config)
-        sockets = [config.bind_socket()]
-        sockets[0].listen(128)
+        sockets = [_listening(host, port)]
         bound = sockets[0].getsockname()[1]
         scheme = "http" if certificate is None else "https"
         name = f"[{host}]" if ":" in host else host
@@ -243,6 +245,23 @@ def _serve(
         with suppress(KeyboardInterrupt):
             server.run(sockets=sockets)
         say("the server has stopped")
+
+
+def _listening(host: str, port: int) -> socket.socket:
+    try:
+        return socket.create_server(
+            (host, port), family=socket.AF_INET6 if ":" in host else socket.AF_INET, backlog=128
+        )
+    except OSError as error:
+        raise JobError(
+            f"the server cannot listen on {host}, port {port}: {_cause(error)}; choose another "
+            "--port, or end the program that uses it"
+        ) from error
+
+
+def _cause(error: OSError) -> str:
+    # Python adds the address to the text, and errors of names have numbers of their own.
+    return str(error.strerror) if isinstance(error, socket.gaierror) else os.strerror(error.errno or 0)
 
 
 def _private(open_store: OpenStore) -> OpenStore:

@@ -200,7 +200,7 @@ def approve(job_id: JobId, context: Context, visitor: Administrator) -> Response
 def cancel(job_id: JobId, context: Context, visitor: JobSubmitter) -> Response:
     """Cancels a job."""
     own_job(context, visitor, job_id)
-    job = context.store.queue.cancel(job_id, f"cancelled by {visitor.token.name}")
+    job = context.store.queue.cancel(job_id, f"by {visitor.token.name}")
     return _changed(context, visitor, "cancel", job)
 
 

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 from pydantic import Field, PositiveFloat, PositiveInt, ValidationError
+from pydantic_core import ErrorDetails
 
-from tuner.domain.errors import JobError
+from tuner.domain.errors import JobError, did_you_mean
 from tuner.domain.section import Section
 from tuner.domain.toml_file import read_toml
 
@@ -107,7 +108,15 @@ def load_settings(path: Path | None) -> ServerSettings:
     try:
         return ServerSettings.model_validate(data)
     except ValidationError as error:
-        problems = "; ".join(
-            f"{'.'.join(map(str, problem['loc']))}: {problem['msg']}" for problem in error.errors()
-        )
+        problems = "; ".join(_words(problem) for problem in error.errors())
         raise JobError(f"{path}: {problems}. docs/guides/service.md lists all keys") from error
+
+
+def _words(problem: ErrorDetails) -> str:
+    path = [str(part) for part in problem["loc"]]
+    key = ".".join(path)
+    if problem["type"] != "extra_forbidden":
+        return f"{key} = {problem['input']!r}: {problem['msg'].removeprefix('Value error, ')}"
+    section: Any = ServerSettings.model_fields[path[0]].annotation if len(path) > 1 else ServerSettings
+    known = list(section.model_fields)
+    return f"unknown key {key!r}{did_you_mean(path[-1], known)} Allowed there: {', '.join(known)}"

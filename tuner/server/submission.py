@@ -57,7 +57,7 @@ def new_job(body: SubmitBody, context: ServerContext, caller: Caller, idempotenc
         has_quota = quota.node_hours is not None or (quota.dollars is not None and opened.cluster.has_prices)
         if has_quota and (options.verify or options.confirm):
             beyond = beyond_budget(verify=options.verify, confirm=options.confirm)
-            raise QuotaError(f"{beyond}; this token has a quota, so leave verify and confirm out")
+            raise QuotaError(f"{beyond}. A token with a quota cannot use this: leave verify and confirm out")
     approval = context.settings.approval.model_dump()
     needs_approval = any(
         allowed is not None and ((most := limit[name]) is None or most > allowed)

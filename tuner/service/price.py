@@ -85,7 +85,9 @@ def beyond_budget(*, verify: bool, confirm: int) -> str:
         *(["verify trains the recommendation to the target"] if verify else []),
         *([f"confirm trains it and the baseline with {confirm} more seeds"] if confirm else []),
     ]
-    return f"{' and '.join(what)}, which costs more than the budget; the search has to tell how much"
+    return (
+        f"{' and '.join(what)}, in addition to the budget; the price of this is known only after the search"
+    )
 
 
 def _most_expensive(opened: OpenedJob, candidates: Sequence[Configuration]) -> Configuration:

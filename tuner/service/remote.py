@@ -187,6 +187,11 @@ class RemoteService:
             words, code = str(problem["detail"]), int(problem.get("exit_code", 2))
         except (ValueError, KeyError, TypeError, OSError, HTTPException):
             words, code = f"it answered {error.code} {error.reason}", 2
+        if error.code == 401:
+            words = (
+                "the access token is unknown, expired or revoked; set PACELINE_TOKEN, or give --token. "
+                "`paceline token create NAME` on the server makes one"
+            )
         return ServiceError(f"{self._url}: {words}", status=error.code, exit_code=code or 1)
 
     def _unreachable(self, error: Exception) -> UnreachableError:

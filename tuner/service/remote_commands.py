@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from tuner.domain.errors import JobError, TunerError
+from tuner.domain.errors import JobError, TunerError, did_you_mean
 from tuner.domain.format import format_dollars, format_seconds
+from tuner.domain.job_queue import JobState
 from tuner.domain.safe_text import printable
 from tuner.service.options import PROVISIONAL, Format, FormatOption, JobPath, Sampler
 from tuner.service.output import print_rows, say, show
@@ -110,8 +111,9 @@ def submit(
         for line in made["plan"]["lines"]:
             say(line)
         show(f"job {made['job_id']} is {_state(made)}")
-        following = "approve" if made["state"] == "awaiting_approval" else "watch"
-        say(f"next: paceline {following} {made['job_id']}")
+        if made["state"] == "awaiting_approval":
+            say(f"an administrator approves it on the page, or with: paceline approve {made['job_id']}")
+        say(f"next: paceline watch {made['job_id']}")
         return
     _print_jobs([made], output_format)
 
@@ -121,7 +123,10 @@ def jobs(
     token: Token = None,
     state: Annotated[
         list[str] | None,
-        typer.Option(help="Only jobs in this state, such as running; can be repeated.", show_default=False),
+        typer.Option(
+            help="Only jobs in these states, such as running or queued,running; can be repeated.",
+            show_default=False,
+        ),
     ] = None,
     name: Annotated[
         str | None, typer.Option(help="Only jobs whose name contains this text.", show_default=False)
@@ -137,7 +142,7 @@ def jobs(
     while len(found) < limit:
         page = service.get(
             "/jobs",
-            state=state or None,
+            state=_states(state or []) or None,
             name=name,
             mine="true" if mine else None,
             before=before,
@@ -254,6 +259,16 @@ def _print_jobs(found: list[dict[str, Any]], output_format: Format) -> None:
         for job in found
     ]
     print_rows(rows, output_format)
+
+
+def _states(given: list[str]) -> list[str]:
+    """Returns the states of an option, which may be separated by commas, as the service spells them."""
+    found = [word.strip().replace(" ", "_").lower() for text in given for word in text.split(",")]
+    for word in found:
+        if word not in set(JobState):
+            hint = did_you_mean(word, list(JobState))
+            raise JobError(f"--state {word}: allowed is {', '.join(JobState)}{hint}")
+    return found
 
 
 def _state(job: dict[str, Any]) -> str:

@@ -33,6 +33,8 @@ class Workspace:
 def collect(job_path: Path, *, extra: Sequence[Path] = ()) -> Workspace:
     """Finds the files that a job needs: its recording, or the source files of its command or Workload.
 
+    A job for remote trainers needs none.
+
     Args:
         job_path: Path of the job file.
         extra: Further files, and folders whose files are all added.
@@ -57,6 +59,9 @@ def collect(job_path: Path, *, extra: Sequence[Path] = ()) -> Workspace:
 def _named_files(job: Job, folder: Path) -> list[Path]:
     if job.probe.recording is not None:
         return [folder / job.probe.recording]
+    if job.cluster.launcher == "remote":
+        # The trainer has the files that it needs; Paceline starts nothing.
+        return []
     if job.runs_command:
         return script_files(job.command, folder)
     # Installed packages must be installed on the workers too. They can be below the folder, in a virtual

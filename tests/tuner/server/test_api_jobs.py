@@ -78,7 +78,7 @@ def test_a_job_is_paused_resumed_and_moved(client_of: Callable[..., TestClient])
         refused = other.post(f"{url}/{action}")
         assert (refused.status_code, "belongs to another token" in refused.text) == (403, True)
     assert other.put(f"{url}/priority", json={"priority": 1}).status_code == 403
-    assert client_of(Role.ADMIN).post(f"{url}/cancel").json()["reason"] == "cancelled by a admin token"
+    assert client_of(Role.ADMIN).post(f"{url}/cancel").json()["reason"] == "by a admin token"
 
 
 def test_a_repeated_request_with_a_key_adds_one_job(client_of: Callable[..., TestClient]) -> None:

@@ -48,6 +48,12 @@ def test_errors_have_the_words_and_the_exit_code_of_the_server(service: RemoteSe
     assert faulty.value.exit_code == 2
 
 
+def test_a_wrong_token_is_named(service: RemoteService) -> None:
+    wrong = RemoteService(service._url, "paceline_1_x")
+    with pytest.raises(ServiceError, match="the access token is unknown, expired or revoked; set PACELINE"):
+        wrong.get("/jobs")
+
+
 def test_a_repeated_submission_with_a_key_is_one_job(service: RemoteService) -> None:
     body = {"job_file": JOB}
     first = service.submit(body, "k")

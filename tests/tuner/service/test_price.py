@@ -50,7 +50,7 @@ def test_without_prices_a_job_costs_no_dollars() -> None:
 def test_nothing_limits_trainings_beyond_the_budget(beyond: dict[str, Any]) -> None:
     opened = opened_of(cluster=PRICED, budget={"time": "1h", "dollars": 3.0})
     assert set(most_usage(opened, **beyond).values()) == {None}
-    assert "costs more than the budget" in plan_data(opened, **beyond)["lines"][-1]
+    assert "in addition to the budget" in plan_data(opened, **beyond)["lines"][-1]
 
 
 def test_the_plan_is_data_that_json_can_represent() -> None:

@@ -36,6 +36,13 @@ def test_the_script_of_a_command_is_collected_with_what_it_imports(tmp_path: Pat
     assert sorted(found.files) == ["data/a.csv", "model.py", "train.py"]
 
 
+def test_a_job_for_remote_trainers_brings_no_files(tmp_path: Path) -> None:
+    job = tmp_path / "train.toml"
+    job.write_text(COMMAND + '[cluster]\nlauncher = "remote"\n')
+    (tmp_path / "train.py").write_text("")
+    assert collect(job).files == {}
+
+
 def test_files_outside_the_folder_of_the_job_are_refused(tmp_path: Path) -> None:
     job = tmp_path / "jobs" / "train.toml"
     job.parent.mkdir()
