@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
@@ -66,6 +67,23 @@ def stable(recommendation: Mapping[str, Any]) -> dict[str, Any]:
     return {key: value for key, value in recommendation.items() if key not in _VOLATILE}
 
 
+def _is_equal(found: Any, expected: Any) -> bool:
+    """Whether two values are equal; floats to rounding, since a sum depends on where slices were cut."""
+    if isinstance(expected, Mapping):
+        return (
+            isinstance(found, Mapping)
+            and found.keys() == expected.keys()
+            and all(_is_equal(found[key], expected[key]) for key in expected)
+        )
+    if isinstance(expected, list):
+        return (
+            isinstance(found, list) and len(found) == len(expected) and all(map(_is_equal, found, expected))
+        )
+    if isinstance(expected, float) and isinstance(found, float):
+        return math.isclose(found, expected, rel_tol=1e-6, abs_tol=1e-9)
+    return bool(found == expected)
+
+
 def check_job(
     store: Storage, job: JobRecord, expected: Mapping[str, Any]
 ) -> Iterator[tuple[str, dict[str, Any]]]:
@@ -108,7 +126,13 @@ def check_job(
     given = store.ledger.recommendations(job.study_id)
     if len(given) != 1:
         yield "there is one recommendation", {**facts, "given": len(given)}
-    if not given or stable(given[-1].recommendation) != expected:
-        found = stable(given[-1].recommendation) if given else {}
-        differing = [key for key in expected if found.get(key) != expected[key]]
-        yield "the recommendation is that of an undisturbed run", {**facts, "differing": differing}
+    found = stable(given[-1].recommendation) if given else {}
+    differing = [key for key in expected if not _is_equal(found.get(key), expected[key])]
+    if differing:
+        yield (
+            "the recommendation is that of an undisturbed run",
+            {
+                **facts,
+                "differing": {key: [found.get(key), expected[key]] for key in differing},
+            },
+        )

@@ -50,7 +50,10 @@ def test_a_settings_file_with_an_unknown_key_is_refused(paceline: Command, tmp_p
     path.write_text("[limits]\nrequests = 3\n")
     ended = paceline("serve", "--settings", str(path), "--storage", f"sqlite:///{tmp_path}/s.db")
     assert ended.code == 2
-    assert f"{path}: unknown key 'limits.requests'; did you mean 'request_bytes'? Allowed there: " in ended.stderr
+    assert (
+        f"{path}: unknown key 'limits.requests'; did you mean 'request_bytes'? Allowed there: "
+        in ended.stderr
+    )
     path.write_text("[limits]\nuploads = 0\n[approve]\ndollars = 1\n")
     ended = paceline("serve", "--settings", str(path), "--storage", f"sqlite:///{tmp_path}/s.db")
     assert "limits.uploads = 0: Input should be greater than 0" in ended.stderr

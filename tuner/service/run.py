@@ -239,15 +239,19 @@ def _given(
     recommendation: Recommendation,
     folder: Path,
 ) -> RunResult:
-    """Stores the recommendation and the errors of the forecasts, and writes the report."""
+    """Stores the recommendation and the errors of the forecasts, and writes the report.
+
+    A run that was killed after it had stored its recommendation stores no second one.
+    """
     remember_calibration(opened, ledger, study, ending)
-    ledger.add_recommendation(
-        RecommendationRecord(
-            study_id=study.study_id,
-            created_at=recommendation.created_at,
-            recommendation=recommendation.to_dict(),
+    content = recommendation.to_dict()
+    given = ledger.recommendations(study.study_id)
+    if not given or {**given[-1].recommendation, "created_at": content["created_at"]} != content:
+        ledger.add_recommendation(
+            RecommendationRecord(
+                study_id=study.study_id, created_at=recommendation.created_at, recommendation=content
+            )
         )
-    )
     files = write_ending(ending, recommendation, folder)
     return RunResult(recommendation=recommendation, stop=ending.stop, files=files, study=study)
 

@@ -79,9 +79,21 @@ class Running(Protocol):
 
 @dataclass(kw_only=True)
 class _Job:
+    """A job whose process this worker has started.
+
+    Args:
+        lease: The lease, as this worker knows it.
+        process: The process.
+        log: File with the output of the process.
+        started_at: Time of the start, in seconds since the Unix epoch.
+        is_starting: Whether the process has not renewed the lease itself yet.
+    """
+
     lease: JobLease
     process: Running
     log: Path
+    started_at: float
+    is_starting: bool = True
 
 
 @dataclass(kw_only=True)
@@ -134,6 +146,9 @@ class Worker:
         if now >= self._report_at:
             self._report_at = now + _REPORT_SECONDS
             self._guarded(self._report)
+        for job in self._jobs:
+            if job.is_starting and job.lease.expires_at - now < self.settings.lease_seconds / 2:
+                self._guarded(lambda job=job: self._renew_starting(job))
         if self.takes_jobs and len(self._jobs) < self.settings.slots and now >= self._claim_at:
             self._claim_at = now + _CLAIM_SECONDS
             if self._guarded(self._take):
@@ -183,8 +198,24 @@ class Worker:
             parent=os.getpid(),
         )
         say(f"job {lease.job_id}: attempt {lease.attempt} starts; log: {log}")
-        self._jobs.append(_Job(lease=lease, process=self.start(order), log=log))
+        process = self.start(order)
+        self._jobs.append(_Job(lease=lease, process=process, log=log, started_at=self.clock()))
         return True
+
+    def _renew_starting(self, job: _Job) -> bool:
+        """Renews the lease of a job until its process does it: on a busy host, a start takes long."""
+        queue, settings = self.store.queue, self.settings
+        stored = queue.job(job.lease.job_id)
+        renewed = stored.lease_expires_at is None or stored.lease_expires_at > job.lease.expires_at
+        is_silent = self.clock() - job.started_at > settings.silent_seconds
+        if renewed or is_silent or stored.attempt != job.lease.attempt:
+            job.is_starting = False
+            return False
+        try:
+            job.lease, _ = queue.renew(job.lease, lease_seconds=settings.lease_seconds)
+        except LeaseLostError:
+            job.is_starting = False
+        return job.is_starting
 
     def _has_ended(self, job: _Job) -> bool:
         code = job.process.poll()

@@ -75,6 +75,7 @@ def test_called_again_a_run_probes_nothing_and_advises_the_same(desk: Desk) -> N
     again = desk.run()
     assert desk.probers[1].started == []
     assert again.recommendation.choice == first.recommendation.choice
+    assert len(desk.store.ledger.recommendations(first.study.study_id)) == 1
     assert desk.run(fresh=True).study.name == "job-2"
 
 

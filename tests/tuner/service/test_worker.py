@@ -197,3 +197,23 @@ def test_a_worker_survives_an_outage_of_the_database(desk: Desk, monkeypatch: py
     assert not desk.processes
     desk.later(worker, 5.0)
     assert len(desk.processes) == 1
+
+
+def test_the_lease_of_a_process_that_starts_slowly_is_renewed(desk: Desk) -> None:
+    desk.submit()
+    worker, other, third = (desk.worker(silent_seconds=600.0) for _ in range(3))
+    desk.later(worker)
+    for _ in range(4):
+        desk.later(worker, 40.0)
+        desk.later(other, 1.0)
+    assert len(desk.processes) == 1
+    # From its first renewal on, the process is responsible itself.
+    desk.store.queue.renew(desk.processes[0].order.lease, lease_seconds=60.0)
+    desk.later(worker, 40.0)
+    desk.later(other, 21.0)
+    assert len(desk.processes) == 2
+    # A process that never starts loses its job.
+    for _ in range(14):
+        desk.later(other, 50.0)
+    desk.later(third, 50.0)
+    assert len(desk.processes) == 3
