@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import errno
-import json
 import os
 import shlex
 import signal
@@ -21,20 +20,19 @@ from tuner.server.commands import add_commands as add_service_commands
 from tuner.service.job_commands import calibrate, check, doctor, init, schema
 from tuner.service.options import (
     INTERRUPTED,
-    PROVISIONAL,
     Format,
     FormatOption,
     JobPath,
     LaunchTarget,
     Output,
     ReportTo,
-    Sampler,
     SourceFormat,
     StorageUrl,
 )
 from tuner.service.outcome_command import add_outcome_command
-from tuner.service.output import ask, print_rows, say, show, shown_progress
+from tuner.service.output import ask, print_rows, say, set_log, show
 from tuner.service.remote_commands import approve, cancel, jobs, pause, resume, submit, watch
+from tuner.service.run_command import run_commands
 
 if TYPE_CHECKING:
     from storage import Storage
@@ -71,139 +69,6 @@ def common(
     ] = False,
 ) -> None:
     """Handles the options that all commands share."""
-
-
-def run(
-    job: JobPath,
-    storage: StorageUrl = None,
-    output: Output = None,
-    sampler: Annotated[
-        Sampler, typer.Option(envvar="PACELINE_SAMPLER", help="Sampler that chooses the probes.")
-    ] = Sampler.MODEL,
-    budget: Annotated[
-        str | None,
-        typer.Option(
-            envvar="PACELINE_BUDGET", help="Maximum time to spend, such as 10m or 2h.", show_default=False
-        ),
-    ] = None,
-    max_dollars: Annotated[
-        float | None,
-        typer.Option(envvar="PACELINE_MAX_DOLLARS", help="Maximum dollars to spend.", show_default=False),
-    ] = None,
-    parallel: Annotated[
-        int,
-        typer.Option(
-            min=1,
-            envvar="PACELINE_PARALLEL",
-            help="Maximum number of concurrent probes, if enough nodes are free.",
-        ),
-    ] = 1,
-    fresh: Annotated[
-        bool, typer.Option("--fresh", help="Start a new study instead of resuming the last one.")
-    ] = False,
-    verify: Annotated[bool, typer.Option("--verify", help="Train the recommendation to the target.")] = False,
-    confirm: Annotated[
-        int | None,
-        typer.Option(
-            "--confirm",
-            min=1,
-            metavar="N",
-            help="Train the recommendation and the present settings with N new seeds each, and compare them.",
-            show_default=False,
-        ),
-    ] = None,
-    no_past_studies: Annotated[
-        bool,
-        typer.Option("--no-past-studies", help="Do not use what other studies in the database have learnt."),
-    ] = False,
-    strict: Annotated[
-        bool, typer.Option("--strict", help=f"Exit with code {PROVISIONAL} if the evidence is weak.")
-    ] = False,
-    output_format: FormatOption = Format.TABLE,
-) -> None:
-    """Tune a job: search, train, recommend, report. Called again, it resumes."""
-    from tuner.service.opening import default_output
-    from tuner.service.run import RunOptions, run_job
-
-    opened = opened_job(job, budget=budget, max_dollars=max_dollars)
-    options = RunOptions(
-        output=output or default_output(opened.job),
-        sampler=sampler.value,
-        fresh=fresh,
-        verify=verify,
-        parallel=parallel,
-        confirm=confirm or 0,
-        past_studies=not no_past_studies,
-    )
-    with study_store(storage, job) as store, shown_progress() as listen:
-        result = run_job(opened, store, options, listen)
-    recommendation = result.recommendation
-    if output_format is Format.TABLE:
-        show(result.text)
-        show(f"report: {result.files['report.html']}")
-    elif output_format is Format.JSON:
-        show(json.dumps(recommendation.to_dict(), indent=2))
-    else:
-        data = recommendation.to_dict()["choice"]
-        seconds = {f"seconds_{name}": value for name, value in (data["seconds"] or {}).items()}
-        print_rows([{**data["configuration"], **seconds}], output_format)
-    if strict and recommendation.provisional:
-        raise typer.Exit(PROVISIONAL)
-
-
-def train(
-    job: JobPath,
-    batch_size: Annotated[int, typer.Option(help="Global batch size.")],
-    learning_rate: Annotated[float, typer.Option(help="Peak learning rate.")],
-    nodes: Annotated[
-        int | None, typer.Option(help="Number of nodes; needed unless the job allows only one.")
-    ] = None,
-    strategy: Annotated[
-        str | None,
-        typer.Option(
-            help="Strategy. By default, the strategy of the job if it lists only one, else all_reduce."
-        ),
-    ] = None,
-    tau: Annotated[
-        int | None, typer.Option(help="Training steps from one exchange of parameters to the next.")
-    ] = None,
-    beta: Annotated[
-        float | None, typer.Option(help="For elastic_averaging: moving rate times number of ranks.")
-    ] = None,
-    outer_learning_rate: Annotated[
-        float | None, typer.Option(help="For diloco: learning rate of the outer steps.")
-    ] = None,
-    outer_momentum: Annotated[
-        float | None, typer.Option(help="For diloco: momentum of the outer steps.")
-    ] = None,
-    storage: StorageUrl = None,
-    output: Output = None,
-    output_format: FormatOption = Format.TABLE,
-) -> None:
-    """Train one configuration to the job's target, without a search. Called again, it resumes."""
-    from tuner.service.opening import default_output, require_training
-    from tuner.service.reporting import training_rows
-    from tuner.service.training import chosen_configuration, train_configuration
-
-    opened = opened_job(job)
-    require_training(opened)
-    configuration = chosen_configuration(
-        opened,
-        nodes=nodes,
-        batch_size=batch_size,
-        learning_rate=learning_rate,
-        strategy=strategy,
-        knobs={
-            "tau": tau,
-            "beta": beta,
-            "outer_learning_rate": outer_learning_rate,
-            "outer_momentum": outer_momentum,
-        },
-    )
-    folder = output or default_output(opened.job)
-    with study_store(storage, job) as store, shown_progress() as listen:
-        state = train_configuration(opened, store, configuration, folder, listen)
-    print_rows(training_rows(configuration, state), output_format)
 
 
 def status(job: JobPath, storage: StorageUrl = None, output_format: FormatOption = Format.TABLE) -> None:
@@ -413,8 +278,32 @@ def recover(
     )
 
 
+def opened_job(path: Path) -> OpenedJob:
+    """Reads a job file."""
+    from tuner.service.opening import open_job
+
+    return open_job(path)
+
+
+@contextmanager
+def study_store(url: str | None, job: Path, *, to_read: bool = False) -> Iterator[Storage]:
+    """Context manager that opens the study database. With `to_read`, an SQLite file must exist already."""
+    from storage import open_storage
+    from tuner.service.opening import default_storage_url
+
+    url = url or default_storage_url(job)
+    file = Path(url.removeprefix("sqlite:///"))
+    if to_read and url.startswith("sqlite:///") and file.parent.is_dir() and not file.exists():
+        raise JobError(
+            f"{job}: there is no study of this job here yet, and no database {file}; `paceline run {job}` "
+            "starts one. If the study is in another database, give its URL with --storage"
+        )
+    with open_storage(url) as store:
+        yield store
+
+
 for _command in (
-    *(init, check, run, train, status, trials, explain, report),
+    *(init, check, *run_commands(study_store), status, trials, explain, report),
     *(record, import_runs, export, calibrate, schema, doctor),
     *(submit, jobs, watch, cancel, approve, pause, resume),
 ):
@@ -435,40 +324,17 @@ def _service_store(url: str) -> Iterator[Storage]:
 add_service_commands(app, database, _service_store)
 
 
-def opened_job(path: Path, *, budget: str | None = None, max_dollars: float | None = None) -> OpenedJob:
-    """Reads a job file. `budget` and `max_dollars`, if given, override the budget in the file."""
-    from tuner.service.opening import open_job
-
-    return open_job(path, time_budget=budget, max_dollars=max_dollars)
-
-
-@contextmanager
-def study_store(url: str | None, job: Path, *, to_read: bool = False) -> Iterator[Storage]:
-    """Context manager that opens the study database. With `to_read`, an SQLite file must exist already."""
-    from storage import open_storage
-    from tuner.service.opening import default_storage_url
-
-    url = url or default_storage_url(job)
-    file = Path(url.removeprefix("sqlite:///"))
-    if to_read and url.startswith("sqlite:///") and file.parent.is_dir() and not file.exists():
-        raise JobError(
-            f"{job}: there is no study of this job here yet, and no database {file}; `paceline run {job}` "
-            "starts one. If the study is in another database, give its URL with --storage"
-        )
-    with open_storage(url) as store:
-        yield store
-
-
 add_outcome_command(app, study_store)
 
 
 def main(arguments: Sequence[str] | None = None) -> NoReturn:
     """Runs a command and exits with its code. Errors are one message on stderr, without a traceback."""
     signal.signal(signal.SIGTERM, _interrupt)
+    set_log()
     try:
         code = app(args=list(arguments) if arguments is not None else None, standalone_mode=False)
     except TunerError as error:
-        say(f"paceline: {error}")
+        say(f"paceline: {error}", "error")
         sys.exit(error.exit_code)
     except KeyboardInterrupt:
         code = INTERRUPTED
@@ -476,7 +342,7 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
         if error.errno not in _PATH_ERRORS or error.filename is None:
             raise
         path = Path(os.fsdecode(error.filename))
-        say(f"paceline: {path}: {error.strerror}. Choose another path, or correct this one")
+        say(f"paceline: {path}: {error.strerror}. Choose another path, or correct this one", "error")
         sys.exit(StorageError.exit_code)
     except Exception as error:
         # Usage errors of Typer print their own message.
@@ -488,7 +354,7 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
         sys.exit(getattr(error, "exit_code", 2))
     # Typer returns this exit code for an interrupt, without a message.
     if code == INTERRUPTED:
-        say("paceline: interrupted; run the same command to resume")
+        say("paceline: interrupted; run the same command to resume", "interrupted")
     sys.exit(code if isinstance(code, int) else 0)
 
 

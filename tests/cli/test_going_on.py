@@ -9,6 +9,7 @@ import signal
 import sqlite3
 import subprocess
 import threading
+import time
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -147,17 +148,19 @@ def test_a_killed_run_goes_on_without_waiting(
     assert_went_on(before, workplace.study()[1])
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("numbers", [[signal.SIGINT, signal.SIGINT], [signal.SIGTERM]])
 def test_an_interrupted_run_says_how_to_go_on(
-    workplace: Workplace, started: list[subprocess.Popen[str]], number: signal.Signals
+    workplace: Workplace, started: list[subprocess.Popen[str]], numbers: list[signal.Signals]
 ) -> None:
     before = run_until_slices(workplace, started, slices=1)
-    # As a terminal does it: everyone in the foreground group hears of it.
-    os.killpg(started[0].pid, number)
+    for number in numbers:
+        # As a terminal does it: everyone in the foreground group hears of it.
+        os.killpg(started[0].pid, number)
+        time.sleep(0.2)
     out, err = started[0].communicate(timeout=60)
     assert started[0].returncode == 130, err
     assert out == ""
-    assert err.strip().splitlines()[-1] == "paceline: interrupted; run the same command to resume"
+    assert "paceline: interrupted; run the same command to resume" in err.strip().splitlines()
     assert "Traceback" not in err
     workplace.assert_nobody_left()
     interrupted = workplace.study()[1]
@@ -165,6 +168,28 @@ def test_an_interrupted_run_says_how_to_go_on(
     # The slice that was interrupted is paid for, too.
     assert len(slices_of(interrupted)) > len(slices_of(before))
     assert slices_of(interrupted)[-1].charged_seconds > 0
+    again = workplace.call("run", "job.toml")
+    assert_recommended(again, workplace)
+    assert_went_on(interrupted, workplace.study()[1], was_ended=True)
+
+
+def test_ctrl_c_once_ends_the_slice_and_answers(
+    workplace: Workplace, started: list[subprocess.Popen[str]]
+) -> None:
+    before = run_until_slices(workplace, started, slices=1)
+    os.killpg(started[0].pid, signal.SIGINT)
+    out, err = started[0].communicate(timeout=60)
+    assert started[0].returncode == 130, err
+    assert "Interrupted: finishing the slice, then answering; press Ctrl-C again to stop at once" in err
+    assert "Recommended for tiny" in out
+    assert "The search was interrupted" in " ".join(out.split())
+    assert (workplace.folder / "paceline-out/tiny/report.html").is_file()
+    assert "Traceback" not in err
+    workplace.assert_nobody_left()
+    interrupted = workplace.study()[1]
+    assert all(probe.lease is None for probe in interrupted)
+    assert len(slices_of(interrupted)) == len(slices_of(before)) + 1
+    assert slices_of(interrupted)[-1].error is None
     again = workplace.call("run", "job.toml")
     assert_recommended(again, workplace)
     assert_went_on(interrupted, workplace.study()[1], was_ended=True)

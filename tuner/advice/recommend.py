@@ -118,7 +118,7 @@ def recommend(ending: Ending) -> Recommendation | None:
         training_epochs=None if num_samples is None or size is None else num_samples / size,
         strategies=strategies,
         sensitivity=sensitivity(state, ending.beliefs, choice),
-        ended_by_budget=stop.kind is StopKind.BUDGET,
+        ended_by_budget=stop.kind in (StopKind.BUDGET, StopKind.INTERRUPTED),
         axes_without_effect=tuple(sorted(axes_without_effect(state))),
         startup_seconds=state.startup_seconds if state.job.runs_command else None,
         imported=ending.imported,

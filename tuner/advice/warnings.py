@@ -57,6 +57,8 @@ def cautions(state: SearchState, stop: Stop, choice: Configuration) -> list[str]
         lines.append(f"{state.num_faults} of {len(state.probes)} probes failed.{_given_up(state)}")
     if stop.kind is StopKind.BUDGET:
         lines.append("The budget ended the search early: more probes might find a better configuration.")
+    if stop.kind is StopKind.INTERRUPTED:
+        lines.append("The search was interrupted: more probes might find a better configuration.")
     if stop.kind is StopKind.FAULTS:
         lines.append("Failures ended the search early: more probes might find a better configuration.")
     ends = [run.turned_back for run in state.runs.values() if run.turned_back is not None]

@@ -223,7 +223,7 @@ class Recommendation:
         sensitivity: Sentences with changes of the emulated nodes ([cluster.machine]) that would change the
             recommendation; empty if the job emulates no nodes.
         ended_by_budget: Whether the search ended because the budget of time, dollars, node hours or probes
-            was used up.
+            was used up, or because the user interrupted it.
         axes_without_effect: Names of the axes of the search space whose value did not change the scores,
             probably because the script does not use it.
         startup_seconds: Seconds from the start of the user's script to its first training step, which every

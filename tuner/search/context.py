@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from tuner.domain.cluster import Cluster
 from tuner.domain.ledger import Ledger, StudyRecord
 from tuner.job import Job
 from tuner.search.events import Listener, SearchEvent, Watcher, ignore, unwatched
+from tuner.search.interrupts import Interruption
 from tuner.search.optuna_trials import StudyTrials
 
 
@@ -39,6 +40,7 @@ class SearchContext:
         listen: Function that receives the events of the search.
         watch: Function that receives the state of the search after each decision, with the forecasts if the
             decision made some, and while slices run.
+        interruption: Whether the user has asked the search to end early.
     """
 
     job: Job
@@ -56,6 +58,7 @@ class SearchContext:
     sleep: Callable[[float], None] = time.sleep
     listen: Listener = ignore
     watch: Watcher = unwatched
+    interruption: Interruption = field(default_factory=Interruption)
 
     def say(self, event: SearchEvent) -> None:
         """Sends an event of the search to the function that shows it to the user."""

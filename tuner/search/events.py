@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
-from search_spaces import traits_of
+from search_spaces import Configuration, traits_of
 from tuner.domain.measurement import Measurement
 
 if TYPE_CHECKING:
@@ -28,6 +28,7 @@ class SearchEvent:
         spent_seconds: Charged seconds of all ended slices.
         probe_id: ID of the probe (the trial training) that the event is about; None if it is not about one.
         num_slots: Maximum number of concurrent slices.
+        configuration: The configuration that a decision is about; else None.
     """
 
     kind: Literal["plan", "decision", "progress", "slice", "warning", "end"]
@@ -36,6 +37,7 @@ class SearchEvent:
     spent_seconds: float = 0.0
     probe_id: int | None = None
     num_slots: int = 1
+    configuration: Configuration | None = None
 
 
 def clock_words(measurement: Measurement, training_seconds: float) -> str:

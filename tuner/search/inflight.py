@@ -22,6 +22,7 @@ from tuner.search.capacity import Capacity, UnderWay
 from tuner.search.checkpoint_transfer import forget_transfer, moved_clock, transferred
 from tuner.search.context import SearchContext
 from tuner.search.events import SearchEvent
+from tuner.search.interrupts import FINISH_SECONDS, finish_event
 from tuner.search.lost_checkpoints import is_lost, restarted
 from tuner.search.spans import Span, covered
 
@@ -171,8 +172,34 @@ class SlicesUnderWay:
         """
         given = [self._prober.ask_to_end(active.handle) for active in self._slices]
         waits = [seconds for seconds in given if seconds is not None]
+        return self._ended_until(self._prober.now() + max(waits, default=-math.inf) + slack_seconds)
+
+    def finish(self) -> list[tuple[Slice, Measurement]]:
+        """Waits until the running slices have ended, after the user interrupted the search.
+
+        A slice that would run for more than `FINISH_SECONDS`, or that waits for nodes, is asked to save and
+        end now. A slice that runs longer than expected is asked at the end of this time.
+
+        Returns:
+            The slices that ended in time, with their measurements. Slices that did not end are still running.
+        """
+        now = self._prober.now()
+        remaining = [_remaining_seconds(active, now) for active in self._slices]
+        job = self._context.job
+        grace = job.command.grace if job.runs_command else 0.0
+        is_short = any(math.isfinite(seconds) for seconds in remaining)
+        most = grace + (FINISH_SECONDS if is_short else 0.0)
+        if self._slices:
+            self._context.say(finish_event(remaining, most))
+        for active, seconds in zip(self._slices, remaining, strict=True):
+            if not math.isfinite(seconds):
+                self._prober.ask_to_end(active.handle)
+        found = self._ended_until(now + FINISH_SECONDS) if is_short else []
+        return found + self.end_all(0.0)
+
+    def _ended_until(self, until: float) -> list[tuple[Slice, Measurement]]:
+        """Waits until all slices have ended, at most until a time of the clock `Prober.now`."""
         found: list[tuple[Slice, Measurement]] = []
-        until = self._prober.now() + max(waits, default=-math.inf) + slack_seconds
         while self._slices and self._prober.now() < until:
             try:
                 ended = self.next_ended()
@@ -267,3 +294,12 @@ class SlicesUnderWay:
             oversubscribed=measurement.oversubscribed or active.is_crowded,
             shared_seconds=min(max(shared, 0.0), measurement.charged_seconds),
         )
+
+
+def _remaining_seconds(active: Slice, now: float) -> float:
+    """Returns the seconds to the expected end of a slice; 0 if unknown, infinite if it takes too long."""
+    if active.shown is not None and active.shown[1]:
+        return math.inf  # It waits for nodes.
+    elapsed = now - active.held_since
+    left = replace(active.under_way, elapsed_seconds=max(elapsed, 0.0)).left_seconds
+    return left if left <= FINISH_SECONDS else math.inf

@@ -23,6 +23,7 @@ from tuner.search.checkpoint_transfer import resume_on_other_nodes
 from tuner.search.context import SearchContext
 from tuner.search.events import SearchEvent, slice_words
 from tuner.search.inflight import LEASE_SECONDS, POLL_SECONDS, Slice, SlicesUnderWay
+from tuner.search.interrupts import INTERRUPTED_SLICE, INTERRUPTED_STOP
 from tuner.search.lost_checkpoints import is_lost, started_folder
 from tuner.search.lost_slices import probe_folder
 from tuner.search.policy import Abandon, Action, Ask, Continue, Decision, Policy, Start, Stop, StopKind, Wait
@@ -95,7 +96,8 @@ class Search:
     def run(self) -> SearchResult:
         """Searches until the policy ends the search, and returns the result.
 
-        An error or an interrupt by the user ends all running slices. After an interrupt, the time of these
+        If the user asks for it (`SearchContext.interruption`), the search ends after its running slices. An
+        error or `KeyboardInterrupt` ends all running slices at once. After an interrupt, the time of these
         slices is charged; they may save a checkpoint first if the context says so.
 
         Raises:
@@ -104,14 +106,14 @@ class Search:
         try:
             # The models use small matrices. With several BLAS threads and busy ranks, fits took ten times as
             # long.
-            with threadpool_limits(limits=1, user_api="blas"):
+            with threadpool_limits(limits=1, user_api="blas"), self._context.interruption.deferred():
                 return self._search()
         except KeyboardInterrupt:
             with contextlib.suppress(TunerError):
                 if self._context.saves():
                     for ended in self._slices.end_all(0.0):
                         self._write_down(*ended)
-                self._stop_all(self.state(), "the slice was interrupted")
+                self._stop_all(self.state(), INTERRUPTED_SLICE)
             raise
         except LeaseLostError as error:
             name = self._context.study.name
@@ -143,11 +145,18 @@ class Search:
         while True:
             state = self.state()
             capacity = state.capacity
+            interruption = self._context.interruption
+            if capacity.under_way and interruption.is_requested:
+                return None
             if len(capacity.under_way) >= capacity.num_slots and budget_used(state) is None:
                 return None
             decision = self._policy.decide(state)
             self._context.watch(state, decision.beliefs)
             action = decision.action
+            if interruption.is_requested and not isinstance(action, Stop):
+                if capacity.under_way:
+                    return None
+                action = INTERRUPTED_STOP
             if self._asked is not None and not isinstance(action, Stop):
                 if not state.fits(self._asked[2]):
                     return None
@@ -198,12 +207,21 @@ class Search:
             if ended is not None:
                 self._write_down(*ended)
                 return
+            if context.interruption.is_requested:
+                self._finish(state)
+                return
             # No slice has ended, so there is no need to read the ledger again.
             present = replace(state, capacity=self._slices.capacity())
             context.watch(present, None)
             if budget_used(present) is not None:
                 return
             context.sleep(POLL_SECONDS)
+
+    def _finish(self, state: SearchState) -> None:
+        """Ends the running slices after an interrupt: those that end soon at their end, the others now."""
+        for ended in self._slices.finish():
+            self._write_down(*ended)
+        self._stop_all(state, INTERRUPTED_SLICE)
 
     def _give_leases_back(self) -> None:
         """Releases all rights of this process to work on trainings, also on those that have not started."""
@@ -241,7 +259,10 @@ class Search:
         assert isinstance(action, Start | Continue | Ask)
         purpose = Purpose.TRAINING if isinstance(action, Ask) else action.purpose
         words = f"{purpose.value}: {configuration} - {action.reason}"
-        self._say(state, SearchEvent(kind="decision", text=words, probe_id=lease.probe_id))
+        decided = SearchEvent(
+            kind="decision", text=words, probe_id=lease.probe_id, configuration=configuration
+        )
+        self._say(state, decided)
         under_way = UnderWay(
             probe_id=lease.probe_id,
             configuration=configuration,
@@ -401,7 +422,7 @@ class Search:
     def _abandon(self, state: SearchState, action: Abandon) -> None:
         probe = _probe(state, action.probe_id)
         words = f"given up: {probe.configuration} - {action.reason}"
-        self._say(state, SearchEvent(kind="decision", text=words))
+        self._say(state, SearchEvent(kind="decision", text=words, configuration=probe.configuration))
         self._end(state, probe, action.reason)
 
     def _end(self, state: SearchState, probe: ProbeRecord, reason: str) -> None:
@@ -413,10 +434,10 @@ class Search:
     def _settle(self, state: SearchState, stop: Stop) -> None:
         """Ends the Optuna trials of all runs that could still continue, when the search ends.
 
-        If the budget or failures ended the search, the trials stay open, because a later search may continue
-        these runs.
+        If the budget, failures or the user ended the search, the trials stay open, because a later search may
+        continue these runs.
         """
-        if stop.kind in (StopKind.BUDGET, StopKind.FAULTS):
+        if stop.kind in (StopKind.BUDGET, StopKind.FAULTS, StopKind.INTERRUPTED):
             return
         for run in state.runs.values():
             if run.can_continue:

@@ -109,6 +109,8 @@ class StopKind(StrEnum):
     """No configuration is expected to reach the target within the goal's limits."""
     FAULTS = "faults"
     """Too many probes failed."""
+    INTERRUPTED = "interrupted"
+    """The user interrupted the search."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -242,6 +242,8 @@ def _train(
         listen=listen,
         make_prober=make_prober,
     )
+    if ended.stop.kind is StopKind.INTERRUPTED:
+        return ended.stop.reason
     if ended.stop.kind is StopKind.FAULTS:
         return f"{ended.stop.reason}. {last_fault(ended.state)}"
     run = run_of(ended.state, configuration)

@@ -1,17 +1,15 @@
-"""Shows the progress of a search: live lines on a terminal, else plain lines."""
+"""Shows the progress of a search as lines of text or JSON, where no live view is possible or wanted."""
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable
-from typing import Protocol
+from dataclasses import asdict
+from typing import Any, Protocol
 
-from rich.console import Console as Terminal
-from rich.status import Status
-from rich.text import Text
-
+from tuner.domain.job_queue import Usage
 from tuner.domain.measurement import Measurement
-from tuner.domain.safe_text import printable
 from tuner.search.events import SearchEvent, clock_words
 
 #: Seconds between two progress lines of a slice when the output is not a terminal.
@@ -63,49 +61,102 @@ class PlainConsole:
         """Does nothing, since plain lines need no clean-up."""
 
 
-class RichConsole:
-    """Prints events as lines and, below the lines, a live line for each running slice."""
+class QuietConsole:
+    """Passes only warnings on to another console.
 
-    def __init__(self) -> None:
-        self._terminal = Terminal(stderr=True, highlight=False)
-        self._status: Status | None = None
-        #: Map the probe id of each running slice to its description, and to its live line.
-        self._what: dict[int | None, str] = {}
-        self._stands: dict[int | None, str] = {}
-        self._started = time.monotonic()
+    Args:
+        console: The other console.
+    """
+
+    def __init__(self, console: Console) -> None:
+        self._console = console
 
     def show(self, event: SearchEvent) -> None:
-        """Prints the event as a line, or shows the progress of a slice in its live line."""
-        if event.kind == "progress" and event.measurement is not None:
-            what = self._what.get(event.probe_id, "")
-            self._stands[event.probe_id] = f"{what}: {progress_words(event.measurement)}"
-            self._live()
-            return
-        text = printable(event.text)
-        if event.num_slots > 1 and event.probe_id is not None:
-            text = f"probe {event.probe_id}: {text}"
-        if event.kind == "decision":
-            self._what[event.probe_id] = text.partition(" - ")[0]
-        if event.kind == "slice" and self._stands.pop(event.probe_id, None) is not None:
-            self._live()
-        style = {"warning": "yellow", "end": "bold", "decision": "cyan"}.get(event.kind, "")
-        self._terminal.print(
-            f"{time.monotonic() - self._started:6.1f} s  {text}", style=style or None, markup=False
-        )
-
-    def _live(self) -> None:
-        """Updates the live lines of all running slices."""
-        text = Text(printable("\n".join(self._stands.values())))
-        if self._status is None:
-            self._status = self._terminal.status(text)
-            self._status.start()
-        self._status.update(text)
+        """Shows a warning, and ignores all other events."""
+        if event.kind == "warning":
+            self._console.show(event)
 
     def close(self) -> None:
-        """Removes the live lines."""
-        if self._status is not None:
-            self._status.stop()
-            self._status = None
+        """Closes the other console."""
+        self._console.close()
+
+
+class JsonConsole:
+    """Writes one JSON object for each event. Progress of a slice is written at most every 15 seconds.
+
+    Args:
+        write: Function that is called with each object.
+        usage: Function that returns what the search has used so far; None if nothing is known yet.
+        is_quiet: Whether only warnings are written.
+        clock: Function that returns the seconds since the Unix epoch.
+    """
+
+    def __init__(
+        self,
+        write: Callable[[dict[str, Any]], None],
+        usage: Callable[[], Usage | None],
+        *,
+        is_quiet: bool = False,
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        self._write = write
+        self._usage = usage
+        self._is_quiet = is_quiet
+        self._clock = clock
+        self._said: dict[int | None, float] = {}
+
+    def show(self, event: SearchEvent) -> None:
+        """Writes the event as a JSON object."""
+        now = self._clock()
+        if self._is_quiet and event.kind != "warning":
+            return
+        if event.kind == "progress":
+            if now - self._said.setdefault(event.probe_id, now) < _PLAIN_EVERY_SECONDS:
+                return
+            self._said[event.probe_id] = now
+        measurement, usage = event.measurement, self._usage()
+        configuration = event.configuration if measurement is None else measurement.configuration
+        text = event.text
+        if event.kind == "progress" and measurement is not None:
+            text = progress_words(measurement)
+        self._write(
+            {
+                "time": round(now, 3),
+                "kind": event.kind,
+                "text": text,
+                "probe": event.probe_id,
+                "configuration": None if configuration is None else configuration.as_dict(),
+                "measurement": None if measurement is None else measurement_summary(measurement),
+                "spent": None if usage is None else asdict(usage),
+            }
+        )
+
+    def close(self) -> None:
+        """Does nothing, since lines need no clean-up."""
+
+
+def measurement_summary(measurement: Measurement) -> dict[str, Any]:
+    """Returns the numbers of a slice for programs; values that are not finite are None."""
+    point = measurement.curve[-1] if measurement.curve else None
+    numbers = {
+        "training_seconds": measurement.training_seconds,
+        "charged_seconds": measurement.charged_seconds,
+        "charged_dollars": measurement.charged_dollars,
+        "score": None if point is None else point.value,
+    }
+    return {
+        "outcome": measurement.outcome.value,
+        "purpose": measurement.purpose.value,
+        "step": measurement.step,
+        "samples": measurement.samples,
+        **{
+            name: value if value is not None and math.isfinite(value) else None
+            for name, value in numbers.items()
+        },
+        "score_samples": None if point is None else point.samples,
+        "waiting": measurement.waiting or None,
+        "error": measurement.error,
+    }
 
 
 def progress_words(measurement: Measurement) -> str:

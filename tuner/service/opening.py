@@ -7,7 +7,7 @@ import os
 import platform
 import tempfile
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -20,7 +20,8 @@ from tuner.domain.measurement import Outcome
 from tuner.domain.outcomes import OutcomeStore
 from tuner.job import Job, load_job, load_workload, script_digest, workload_code_digest
 from tuner.recordings.recording import NEUTRAL_EPOCH_SAMPLES
-from tuner.search.events import Listener, SearchEvent, ignore
+from tuner.search.events import Listener, SearchEvent, Watcher, ignore, unwatched
+from tuner.search.interrupts import Interruption
 from tuner.search.lost_slices import lost_slice, lost_span, note_charged, probe_folder
 from tuner.search.spans import Span, covered
 from tuner.service.attempt import Attempt, is_dead
@@ -47,6 +48,8 @@ class OpenedJob:
         code: Hash of the script or of the Workload's source; empty if the job has neither.
         attempt: The attempt of a worker at this job; None on the command line.
         past_studies: Whether the forecasts use what other studies in the database have learnt.
+        watch: Called with the state of the search on the command line, as `SearchContext.watch`.
+        interruption: Whether the user of the command line has asked the search to end early.
     """
 
     job: Job
@@ -55,6 +58,8 @@ class OpenedJob:
     code: str = ""
     attempt: Attempt | None = None
     past_studies: bool = True
+    watch: Watcher = unwatched
+    interruption: Interruption = field(default_factory=Interruption)
 
     def saves(self) -> bool:
         """Whether slices may save a checkpoint when the search is interrupted, as on a worker."""

@@ -21,6 +21,13 @@ class Format(StrEnum):
     CSV = "csv"
 
 
+class LogFormat(StrEnum):
+    """Formats of progress and messages on stderr."""
+
+    TEXT = "text"
+    JSON = "json"
+
+
 class MachineFormat(StrEnum):
     """Formats in which `paceline calibrate` prints its result."""
 
@@ -87,4 +94,16 @@ Output = Annotated[
 ]
 FormatOption = Annotated[
     Format, typer.Option("--format", "-f", envvar="PACELINE_FORMAT", help="Output format.")
+]
+LogFormatOption = Annotated[
+    LogFormat,
+    typer.Option(
+        "--log-format",
+        envvar="PACELINE_LOG_FORMAT",
+        help="Format of the progress on stderr; json prints one JSON object per line.",
+    ),
+]
+Quiet = Annotated[
+    bool,
+    typer.Option("--quiet", "-q", envvar="PACELINE_QUIET", help="Print only warnings and the result."),
 ]

@@ -3,23 +3,54 @@
 from __future__ import annotations
 
 import json
-import sys
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
 
 import typer
 
 from tuner.domain.safe_text import csv_text, printable
-from tuner.service.options import Format
-
-if TYPE_CHECKING:
-    from tuner.search.events import Listener
+from tuner.service.options import Format, LogFormat
 
 
-def say(line: str) -> None:
-    """Prints a line on stderr, without control sequences."""
-    typer.echo(printable(line), err=True)
+@dataclass(kw_only=True)
+class LogSettings:
+    """How progress and messages are printed on stderr.
+
+    Args:
+        format: Text, or one JSON object per line.
+        is_quiet: Whether only warnings, errors and results are printed.
+    """
+
+    format: LogFormat = LogFormat.TEXT
+    is_quiet: bool = False
+
+
+_log = LogSettings()
+
+
+def log_settings() -> LogSettings:
+    """Returns how progress and messages are printed."""
+    return _log
+
+
+def set_log(log_format: LogFormat = LogFormat.TEXT, *, quiet: bool = False) -> None:
+    """Sets how progress and messages are printed."""
+    _log.format, _log.is_quiet = log_format, quiet
+
+
+def say(line: str, kind: str = "message") -> None:
+    """Prints a line on stderr, without control sequences. In a JSON log, it is an object of this kind."""
+    if _log.format is LogFormat.JSON:
+        write_log({"time": round(time.time(), 3), "kind": kind, "text": line})
+    else:
+        typer.echo(printable(line), err=True)
+
+
+def write_log(entry: dict[str, Any]) -> None:
+    """Prints an entry of a JSON log on stderr, as one line."""
+    typer.echo(json.dumps(entry, allow_nan=False), err=True)
 
 
 def show(text: str, *, nl: bool = True) -> None:
@@ -35,22 +66,6 @@ def ask(question: str, names: Sequence[str]) -> str:
     answer = str(typer.prompt("Name or number" if names else "Value", err=True)).strip()
     is_place = answer.isdecimal() and len(answer) < 6 and 1 <= int(answer) <= len(names)
     return names[int(answer) - 1] if is_place else answer
-
-
-@contextmanager
-def shown_progress() -> Iterator[Listener]:
-    """Context manager that yields a listener of search events.
-
-    The listener shows progress on stderr: live lines if stderr is a terminal, else plain lines.
-    """
-    from tuner.service.console import PlainConsole, RichConsole
-
-    console = RichConsole() if sys.stderr.isatty() else PlainConsole(say)
-
-    try:
-        yield console.show
-    finally:
-        console.close()
 
 
 def print_rows(rows: list[dict[str, Any]], output_format: Format) -> None:

@@ -29,6 +29,7 @@ from tuner.search.beliefs import Beliefs
 from tuner.search.believer import Believer
 from tuner.search.calibration import calibration_record, kind_of, learnt_calibration
 from tuner.search.imported_runs import laws_of_imports, merged_pasts
+from tuner.search.interrupts import INTERRUPTED_STOP
 from tuner.search.law_priors import laws_of_fits
 from tuner.search.loop import SearchResult
 from tuner.search.policy import Stop, StopKind
@@ -157,6 +158,8 @@ def report_job(opened: OpenedJob, store: StudyStore, output: Path) -> dict[str, 
     by_budget = not given or bool(given[-1].recommendation.get("ended_by_budget"))
     ended = StopKind.BUDGET if by_budget else StopKind.NO_GAIN
     stop = Stop(kind=StopKind.ARRIVED if arrived else ended, reason=words)
+    if words == INTERRUPTED_STOP.reason and not arrived:
+        stop = INTERRUPTED_STOP
     result = SearchResult(state=state, beliefs=None, stop=stop)
     ending = make_ending(opened, store.ledger, study, result)
     recommendation = None if ending is None else recommend(ending)

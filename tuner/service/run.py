@@ -15,7 +15,7 @@ from tuner.job import BudgetSection
 from tuner.probes import Prober
 from tuner.report import recommendation_text
 from tuner.search.context import SearchContext
-from tuner.search.events import Listener, SearchEvent, ignore, unwatched
+from tuner.search.events import Listener, SearchEvent, ignore
 from tuner.search.loop import Search, SearchResult
 from tuner.search.model_policy import ModelPolicy
 from tuner.search.optuna_policy import OptunaPolicy
@@ -105,7 +105,8 @@ def run_job(
 ) -> RunResult:
     """Searches, verifies and confirms a recommendation, and writes the report.
 
-    If the search was interrupted, a second call resumes it.
+    If the search was interrupted, a second call resumes it. After a request of `opened.interruption`, the
+    result is the answer from what was measured so far.
 
     Args:
         opened: The job.
@@ -119,6 +120,7 @@ def run_job(
         InfeasibleError: No configuration can run, or no configuration is expected to reach the target.
         ProbeError: Too many probes failed.
         StorageError: The study or the output folder cannot be read or written.
+        KeyboardInterrupt: The user interrupted the search before a score was read.
     """
     if options.confirm > 0:
         require_confirmable(opened)
@@ -129,7 +131,7 @@ def run_job(
         ending, result = _run(opened, store, options, listen, prober)
     finally:
         prober.close()
-    if options.confirm == 0:
+    if options.confirm == 0 or opened.interruption.is_requested:
         return result
     with store.guarded():
         confirm(
@@ -174,7 +176,8 @@ def _run(
             parallel=options.parallel,
             restart_lost=options.restart_lost,
             listen=listen,
-            watch=unwatched if opened.attempt is None else opened.attempt.watch,
+            watch=opened.watch if opened.attempt is None else opened.attempt.watch,
+            interruption=opened.interruption,
             saves=opened.saves,
         )
         search = Search(context, prober, _policy(opened, options, context))
@@ -182,7 +185,11 @@ def _run(
         result = search.run()
         ending = make_ending(opened, store.ledger, study, result)
         recommendation = None if ending is None else recommend(ending)
-        if options.verify and recommendation is not None and recommendation.verified is None:
+        is_interrupted = opened.interruption.is_requested
+        if is_interrupted and (recommendation is None or not result.state.has_scores):
+            raise KeyboardInterrupt
+        is_verified = recommendation is not None and recommendation.verified is not None
+        if options.verify and recommendation is not None and not (is_verified or is_interrupted):
             result = replace(result, state=_verify(context, prober, recommendation), beliefs=None)
             ending = make_ending(opened, store.ledger, study, result)
             recommendation = None if ending is None else recommend(ending)

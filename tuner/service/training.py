@@ -15,9 +15,10 @@ from tuner.domain.ledger import StudyRecord
 from tuner.job import BaselineSection, BudgetSection, Job, configuration_with_knobs
 from tuner.probes import Prober
 from tuner.search.context import SearchContext
-from tuner.search.events import Listener, ignore, unwatched
+from tuner.search.events import Listener, ignore
 from tuner.search.loop import Search, SearchResult
 from tuner.search.optuna_trials import StudyTrials
+from tuner.search.policy import StopKind
 from tuner.search.sampler import baseline_sampler
 from tuner.search.state import SearchState
 from tuner.search.train_policy import TrainPolicy
@@ -111,6 +112,7 @@ def train_configuration(
     Raises:
         JobError: The Workload cannot be built, or the configuration is not valid for this job.
         StorageError: The study or the output folder cannot be read or written.
+        KeyboardInterrupt: The user interrupted the training before it reached the target.
     """
     require_training(opened)
     job = job_of_one(opened, configuration)
@@ -119,7 +121,7 @@ def train_configuration(
     digest = hashlib.sha256(f"{opened.fingerprint} {configuration.key}".encode()).hexdigest()[:16]
     study = store.ledger.open_study(f"{job.name}.train", digest, job.published())
     policy = TrainPolicy(configuration, limit_seconds=limit_seconds)
-    return run_training(
+    ended = run_training(
         opened,
         store,
         study,
@@ -129,7 +131,10 @@ def train_configuration(
         epoch_samples=epoch_samples,
         listen=listen,
         make_prober=make_prober,
-    ).state
+    )
+    if ended.stop.kind is StopKind.INTERRUPTED:
+        raise KeyboardInterrupt
+    return ended.state
 
 
 def run_training(
@@ -173,7 +178,8 @@ def run_training(
             epoch_samples=epoch_samples,
             owner=own_name(opened.attempt),
             listen=listen,
-            watch=unwatched if opened.attempt is None else opened.attempt.watch_training,
+            watch=opened.watch if opened.attempt is None else opened.attempt.watch_training,
+            interruption=opened.interruption,
             saves=opened.saves,
         )
         prober = make_prober(opened)

@@ -10,8 +10,9 @@ from search_spaces import Configuration
 from tests.tuner.search.synthetic import Clock
 from tuner.domain.measurement import CurvePoint, Measurement, Outcome, Purpose
 from tuner.search.events import SearchEvent
-from tuner.service import console
-from tuner.service.console import PlainConsole, RichConsole, progress_words
+from tuner.service import live_view
+from tuner.service.console import PlainConsole, progress_words
+from tuner.service.live_view import RichConsole
 from tuner.service.options import Format
 from tuner.service.output import print_rows, say, show
 
@@ -65,7 +66,7 @@ def test_off_a_terminal_progress_is_reported_now_and_then() -> None:
 def test_on_a_terminal_progress_is_one_living_line(monkeypatch: pytest.MonkeyPatch) -> None:
     screen = io.StringIO()
     terminal = Terminal(file=screen, force_terminal=True, width=100, highlight=False)
-    monkeypatch.setattr(console, "Terminal", lambda **_: terminal)
+    monkeypatch.setattr(live_view, "Terminal", lambda **_: terminal)
     rich = RichConsole()
     rich.show(SearchEvent(kind="decision", text="training: batch [16, 32] - expected to arrive first"))
     for _ in range(3):
@@ -101,7 +102,7 @@ def test_off_a_terminal_lines_name_their_probe_where_several_are_under_way() -> 
 def test_on_a_terminal_every_slice_under_way_has_a_line_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
     screen = io.StringIO()
     terminal = Terminal(file=screen, force_terminal=True, width=100, highlight=False)
-    monkeypatch.setattr(console, "Terminal", lambda **_: terminal)
+    monkeypatch.setattr(live_view, "Terminal", lambda **_: terminal)
     rich = RichConsole()
     for probe_id in (3, 4):
         words = f"training: nodes={probe_id} - why"
@@ -130,7 +131,7 @@ def test_a_terminal_obeys_nothing_that_a_script_wrote(
     out, err = capsys.readouterr()
     written = io.StringIO()
     monkeypatch.setattr(
-        console, "Terminal", lambda **_: Terminal(file=written, force_terminal=True, color_system=None)
+        live_view, "Terminal", lambda **_: Terminal(file=written, force_terminal=True, color_system=None)
     )
     rich = RichConsole()
     rich.show(SearchEvent(kind="note", text=hostile))
