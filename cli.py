@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import errno
 import os
-import shlex
 import signal
 import sys
 from collections.abc import Iterator, Sequence
@@ -31,6 +30,7 @@ from tuner.service.options import (
 )
 from tuner.service.outcome_command import add_outcome_command
 from tuner.service.output import ask, print_rows, say, set_log, show
+from tuner.service.predict_commands import add_predict_commands
 from tuner.service.remote_commands import approve, cancel, jobs, pause, resume, submit, watch
 from tuner.service.run_command import run_commands
 
@@ -222,7 +222,7 @@ def export(
     report_to: ReportTo = None,
 ) -> None:
     """Print, or write with --output, a launch file that trains the recommendation elsewhere."""
-    from tuner.service.exporting import ExportOptions, export_job
+    from tuner.service.exporting import ExportOptions, export_job, export_line
 
     opened = opened_job(job)
     options = ExportOptions(
@@ -231,7 +231,7 @@ def export(
         force=force,
         accelerator=accelerator,
         image=image,
-        made_by=_export_line(job, target, accelerator=accelerator, image=image, output=output),
+        made_by=export_line(job, target.value, accelerator=accelerator, image=image, output=output),
         report_to=report_to,
     )
     with study_store(storage, job, to_read=True) as store:
@@ -243,12 +243,6 @@ def export(
     else:
         # A file gets the exact text.
         typer.echo(text, nl=False)
-
-
-def _export_line(job: Path, target: LaunchTarget, **others: object) -> str:
-    """Returns the command that repeats the export, without the database URL, which may contain a password."""
-    flags = [f"--{name}={value}" for name, value in others.items() if value is not None]
-    return shlex.join(["paceline", "export", str(job), "--target", target.value, *flags])
 
 
 def upgrade(
@@ -325,6 +319,7 @@ add_service_commands(app, database, _service_store)
 
 
 add_outcome_command(app, study_store)
+add_predict_commands(app, study_store)
 
 
 def main(arguments: Sequence[str] | None = None) -> NoReturn:

@@ -51,13 +51,20 @@ class Believer:
         #: A value that identifies the measurements of the last forecasts, and the last forecasts.
         self._believed: tuple[tuple[object, ...], Beliefs] | None = None
 
-    def believe(self, state: SearchState) -> Beliefs | None:
-        """Forecasts the time to target of all candidates; None if there are no candidates."""
-        known = (state.given_up, tuple((p.probe_id, len(p.slices), p.outcome) for p in state.probes))
+    def believe(self, state: SearchState, also: Sequence[Configuration] = ()) -> Beliefs | None:
+        """Forecasts the time to target of all candidates; None if there are no candidates.
+
+        Args:
+            state: State of the search.
+            also: Configurations whose time to target is forecast too, although the search does not consider
+                them, for example because they are outside the search space.
+        """
+        probes = tuple((p.probe_id, len(p.slices), p.outcome) for p in state.probes)
+        known = (state.given_up, probes, tuple(also))
         if self._believed is None or self._believed[0] != known:
             rng = np.random.default_rng(self.seed)
             state = modelled(state)
-            found = candidates(state, rng)
+            found = list(dict.fromkeys([*candidates(state, rng), *also]))
             if not found:
                 return None
             slopes = self.slopes(state, found)

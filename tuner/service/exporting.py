@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -154,3 +155,15 @@ def _settings(cluster: ClusterSection, target: str) -> Mapping[str, object]:
     """Returns the settings in the job file for the scheduler of the target; empty if there are none."""
     section = cluster.launcher_section if target == cluster.launcher else None
     return {} if section is None else section.model_dump(exclude_none=True)
+
+
+def export_line(job: Path, target: str, **others: object) -> str:
+    """Returns the command that repeats the export, without the database URL, which may contain a password.
+
+    Args:
+        job: Path of the job file.
+        target: Kind of launch file.
+        others: Values of further options by their names; None for options that were not given.
+    """
+    flags = [f"--{name}={value}" for name, value in others.items() if value is not None]
+    return shlex.join(["paceline", "export", str(job), "--target", target, *flags])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -42,11 +43,24 @@ from tuner.service.outcomes import compared_outcomes
 from tuner.service.views import require_study
 
 
-def make_ending(opened: OpenedJob, ledger: Ledger, study: StudyRecord, result: SearchResult) -> Ending | None:
+def make_ending(
+    opened: OpenedJob,
+    ledger: Ledger,
+    study: StudyRecord,
+    result: SearchResult,
+    also: Sequence[Configuration] = (),
+) -> Ending | None:
     """Collects the data for a recommendation: state of the search, forecasts and imported runs.
 
     The models are fitted again in two cases: the result has no forecasts, or its forecasts include
     configurations that have failed later.
+
+    Args:
+        opened: The job.
+        ledger: The database of studies and imported runs.
+        study: The study of the job.
+        result: The result of its search.
+        also: Configurations to forecast in addition to the candidates of the search.
 
     Returns:
         The data; None if the study has no run from which a forecast can be made.
@@ -55,7 +69,7 @@ def make_ending(opened: OpenedJob, ledger: Ledger, study: StudyRecord, result: S
     if beliefs is not None and not state.given_up.isdisjoint(beliefs.configurations):
         beliefs = None
     if beliefs is None and state.runs:
-        beliefs = believer_of(opened, ledger, study, state.epoch_samples).believe(state)
+        beliefs = believer_of(opened, ledger, study, state.epoch_samples).believe(state, also)
     if beliefs is None:
         return None
     return Ending(
@@ -150,17 +164,7 @@ def report_job(opened: OpenedJob, store: StudyStore, output: Path) -> dict[str, 
     study = require_study(store.ledger, opened)
     folder = prepare_output(output)
     epoch_samples = checked_epoch_samples(opened)
-    probes = store.ledger.probes(study.study_id)
-    state = read_state(opened.job, opened.cluster, probes, epoch_samples)
-    given = store.ledger.recommendations(study.study_id)
-    arrived = any(run.arrived for run in state.runs.values()) and state.further_trainings == 0
-    words = given[-1].recommendation["stop_reason"] if given else "the search has not ended yet"
-    by_budget = not given or bool(given[-1].recommendation.get("ended_by_budget"))
-    ended = StopKind.BUDGET if by_budget else StopKind.NO_GAIN
-    stop = Stop(kind=StopKind.ARRIVED if arrived else ended, reason=words)
-    if words == INTERRUPTED_STOP.reason and not arrived:
-        stop = INTERRUPTED_STOP
-    result = SearchResult(state=state, beliefs=None, stop=stop)
+    result = stored_result(opened, store.ledger, study, epoch_samples)
     ending = make_ending(opened, store.ledger, study, result)
     recommendation = None if ending is None else recommend(ending)
     if ending is None or recommendation is None:
@@ -170,6 +174,27 @@ def report_job(opened: OpenedJob, store: StudyStore, output: Path) -> dict[str, 
     evidence = (*recommendation.evidence, *outcomes)
     recommendation = replace(recommendation, confirmation=confirmation, evidence=evidence)
     return write_ending(ending, recommendation, folder)
+
+
+def stored_result(opened: OpenedJob, ledger: Ledger, study: StudyRecord, epoch_samples: int) -> SearchResult:
+    """Returns the result of a search from the database, without forecasts.
+
+    Args:
+        opened: The job.
+        ledger: The database of studies.
+        study: The study of the job.
+        epoch_samples: Number of samples in the training set.
+    """
+    state = read_state(opened.job, opened.cluster, ledger.probes(study.study_id), epoch_samples)
+    given = ledger.recommendations(study.study_id)
+    arrived = any(run.arrived for run in state.runs.values()) and state.further_trainings == 0
+    words = given[-1].recommendation["stop_reason"] if given else "the search has not ended yet"
+    by_budget = not given or bool(given[-1].recommendation.get("ended_by_budget"))
+    ended = StopKind.BUDGET if by_budget else StopKind.NO_GAIN
+    stop = Stop(kind=StopKind.ARRIVED if arrived else ended, reason=words)
+    if words == INTERRUPTED_STOP.reason and not arrived:
+        stop = INTERRUPTED_STOP
+    return SearchResult(state=state, beliefs=None, stop=stop)
 
 
 def write_no_answer(

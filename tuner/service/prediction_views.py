@@ -1,0 +1,188 @@
+"""Makes the rows and the JSON data that `paceline predict` and `paceline compare` print."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+from tuner.advice.comparison import Comparison
+from tuner.advice.prediction import Prediction
+from tuner.domain.format import (
+    axis_title,
+    format_chance,
+    format_count,
+    format_dollar_interval,
+    format_dollars,
+    format_interval,
+    format_ratio,
+    format_seconds,
+)
+from tuner.domain.recommendation import Alternative, Estimate
+
+Row = dict[str, Any]
+
+
+def prediction_rows(prediction: Prediction, following: str) -> list[Row]:
+    """Returns the rows of `paceline predict`.
+
+    Args:
+        prediction: The prediction.
+        following: The next sensible command.
+    """
+    forecast = prediction.forecast
+    rows: list[tuple[str, Any]] = [("study", prediction.study_name), ("goal", prediction.goal)]
+    rows += [(axis_title(axis), value) for axis, value in forecast.configuration.items()]
+    if forecast.measured_seconds is not None:
+        rows.append(("measured time to target", format_seconds(forecast.measured_seconds)))
+    rows.append(("predicted time to target", seconds_words(forecast.seconds)))
+    if forecast.dollars is not None:
+        dollars = f"{format_dollars(forecast.dollars.median)} ({format_dollar_interval(forecast.dollars)})"
+        rows.append(("predicted price", dollars))
+    if prediction.startup_seconds is not None:
+        rows.append(("start-up before it", format_seconds(prediction.startup_seconds)))
+    rows.append(("chance of reaching the target", format_chance(forecast.probability_of_reaching)))
+    rows += [
+        (f"chance within {words}", format_chance(chance)) for words, chance in prediction.chances.items()
+    ]
+    rows += [("rests on", sentence) for sentence in prediction.evidence]
+    rows += [("note", sentence) for sentence in prediction.remarks]
+    rows.append(("next", following))
+    return [{"name": what, "value": value} for what, value in rows]
+
+
+def seconds_words(seconds: Estimate) -> str:
+    """Formats a time with its 90% interval: 12 s (90% interval 8 s to 20 s)."""
+    return f"{format_seconds(seconds.median)} (90% interval {format_interval(seconds)})"
+
+
+def prediction_data(prediction: Prediction, following: str) -> dict[str, Any]:
+    """Returns the JSON data of `paceline predict`; numbers that are not finite are None.
+
+    Args:
+        prediction: The prediction.
+        following: The next sensible command.
+    """
+    return {
+        "study": prediction.study_name,
+        "goal": prediction.goal,
+        **forecast_data(prediction.forecast),
+        "startup_seconds": prediction.startup_seconds,
+        "probability_within": dict(prediction.chances),
+        "evidence": list(prediction.evidence),
+        "remarks": list(prediction.remarks),
+        "next": following,
+    }
+
+
+def forecast_data(forecast: Alternative) -> dict[str, Any]:
+    """Returns the JSON data of the forecast of a configuration."""
+    return {
+        "configuration": forecast.configuration.as_dict(),
+        "seconds": estimate_data(forecast.seconds),
+        "dollars": None if forecast.dollars is None else estimate_data(forecast.dollars),
+        "probability_of_reaching": forecast.probability_of_reaching,
+        "measured_seconds": forecast.measured_seconds,
+        "seconds_observed": forecast.seconds_observed,
+        "samples_observed": forecast.samples_observed,
+    }
+
+
+def estimate_data(estimate: Estimate) -> dict[str, float | None]:
+    """Returns a median with its 90% interval as JSON data."""
+    values = {"lower": estimate.lower, "median": estimate.median, "upper": estimate.upper}
+    return {name: value if math.isfinite(value) else None for name, value in values.items()}
+
+
+def comparison_rows(comparison: Comparison) -> list[Row]:
+    """Returns the rows of `paceline compare`: one for each quantity, with columns for A, B and B / A."""
+    a, b = comparison.sides
+    rows: list[tuple[str, Any, Any, Estimate | None]] = []
+    if a.study_name != b.study_name:
+        rows.append(("study", a.study_name, b.study_name, None))
+    axes = dict.fromkeys([*a.forecast.configuration, *b.forecast.configuration])
+    for axis in axes:
+        values = [side.forecast.configuration.get(axis) for side in (a, b)]
+        rows.append((axis_title(axis), *values, None))
+    for words, shown in (("measured time to target", measured_words), ("measured training", known_words)):
+        rows.append((words, shown(a.forecast), shown(b.forecast), None))
+    seconds = [_with_interval(side.forecast.seconds, format_seconds) for side in (a, b)]
+    rows.append(("predicted time to target", *seconds, comparison.seconds_ratio))
+    if a.forecast.dollars is not None and b.forecast.dollars is not None:
+        dollars = [_with_interval(one, format_dollars) for one in (a.forecast.dollars, b.forecast.dollars)]
+        rows.append(("predicted price", *dollars, comparison.dollars_ratio))
+    chances = [format_chance(side.forecast.probability_of_reaching) for side in (a, b)]
+    rows.append(("chance of reaching the target", *chances, None))
+    samples = [_with_interval(side.samples, format_short_samples) for side in (a, b)]
+    rows.append(("samples to target", *samples, comparison.samples_ratio))
+    speeds = [_with_interval(side.sample_seconds, format_seconds) for side in (a, b)]
+    rows.append(("time per sample", *speeds, comparison.speed_ratio))
+    rows.append(("time per step", *(format_seconds(side.step_seconds) for side in (a, b)), None))
+    if a.startup_seconds or b.startup_seconds:
+        rows.append(("start-up", *(format_seconds(side.startup_seconds) for side in (a, b)), None))
+    rows.append(("probability of being sooner", *map(format_chance, comparison.probabilities), None))
+    return [
+        {
+            "name": name,
+            "A": one,
+            "B": other,
+            "B / A": None if ratio is None else _with_interval(ratio, format_ratio),
+        }
+        for name, one, other, ratio in rows
+        if (one, other) != (None, None)
+    ]
+
+
+def measured_words(forecast: Alternative) -> str | None:
+    """Formats the measured time to target; None if no training has reached the target."""
+    return None if forecast.measured_seconds is None else format_seconds(forecast.measured_seconds)
+
+
+def known_words(forecast: Alternative) -> str:
+    """Formats how much of the training of a configuration was measured."""
+    if not forecast.is_observed:
+        return "none"
+    return f"{format_seconds(forecast.seconds_observed)}, {format_count(forecast.samples_observed)} samples"
+
+
+def format_short_samples(samples: float) -> str:
+    """Formats a predicted number of samples with three significant digits."""
+    return format_count(float(f"{samples:.3g}"))
+
+
+def _with_interval(estimate: Estimate, shown: Callable[[float], str]) -> str:
+    return f"{shown(estimate.median)} ({shown(estimate.lower)} to {shown(estimate.upper)})"
+
+
+def comparison_data(comparison: Comparison, following: str) -> dict[str, Any]:
+    """Returns the JSON data of `paceline compare`; numbers that are not finite are None.
+
+    Args:
+        comparison: The comparison.
+        following: The next sensible command.
+    """
+    ratios = {
+        "seconds": comparison.seconds_ratio,
+        "dollars": comparison.dollars_ratio,
+        "samples": comparison.samples_ratio,
+        "sample_seconds": comparison.speed_ratio,
+    }
+    return {
+        **{
+            side.label.lower(): {
+                "study": side.study_name,
+                "goal": side.goal,
+                **forecast_data(side.forecast),
+                "samples": estimate_data(side.samples),
+                "sample_seconds": estimate_data(side.sample_seconds),
+                "startup_seconds": side.startup_seconds,
+                "probability_of_being_sooner": probability,
+            }
+            for side, probability in zip(comparison.sides, comparison.probabilities, strict=True)
+        },
+        "b_over_a": {name: None if one is None else estimate_data(one) for name, one in ratios.items()},
+        "answer": comparison.answer,
+        "decides": comparison.decides,
+        "remarks": list(comparison.remarks),
+        "next": following,
+    }
