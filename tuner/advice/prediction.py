@@ -79,7 +79,8 @@ def training_draws(ending: Ending, configuration: Configuration) -> Draws:
     """Returns posterior samples for a new training of a configuration.
 
     A run that has reached the target is known, but a new training of the same configuration would differ by
-    the order of its data and by the variation of step times. This variation is added here.
+    the order of its data, and steps take longer at some times than at others. So this variation is added, and
+    the seconds per sample are those of the model, whose errors other configurations share.
 
     Args:
         ending: The measurements of the study and its forecasts.
@@ -92,11 +93,8 @@ def training_draws(ending: Ending, configuration: Configuration) -> Draws:
     run = run_of(state, configuration)
     if run is not None and run.arrived:
         # Configurations with the same learning curve differ only in speed, so they get the same variation.
-        key = run_key(state.job, configuration).key
-        log_samples = log_samples + SEED_SD * _normals(state, key)
-        if run.configuration == configuration:
-            moments = beliefs.predictor.seconds.between_moments_sd
-            log_speed = log_speed + moments * _normals(state, f"speed {configuration.key}")
+        log_samples = log_samples + SEED_SD * _normals(state, run_key(state.job, configuration).key)
+        log_speed = forecast.log_speed[:, index]
     return Draws(log_samples=log_samples, log_speed=log_speed, never=never)
 
 

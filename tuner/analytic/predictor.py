@@ -61,6 +61,7 @@ class Forecast:
         log_samples: Logarithm of the number of training samples from start to target, if the target is
             reached.
         never: Whether the target is never reached.
+        log_speed: Logarithm of the seconds per sample, also for runs whose time to target is known.
         seconds_per_sample: Median seconds per sample, `(num_configurations,)`.
         log_seconds_sd: Standard deviation of the logarithm of seconds per sample (not of `log_seconds`),
             `(num_configurations,)`.
@@ -70,6 +71,7 @@ class Forecast:
     log_seconds: Array
     log_samples: Array
     never: npt.NDArray[np.bool_]
+    log_speed: Array
     seconds_per_sample: Array
     log_seconds_sd: Array
 
@@ -183,6 +185,7 @@ class Predictor:
             log_seconds=log_seconds,
             log_samples=log_samples,
             never=never,
+            log_speed=speeds.draws,
             seconds_per_sample=np.exp(speeds.mean),
             log_seconds_sd=speeds.sd,
         )

@@ -35,6 +35,7 @@ def forecast_of(total: np.ndarray, never: np.ndarray | None = None) -> Forecast:
         log_seconds=np.log(total),
         log_samples=np.log(total),
         never=never if never is not None else np.zeros(total.shape, dtype=bool),
+        log_speed=np.zeros(total.shape),
         seconds_per_sample=np.ones(num),
         log_seconds_sd=np.zeros(num),
     )

@@ -36,6 +36,7 @@ def drawn(log_seconds: np.ndarray, status: RunStatus) -> Prospects:
         log_seconds=log_seconds,
         log_samples=log_seconds,
         never=np.zeros(log_seconds.shape, dtype=bool),
+        log_speed=np.zeros(log_seconds.shape),
         seconds_per_sample=np.ones(num),
         log_seconds_sd=np.zeros(num),
     )
