@@ -88,14 +88,15 @@ def training_draws(ending: Ending, configuration: Configuration) -> Draws:
     """
     state, beliefs = ending.state, ending.beliefs
     forecast, index = beliefs.forecast, beliefs.configurations.index(configuration)
-    log_samples, log_seconds = forecast.log_samples[:, index], forecast.log_seconds[:, index]
-    log_speed, never = log_seconds - log_samples, forecast.never[:, index]
-    run = run_of(state, configuration)
+    log_speed, run = forecast.log_speed[:, index], run_of(state, configuration)
+    if run is None:
+        log_samples = forecast.log_seconds[:, index] - log_speed
+    else:
+        log_samples = forecast.log_samples[:, index]
     if run is not None and run.arrived:
         # Configurations with the same learning curve differ only in speed, so they get the same variation.
         log_samples = log_samples + SEED_SD * _normals(state, run_key(state.job, configuration).key)
-        log_speed = forecast.log_speed[:, index]
-    return Draws(log_samples=log_samples, log_speed=log_speed, never=never)
+    return Draws(log_samples=log_samples, log_speed=log_speed, never=forecast.never[:, index])
 
 
 def _normals(state: SearchState, text: str) -> Array:
@@ -117,12 +118,14 @@ def predict(ending: Ending, configuration: Configuration) -> Prediction:
         configuration: The configuration.
     """
     state = ending.state
-    draws = training_draws(ending, configuration)
-    seconds = np.where(draws.never, np.inf, np.exp(np.minimum(draws.log_seconds, 600.0)))
+    run, beliefs = run_of(state, configuration), ending.beliefs
+    seconds = beliefs.forecast.total[:, beliefs.configurations.index(configuration)]
+    if run is not None and run.arrived:
+        seconds = np.exp(training_draws(ending, configuration).log_seconds)
     return Prediction(
         study_name=ending.study_name,
         goal=goal_words(state),
-        forecast=alternative(state, ending.beliefs, configuration),
+        forecast=alternative(state, beliefs, configuration),
         chances={
             words: bounded(float(np.mean(seconds <= limit))) for words, limit in _limits(state, configuration)
         },

@@ -176,8 +176,7 @@ def _with_recorded(
     for axis, value in values.items():
         known = list(dict.fromkeys(one[axis] for one in listed if axis in one))
         numbers = all(isinstance(one, int | float) and not isinstance(one, bool) for one in known)
-        is_number = isinstance(value, int | float) and not isinstance(value, bool)
-        if numbers and is_number and math.isfinite(value) and value > 0:
+        if numbers and _is_positive(value):
             continue
         if value not in known:
             allowed = "a number above 0" if numbers else f"one of {', '.join(map(str, known))}"
@@ -185,6 +184,12 @@ def _with_recorded(
     found = base.replaced(**values)
     # 1 and 1.0 are equal but have different texts, so a recorded configuration is used as it is written.
     return next((one for one in listed if dict(one) == dict(found)), found)
+
+
+def _is_positive(value: AxisValue) -> bool:
+    if isinstance(value, bool | str):
+        return False
+    return math.isfinite(value) and value > 0
 
 
 def _epoch_samples(opened: OpenedJob, probes: Sequence[ProbeRecord]) -> int:

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
-from tuner.advice.comparison import Comparison
+from search_spaces import AxisValue
+from tuner.advice.comparison import Comparison, Side
 from tuner.advice.prediction import Prediction
 from tuner.domain.format import (
     axis_title,
@@ -97,40 +99,52 @@ def estimate_data(estimate: Estimate) -> dict[str, float | None]:
 def comparison_rows(comparison: Comparison) -> list[Row]:
     """Returns the rows of `paceline compare`: one for each quantity, with columns for A, B and B / A."""
     a, b = comparison.sides
-    rows: list[tuple[str, Any, Any, Estimate | None]] = []
+    rows: list[Row] = []
+
+    def add(name: str, shown: Callable[[Side], Any], ratio: Estimate | None = None) -> None:
+        relative = None if ratio is None else _with_interval(ratio, format_ratio)
+        values = {"A": shown(a), "B": shown(b)}
+        if set(values.values()) != {None}:
+            rows.append({"name": name, **values, "B / A": relative})
+
     if a.study_name != b.study_name:
-        rows.append(("study", a.study_name, b.study_name, None))
-    axes = dict.fromkeys([*a.forecast.configuration, *b.forecast.configuration])
-    for axis in axes:
-        values = [side.forecast.configuration.get(axis) for side in (a, b)]
-        rows.append((axis_title(axis), *values, None))
-    for words, shown in (("measured time to target", measured_words), ("measured training", known_words)):
-        rows.append((words, shown(a.forecast), shown(b.forecast), None))
-    seconds = [_with_interval(side.forecast.seconds, format_seconds) for side in (a, b)]
-    rows.append(("predicted time to target", *seconds, comparison.seconds_ratio))
-    if a.forecast.dollars is not None and b.forecast.dollars is not None:
-        dollars = [_with_interval(one, format_dollars) for one in (a.forecast.dollars, b.forecast.dollars)]
-        rows.append(("predicted price", *dollars, comparison.dollars_ratio))
-    chances = [format_chance(side.forecast.probability_of_reaching) for side in (a, b)]
-    rows.append(("chance of reaching the target", *chances, None))
-    samples = [_with_interval(side.samples, format_short_samples) for side in (a, b)]
-    rows.append(("samples to target", *samples, comparison.samples_ratio))
-    speeds = [_with_interval(side.sample_seconds, format_seconds) for side in (a, b)]
-    rows.append(("time per sample", *speeds, comparison.speed_ratio))
-    rows.append(("time per step", *(format_seconds(side.step_seconds) for side in (a, b)), None))
+        add("study", lambda side: side.study_name)
+    for axis in dict.fromkeys([*a.forecast.configuration, *b.forecast.configuration]):
+        add(axis_title(axis), partial(_value_of, axis))
+    add("measured time to target", lambda side: measured_words(side.forecast))
+    add("measured training", lambda side: known_words(side.forecast))
+    add("predicted time to target", _seconds_of, comparison.seconds_ratio)
+    add("predicted price", _dollars_of, comparison.dollars_ratio)
+    add("chance of reaching the target", lambda side: format_chance(side.forecast.probability_of_reaching))
+    add(
+        "samples to target",
+        lambda side: _with_interval(side.samples, format_short_samples),
+        comparison.samples_ratio,
+    )
+    add(
+        "time per sample",
+        lambda side: _with_interval(side.sample_seconds, format_seconds),
+        comparison.speed_ratio,
+    )
+    add("time per step", lambda side: format_seconds(side.step_seconds))
     if a.startup_seconds or b.startup_seconds:
-        rows.append(("start-up", *(format_seconds(side.startup_seconds) for side in (a, b)), None))
-    rows.append(("probability of being sooner", *map(format_chance, comparison.probabilities), None))
-    return [
-        {
-            "name": name,
-            "A": one,
-            "B": other,
-            "B / A": None if ratio is None else _with_interval(ratio, format_ratio),
-        }
-        for name, one, other, ratio in rows
-        if (one, other) != (None, None)
-    ]
+        add("start-up", lambda side: format_seconds(side.startup_seconds))
+    chances = {side.label: chance for side, chance in zip((a, b), comparison.probabilities, strict=True)}
+    add("probability of being sooner", lambda side: format_chance(chances[side.label]))
+    return rows
+
+
+def _value_of(axis: str, side: Side) -> AxisValue | None:
+    return side.forecast.configuration.get(axis)
+
+
+def _seconds_of(side: Side) -> str:
+    return _with_interval(side.forecast.seconds, format_seconds)
+
+
+def _dollars_of(side: Side) -> str | None:
+    dollars = side.forecast.dollars
+    return None if dollars is None else _with_interval(dollars, format_dollars)
 
 
 def measured_words(forecast: Alternative) -> str | None:

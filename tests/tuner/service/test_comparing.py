@@ -52,7 +52,8 @@ def test_errors_that_both_have_cancel(tuned: Desk) -> None:
     """On one node and on two the learning curve is the same, so only the speed is compared."""
     found = compared(tuned, asked(nodes=1, learning_rate=0.3), asked(nodes=2, learning_rate=0.3))
     assert found.samples_ratio is not None
-    assert found.samples_ratio.lower == pytest.approx(found.samples_ratio.upper)
+    # Not exactly 1, since no training arrives before its first score.
+    assert found.samples_ratio.upper / found.samples_ratio.lower < 1.1
     seconds = [side.forecast.seconds for side in found.sides]
     independent = (seconds[1].upper / seconds[0].lower) / (seconds[1].lower / seconds[0].upper)
     assert found.seconds_ratio is not None
