@@ -12,6 +12,7 @@ import numpy.typing as npt
 
 from search_spaces import Configuration
 from tuner.advice.alternatives import alternative
+from tuner.advice.interval_check import interval_check
 from tuner.advice.no_answer import has_score, has_turned_back, shows_no_gain
 from tuner.advice.script_warnings import axes_without_effect, differing_axes
 from tuner.advice.sensitivity import sensitivity
@@ -94,7 +95,9 @@ def recommend(ending: Ending) -> Recommendation | None:
     run = run_of(state, choice)
     verified = _verification(ending, run)
     strategies = strategy_outlooks(state, ending.beliefs, choice)
-    provisional = verified is None or not verified.reached
+    check = interval_check(checked_predictions(ending))
+    too_narrow = check is not None and check.too_narrow
+    unverified = verified is None or not verified.reached
     num_samples = _training_samples(ending, choice)
     size = state.job.command.epoch_samples if state.job.runs_command else None
     return Recommendation(
@@ -106,7 +109,7 @@ def recommend(ending: Ending) -> Recommendation | None:
         runner_up=_runner_up(ending, choice),
         baseline=_baseline(ending),
         verified=verified,
-        provisional=provisional and (stop.kind is not StopKind.NO_GAIN or run is None),
+        provisional=unverified and (stop.kind is not StopKind.NO_GAIN or run is None or too_narrow),
         evidence=(*_evidence(ending, choice, run), *(outlook.comparison for outlook in strategies[:1])),
         warnings=(*cautions(state, stop, choice), *_uneven(ending)),
         stop_reason=stop.reason,
@@ -122,6 +125,7 @@ def recommend(ending: Ending) -> Recommendation | None:
         axes_without_effect=tuple(sorted(axes_without_effect(state))),
         startup_seconds=state.startup_seconds if state.job.runs_command else None,
         imported=ending.imported,
+        interval_check=check,
     )
 
 

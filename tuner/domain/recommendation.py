@@ -167,6 +167,21 @@ class ImportedEvidence:
 
 
 @dataclass(frozen=True, kw_only=True)
+class IntervalCheck:
+    """Number of predictions of a study whose 90% interval held the time to target that was measured later.
+
+    Args:
+        num_predictions: Number of predictions of trainings that reached the target later.
+        num_inside: Number of these whose interval held the measured time.
+        too_narrow: Whether the number is too small for intervals of 90% to be right.
+    """
+
+    num_predictions: int
+    num_inside: int
+    too_narrow: bool
+
+
+@dataclass(frozen=True, kw_only=True)
 class TuningCost:
     """Time and money that the search spent.
 
@@ -204,7 +219,7 @@ class Recommendation:
         verified: Result of training the recommended configuration to the target; None if it was not trained
             that far.
         provisional: Whether the evidence is weak: no training of the recommended configuration was measured,
-            or the budget ended the search early.
+            the budget ended the search early, or the study's own intervals were too narrow.
         evidence: Sentences with the evidence for the recommendation, one fact each.
         warnings: Sentences with reasons why the recommendation may be wrong.
         stop_reason: Why the search ended.
@@ -231,6 +246,8 @@ class Recommendation:
         confirmation: Repeated trainings of the recommended configuration and of the present settings
             (`paceline run --confirm`); None without such trainings.
         imported: Earlier runs that were imported for the job as a prior; None if no runs were imported.
+        interval_check: How many predictions of this study were right; None if no predicted training has
+            reached the target.
     """
 
     job_name: str
@@ -258,6 +275,7 @@ class Recommendation:
     startup_seconds: float | None = None
     confirmation: Confirmation | None = None
     imported: ImportedEvidence | None = None
+    interval_check: IntervalCheck | None = None
     schema_version: str = field(default=SCHEMA_VERSION)
 
     def to_dict(self) -> dict[str, Any]:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from markupsafe import Markup
 
 from search_spaces import Configuration
+from tuner.advice.interval_check import estimate_of
 from tuner.domain.format import (
     format_axis,
     format_chance,
@@ -43,7 +44,6 @@ from tuner.report.figures import (
     style,
     svg,
 )
-from tuner.report.wording import estimate_of
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

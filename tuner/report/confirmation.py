@@ -45,7 +45,14 @@ def confirmation_table(confirmation: Confirmation) -> Table:
 def _headline(confirmation: Confirmation, speedup: float) -> str:
     if confirmation.is_significant is False:
         return "no difference shown"
-    return f"{format_ratio(speedup)} sooner" if speedup >= 1 else f"{format_ratio(1 / speedup)} later"
+    lower, upper = confirmation.lower, confirmation.upper
+    words, ends = f"{format_ratio(speedup)} sooner", (lower, upper)
+    if speedup < 1:
+        words = f"{format_ratio(1 / speedup)} later"
+        ends = (1 / upper if upper else None), (1 / lower if lower else None)
+    if ends[0] is None or ends[1] is None:
+        return f"{words}, one training each"
+    return f"{words} ({format_ratio(ends[0])} to {format_ratio(ends[1])})"
 
 
 def _interval(confirmation: Confirmation, speedup: float) -> str:

@@ -15,8 +15,6 @@ from search_spaces import Configuration
 from tuner.domain.format import (
     format_configuration,
     format_count,
-    format_dollar_interval,
-    format_dollars,
     format_moment,
     format_seconds,
     format_share,
@@ -121,10 +119,8 @@ def _facts(answer: Recommendation) -> list[tuple[str, Finding]]:
         facts.append(("trained again with new seeds", confirmation_finding(answer.confirmation)))
     if answer.imported is not None:
         facts.append(("imported runs", wording.imported_finding(answer.imported)))
-    dollars = answer.choice.dollars
-    if dollars is not None:
-        detail = f"90% interval {format_dollar_interval(dollars)}."
-        price = Finding(headline=format_dollars(dollars.median), detail=detail)
+    price = wording.price(answer)
+    if price is not None:
         facts.append(("predicted price of one training", price))
     return facts
 

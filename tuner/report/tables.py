@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import TypeVar
 
 from search_spaces import Configuration, traits_of
+from tuner.advice.interval_check import estimate_of, is_inside
 from tuner.advice.strategy_words import waits_words
 from tuner.domain.format import (
     ABSENT,
@@ -29,7 +30,7 @@ from tuner.domain.format import (
 from tuner.domain.ledger import PredictedAgainstMeasured, ProbeRecord
 from tuner.domain.measurement import Measurement, Purpose
 from tuner.domain.recommendation import Alternative, Recommendation
-from tuner.report.wording import estimate_of, is_inside, known_words, measured_word
+from tuner.report.wording import known_words, measured_word
 
 T = TypeVar("T")
 

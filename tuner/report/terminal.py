@@ -6,8 +6,6 @@ import textwrap
 
 from tuner.domain.format import (
     format_configuration,
-    format_dollar_interval,
-    format_dollars,
     format_seconds,
     sentence,
 )
@@ -21,6 +19,7 @@ from tuner.report.wording import (
     measured_word,
     own_command_end,
     prediction,
+    price,
     spent,
     trust_in,
 )
@@ -43,9 +42,9 @@ def recommendation_text(recommendation: Recommendation) -> str:
         *_fact("goal", recommendation.goal),
         *_fact("predicted", _words(prediction(recommendation))),
     ]
-    if choice.dollars is not None:
-        price = f"{format_dollars(choice.dollars.median)} ({format_dollar_interval(choice.dollars)})"
-        lines += _fact("price", price)
+    cost = price(recommendation)
+    if cost is not None:
+        lines += _fact("price", cost.headline)
     lines += _fact(measured_word(recommendation), _words(measured(recommendation)))
     lines += _fact("compared with now", _words(comparison(recommendation)))
     if recommendation.confirmation is not None:
@@ -66,8 +65,8 @@ def recommendation_text(recommendation: Recommendation) -> str:
         lines += _fact("would change it", turn)
     for warning in recommendation.warnings:
         lines += _fact("warning", sentence(warning))
-    cost = f"{spent(tuning)}, probes: {tuning.num_probes}"
-    lines += _fact("tuning", f"{cost}. {sentence(recommendation.stop_reason)}")
+    tuned = f"{spent(tuning)}, probes: {tuning.num_probes}"
+    lines += _fact("tuning", f"{tuned}. {sentence(recommendation.stop_reason)}")
     if recommendation.checkpoint:
         lines += _fact("trained model", recommendation.checkpoint, wrap=False)
     if recommendation.command.strip():

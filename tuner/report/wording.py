@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
+from tuner.advice.interval_check import interval_check, is_inside
 from tuner.advice.script_warnings import differing_axes
 from tuner.domain.format import (
     format_chance,
     format_count,
+    format_dollar_interval,
     format_dollars,
     format_interval,
     format_ratio,
@@ -36,6 +38,9 @@ _LATE_SCORE = 1.1
 _LEAST_STARTUP_SHARE = 0.05
 #: A prediction whose 90% interval spans more than this factor is called a guess.
 _GUESS_RATIO = 30.0
+#: If the study's own intervals were too narrow, both are widened by this power before they are compared: an
+#: interval from 1/2 to 2 times its center becomes 1/4 to 4 times.
+_WIDENING = 2.0
 #: The text contains the chance of reaching the target only if it is below this value.
 _SURE = 0.95
 #: Maximum number of sources of imported runs in the text.
@@ -78,7 +83,8 @@ def trust_in(recommendation: Recommendation) -> Finding:
         remedy = "give the search more budget" if recommendation.ended_by_budget else "train it with --verify"
         return Finding(
             headline="provisional",
-            detail=f"There is little evidence for this recommendation: {remedy} before relying on it.",
+            detail=f"There is little evidence for this recommendation: {remedy} before relying on it."
+            f"{_narrow_words(recommendation)}",
         )
     if recommendation.choice.measured_seconds is not None:
         return Finding(headline="measured", detail="A probe of this configuration reached the target.")
@@ -98,12 +104,40 @@ def prediction(recommendation: Recommendation) -> Finding:
             detail="Expected if it is trained once more, from its measured time. With another order of the "
             f"data: 90% interval {format_interval(choice.seconds)}.{startup}",
         )
-    guess = _why_a_guess(choice)
-    headline = format_seconds(choice.seconds.median)
+    guess, narrow = _why_a_guess(choice), _narrow_words(recommendation)
+    headline = f"{format_seconds(choice.seconds.median)} ({format_interval(choice.seconds)})"
+    if guess or narrow or recommendation.provisional:
+        headline = f"{'a guess' if guess or narrow else 'provisional'}: {headline}"
     return Finding(
-        headline=f"a guess: {headline}" if guess else headline,
-        detail=f"90% interval {format_interval(choice.seconds)}; chance of reaching the target {chance}."
-        f"{guess}{startup}",
+        headline=headline,
+        detail=f"Median and 90% interval; chance of reaching the target {chance}.{guess}{narrow}{startup}",
+    )
+
+
+def price(recommendation: Recommendation) -> Finding | None:
+    """Describes the predicted price of one training with its 90% interval; None if nodes have no price."""
+    dollars = recommendation.choice.dollars
+    if dollars is None:
+        return None
+    return Finding(
+        headline=f"{format_dollars(dollars.median)} ({format_dollar_interval(dollars)})",
+        detail="Median and 90% interval.",
+    )
+
+
+def _too_narrow(recommendation: Recommendation) -> bool:
+    check = recommendation.interval_check
+    return check is not None and check.too_narrow
+
+
+def _narrow_words(recommendation: Recommendation) -> str:
+    """Returns a sentence, with a leading space, if the study's intervals were too narrow; else nothing."""
+    check = recommendation.interval_check
+    if check is None or not check.too_narrow:
+        return ""
+    return (
+        f" Only {check.num_inside} of the {check.num_predictions} predicted 90% intervals that this study "
+        "could check held the measured time, so the true interval is wider than stated."
     )
 
 
@@ -211,13 +245,20 @@ def comparison(recommendation: Recommendation) -> Finding:
         )
     prices = _prices(choice, baseline)
     if ours_measured and theirs_measured:
+        headline, word = _times(theirs / ours, "sooner", "later", "as fast"), measured_word(recommendation)
         return Finding(
-            headline=_times(theirs / ours, "sooner", "later", "as fast"),
-            detail=f"The present settings took {format_seconds(theirs)}, measured.{prices}",
+            headline=f"{headline}, {word} once",
+            detail=f"The present settings took {format_seconds(theirs)}, {word}. With another order of the "
+            f"data, the ratio may differ.{prices}",
         )
     # Show both times with their evidence, because the ratio of two predictions would look like a measurement.
-    distinct = _are_distinct(_span(choice, ours, ours_measured), _span(baseline, theirs, theirs_measured))
+    widening = _WIDENING if _too_narrow(recommendation) else 1.0
+    spans = _span(choice, ours, ours_measured), _span(baseline, theirs, theirs_measured)
+    overlap = not _are_distinct(*spans)
+    distinct = not overlap and _are_distinct(*(_widened(span, widening) for span in spans))
     caution = "" if distinct else " The intervals overlap."
+    if not overlap and not distinct:
+        caution = _narrow_words(recommendation)
     likely = "sooner by prediction" if ours < theirs else "later by prediction"
     return Finding(
         headline=likely if distinct else "not known which is sooner",
@@ -275,6 +316,15 @@ def _are_distinct(ours: tuple[float, float], theirs: tuple[float, float]) -> boo
     return ours[1] < theirs[0] or theirs[1] < ours[0] or ours == theirs
 
 
+def _widened(span: tuple[float, float], power: float) -> tuple[float, float]:
+    """Widens an interval on the logarithmic scale around its center; an open interval stays as it is."""
+    low, high = span
+    if not (0 < low < high < math.inf):
+        return span
+    center, half = math.sqrt(low * high), math.sqrt(high / low)
+    return center / half**power, center * half**power
+
+
 def _prices(choice: Alternative, baseline: Alternative) -> str:
     if choice.dollars is None or baseline.dollars is None:
         return ""
@@ -288,30 +338,6 @@ def _times(ratio: float, better: str, worse: str, equal: str) -> str:
     return f"{format_ratio(ratio)} {better}" if ratio > 1 else f"{format_ratio(1 / ratio)} {worse}"
 
 
-def estimate_of(quantiles: Mapping[float, float]) -> Estimate | None:
-    """Returns the median and the 90% interval from quantiles at the levels 0.05, 0.5 and 0.95.
-
-    The result is None if one of these levels is missing.
-
-    Args:
-        quantiles: Maps each level to the quantile of the time to target, in seconds.
-    """
-    by_level = {round(float(level), 6): value for level, value in quantiles.items()}
-    levels = (0.05, 0.5, 0.95)
-    if any(level not in by_level or math.isnan(by_level[level]) for level in levels):
-        return None
-    lower, median, upper = (by_level[level] for level in levels)
-    return Estimate(lower=lower, median=median, upper=upper)
-
-
-def is_inside(check: PredictedAgainstMeasured) -> bool | None:
-    """Whether the measured time is inside the predicted 90% interval; None if no interval was stored."""
-    predicted = estimate_of(check.prediction.quantiles)
-    if predicted is None:
-        return None
-    return predicted.lower <= check.measured_seconds <= predicted.upper
-
-
 def coverage(checked: Sequence[PredictedAgainstMeasured]) -> str:
     """Returns a sentence with the number of measured times inside their predicted 90% intervals.
 
@@ -322,6 +348,9 @@ def coverage(checked: Sequence[PredictedAgainstMeasured]) -> str:
     if not judged:
         return "No predicted run has reached the target yet, so the intervals are unchecked for this job."
     words = f"{sum(inside for _, inside in judged)} of {len(judged)} inside their 90% interval"
+    check = interval_check(checked)
+    if check is not None and check.too_narrow:
+        words += ", too few for intervals of 90%: the intervals of this study are too narrow"
     early = [inside for share, inside in judged if share <= EARLY_SHARE]
     limit = format_share(EARLY_SHARE)
     if not early:

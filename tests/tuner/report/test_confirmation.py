@@ -49,10 +49,18 @@ def confirmation(
 @pytest.mark.parametrize(
     ("found", "headline", "words"),
     [
-        (confirmation([9, 10, 11], [20, 22, 19]), "2x sooner", "2x as long as the recommendation"),
-        (confirmation([20, 22, 19], [9, 10, 11]), "2x later", "0.49x as long"),
+        (
+            confirmation([9, 10, 11], [20, 22, 19]),
+            "2x sooner (1.7x to 2.4x)",
+            "2x as long as the recommendation",
+        ),
+        (confirmation([20, 22, 19], [9, 10, 11]), "2x later (1.7x to 2.4x)", "0.49x as long"),
         (confirmation([9, 14], [10, 13]), "no difference shown", "which includes 1."),
-        (confirmation([10], [15]), "1.5x sooner", "has no spread, so there is no interval"),
+        (
+            confirmation([10], [15]),
+            "1.5x sooner, one training each",
+            "has no spread, so there is no interval",
+        ),
         (confirmation([10, 10], [20, 80], missed="theirs"), "at least 4x sooner", "at least 4x as long"),
         (confirmation([10, 10], [20, 1], missed="theirs"), "no difference shown", "at least 0.45x as long"),
         (confirmation([10, 40], [20, 20], missed="ours"), "not confirmed", "at most 1x as long"),
@@ -93,7 +101,7 @@ def test_the_table_shows_each_seed_and_what_missed_the_target() -> None:
 def test_every_rendering_shows_it(builder: ModuleType) -> None:
     found = confirmation([9, 10, 11], [20, 22, 19])
     content = builder.content(answer=replace(builder.recommendation(), confirmation=found))
-    assert "with new seeds    2x sooner." in recommendation_text(content.recommendation)
+    assert "with new seeds    2x sooner (1.7x to 2.4x)." in recommendation_text(content.recommendation)
     for text in (report_html(content), report_markdown(content)):
         assert "2x sooner" in text
         assert "3000" in text

@@ -4,16 +4,19 @@ import math
 from dataclasses import replace
 from types import ModuleType
 
-from tuner.domain.recommendation import Estimate
+import pytest
+
+from tuner.advice.interval_check import estimate_of, interval_check, is_inside
+from tuner.domain.ledger import PredictedAgainstMeasured
+from tuner.domain.recommendation import Estimate, IntervalCheck
 from tuner.report.terminal import recommendation_text
 from tuner.report.wording import (
     comparison,
     coverage,
-    estimate_of,
-    is_inside,
     measured,
     own_command_end,
     prediction,
+    price,
     trust_in,
 )
 
@@ -52,13 +55,14 @@ def test_an_unbounded_prediction_says_so(builder: ModuleType) -> None:
     answer = builder.recommendation()
     seconds = Estimate(lower=7.0, median=9.0, upper=math.inf)
     found = prediction(replace(answer, choice=replace(answer.choice, seconds=seconds)))
+    assert found.headline == "about 9 s"
     assert "7 s to no upper bound" in found.detail
 
 
 def test_a_factor_is_stated_only_between_two_measured_times(builder: ModuleType) -> None:
     answer = builder.recommendation()
     found = comparison(replace(answer, baseline=replace(answer.baseline, measured_seconds=91.0)))
-    assert found.headline == "9.8x sooner"
+    assert found.headline == "9.8x sooner, measured once"
     assert "took 1m 31s, measured" in found.detail
 
 
@@ -108,11 +112,11 @@ def test_more_budget_is_asked_for_only_where_the_budget_ended_the_search(builder
 def test_a_wide_interval_or_a_run_that_was_not_started_is_a_guess(builder: ModuleType) -> None:
     answer = replace(builder.recommendation(), verified=None)
     choice = replace(answer.choice, measured_seconds=None)
-    assert prediction(replace(answer, choice=choice)).headline == "9.48 s"
+    assert prediction(replace(answer, choice=choice)).headline == "9.48 s (7.29 s to 12.3 s)"
     wide = replace(choice, seconds=Estimate(lower=1.0, median=9.0, upper=31.0))
-    assert prediction(replace(answer, choice=wide)).headline == "a guess: 9 s"
+    assert prediction(replace(answer, choice=wide)).headline == "a guess: 9 s (1 s to 31 s)"
     unknown = prediction(replace(answer, choice=replace(choice, samples_observed=0)))
-    assert unknown.headline == "a guess: 9.48 s"
+    assert unknown.headline == "a guess: 9.48 s (7.29 s to 12.3 s)"
     assert "No run of this configuration was measured" in unknown.detail
 
 
@@ -126,7 +130,7 @@ def test_best_and_last_value_are_both_shown_where_they_differ(builder: ModuleTyp
 def test_a_recommendation_slower_than_the_present_settings_says_later(builder: ModuleType) -> None:
     answer = builder.recommendation()
     faster = replace(answer.baseline, measured_seconds=4.0)
-    assert comparison(replace(answer, baseline=faster)).headline == "2.3x later"
+    assert comparison(replace(answer, baseline=faster)).headline == "2.3x later, measured once"
 
 
 def test_present_settings_absent_equal_or_unreachable_have_their_words(builder: ModuleType) -> None:
@@ -172,3 +176,47 @@ def test_what_the_own_command_needs_to_reach_the_target_is_stated(builder: Modul
     unknown = own_command_end(replace(answer, training_samples=None))
     assert unknown == "It does not stop at the target; it ends when the script ends by itself."
     assert "within 15,361 samples" in recommendation_text(answer)
+
+
+def test_the_headline_of_a_weak_answer_says_so_beside_its_number(builder: ModuleType) -> None:
+    answer = replace(builder.recommendation(), verified=None, provisional=True)
+    answer = replace(answer, choice=replace(answer.choice, measured_seconds=None))
+    assert prediction(answer).headline == "provisional: 9.48 s (7.29 s to 12.3 s)"
+    cost = price(answer)
+    assert cost is not None
+    assert cost.headline == "$0.025 ($0.019 to $0.033)"
+
+
+@pytest.mark.parametrize(
+    ("inside", "num", "too_narrow"), [(0, 1, False), (0, 2, True), (2, 5, True), (3, 5, False)]
+)
+def test_intervals_are_too_narrow_by_a_binomial_rule(
+    builder: ModuleType, inside: int, num: int, too_narrow: bool
+) -> None:
+    record = builder.prediction_record(10.0, 2.0, 1.0)
+    checked = [
+        PredictedAgainstMeasured(
+            prediction=record, measured_seconds=11.0 if k < inside else 50.0, share_observed=0.1
+        )
+        for k in range(num)
+    ]
+    check = IntervalCheck(num_predictions=num, num_inside=inside, too_narrow=too_narrow)
+    assert interval_check(checked) == check
+    assert ("too narrow" in coverage(checked)) is too_narrow
+    assert interval_check([]) is None
+
+
+def test_intervals_that_proved_too_narrow_change_the_answer(builder: ModuleType) -> None:
+    check = IntervalCheck(num_predictions=5, num_inside=2, too_narrow=True)
+    answer = replace(builder.recommendation(), verified=None, provisional=True, interval_check=check)
+    answer = replace(answer, choice=replace(answer.choice, measured_seconds=None))
+    words = "Only 2 of the 5 predicted 90% intervals that this study could check held the measured time"
+    assert prediction(answer).headline.startswith("a guess: ")
+    assert words in prediction(answer).detail
+    assert words in trust_in(answer).detail
+    assert words in " ".join(recommendation_text(answer).split())
+    # The intervals 7.29 s to 12.3 s and 14 s to 25 s do not overlap, but may if both are too narrow.
+    near = replace(answer.baseline, seconds=Estimate(lower=14.0, median=19.0, upper=25.0))
+    assert comparison(replace(answer, baseline=near)).headline == "not known which is sooner"
+    right = replace(answer, baseline=near, interval_check=None)
+    assert comparison(right).headline == "sooner by prediction"

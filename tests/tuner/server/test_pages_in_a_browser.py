@@ -16,9 +16,9 @@ import pytest
 pytest.importorskip("fastapi", reason="needs the extra `serve`")
 
 from storage import open_storage
+from tests.chromium import CHROMIUM, Chromium
 from tests.cli.workplace import PACELINE
 from tests.recorded_grid import write_job
-from tests.chromium import CHROMIUM, Chromium
 from tests.tuner.server.seeded import ended_job, job_under_way, other_jobs
 from tuner.domain.job_queue import NewJob, Role
 
