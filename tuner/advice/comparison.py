@@ -19,7 +19,8 @@ from tuner.search.prediction_log import LEVELS
 
 #: Below this probability that one training is sooner, the comparison is not decided.
 _DECIDED = 0.75
-#: A factor decides nothing if it differs from 1 by less than this.
+#: A factor decides nothing if it differs from 1 by less than this. Chances decide nothing if they differ by
+#: at most as many percentage points.
 _SAME = 1.05
 
 
@@ -222,11 +223,11 @@ def _decides(
         logs: Logarithms of the ratios of B to A, for posterior samples in which both reach the target.
     """
     better, worse = sides[winner], sides[1 - winner]
-    if sooner.any() and other_never[sooner].mean() > 0.5:
+    chances = [side.forecast.probability_of_reaching for side in (better, worse)]
+    if sooner.any() and other_never[sooner].mean() > 0.5 and chances[0] > chances[1] + _SAME - 1.0:
         return (
             f"What decides is the chance of reaching the target: "
-            f"{format_chance(better.forecast.probability_of_reaching)} for {better.label}, "
-            f"{format_chance(worse.forecast.probability_of_reaching)} for {worse.label}."
+            f"{format_chance(chances[0])} for {better.label}, {format_chance(chances[1])} for {worse.label}."
         )
     if not len(logs["samples"]):
         return "The measurements do not show what decides."

@@ -17,7 +17,7 @@ from tuner.advice.recommend import Ending, checked_predictions, goal_words
 from tuner.analytic.laws import Array
 from tuner.analytic.quasi_random import NUM_DRAWS
 from tuner.analytic.samples_model import SEED_SD
-from tuner.domain.format import axis_title, format_axis, format_dollars, format_seconds
+from tuner.domain.format import axis_title, format_axis, format_dollars, format_ratio, format_seconds
 from tuner.domain.measurement import Purpose
 from tuner.domain.recommendation import Alternative
 from tuner.search.prediction_log import LEVELS
@@ -27,6 +27,8 @@ from tuner.search.stopping import SECONDS_PER_HOUR
 
 #: A value counts as beyond the measured values if it differs from the nearest one by more than this factor.
 _BEYOND = 1.01
+#: An interval is called wide if its upper end is at least this many times its lower end.
+_WIDE = 10.0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -122,16 +124,17 @@ def predict(ending: Ending, configuration: Configuration) -> Prediction:
     seconds = beliefs.forecast.total[:, beliefs.configurations.index(configuration)]
     if run is not None and run.arrived:
         seconds = np.exp(training_draws(ending, configuration).log_seconds)
+    forecast = alternative(state, beliefs, configuration)
     return Prediction(
         study_name=ending.study_name,
         goal=goal_words(state),
-        forecast=alternative(state, beliefs, configuration),
+        forecast=forecast,
         chances={
             words: bounded(float(np.mean(seconds <= limit))) for words, limit in _limits(state, configuration)
         },
         startup_seconds=state.startup_seconds if state.job.runs_command else None,
         evidence=tuple(_evidence(ending, configuration)),
-        remarks=tuple(_remarks(ending, configuration)),
+        remarks=(*_width_remark(forecast), *_remarks(ending, configuration)),
     )
 
 
@@ -230,6 +233,18 @@ def _beyond(state: SearchState, configuration: Configuration) -> Iterator[str]:
                 f"Extrapolated: {name} {shown} is {ratio:.2g} times smaller than the smallest measured "
                 f"value, {format_axis(min(known))}."
             )
+
+
+def _width_remark(forecast: Alternative) -> tuple[str, ...]:
+    """Returns a sentence on a wide interval; nothing if the interval is not wide."""
+    lower, upper = forecast.seconds.lower, forecast.seconds.upper
+    if not upper >= _WIDE * lower:
+        return ()
+    ratio = f"{format_ratio(upper / lower)} from end to end" if math.isfinite(upper) else "no upper bound"
+    return (
+        f"The interval is wide ({ratio}), because too few of the measured runs are like this configuration. "
+        "Only a training of it, or of similar ones, would make it narrower.",
+    )
 
 
 def _remarks(ending: Ending, configuration: Configuration) -> Iterator[str]:

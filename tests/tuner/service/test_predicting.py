@@ -88,6 +88,7 @@ def test_values_beyond_what_was_measured_are_named_and_widen_the_interval(tuned:
     assert "batch size 65,536 is" in words
     assert "nodes = 64 is outside the search space" in " ".join(far.remarks)
     assert near.remarks == ()
+    assert far.remarks[0].startswith("The interval is wide (")
     assert "All its values are within what was measured." in near.evidence
     ratio = far.forecast.seconds.upper / far.forecast.seconds.lower
     assert ratio > 3 * near.forecast.seconds.upper / near.forecast.seconds.lower
