@@ -13,6 +13,8 @@ import numpy.typing as npt
 from search_spaces import Configuration
 from tuner.advice.alternatives import alternative
 from tuner.advice.interval_check import interval_check
+from tuner.advice.analysis import analysis
+from tuner.advice.conditions import Refit
 from tuner.advice.no_answer import has_score, has_turned_back, shows_no_gain
 from tuner.advice.script_warnings import axes_without_effect, differing_axes
 from tuner.advice.sensitivity import sensitivity
@@ -62,6 +64,8 @@ class Ending:
         job_path: Path of the job file.
         created_at: Time of the recommendation, in seconds since the Unix epoch.
         imported: Summary of the runs that the user imported for the job; None without imported runs.
+        refit: Function that fits the models to another state, for the analysis of other conditions; None to
+            leave out what needs it.
     """
 
     state: SearchState
@@ -72,6 +76,7 @@ class Ending:
     job_path: Path
     created_at: float
     imported: ImportedEvidence | None = None
+    refit: Refit | None = None
 
 
 def recommend(ending: Ending) -> Recommendation | None:
@@ -126,6 +131,7 @@ def recommend(ending: Ending) -> Recommendation | None:
         startup_seconds=state.startup_seconds if state.job.runs_command else None,
         imported=ending.imported,
         interval_check=check,
+        analysis=analysis(state, ending.beliefs, choice, ending.refit),
     )
 
 

@@ -89,6 +89,14 @@ def format_dollars(dollars: float | None) -> str:
     return f"${dollars:,.2f}" if dollars < 1000 else f"${dollars:,.0f}"
 
 
+def format_node_hours(hours: float) -> str:
+    """Formats node hours: 3.2 node hours, 1 node hour; infinity as `out of reach`."""
+    if math.isinf(hours):
+        return UNREACHABLE
+    words = format_number(hours, 2)
+    return f"{words} node hour{'' if words == '1' else 's'}"
+
+
 def format_share(share: float) -> str:
     """Formats a share in [0, 1] as a percentage: 37%, `<1%` for 0.004, `>99%` for 0.996."""
     if math.isnan(share):

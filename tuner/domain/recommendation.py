@@ -8,16 +8,18 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, is_dataclass
 from functools import cache
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Any
 
-from pydantic import BeforeValidator, TypeAdapter
+from pydantic import TypeAdapter
 
 from search_spaces import Configuration
+from tuner.domain.analysis import Analysis, Override
 from tuner.domain.confirmation import Confirmation, ReadConfiguration
+from tuner.domain.estimate import Estimate as Estimate
 
 #: Version of the format of `recommendation.json`. The first number changes if programs that read the old
 #: format would fail.
-SCHEMA_VERSION = "2.0"
+SCHEMA_VERSION = "2.1"
 
 #: Maps each key of version 1 of the format that was renamed in version 2 to its new name.
 _RENAMED = {
@@ -37,23 +39,6 @@ _RENAMED = {
 #: Keys whose values are objects with keys that must not be renamed, because users chose these keys, or
 #: because they are not part of the schema.
 _FREE_KEYS = ("configuration", "weights", "seconds_by_purpose", "seconds_by_part")
-
-_NullAsInfinity = Annotated[float, BeforeValidator(lambda value: math.inf if value is None else value)]
-
-
-@dataclass(frozen=True, kw_only=True)
-class Estimate:
-    """A predicted quantity with its central 90% interval.
-
-    Args:
-        lower: Fifth percentile.
-        median: Median.
-        upper: Ninety-fifth percentile; infinite if the target is missed with more than 5% probability.
-    """
-
-    lower: _NullAsInfinity
-    median: _NullAsInfinity
-    upper: _NullAsInfinity
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -248,6 +233,9 @@ class Recommendation:
         imported: Earlier runs that were imported for the job as a prior; None if no runs were imported.
         interval_check: How many predictions of this study were right; None if no predicted training has
             reached the target.
+        analysis: What would change the recommendation, and what the models learned; None in files of older
+            versions.
+        overrides: Values of the job file, and defaults, that the command line or the environment replaced.
     """
 
     job_name: str
@@ -276,6 +264,8 @@ class Recommendation:
     confirmation: Confirmation | None = None
     imported: ImportedEvidence | None = None
     interval_check: IntervalCheck | None = None
+    analysis: Analysis | None = None
+    overrides: tuple[Override, ...] = ()
     schema_version: str = field(default=SCHEMA_VERSION)
 
     def to_dict(self) -> dict[str, Any]:

@@ -147,7 +147,7 @@ def style() -> AbstractContextManager[None]:
     return matplotlib.rc_context({**defaults, **ours})
 
 
-def new_figure(size: Size, x: Axis, y: Axis, *, right: int = _RIGHT) -> Axes:
+def new_figure(size: Size, x: Axis, y: Axis, *, right: int = _RIGHT, compact: bool = False) -> Axes:
     """Creates an empty figure with a horizontal grid; call it inside the context of `style`, and draw there.
 
     Args:
@@ -155,12 +155,14 @@ def new_figure(size: Size, x: Axis, y: Axis, *, right: int = _RIGHT) -> Axes:
         x: Horizontal axis.
         y: Vertical axis; its title is written horizontally above the axis.
         right: Space to the right of the axes for labels, in pixels.
+        compact: Whether to leave no space for titles of the axes.
     """
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(size.width / 72, size.height / 72), dpi=72)
-    inner = (size.width - _LEFT - right) / size.width, (size.height - _TOP - _BOTTOM) / size.height
-    axes = figure.add_axes((_LEFT / size.width, _BOTTOM / size.height, *inner), facecolor="none")
+    left, top, bottom = (44, 8, 24) if compact else (_LEFT, _TOP, _BOTTOM)
+    inner = (size.width - left - right) / size.width, (size.height - top - bottom) / size.height
+    axes = figure.add_axes((left / size.width, bottom / size.height, *inner), facecolor="none")
     figure.patch.set_visible(False)
     axes.set_xscale("log" if x.logarithmic else "linear")
     axes.set_yscale("log" if y.logarithmic else "linear")

@@ -25,6 +25,7 @@ from tuner.domain.measurement import Outcome
 from tuner.domain.recommendation import Recommendation
 from tuner.job import Job
 from tuner.report import tables, wording
+from tuner.report.analysis_section import analysis_charts, analysis_context
 from tuner.report.charts import (
     MAX_CHECKS,
     MAX_CURVES,
@@ -52,6 +53,7 @@ def report_html(content: ReportContent) -> str:
         landscape_charts=landscape_charts(content.landscape, answer, shades),
         curves=_curves(content.probes, content.job, answer.choice.configuration, shades),
         checked_chart=checked_chart(content.checked),
+        **analysis_charts(content, shades),
     )
 
 
@@ -93,6 +95,7 @@ def _report_context(content: ReportContent) -> dict[str, Any]:
         "coverage": wording.coverage(content.checked),
         "early_share": EARLY_SHARE,
         "max_checks": MAX_CHECKS,
+        **analysis_context(answer),
         "spent": wording.spent(answer.tuning),
         "spending_tables": [
             tables.spending_table(seconds, title)

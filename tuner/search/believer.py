@@ -71,6 +71,19 @@ class Believer:
             self._believed = known, believe(state, found, rng, self._past, slopes, self._calibration)
         return self._believed[1]
 
+    def refit(self, state: SearchState, configurations: Sequence[Configuration]) -> Beliefs:
+        """Fits the models to a state with another target or other nodes, and forecasts some configurations.
+
+        The result is not cached.
+
+        Args:
+            state: The state.
+            configurations: The configurations to forecast.
+        """
+        state, rng = modelled(state), np.random.default_rng(self.seed)
+        slopes = self.slopes(state, configurations)
+        return believe(state, configurations, rng, self._past, slopes, self._calibration)
+
     @property
     def rise_samples(self) -> float:
         """Median number of samples after which imported runs first improved; 0 without imported runs."""

@@ -117,7 +117,7 @@ def recommended(prospects: Prospects, price: Array, log_longest: Array) -> int:
         price: Cost of one second of each candidate in the goal's unit, `(num,)`.
         log_longest: Logarithm of each candidate's longest allowed training in seconds, `(num,)`.
     """
-    return int(np.argmin(_risks_within(prospects, price, keeps_within(prospects, log_longest))))
+    return int(np.argmin(risks_within(prospects, price, keeps_within(prospects, log_longest))))
 
 
 def proven(prospects: Prospects, price: Array, log_longest: Array, choice: int) -> int:
@@ -186,7 +186,7 @@ def weigh(prospects: Prospects, costs: Costs, slice_seconds: Callable[[float], A
     log_price = np.log(costs.price)
     keeps = keeps_within(prospects, costs.log_longest)
     to_go = prospects.less(costs.credit)
-    risk = _risks_within(to_go, costs.price, keeps)
+    risk = risks_within(to_go, costs.price, keeps)
     incumbent = proven(to_go, costs.price, costs.log_longest, int(np.argmin(risk)))
     log_best = min(float(to_go.mean_log[incumbent] + log_price[incumbent]), NEVER)
     # Uncertainty that a candidate shares with the incumbent cannot change which of them is better.
@@ -231,7 +231,7 @@ def weigh(prospects: Prospects, costs: Costs, slice_seconds: Callable[[float], A
     )
 
 
-def _risks_within(prospects: Prospects, price: Array, keeps: Array) -> Array:
+def risks_within(prospects: Prospects, price: Array, keeps: Array) -> Array:
     """Computes the logarithm of the expected cost of each candidate; infinite beyond the goal's limits.
 
     Args:

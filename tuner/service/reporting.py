@@ -68,8 +68,9 @@ def make_ending(
     state, beliefs = result.state, result.beliefs
     if beliefs is not None and not state.given_up.isdisjoint(beliefs.configurations):
         beliefs = None
+    believer = believer_of(opened, ledger, study, state.epoch_samples)
     if beliefs is None and state.runs:
-        beliefs = believer_of(opened, ledger, study, state.epoch_samples).believe(state, also)
+        beliefs = believer.believe(state, also)
     if beliefs is None:
         return None
     return Ending(
@@ -81,6 +82,7 @@ def make_ending(
         job_path=opened.path,
         created_at=time.time(),
         imported=imported_evidence(imported_runs(ledger, opened), _weights_of_imports(beliefs)),
+        refit=believer.refit,
     )
 
 

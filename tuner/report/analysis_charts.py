@@ -1,0 +1,270 @@
+"""Draws the charts of the analysis: trade-offs, batch sizes, learning rates and forecasts of curves."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+
+from markupsafe import Markup
+
+from tuner.domain.analysis import Analysis, CurveForecast
+from tuner.domain.format import (
+    format_axis,
+    format_chance,
+    format_configuration,
+    format_count,
+    format_dollars,
+    format_duration_tick,
+    format_node_hours,
+    format_number,
+    format_seconds,
+    format_short_count,
+    format_value,
+)
+from tuner.domain.ledger import ProbeRecord
+from tuner.domain.recommendation import Alternative
+from tuner.job import Job
+from tuner.report.figures import (
+    COUNT_TICKS,
+    DURATION_TICKS,
+    Axis,
+    Size,
+    color,
+    interval,
+    linear_ticks,
+    log_ticks,
+    new_figure,
+    padded,
+    point,
+    style,
+    svg,
+)
+
+_SIZE = Size(width=420, height=310)
+_PANEL = Size(width=250, height=170, num_ticks=3)
+#: Maximum number of points of a measured curve in a small chart.
+_MOST_POINTS = 24
+#: Intervals are cut off at this factor beyond the smallest and largest medians.
+_REACH = 4.0
+_DASHED = (0, (4, 3))
+#: Ticks of costs and rates: powers of ten and their multiples, from fine to coarse.
+_VALUE_TICKS = tuple(
+    [step * 10.0**exponent for exponent in range(-9, 9) for step in steps]
+    for steps in ((1, 2, 5), (1, 3), (1,))
+)
+
+
+def trade_off_chart(analysis: Analysis, landscape: Sequence[Alternative]) -> Markup:
+    """Draws time against cost with the Pareto front; empty if the front has only one configuration.
+
+    The cost is in dollars, or in node hours if nodes have no price.
+
+    Args:
+        analysis: The analysis with the Pareto front.
+        landscape: Further predictions, which are drawn as small points.
+    """
+    front = analysis.trade_offs
+    if len(front) < 2:
+        return Markup("")
+    priced = all(item.dollars is not None for item in front)
+    costs = [item.dollars.median if item.dollars else item.node_hours.median for item in front]
+    others = []
+    for a in landscape:
+        cost = a.dollars.median if priced and a.dollars else a.seconds.median * a.configuration.nodes / 3600
+        if math.isfinite(a.seconds.median) and 0 < cost < math.inf and a.seconds.median > 0:
+            others.append((a.seconds.median, cost))
+    seconds = [item.seconds.median for item in front]
+    low, high = min(seconds), max(seconds)
+    others = [o for o in others if o[0] <= high * _REACH and o[1] <= max(costs) * _REACH]
+    x_limits = padded(low, max([high, *(o[0] for o in others)]), logarithmic=True)
+    y_limits = padded(min(costs), max([*costs, *(o[1] for o in others)]), logarithmic=True)
+    shown = format_dollars if priced else format_node_hours
+    x = Axis(
+        title="time to target", limits=x_limits, ticks=log_ticks(x_limits, 5, DURATION_TICKS),
+        label=format_duration_tick, logarithmic=True,
+    )  # fmt: skip
+    y = Axis(
+        title="dollars of one training" if priced else "node hours of one training", limits=y_limits,
+        ticks=log_ticks(y_limits, 6, _VALUE_TICKS),
+        label=format_dollars if priced else lambda value: format_number(value, 2), logarithmic=True,
+    )  # fmt: skip
+    with style():
+        axes = new_figure(_SIZE, x, y)
+        axes.plot([o[0] for o in others], [o[1] for o in others], marker="o", markersize=4, linestyle="none",
+                  color=color("ink-2"), alpha=0.45)  # fmt: skip
+        axes.plot(seconds, costs, color=color("accent"), linewidth=1.6, drawstyle="steps-post")
+        for item, cost in zip(front, costs, strict=True):
+            words = format_configuration(item.configuration)
+            tip = f"{words}: {format_seconds(item.seconds.median)}, {shown(cost)}"
+            point(axes, item.seconds.median, cost, "accent", tip)
+            if item.is_choice:
+                axes.plot([item.seconds.median], [cost], marker="o", markersize=16, linestyle="none",
+                          zorder=5, markerfacecolor="none", markeredgecolor=color("ink"), markeredgewidth=2,
+                          gid=f"recommended: {words}")  # fmt: skip
+        return svg(axes, _SIZE, "Time to target against the cost of one training, with the best trade-offs")
+
+
+def batch_chart(analysis: Analysis) -> Markup:
+    """Draws the samples to target against the batch size; empty if there are fewer than two batch sizes."""
+    found = [item for item in analysis.samples_by_batch if 0 < item.samples.median < math.inf]
+    if len(found) < 2:
+        return Markup("")
+    batches = [item.configuration.batch_size for item in found]
+    medians = [item.samples.median for item in found]
+    low = min(max(item.samples.lower, item.samples.median / _REACH) for item in found)
+    high = max(min(item.samples.upper, item.samples.median * _REACH) for item in found)
+    x_limits = padded(min(batches), max(batches), logarithmic=True)
+    y_limits = padded(low, high, logarithmic=True)
+    x = Axis(
+        title="batch size, samples", limits=x_limits, ticks=log_ticks(x_limits, 6, COUNT_TICKS),
+        label=format_short_count, logarithmic=True,
+    )  # fmt: skip
+    y = Axis(
+        title="samples to target, with 90% intervals", limits=y_limits,
+        ticks=log_ticks(y_limits, 6, COUNT_TICKS), label=format_short_count, logarithmic=True,
+    )  # fmt: skip
+    with style():
+        axes = new_figure(_SIZE, x, y)
+        critical = analysis.critical_batch
+        if critical is not None and critical.lower < x_limits[1] and critical.upper > x_limits[0]:
+            ends = max(critical.lower, x_limits[0]), min(critical.upper, x_limits[1])
+            tip = f"critical batch size: about {format_count(critical.median)}"
+            axes.axvspan(*ends, color=color("accent"), alpha=0.12, linewidth=0, gid=tip)
+            if x_limits[0] < critical.median < x_limits[1]:
+                axes.axvline(
+                    critical.median, color=color("accent"), linewidth=1.4, linestyle=_DASHED, gid=tip
+                )
+        axes.plot(batches, medians, color=color("ink"), linewidth=1.6)
+        for item in found:
+            batch, samples = item.configuration.batch_size, item.samples
+            tip = (
+                f"batch {format_count(batch)}: {format_count(samples.median)} samples "
+                f"({format_count(samples.lower)} to {format_short_count(samples.upper)})"
+            )
+            interval(axes, batch, (samples.lower, samples.upper), "ink", tip)
+            point(axes, batch, samples.median, "ink", tip, hollow=item.measured_samples is None)
+        return svg(axes, _SIZE, "Samples to target by batch size, with the critical batch size")
+
+
+def rates_chart(analysis: Analysis) -> Markup:
+    """Draws the probability of reaching the target by batch size and learning rate, and the measured runs."""
+    cells = analysis.learning_rates
+    rates = sorted({cell.learning_rate for cell in cells})
+    batches = sorted({cell.batch_size for cell in cells})
+    if len(rates) < 2:
+        return Markup("")
+    runs = [run for run in analysis.rate_runs if run.batch_size in batches]
+    everything = [*rates, *(run.learning_rate for run in runs)]
+    ratio = (rates[-1] / rates[0]) ** (0.5 / (len(rates) - 1))
+    limits = min(everything) / ratio, max(everything) * ratio
+    x = Axis(
+        title="batch size, samples", limits=(-0.6, len(batches) - 0.4), ticks=range(len(batches)),
+        label=lambda place: format_axis(batches[int(place)]),
+    )  # fmt: skip
+    y = Axis(
+        title="learning rate", limits=limits, ticks=log_ticks(limits, 7, _VALUE_TICKS),
+        label=lambda value: format_number(value, 2), logarithmic=True,
+    )  # fmt: skip
+    with style():
+        from matplotlib.patches import PathPatch
+        from matplotlib.path import Path
+
+        axes = new_figure(_SIZE, x, y)
+        # Cells with about the same probability are one shape, so that the page stays small.
+        shapes: dict[float, list[Path]] = {}
+        for cell in cells:
+            place, rate = batches.index(cell.batch_size), cell.learning_rate
+            left, right, low, high = place - 0.46, place + 0.46, rate / ratio, rate * ratio
+            corners = [(left, low), (left, high), (right, high), (right, low), (left, low)]
+            shapes.setdefault(round(cell.probability_of_reaching, 1), []).append(Path(corners))
+        for chance, paths in sorted(shapes.items()):
+            tip = f"chance of reaching the target {format_chance(chance)}"
+            axes.add_patch(
+                PathPatch(
+                    Path.make_compound_path(*paths), linewidth=0, facecolor=color("accent"),
+                    alpha=0.04 + 0.5 * chance**2, gid=tip,
+                )
+            )  # fmt: skip
+        for cell in cells:
+            place, rate = batches.index(cell.batch_size), cell.learning_rate
+            if cell.is_best:
+                axes.plot([place - 0.4, place + 0.4], [rate, rate], color=color("ink"), linewidth=2,
+                          gid=f"fewest samples at batch {format_count(cell.batch_size)}")  # fmt: skip
+        for run in runs:
+            name = "missed" if run.result == "missed" else "ink"
+            number = "" if run.trial_number is None else f"#{run.trial_number} "
+            rate = format_number(run.learning_rate)
+            tip = f"{number}batch {format_count(run.batch_size)}, rate {rate}: {run.result}"
+            place = batches.index(run.batch_size)
+            point(axes, place, run.learning_rate, name, tip, hollow=run.result == "open",
+                  marker="X" if run.result == "missed" else "o")  # fmt: skip
+        return svg(axes, _SIZE, "Chance of reaching the target by batch size and learning rate")
+
+
+def forecast_charts(
+    forecasts: Sequence[CurveForecast], probes: Sequence[ProbeRecord], job: Job, shades: Mapping[int, str]
+) -> list[tuple[str, Markup]]:
+    """Draws each measured curve with its forecast: pairs of title and small chart.
+
+    All charts have the same axes.
+
+    Args:
+        forecasts: The forecasts.
+        probes: All probes of the study, whose curves are drawn.
+        job: The job, with the target.
+        shades: Maps each batch size to the name of its color.
+    """
+    curves = {}
+    by_id = {probe.probe_id: probe for probe in probes}
+    for forecast in forecasts:
+        probe = by_id.get(forecast.probe_id)
+        seen = None if probe is None else probe.measurement
+        points = () if seen is None else tuple(p for p in seen.trained_curve if math.isfinite(p.value))
+        if points and points[0].samples > 0:
+            every = -(-len(points) // _MOST_POINTS)
+            curves[forecast.probe_id] = [*points[:-1:every], points[-1]]
+    shown = [forecast for forecast in forecasts if forecast.probe_id in curves]
+    if not shown:
+        return []
+    places = [float(p.samples) for points in curves.values() for p in points]
+    ends = [f.points[-1].samples.median for f in shown if f.points]
+    most = max([*places, *ends])
+    x_limits = padded(min(places), most * 1.5, logarithmic=True, share=0.03)
+    values = sorted([job.goal.target, *(p.value for points in curves.values() for p in points)])
+    y_limits = padded(values[0], values[-1], logarithmic=False, share=0.06)
+    x = Axis(
+        title="", limits=x_limits, ticks=log_ticks(x_limits, 4, COUNT_TICKS), label=format_short_count,
+        logarithmic=True,
+    )  # fmt: skip
+    y = Axis(title="", limits=y_limits, ticks=linear_ticks(y_limits, 4), label=format_value)
+    found = []
+    with style():
+        for forecast in shown:
+            name = shades.get(forecast.configuration.batch_size, "accent")
+            axes = new_figure(_PANEL, x, y, compact=True)
+            axes.axhline(job.goal.target, color=color("ink"), linewidth=1, linestyle=_DASHED)
+            points = curves[forecast.probe_id]
+            heights = [min(max(p.value, y_limits[0]), y_limits[1]) for p in points]
+            if forecast.points:
+                levels = [p.value for p in forecast.points]
+                lower, middle, upper = (
+                    [min(getattr(p.samples, end), x_limits[1]) for p in forecast.points]
+                    for end in ("lower", "median", "upper")
+                )
+                tip = "90% band of the forecast"
+                axes.fill_betweenx(levels, lower, upper, color=color(name), alpha=0.22, linewidth=0, gid=tip)
+                axes.plot(middle, levels, color=color(name), linewidth=1.6, linestyle=_DASHED)
+            axes.plot([p.samples for p in points], heights, color=color(name), linewidth=2)
+            axes.plot([points[-1].samples], [heights[-1]], marker="o", markersize=5, color=color(name),
+                      linestyle="none")  # fmt: skip
+            title = forecast_title(forecast)
+            found.append((title, svg(axes, _PANEL, f"{job.goal.metric} against samples: {title}")))
+    return found
+
+
+def forecast_title(forecast: CurveForecast) -> str:
+    """Names a curve and how it continues."""
+    number = "" if forecast.trial_number is None else f"#{forecast.trial_number} "
+    words = {"reached": "reached the target", "missed": "ended or got worse before it"}
+    chance = f"chance {format_chance(forecast.probability_of_reaching)}"
+    return f"{number}{format_configuration(forecast.configuration)}: {words.get(forecast.result, chance)}"
