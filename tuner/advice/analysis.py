@@ -39,6 +39,8 @@ _MOST_TRADE_OFFS, _MOST_NODES, _MOST_RATES, _MOST_BATCHES = 12, 12, 400, 24
 _ENOUGH = 0.9
 #: A configuration that is less likely to reach the target is no trade-off.
 _LIKELY = 0.5
+#: A trade-off takes at most this share of the time or cost of its neighbor.
+_LESS = 0.98
 
 
 def analysis(state: SearchState, beliefs: Beliefs, choice: Configuration, refit: Refit | None) -> Analysis:
@@ -67,38 +69,43 @@ def analysis(state: SearchState, beliefs: Beliefs, choice: Configuration, refit:
 
 
 def _trade_offs(state: SearchState, beliefs: Beliefs, choice: Configuration) -> tuple[TradeOff, ...]:
-    """Returns the Pareto front of time and cost over all candidates.
+    """Returns the Pareto front of time and cost over the candidates, soonest first.
 
-    The cost is in dollars, or in node hours if nodes have no price.
+    The cost is in dollars, or in node hours if nodes have no price. Candidates that the recommendation was
+    preferred to although their expected cost is smaller, such as unmeasured ones, are left out.
     """
-    configurations, forecast, cluster = beliefs.configurations, beliefs.forecast, state.cluster
-    seconds = np.where(beliefs.prospects.status.ended, np.inf, forecast.quantile(0.5))
-    seconds = np.where(forecast.probability_of_reaching() < _LIKELY, np.inf, seconds)
-    seconds[[c in state.given_up for c in configurations]] = np.inf
-    if cluster.has_prices:
-        cost = seconds * np.array([cluster.dollars_per_second(c) for c in configurations])
-    else:
-        cost = seconds * np.array([c.nodes + cluster.extra_nodes for c in configurations])
-    front, cheapest = [], math.inf
-    for i in np.lexsort((cost, seconds)).tolist():
-        if math.isfinite(seconds[i]) and cost[i] < cheapest * (1 - 1e-9):
+    if choice not in beliefs.configurations:
+        return ()
+    configurations, cluster, expected = beliefs.configurations, state.cluster, beliefs.expected
+    own = configurations.index(choice)
+    found = {own: alternative(state, beliefs, choice)}
+    front = [own]
+    medians = beliefs.forecast.quantile(0.5)
+    likely = beliefs.forecast.probability_of_reaching() >= _LIKELY
+    rates = np.array([cluster.dollars_per_second(c) for c in configurations])
+    if not cluster.has_prices:
+        rates = np.array([float(c.nodes + cluster.extra_nodes) for c in configurations])
+    medians[own] = found[own].seconds.median
+    by_cost = state.job.goal.minimize == "dollars"
+    goal, other = (medians * rates, medians) if by_cost else (medians, medians * rates)
+    for i in np.argsort(expected, kind="stable").tolist():
+        if not (math.isfinite(expected[i]) and expected[i] >= expected[own] and likely[i]):
+            continue
+        if other[i] < other[front[-1]] * _LESS and goal[i] > goal[front[-1]]:
             front.append(i)
-            cheapest = float(cost[i])
-    found = []
-    for i in _thinned(front, _MOST_TRADE_OFFS):
-        configuration = configurations[i]
-        own = alternative(state, beliefs, configuration).seconds
-        price = cluster.dollars_per_second(configuration)
-        found.append(
+    points = []
+    for i in sorted(_thinned(front, _MOST_TRADE_OFFS), key=lambda place: float(medians[place])):
+        shown = found.get(i) or alternative(state, beliefs, configurations[i])
+        points.append(
             TradeOff(
-                configuration=configuration,
-                seconds=own,
-                dollars=own.times(price) if cluster.has_prices else None,
-                node_hours=node_hours(state, configuration, own),
-                is_choice=configuration == choice,
+                configuration=shown.configuration,
+                seconds=shown.seconds,
+                dollars=shown.dollars,
+                node_hours=node_hours(state, shown.configuration, shown.seconds),
+                is_choice=i == own,
             )
         )
-    return tuple(found)
+    return tuple(points)
 
 
 def _step_parts(state: SearchState, beliefs: Beliefs, choice: Configuration) -> tuple[StepParts, ...]:

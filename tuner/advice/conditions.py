@@ -147,6 +147,8 @@ class Condition:
         if self.log_sd is not None and found.measured_seconds is not None:
             seconds = widened(seconds, float(self.log_sd[index]))
         is_same = configuration == base.choice
+        if not is_same and not found.is_observed:
+            note = f"{note}; it was not trained" if note else "it was not trained"
         price = state.cluster.dollars_per_second(configuration)
         return WhatIf(
             topic=self.topic,

@@ -15,7 +15,7 @@ from tuner.search.state import read_state
 #: or, if that is unknown, of the distance from the first value to the target.
 _OF_BOUND, _OF_WAY = 0.2, 0.1
 #: A farther target is predicted if a measured curve has come this share of the way to it.
-_CARRIES = 0.9
+_NEAR_ENOUGH = 0.9
 
 
 def target_rows(base: Base, refit: Refit) -> Iterator[WhatIf]:
@@ -33,8 +33,8 @@ def target_rows(base: Base, refit: Refit) -> Iterator[WhatIf]:
     for sign, words in ((-1.0, "nearer"), (1.0, "farther")):
         target = float(f"{goal.target + sign * goal.sign * step:.4g}")
         change = f"the target is {format_value(target)} ({words})"
-        carried = (max(scores) - goal.sign * start) / (goal.sign * (target - start))
-        if sign > 0 and carried < _CARRIES:
+        progress = (max(scores) - goal.sign * start) / (goal.sign * (target - start))
+        if sign > 0 and progress < _NEAR_ENOUGH:
             furthest = format_value(goal.sign * max(scores))
             yield WhatIf(topic="target", change=change, note=f"not measured: no curve is beyond {furthest}")
             continue
@@ -57,7 +57,7 @@ def target_rows(base: Base, refit: Refit) -> Iterator[WhatIf]:
             own = condition.row(base, place)
             assert own.seconds is not None
             note = f"the recommended configuration would take {format_seconds(own.seconds.median)}"
-        if sign > 0 and carried < 1.0:
+        if sign > 0 and progress < 1.0:
             note = f"{note}; predicted beyond the measured curves"
         yield condition.row(base, best, note)
 

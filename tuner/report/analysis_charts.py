@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 from markupsafe import Markup
 
@@ -22,6 +22,7 @@ from tuner.domain.format import (
     format_value,
 )
 from tuner.domain.ledger import ProbeRecord
+from tuner.domain.measurement import CurvePoint
 from tuner.domain.recommendation import Alternative
 from tuner.job import Job
 from tuner.report.figures import (
@@ -193,8 +194,8 @@ def rates_chart(analysis: Analysis) -> Markup:
         for run in runs:
             name = "missed" if run.result == "missed" else "ink"
             number = "" if run.trial_number is None else f"#{run.trial_number} "
-            rate = format_number(run.learning_rate)
-            tip = f"{number}batch {format_count(run.batch_size)}, rate {rate}: {run.result}"
+            words = f"batch {format_count(run.batch_size)}, rate {format_number(run.learning_rate)}"
+            tip = f"{number}{words}: {run.result}"
             place = batches.index(run.batch_size)
             point(axes, place, run.learning_rate, name, tip, hollow=run.result == "open",
                   marker="X" if run.result == "missed" else "o")  # fmt: skip
@@ -206,7 +207,8 @@ def forecast_charts(
 ) -> list[tuple[str, Markup]]:
     """Draws each measured curve with its forecast: pairs of title and small chart.
 
-    All charts have the same axes.
+    All charts have the same axes. They are drawn once, and the curves are added as SVG elements, because one
+    matplotlib figure per curve would take a second in all.
 
     Args:
         forecasts: The forecasts.
@@ -214,7 +216,7 @@ def forecast_charts(
         job: The job, with the target.
         shades: Maps each batch size to the name of its color.
     """
-    curves = {}
+    curves: dict[int, list[CurvePoint]] = {}
     by_id = {probe.probe_id: probe for probe in probes}
     for forecast in forecasts:
         probe = by_id.get(forecast.probe_id)
@@ -226,40 +228,67 @@ def forecast_charts(
     shown = [forecast for forecast in forecasts if forecast.probe_id in curves]
     if not shown:
         return []
-    places = [float(p.samples) for points in curves.values() for p in points]
-    ends = [f.points[-1].samples.median for f in shown if f.points]
-    most = max([*places, *ends])
-    x_limits = padded(min(places), most * 1.5, logarithmic=True, share=0.03)
-    values = sorted([job.goal.target, *(p.value for points in curves.values() for p in points)])
-    y_limits = padded(values[0], values[-1], logarithmic=False, share=0.06)
+    frame, pixel = _panel_frame(list(curves.values()), shown, job)
+    found = []
+    for place, forecast in enumerate(shown):
+        name = f"var(--{shades.get(forecast.configuration.batch_size, 'accent')})"
+        points = tuple(curves[forecast.probe_id])
+        parts = [frame if place == 0 else Markup('<use href="#panel-frame" />')]
+        if forecast.points:
+            ends = {
+                end: [pixel(getattr(p.samples, end), p.value) for p in forecast.points]
+                for end in ("lower", "median", "upper")
+            }
+            band = " ".join([*ends["lower"], *reversed(ends["upper"])])
+            parts.append(_shape("polygon", band, f"fill: {name}; fill-opacity: 0.22"))
+            dashed = f"fill: none; stroke: {name}; stroke-width: 1.6; stroke-dasharray: 6 4"
+            parts.append(_shape("polyline", " ".join(ends["median"]), dashed))
+        line = " ".join(pixel(float(p.samples), p.value) for p in points)
+        parts.append(_shape("polyline", line, f"fill: none; stroke: {name}; stroke-width: 2"))
+        title = forecast_title(forecast)
+        chart = Markup('<svg viewBox="0 0 {} {}" class="chart" role="img" aria-label="{}">{}</svg>').format(
+            _PANEL.width, _PANEL.height, f"{job.goal.metric} against samples: {title}", Markup("").join(parts)
+        )
+        found.append((title, chart))
+    return found
+
+
+def _shape(name: str, points: str, drawn: str) -> Markup:
+    return Markup('<{} points="{}" style="{}" />').format(name, points, drawn)
+
+
+def _panel_frame(
+    curves: Sequence[Sequence[CurvePoint]], forecasts: Sequence[CurveForecast], job: Job
+) -> tuple[Markup, Callable[[float, float], str]]:
+    """Draws the axes of a small chart, with the target.
+
+    Returns:
+        The SVG element of the axes, and a function that returns the pixels of a number of samples and a value
+            of the metric as text.
+    """
+    places = [float(p.samples) for points in curves for p in points]
+    ends = [f.points[-1].samples.median for f in forecasts if f.points]
+    x_limits = padded(min(places), max([*places, *ends]) * 1.5, logarithmic=True, share=0.03)
+    values = [job.goal.target, *(p.value for points in curves for p in points)]
+    y_limits = padded(min(values), max(values), logarithmic=False, share=0.06)
     x = Axis(
         title="", limits=x_limits, ticks=log_ticks(x_limits, 4, COUNT_TICKS), label=format_short_count,
         logarithmic=True,
     )  # fmt: skip
     y = Axis(title="", limits=y_limits, ticks=linear_ticks(y_limits, 4), label=format_value)
-    found = []
     with style():
-        for forecast in shown:
-            name = shades.get(forecast.configuration.batch_size, "accent")
-            axes = new_figure(_PANEL, x, y, compact=True)
-            axes.axhline(job.goal.target, color=color("ink"), linewidth=1, linestyle=_DASHED)
-            points = curves[forecast.probe_id]
-            heights = [min(max(p.value, y_limits[0]), y_limits[1]) for p in points]
-            if forecast.points:
-                levels = [p.value for p in forecast.points]
-                lower, middle, upper = (
-                    [min(getattr(p.samples, end), x_limits[1]) for p in forecast.points]
-                    for end in ("lower", "median", "upper")
-                )
-                tip = "90% band of the forecast"
-                axes.fill_betweenx(levels, lower, upper, color=color(name), alpha=0.22, linewidth=0, gid=tip)
-                axes.plot(middle, levels, color=color(name), linewidth=1.6, linestyle=_DASHED)
-            axes.plot([p.samples for p in points], heights, color=color(name), linewidth=2)
-            axes.plot([points[-1].samples], [heights[-1]], marker="o", markersize=5, color=color(name),
-                      linestyle="none")  # fmt: skip
-            title = forecast_title(forecast)
-            found.append((title, svg(axes, _PANEL, f"{job.goal.metric} against samples: {title}")))
-    return found
+        axes = new_figure(_PANEL, x, y, compact=True)
+        axes.axhline(job.goal.target, color=color("ink"), linewidth=1, linestyle=_DASHED)
+        drawn = svg(axes, _PANEL, "")
+        transform = axes.transData
+    inner = drawn[drawn.index(">") + 1 : drawn.rindex("</svg>")]
+
+    def pixel(samples: float, value: float) -> str:
+        inside = min(max(samples, x_limits[0]), x_limits[1]), min(max(value, y_limits[0]), y_limits[1])
+        across, up = transform.transform(inside)
+        return f"{across:.1f},{_PANEL.height - up:.1f}"
+
+    return Markup('<g id="panel-frame">{}</g>').format(Markup(inner)), pixel
 
 
 def forecast_title(forecast: CurveForecast) -> str:

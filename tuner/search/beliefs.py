@@ -37,7 +37,7 @@ _RATE_SD_WITH_BASELINE, _RATE_SD_WITHOUT = 1.6, 2.0
 #: deadline and dollars is at most this value.
 LEAST_PROBABILITY = 0.02
 #: If the space has more feasible configurations than this, the candidates are a random subset of this size.
-_MOST_LEVELS = 800
+MOST_LEVELS = 800
 #: All runs are expected to end at the same length if at least `_ENDS_ALIKE` runs ended by themselves, and the
 #: logarithms of their lengths differ by at most `_ALIKE` from that of the longest of them.
 _ALIKE, _ENDS_ALIKE = 0.05, 2
@@ -139,7 +139,7 @@ def candidates(state: SearchState, rng: np.random.Generator) -> list[Configurati
 def weighed_levels(space: SearchSpace, cluster: Cluster, rng: np.random.Generator) -> list[Configuration]:
     """Returns the feasible configurations of a search space, each training only once.
 
-    If there are more than `_MOST_LEVELS`, the result is a random subset of this size.
+    If there are more than `MOST_LEVELS`, the result is a random subset of this size.
 
     Args:
         space: The search space.
@@ -148,7 +148,7 @@ def weighed_levels(space: SearchSpace, cluster: Cluster, rng: np.random.Generato
         rng: Random generator, which chooses the subset.
     """
     levels = distinct(space.candidates(), cluster)
-    return levels if len(levels) <= _MOST_LEVELS else _thinned(levels, rng)
+    return levels if len(levels) <= MOST_LEVELS else _thinned(levels, rng)
 
 
 def distinct(levels: Sequence[Configuration], cluster: Cluster) -> list[Configuration]:
@@ -177,7 +177,7 @@ def distinct(levels: Sequence[Configuration], cluster: Cluster) -> list[Configur
 
 
 def _thinned(levels: Sequence[Configuration], rng: np.random.Generator) -> list[Configuration]:
-    """Draws a random subset of `_MOST_LEVELS` configurations.
+    """Draws a random subset of `MOST_LEVELS` configurations.
 
     With several strategies, the result contains equally many configurations for every pair of a strategy and
     a number of nodes, or all configurations of a pair that has fewer.
@@ -186,12 +186,12 @@ def _thinned(levels: Sequence[Configuration], rng: np.random.Generator) -> list[
     for i, level in enumerate(levels):
         groups.setdefault((level.strategy, level.nodes), []).append(i)
     if len({strategy for strategy, _ in groups}) == 1:
-        chosen = rng.choice(len(levels), size=_MOST_LEVELS, replace=False)
+        chosen = rng.choice(len(levels), size=MOST_LEVELS, replace=False)
         return [levels[i] for i in np.sort(chosen)]
     found: list[int] = []
     smallest_first = sorted(groups.values(), key=len)
     for place, members in enumerate(smallest_first):
-        share = (_MOST_LEVELS - len(found)) // (len(smallest_first) - place)
+        share = (MOST_LEVELS - len(found)) // (len(smallest_first) - place)
         size = min(share, len(members))
         found.extend(members[i] for i in rng.choice(len(members), size=size, replace=False))
     return [levels[i] for i in sorted(found)]

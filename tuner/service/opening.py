@@ -18,7 +18,7 @@ from tuner.domain.errors import DataNotFoundError, JobError, StorageError
 from tuner.domain.ledger import Lease, Ledger, ProbeRecord, StudyRecord
 from tuner.domain.measurement import Outcome
 from tuner.domain.outcomes import OutcomeStore
-from tuner.job import Job, load_job, load_workload, script_digest, workload_code_digest
+from tuner.job import BudgetSection, Job, load_job, load_workload, script_digest, workload_code_digest
 from tuner.recordings.recording import NEUTRAL_EPOCH_SAMPLES
 from tuner.search.events import Listener, SearchEvent, Watcher, ignore, unwatched
 from tuner.search.interrupts import Interruption
@@ -50,6 +50,8 @@ class OpenedJob:
         past_studies: Whether the forecasts use what other studies in the database have learnt.
         watch: Called with the state of the search on the command line, as `SearchContext.watch`.
         interruption: Whether the user of the command line has asked the search to end early.
+        stated_budget: The budget in the job file if an option or environment variable replaced a part of it;
+            otherwise None.
     """
 
     job: Job
@@ -60,6 +62,7 @@ class OpenedJob:
     past_studies: bool = True
     watch: Watcher = unwatched
     interruption: Interruption = field(default_factory=Interruption)
+    stated_budget: BudgetSection | None = None
 
     def saves(self) -> bool:
         """Whether slices may save a checkpoint when the search is interrupted, as on a worker."""
@@ -92,10 +95,12 @@ def open_job(path: Path, *, time_budget: str | None = None, max_dollars: float |
     job = load_job(path)
     given = {"time": time_budget, "dollars": max_dollars}
     given = {key: value for key, value in given.items() if value is not None}
+    stated = job.budget if given else None
     if given:
         job = _with_budget(job, given)
     code = _code_digest(job, path.resolve().parent)
-    return OpenedJob(job=job, path=path, fingerprint=job.fingerprint(code, hardware()), code=code)
+    fingerprint = job.fingerprint(code, hardware())
+    return OpenedJob(job=job, path=path, fingerprint=fingerprint, code=code, stated_budget=stated)
 
 
 def protect_storage_url() -> None:

@@ -40,6 +40,7 @@ from tuner.service.confirming import stored_confirmation
 from tuner.service.imports import imported_evidence, imported_runs
 from tuner.service.opening import OpenedJob, StudyStore, checked_epoch_samples, prepare_output
 from tuner.service.outcomes import compared_outcomes
+from tuner.service.overrides import search_overrides
 from tuner.service.views import require_study
 
 
@@ -174,7 +175,12 @@ def report_job(opened: OpenedJob, store: StudyStore, output: Path) -> dict[str, 
     confirmation = stored_confirmation(store.ledger, opened, recommendation)
     outcomes = (f"A later training: {one.words}." for one in compared_outcomes(store, study))
     evidence = (*recommendation.evidence, *outcomes)
-    recommendation = replace(recommendation, confirmation=confirmation, evidence=evidence)
+    # What the options of `paceline run` replaced is known from the recommendation that it stored.
+    stored = Recommendation.from_dict(given[-1].recommendation).overrides if given else ()
+    overrides = stored or tuple(search_overrides(ending.state, ending.beliefs))
+    recommendation = replace(
+        recommendation, confirmation=confirmation, evidence=evidence, overrides=overrides
+    )
     return write_ending(ending, recommendation, folder)
 
 

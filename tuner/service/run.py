@@ -35,6 +35,7 @@ from tuner.service.opening import (
     open_study,
     prepare_output,
 )
+from tuner.service.overrides import option_overrides, search_overrides
 from tuner.service.plan import crowding_words, plan_lines
 from tuner.service.reporting import (
     believer_of,
@@ -196,7 +197,14 @@ def _run(
         if ending is None or recommendation is None or _is_broken(result):
             raise write_no_answer(result, study, opened.path, options.output)
         confirmation = stored_confirmation(store.ledger, opened, recommendation)
-        recommendation = replace(recommendation, confirmation=confirmation)
+        replaced = option_overrides(
+            opened,
+            sampler=options.sampler,
+            parallel=options.parallel,
+            past_studies=options.past_studies,
+        )
+        overrides = (*replaced, *search_overrides(ending.state, ending.beliefs))
+        recommendation = replace(recommendation, confirmation=confirmation, overrides=overrides)
         return ending, _given(opened, store.ledger, study, ending, recommendation, options.output)
 
 
