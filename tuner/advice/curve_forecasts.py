@@ -54,7 +54,8 @@ def curve_forecasts(state: SearchState, beliefs: Beliefs, choice: Configuration)
         return ()
     template = template_of(list(passages.values()))
     folds = np.concatenate([[0.0], np.cumsum(template.weights @ template.folds)])
-    own, places = run_of(state, choice), {c: i for i, c in enumerate(beliefs.configurations)}
+    own, goal = run_of(state, choice), state.job.goal
+    places = {c: i for i, c in enumerate(beliefs.configurations)}
     ranked = sorted(
         passages,
         key=lambda key: (state.runs[key] is not own, not state.runs[key].arrived, -passages[key].log_seen),
@@ -68,7 +69,10 @@ def curve_forecasts(state: SearchState, beliefs: Beliefs, choice: Configuration)
         if result == "open" and place is not None:
             chance = 1.0 - float(beliefs.forecast.never[:, place].mean())
             probability = min(max(chance, LEVELS[0]), LEVELS[-1])
-            points = _points(state, passages[key], beliefs.forecast.samples[:, place], folds)
+            best = goal.sign * max(
+                goal.sign * p.value for p in run.measurement.trained_curve if math.isfinite(p.value)
+            )
+            points = _points(state, passages[key], beliefs.forecast.samples[:, place], folds, best)
         found.append(
             CurveForecast(
                 probe_id=run.probe.probe_id,
@@ -83,7 +87,9 @@ def curve_forecasts(state: SearchState, beliefs: Beliefs, choice: Configuration)
     return tuple(found)
 
 
-def _points(state: SearchState, passage: Passage, samples: Array, folds: Array) -> tuple[ForecastPoint, ...]:
+def _points(
+    state: SearchState, passage: Passage, samples: Array, folds: Array, best: float
+) -> tuple[ForecastPoint, ...]:
     """Returns the forecast of one curve, from its best score so far to the target.
 
     Args:
@@ -91,6 +97,7 @@ def _points(state: SearchState, passage: Passage, samples: Array, folds: Array) 
         passage: Progress of the run.
         samples: Posterior samples of the number of samples to target, `(num_draws,)`.
         folds: E-folds of samples from the first level of progress to each level, `(num_levels,)`.
+        best: Best score of the run, with which the forecast starts.
     """
     finite = np.sort(samples[np.isfinite(samples)])
     start, goal = state.start_value or 0.0, state.job.goal
@@ -104,11 +111,11 @@ def _points(state: SearchState, passage: Passage, samples: Array, folds: Array) 
     low = _TO_FIRST_LEVEL * total * (levels - first) / max(first - passage.progress, 1e-9)
     done = np.where(levels < first, low, done)
     shares = (done - done[0]) / max(float(done[-1] - done[0]), 1e-9)
-    found = []
+    found: list[ForecastPoint] = []
     for level, share in zip(levels.tolist(), shares.tolist(), strict=True):
         lower, median, upper = (
             math.exp(passage.log_seen + share * max(end - passage.log_seen, 0.0)) for end in ends
         )
-        value = start + level * (goal.target - start)
+        value = start + level * (goal.target - start) if found else best
         found.append(ForecastPoint(value=value, samples=Estimate(lower=lower, median=median, upper=upper)))
     return tuple(found)

@@ -245,6 +245,9 @@ def forecast_charts(
             parts.append(_shape("polyline", " ".join(ends["median"]), dashed))
         line = " ".join(pixel(float(p.samples), p.value) for p in points)
         parts.append(_shape("polyline", line, f"fill: none; stroke: {name}; stroke-width: 2"))
+        across, down = pixel(float(points[-1].samples), points[-1].value).split(",")
+        dot = Markup('<circle cx="{}" cy="{}" r="2.5" style="fill: {}" />').format(across, down, name)
+        parts.append(dot)
         title = forecast_title(forecast)
         chart = Markup('<svg viewBox="0 0 {} {}" class="chart" role="img" aria-label="{}">{}</svg>').format(
             _PANEL.width, _PANEL.height, f"{job.goal.metric} against samples: {title}", Markup("").join(parts)
