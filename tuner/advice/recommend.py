@@ -12,9 +12,9 @@ import numpy.typing as npt
 
 from search_spaces import Configuration
 from tuner.advice.alternatives import alternative
-from tuner.advice.interval_check import interval_check
 from tuner.advice.analysis import analysis
 from tuner.advice.conditions import Refit
+from tuner.advice.interval_check import interval_check
 from tuner.advice.no_answer import has_score, has_turned_back, shows_no_gain
 from tuner.advice.script_warnings import axes_without_effect, differing_axes
 from tuner.advice.sensitivity import sensitivity

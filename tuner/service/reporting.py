@@ -176,6 +176,7 @@ def report_job(opened: OpenedJob, store: StudyStore, output: Path) -> dict[str, 
     outcomes = (f"A later training: {one.words}." for one in compared_outcomes(store, study))
     evidence = (*recommendation.evidence, *outcomes)
     # What the options of `paceline run` replaced is known from the recommendation that it stored.
+    given = store.ledger.recommendations(study.study_id)
     stored = Recommendation.from_dict(given[-1].recommendation).overrides if given else ()
     overrides = stored or tuple(search_overrides(ending.state, ending.beliefs))
     recommendation = replace(
