@@ -68,6 +68,15 @@ def stable(recommendation: Mapping[str, Any]) -> dict[str, Any]:
     return {key: value for key, value in recommendation.items() if key not in _VOLATILE}
 
 
+def differences(found: Mapping[str, Any], expected: Mapping[str, Any]) -> dict[str, list[Any]]:
+    """Returns the values of two recommendations that differ: the found one and the expected one."""
+    return {
+        key: [found.get(key), expected[key]]
+        for key in expected
+        if not _is_equal(_uncounted(found, key), _uncounted(expected, key))
+    }
+
+
 def _uncounted(recommendation: Mapping[str, Any], key: str) -> Any:
     """Returns a value of a recommendation; the evidence without the number of slices.
 
@@ -140,12 +149,5 @@ def check_job(
     if len(given) != 1:
         yield "there is one recommendation", {**facts, "given": len(given)}
     found = stable(given[-1].recommendation) if given else {}
-    differing = [key for key in expected if not _is_equal(_uncounted(found, key), _uncounted(expected, key))]
-    if differing:
-        yield (
-            "the recommendation is that of an undisturbed run",
-            {
-                **facts,
-                "differing": {key: [found.get(key), expected[key]] for key in differing},
-            },
-        )
+    if differing := differences(found, expected):
+        yield "the recommendation is that of an undisturbed run", {**facts, "differing": differing}

@@ -265,9 +265,18 @@ def landscape(ending: Ending) -> list[Alternative]:
 def checked_predictions(ending: Ending) -> list[PredictedAgainstMeasured]:
     """Compares predictions of the time to target with the times that were measured later.
 
+    A search that was interrupted repeats its last predictions when it resumes; they count once.
+
     Args:
         ending: The results of the search.
     """
+    newest: dict[Configuration, tuple[object, ...]] = {}
+    predictions = []
+    for prediction in ending.predictions:
+        values = (prediction.quantiles, prediction.probability_of_reaching, prediction.seconds_observed)
+        if newest.get(prediction.configuration) != values:
+            predictions.append(prediction)
+        newest[prediction.configuration] = values
     measured = {
         run.configuration: run.seconds_to_target
         for run in ending.state.runs.values()
@@ -275,7 +284,7 @@ def checked_predictions(ending: Ending) -> list[PredictedAgainstMeasured]:
     }
     compared = (
         PredictedAgainstMeasured.of(prediction, measured.get(prediction.configuration))
-        for prediction in ending.predictions
+        for prediction in predictions
     )
     return [comparison for comparison in compared if comparison is not None]
 

@@ -94,11 +94,7 @@ class ModelPolicy:
             first trainings have been started.
         """
         under_way = state.capacity.probe_ids
-        tried = {
-            p.configuration
-            for p in state.probes
-            if (p.was_tried or p.probe_id in under_way) and p.probe_id not in state.past_faults
-        }
+        tried = {p.configuration for p in state.tried if p.probe_id not in state.past_faults}
         wanted, baseline = self._wanted(state), state.job.baseline_configuration()
         left = [c for c in wanted if c not in tried and state.space.is_runnable(c)]
         num_first = _FIRST_WITH_LAWS if self._believer.knows_laws(state) else _FIRST_PROBES
@@ -206,7 +202,7 @@ class ModelPolicy:
 
     def _untried(self, state: SearchState) -> list[Configuration]:
         """Lists the configurations that may be started while no run has improved, in order of preference."""
-        tried = state.given_up | {probe.configuration for probe in state.probes}
+        tried = state.given_up | {probe.configuration for probe in state.tried}
         # If a run diverged, runs with larger learning rates are expected to diverge too.
         broken = [r.configuration for r in state.runs.values() if r.probe.outcome is Outcome.DIVERGED]
         largest = min((c.learning_rate for c in broken if "learning_rate" in c), default=math.inf)
@@ -262,7 +258,7 @@ class ModelPolicy:
         """
         laws = self._believer.knows_laws(state)
         scored = [run.configuration for run in state.runs.values() if run.measurement.trained_curve]
-        tried = {probe.configuration for probe in state.probes}
+        tried = {probe.configuration for probe in state.tried}
         untried = [c for c in beliefs.configurations if c not in tried and state.space.is_runnable(c)]
         if laws and len(scored) < _FEWEST_TRIED and untried and may_start(state):
             seen = np.log([[c.batch_size, c.learning_rate] for c in scored])

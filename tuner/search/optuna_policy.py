@@ -60,7 +60,7 @@ class OptunaPolicy:
             if all_fail(state):
                 return Stop(kind=StopKind.FAULTS, reason="the last probes have all failed")
             return Stop(kind=StopKind.BUDGET, reason="the budget of probes is used up")
-        tried = {p.configuration for p in state.probes if p.purpose is not Purpose.TIMING}
+        tried = {p.configuration for p in state.tried if p.purpose is not Purpose.TIMING}
         if isinstance(state.space, ListedSpace) and tried.issuperset(state.space.candidates()):
             kind = StopKind.NO_GAIN if arrived else StopKind.UNREACHABLE
             return Stop(kind=kind, reason="every recorded configuration was tried")

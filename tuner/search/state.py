@@ -143,6 +143,15 @@ class SearchState:
         return self.terms.next_score_samples(samples)
 
     @cached_property
+    def tried(self) -> tuple[ProbeRecord, ...]:
+        """The probes that have really run or are running, oldest first.
+
+        A probe that was interrupted at its start is missing, so that the search continues as if nothing had
+        happened, and chooses it again.
+        """
+        return tuple(p for p in self.probes if p.was_tried or p.probe_id in self.capacity.probe_ids)
+
+    @cached_property
     def given_up(self) -> frozenset[Configuration]:
         """Configurations that are not tried again, because they made their last training fail."""
         found: set[Configuration] = set()

@@ -56,7 +56,7 @@ def limit_reached(state: SearchState) -> Stop | None:
     used = budget_used(state)
     if used is not None:
         return Stop(kind=StopKind.BUDGET, reason=used)
-    if budget.probes is not None and len(state.probes) >= budget.probes:
+    if budget.probes is not None and len(state.tried) >= budget.probes:
         running = [run for run in state.runs.values() if run.can_continue]
         if not running and not state.capacity.under_way:
             return Stop(kind=StopKind.BUDGET, reason=f"the budget of {budget.probes} probes is used up")
@@ -99,7 +99,7 @@ def budget_used(state: SearchState) -> str | None:
 def may_start(state: SearchState) -> bool:
     """Whether a new training may start: the budget allows it, and the last ones have not all failed."""
     limit = state.job.budget.probes
-    return (limit is None or len(state.probes) < limit) and not all_fail(state)
+    return (limit is None or len(state.tried) < limit) and not all_fail(state)
 
 
 def all_fail(state: SearchState) -> bool:

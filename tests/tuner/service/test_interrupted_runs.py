@@ -1,0 +1,42 @@
+"""A search that is interrupted again and again gives the answer of an undisturbed one."""
+
+from __future__ import annotations
+
+from itertools import count
+from pathlib import Path
+
+import pytest
+
+from benchmarks.soak_service_jobs import JOB, RECORDING, differences, recording, stable, undisturbed
+from storage import open_storage
+from tuner.search.events import SearchEvent
+from tuner.service.opening import open_job
+from tuner.service.run import RunOptions, RunResult, run_job
+
+
+def run_with_interrupts(folder: Path, seed: int, kind: str, every: int) -> tuple[RunResult, int]:
+    """Runs a recorded job; every so many events of a kind, the user interrupts and starts it again."""
+    (folder / RECORDING).write_bytes(recording())
+    (folder / "job.toml").write_text(JOB.format(seed=seed))
+    with open_storage(f"sqlite:///{folder}/study.db") as store:
+        for attempt in range(100):
+            numbers = count(1)
+
+            def listen(event: SearchEvent, numbers: count[int] = numbers) -> None:
+                if event.kind == kind and next(numbers) % every == 0:
+                    raise KeyboardInterrupt
+
+            options = RunOptions(output=folder / "out", past_studies=False)
+            try:
+                return run_job(open_job(folder / "job.toml"), store, options, listen), attempt
+            except KeyboardInterrupt:
+                continue
+    raise AssertionError("the search has not ended")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("kind", "every"), [("decision", 3), ("slice", 2)])
+def test_interrupts_do_not_change_the_answer(tmp_path: Path, kind: str, every: int) -> None:
+    result, num_interrupts = run_with_interrupts(tmp_path, 3, kind, every)
+    assert num_interrupts > 10
+    assert differences(stable(result.recommendation.to_dict()), undisturbed(3)) == {}
