@@ -21,7 +21,7 @@ from tuner.domain.analysis import WhatIf
 from tuner.domain.cluster import Cluster
 from tuner.domain.format import format_chance, format_dollars, format_node_hours, format_seconds
 from tuner.search.beliefs import Beliefs
-from tuner.search.state import SearchState, read_state
+from tuner.search.state import SearchState
 
 #: Factors by which a price is multiplied or divided, smallest first. The first one that changes the answer is
 #: shown.
@@ -77,7 +77,8 @@ def _node_rows(base: Base, refit: Refit | None) -> Iterator[WhatIf]:
             yield WhatIf(topic="nodes", change=change, note=f"not measured: no training on {_nodes(free)}")
         else:
             yield condition.row(base, best, _note(base, condition, best, "needs more nodes"))
-    if refit is None or not isinstance(base.beliefs.predictor.seconds, SecondsModel):
+    # A job on one node may not be able to use more.
+    if refit is None or most == 1 or not isinstance(base.beliefs.predictor.seconds, SecondsModel):
         return
     state, beliefs = _on_more_counts(base, 2 * most, refit)
     if all(c.nodes <= most for c in beliefs.configurations):
@@ -102,7 +103,7 @@ def _on_more_counts(base: Base, num_nodes: int, refit: Refit) -> tuple[SearchSta
     section = state.job.cluster.model_copy(update={"nodes": stated})
     job = state.job.model_copy(update={"cluster": section})
     cluster = replace(state.cluster, node_counts=stated)
-    state = read_state(job, cluster, state.probes, state.epoch_samples)
+    state = replace(state, job=job, cluster=cluster)
     nearest = min(counts, key=lambda count: abs(math.log(count / num_nodes)))
     configurations = base.shortlist(MOST_REFITTED // 2)
     moved = [c.replaced(nodes=num_nodes) for c in base.shortlist(MOST_REFITTED // 2, nearest)]

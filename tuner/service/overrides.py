@@ -50,14 +50,15 @@ def option_overrides(
             source="--parallel or PACELINE_PARALLEL",
         )
         cluster = opened.cluster
-        num_fitting = cluster.nodes_at_once // max(cluster.node_counts[0] + cluster.extra_nodes, 1)
+        num_nodes = cluster.nodes_at_once
+        num_fitting = num_nodes // max(cluster.node_counts[0] + cluster.extra_nodes, 1)
         is_emulated = cluster.virtual is not None and cluster.at_hand is None
         if num_fitting < parallel and not is_emulated and opened.job.recording() is None:
             yield Override(
                 name="concurrent probes",
                 stated=f"up to {parallel}",
                 used=f"at most {num_fitting}",
-                source=f"the cluster has {cluster.nodes_at_once} nodes",
+                source=f"the cluster has {num_nodes} node{'' if num_nodes == 1 else 's'}",
             )
     if not past_studies:
         yield Override(

@@ -137,7 +137,7 @@ def test_links_that_no_step_shows_are_not_measured(tmp_path: Path) -> None:
 def test_one_node_has_no_links_and_no_half(tmp_path: Path) -> None:
     world = World(tmp_path, job=make_job(cluster={"nodes": [1]}), law=Law())
     world.ran(BASELINE, 20.0)
-    _, found = _analysis(world, refits=False)
+    _, found = _analysis(world)
     assert not rows(found, "links")
     assert not rows(found, "nodes")
 
