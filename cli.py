@@ -17,6 +17,7 @@ import typer
 from tuner.domain.errors import JobError, StorageError, TunerError
 from tuner.server.commands import add_commands as add_service_commands
 from tuner.service.job_commands import calibrate, check, doctor, init, schema
+from tuner.service.next_steps import add_next_steps, pop_suggestion, suggest
 from tuner.service.options import (
     INTERRUPTED,
     Format,
@@ -288,6 +289,7 @@ def study_store(url: str | None, job: Path, *, to_read: bool = False) -> Iterato
     url = url or default_storage_url(job)
     file = Path(url.removeprefix("sqlite:///"))
     if to_read and url.startswith("sqlite:///") and file.parent.is_dir() and not file.exists():
+        suggest("run {job}", job=job)
         raise JobError(
             f"{job}: there is no study of this job here yet, and no database {file}; `paceline run {job}` "
             "starts one. If the study is in another database, give its URL with --storage"
@@ -320,37 +322,50 @@ add_service_commands(app, database, _service_store)
 
 add_outcome_command(app, study_store)
 add_predict_commands(app, study_store)
+add_next_steps(app)
 
 
 def main(arguments: Sequence[str] | None = None) -> NoReturn:
-    """Runs a command and exits with its code. Errors are one message on stderr, without a traceback."""
+    """Runs a command and exits with its code. Errors are one message on stderr, without a traceback.
+
+    The last line on stderr is the next sensible command, unless the output is for a program.
+    """
     signal.signal(signal.SIGTERM, _interrupt)
     set_log()
+    pop_suggestion()
+    code = _exit_code(arguments)
+    step = pop_suggestion()
+    if step is not None:
+        say(f"Next: paceline {step}")
+    sys.exit(code)
+
+
+def _exit_code(arguments: Sequence[str] | None) -> int:
+    """Runs a command, prints its error message, and returns its exit code."""
     try:
         code = app(args=list(arguments) if arguments is not None else None, standalone_mode=False)
     except TunerError as error:
         say(f"paceline: {error}", "error")
-        sys.exit(error.exit_code)
-    except KeyboardInterrupt:
+        return error.exit_code
+    except (KeyboardInterrupt, typer.Abort):
         code = INTERRUPTED
     except OSError as error:
         if error.errno not in _PATH_ERRORS or error.filename is None:
             raise
         path = Path(os.fsdecode(error.filename))
         say(f"paceline: {path}: {error.strerror}. Choose another path, or correct this one", "error")
-        sys.exit(StorageError.exit_code)
+        return StorageError.exit_code
     except Exception as error:
         # Usage errors of Typer print their own message.
         show = getattr(error, "show", None)
         if show is None:
             raise
-        vars(error)["message"] = str(vars(error).get("message", "")).replace("Value error, ", "")
         show()
-        sys.exit(getattr(error, "exit_code", 2))
+        return int(getattr(error, "exit_code", 2))
     # Typer returns this exit code for an interrupt, without a message.
     if code == INTERRUPTED:
         say("paceline: interrupted; run the same command to resume", "interrupted")
-    sys.exit(code if isinstance(code, int) else 0)
+    return code if isinstance(code, int) else 0
 
 
 def _interrupt(_number: int, _frame: object) -> None:

@@ -34,7 +34,7 @@ def test_a_recorded_study_answers_for_any_configuration(paceline: Command, job: 
     compared = paceline("compare", job, "--a", "learning_rate=0.1", "--b", "learning_rate=0.03")
     assert compared.code == 0, compared.stderr
     assert "What decides" in compared.stdout or "Nothing decides" in compared.stdout
-    assert "next: paceline" in compared.stdout
+    assert "Next: paceline" in compared.stderr
     csv = paceline("compare", job, "--a", "nodes=1", "--b", "nodes=2", "--format", "csv").stdout
     assert csv.splitlines()[0] == "name,A,B,B / A"
     assert paceline("compare", "replay", "1").code == 2

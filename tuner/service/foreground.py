@@ -30,7 +30,7 @@ def in_foreground(opened: OpenedJob) -> Iterator[tuple[OpenedJob, Listener]]:
     Progress goes to stderr: a live view if stderr is a terminal that can show it, else plain or JSON lines.
     """
     watch = ProgressWatch(is_real=opened.job.recording() is None)
-    console = _console(watch)
+    console = _console(opened, watch)
 
     def listen(event: SearchEvent) -> None:
         watch.listen(event)
@@ -43,7 +43,7 @@ def in_foreground(opened: OpenedJob) -> Iterator[tuple[OpenedJob, Listener]]:
         console.close()
 
 
-def _console(watch: ProgressWatch) -> Console:
+def _console(opened: OpenedJob, watch: ProgressWatch) -> Console:
     log = log_settings()
     if log.format is LogFormat.JSON:
         return JsonConsole(write_log, watch.usage, is_quiet=log.is_quiet)
@@ -51,9 +51,12 @@ def _console(watch: ProgressWatch) -> Console:
         return QuietConsole(PlainConsole(say))
     if not can_redraw():
         return PlainConsole(say)
-    from tuner.service.live_view import RichConsole
+    from tuner.service.live_console import LiveConsole
+    from tuner.service.live_view import LiveView
 
-    return RichConsole()
+    is_ascii = (sys.stderr.encoding or "ascii").lower().replace("-", "") != "utf8"
+    has_prices = opened.cluster.has_prices
+    return LiveConsole(LiveView(job=opened.job, has_prices=has_prices, watch=watch, is_ascii=is_ascii))
 
 
 def can_redraw() -> bool:

@@ -11,6 +11,7 @@ import typer
 from tuner.domain.errors import InfeasibleError, JobError, TunerError
 from tuner.domain.output_file import check_free, write_output
 from tuner.domain.safe_text import printable
+from tuner.service.next_steps import suggest
 from tuner.service.options import (
     INTERRUPTED,
     Format,
@@ -61,7 +62,7 @@ def init(
     for file, text in texts.items():
         write_output(file, text)
     written = " and ".join(str(file) for file in texts)
-    show(f"wrote {written}; next: paceline check {path}")
+    show(f"wrote {written}")
 
 
 def _init_from_script(command: str, path: Path, *, yes: bool, force: bool, wait: str) -> None:
@@ -94,7 +95,7 @@ def _init_from_script(command: str, path: Path, *, yes: bool, force: bool, wait:
         except TunerError as error:
             failure = error
         except KeyboardInterrupt:
-            say(f"{path} was written, and its check was interrupted; next: paceline check {path}")
+            say(f"{path} was written, and its check was interrupted")
             raise typer.Exit(INTERRUPTED) from None
     guesses = drafted.job.guesses()
     rows += [("guess", words) for words in guesses]
@@ -102,9 +103,8 @@ def _init_from_script(command: str, path: Path, *, yes: bool, force: bool, wait:
     if failure is not None:
         say(f"note: {path} was written, but its check failed: correct it, then run: paceline check {path}")
         raise failure
-    first = f"correct what is marked GUESS in {path}" if guesses else f"read {path}"
-    then = "paceline run" if drafted.can_be_checked else "paceline check"
-    say(f"next: {first}, then: {then} {path}")
+    say(f"correct what is marked GUESS in {path}" if guesses else f"read {path} before you run it")
+    suggest("run {job}" if drafted.can_be_checked else "check {job}", job=path)
 
 
 def _seconds_of(wait: str) -> float:

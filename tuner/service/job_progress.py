@@ -7,14 +7,30 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+from search_spaces import Configuration
 from tuner.domain.job_progress import BudgetPart, Finish, Incumbent, Interval, JobProgress, SliceProgress
 from tuner.domain.job_queue import Usage
+from tuner.domain.ledger import ProbeRecord
 from tuner.domain.measurement import Measurement
 from tuner.search.beliefs import Beliefs
 from tuner.search.events import SearchEvent
 from tuner.search.prediction_log import LEVELS
 from tuner.search.state import SearchState, run_of
 from tuner.search.stopping import SECONDS_PER_HOUR, seconds_left
+
+
+@dataclass(frozen=True, kw_only=True)
+class Outlook:
+    """Prediction of the time to target of one configuration.
+
+    Args:
+        seconds: Training seconds from start to target: 5%, 50% and 95% quantiles; infinite where the target
+            is not reached.
+        probability: Probability that the target is reached.
+    """
+
+    seconds: tuple[float, float, float]
+    probability: float
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,8 +59,11 @@ class ProgressWatch:
         #: Whether the seconds of the job are real; those of a recorded job are not.
         self.is_real = is_real
         self._text = ""
+        #: Whether the search has ended, so that no further probe starts.
+        self.has_ended = False
         self._state: SearchState | None = None
         self._forecast: _Forecast | None = None
+        self._beliefs: Beliefs | None = None
         self._shown: dict[int, Measurement] = {}
         #: Time of the last sign of life of the search.
         self.alive_at = clock()
@@ -58,6 +77,7 @@ class ProgressWatch:
             return
         if event.kind == "slice" and event.probe_id is not None:
             self._shown.pop(event.probe_id, None)
+        self.has_ended = event.kind == "end" or (self.has_ended and event.kind != "decision")
         self._text = event.text
 
     def watch(self, state: SearchState, beliefs: Beliefs | None) -> None:
@@ -65,6 +85,7 @@ class ProgressWatch:
         self.alive_at = self._clock()
         self._state = state
         if beliefs is not None:
+            self._beliefs = beliefs
             self._forecast = _forecast(state, beliefs, self._clock() if self.is_real else None)
 
     def watch_training(self, state: SearchState, _beliefs: Beliefs | None) -> None:
@@ -104,6 +125,22 @@ class ProgressWatch:
             if forecast.finish is not None:
                 found["finish"] = forecast.finish
         return found
+
+    def outlook(self, configuration: Configuration) -> Outlook | None:
+        """Returns the predicted time to target of a configuration; None before there are forecasts of it."""
+        if self._beliefs is None:
+            return None
+        return outlook_of(self._beliefs, configuration)
+
+    def scores(self, probe_id: int) -> list[float]:
+        """Returns all scores of a probe so far, in order of samples processed."""
+        measurements = [m for p in self._probes() if p.probe_id == probe_id for m in p.slices]
+        shown = self._shown.get(probe_id)
+        points = {p.samples: p.value for m in [*measurements, *([shown] if shown else [])] for p in m.curve}
+        return [points[samples] for samples in sorted(points)]
+
+    def _probes(self) -> Sequence[ProbeRecord]:
+        return () if self._state is None else self._state.probes
 
     def usage(self) -> Usage | None:
         """Returns what the search has used so far, with running slices; None before its first decision."""
@@ -153,6 +190,16 @@ def _budget(state: SearchState) -> list[BudgetPart]:
     ]
 
 
+def outlook_of(beliefs: Beliefs, configuration: Configuration) -> Outlook | None:
+    """Returns the predicted time to target of a configuration; None if it is no candidate."""
+    if configuration not in beliefs.configurations:
+        return None
+    index = beliefs.configurations.index(configuration)
+    low, median, high = (float(beliefs.forecast.quantile(level)[index]) for level in LEVELS)
+    reach = float(beliefs.forecast.probability_of_reaching()[index])
+    return Outlook(seconds=(low, median, high), probability=reach)
+
+
 def _forecast(state: SearchState, beliefs: Beliefs, now: float | None) -> _Forecast | None:
     """Returns the incumbent and the predicted end of the search; None before a score was measured.
 
@@ -162,11 +209,10 @@ def _forecast(state: SearchState, beliefs: Beliefs, now: float | None) -> _Forec
         now: Seconds since the Unix epoch; None for a job whose seconds are not real.
     """
     configuration = beliefs.recommended
-    if configuration is None or not state.has_scores or configuration not in beliefs.configurations:
+    outlook = None if configuration is None or not state.has_scores else outlook_of(beliefs, configuration)
+    if configuration is None or outlook is None:
         return None
-    index = beliefs.configurations.index(configuration)
-    low, median, high = (float(beliefs.forecast.quantile(level)[index]) for level in LEVELS)
-    reach = float(beliefs.forecast.probability_of_reaching()[index])
+    (low, median, high), reach = outlook.seconds, outlook.probability
     run = run_of(state, configuration)
     measured = None if run is None else run.seconds_to_target
     if measured is not None:

@@ -282,6 +282,13 @@ def find_study(ledger: Ledger, opened: OpenedJob) -> StudyRecord | None:
     return found[-1] if found else None
 
 
+def resumed_study(ledger: Ledger, opened: OpenedJob) -> StudyRecord | None:
+    """Returns the study that a run of the job resumes unless it starts a new one; None if there is none."""
+    if opened.attempt is None:
+        return find_study(ledger, opened)
+    return next((s for s in ledger.studies() if s.study_id == opened.attempt.study_id), None)
+
+
 def open_study(
     ledger: Ledger, opened: OpenedJob, output: Path, *, fresh: bool = False, listen: Listener = ignore
 ) -> StudyRecord:

@@ -11,7 +11,13 @@ from tuner.service.opening import OpenedJob
 
 
 def plan_lines(
-    opened: OpenedJob, *, storage: str, output: str, spent_seconds: float, parallel: int = 1
+    opened: OpenedJob,
+    *,
+    storage: str,
+    output: str,
+    spent_seconds: float,
+    spent_dollars: float = 0.0,
+    parallel: int = 1,
 ) -> list[str]:
     """Returns lines that describe the plan of a search.
 
@@ -20,6 +26,7 @@ def plan_lines(
         storage: URL of the study database, with the password hidden; empty if the user does not know it.
         output: Path of the output folder.
         spent_seconds: Wall-clock seconds of probes that were already charged to the study.
+        spent_dollars: Dollars of these probes.
         parallel: Maximum number of concurrent probes.
     """
     job, cluster = opened.job, opened.cluster
@@ -56,16 +63,26 @@ def plan_lines(
         )
     if parallel > 1:
         lines.append(_parallel_words(opened, parallel))
+    if cluster.has_prices:
+        lines.append(f"price: {_hourly_words(opened, candidates)}")
     worst = worst_dollars(opened, candidates, parallel)
     if worst is not None:
         lines.append(
             f"at most: {format_dollars(worst)}, for {_most_expensive_words(opened, parallel)} all the time"
         )
     if spent_seconds > 0:
-        lines.append(f"resuming a study that has spent {format_seconds(spent_seconds)}")
+        paid = f" and {format_dollars(spent_dollars)}" if spent_dollars > 0 else ""
+        lines.append(f"resuming a study that has spent {format_seconds(spent_seconds)}{paid}")
     if storage:
         lines.append(f"study: {storage}; report: {output}")
     return lines + [f"note: {warning}" for warning in job_warnings(job)]
+
+
+def _hourly_words(opened: OpenedJob, candidates: Sequence[Configuration]) -> str:
+    """Returns the price range of the configurations, for an hour of one probe."""
+    prices = {round(3600.0 * opened.cluster.dollars_per_second(c), 9) for c in candidates}
+    low, high = format_dollars(min(prices)), format_dollars(max(prices))
+    return f"{low} an hour" if low == high else f"{low} to {high} an hour, depending on the configuration"
 
 
 def crowding_words(opened: OpenedJob, parallel: int) -> str | None:

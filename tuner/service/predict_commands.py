@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from tuner.domain.errors import JobError
+from tuner.service.next_steps import suggest_command
 from tuner.service.options import Format, FormatOption, JobPath, StorageUrl
 from tuner.service.output import print_rows, show
 
@@ -82,6 +83,7 @@ def add_predict_commands(app: typer.Typer, open_store: OpenStore) -> None:
             show(json.dumps(prediction_data(prediction, following), indent=2))
         else:
             print_rows(prediction_rows(prediction, following), output_format)
+            suggest_command(following)
 
     @app.command()
     def compare(
@@ -135,7 +137,7 @@ def add_predict_commands(app: typer.Typer, open_store: OpenStore) -> None:
         if output_format is Format.TABLE:
             for line in ("", comparison.answer, comparison.decides, *comparison.remarks):
                 show(line)
-            show(f"next: {following}")
+            suggest_command(following)
 
 
 def asked_configuration(text: str, option: str) -> AskedConfiguration:

@@ -14,6 +14,7 @@ from tuner.domain.errors import JobError, TunerError, did_you_mean
 from tuner.domain.format import format_dollars, format_seconds
 from tuner.domain.job_queue import JobState
 from tuner.domain.safe_text import printable
+from tuner.service.next_steps import suggest
 from tuner.service.options import PROVISIONAL, Format, FormatOption, JobPath, Sampler
 from tuner.service.output import print_rows, say, show
 
@@ -101,10 +102,12 @@ def submit(
             say(line)
         if not typer.confirm("Submit this job?", default=True, err=True):
             say("nothing was submitted")
+            suggest("submit {job}", job=job)
             return
     made = service.submit(body, key)
     if wait:
         say(f"job {made['job_id']} is {_state(made)}")
+        suggest("jobs")
         _watch(service, made["job_id"], output_format, strict=False)
         return
     if output_format is Format.TABLE:
@@ -113,7 +116,7 @@ def submit(
         show(f"job {made['job_id']} is {_state(made)}")
         if made["state"] == "awaiting_approval":
             say(f"an administrator approves it on the page, or with: paceline approve {made['job_id']}")
-        say(f"next: paceline watch {made['job_id']}")
+        suggest("watch {number}", number=made["job_id"])
         return
     _print_jobs([made], output_format)
 
@@ -154,6 +157,8 @@ def jobs(
             break
     if not found:
         say("there are no such jobs; `paceline submit job.toml` adds one")
+    else:
+        suggest("watch {number}", number=found[0]["job_id"])
     _print_jobs(found, output_format)
 
 

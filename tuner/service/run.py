@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from tuner.advice.recommend import Ending, recommend
+from tuner.domain.errors import TunerError
 from tuner.domain.format import format_seconds
 from tuner.domain.ledger import Ledger, RecommendationRecord, StudyRecord
 from tuner.domain.recommendation import Recommendation
@@ -21,7 +22,7 @@ from tuner.search.model_policy import ModelPolicy
 from tuner.search.optuna_policy import OptunaPolicy
 from tuner.search.optuna_trials import StudyTrials
 from tuner.search.policy import Policy, Stop, StopKind
-from tuner.search.state import SearchState
+from tuner.search.state import SearchState, read_state
 from tuner.search.stopping import JOB_FAULT
 from tuner.search.train_policy import VERIFY_FACTOR, TrainPolicy
 from tuner.service.attempt import own_name
@@ -34,6 +35,7 @@ from tuner.service.opening import (
     checked_epoch_samples,
     open_study,
     prepare_output,
+    resumed_study,
 )
 from tuner.service.overrides import option_overrides, search_overrides
 from tuner.service.plan import crowding_words, plan_lines
@@ -96,6 +98,12 @@ class RunResult:
         return recommendation_text(self.recommendation)
 
 
+class NotStartedError(TunerError):
+    """The user has seen the plan, and did not want to start the search."""
+
+    exit_code = 0
+
+
 def run_job(
     opened: OpenedJob,
     store: StudyStore,
@@ -103,6 +111,7 @@ def run_job(
     listen: Listener = ignore,
     *,
     make_prober: Callable[[OpenedJob], Prober] = job_prober,
+    may_start: Callable[[], bool] = lambda: True,
 ) -> RunResult:
     """Searches, verifies and confirms a recommendation, and writes the report.
 
@@ -115,8 +124,11 @@ def run_job(
         options: Options of the run.
         listen: Function that is called with progress events and warnings.
         make_prober: Function that creates the prober, which is closed at the end.
+        may_start: Function that is called after the plan was shown, unless a recording is replayed. If it
+            returns False, nothing is started or stored.
 
     Raises:
+        NotStartedError: `may_start` returned False.
         JobError: The Workload cannot be built, or `confirm` is set and the job has no baseline.
         InfeasibleError: No configuration can run, or no configuration is expected to reach the target.
         ProbeError: Too many probes failed.
@@ -129,7 +141,7 @@ def run_job(
     opened = replace(opened, past_studies=options.past_studies)
     prober = make_prober(opened)
     try:
-        ending, result = _run(opened, store, options, listen, prober)
+        ending, result = _run(opened, store, options, listen, prober, may_start)
     finally:
         prober.close()
     if options.confirm == 0 or opened.interruption.is_requested:
@@ -153,12 +165,20 @@ def run_job(
 
 
 def _run(
-    opened: OpenedJob, store: StudyStore, options: RunOptions, listen: Listener, prober: Prober
+    opened: OpenedJob,
+    store: StudyStore,
+    options: RunOptions,
+    listen: Listener,
+    prober: Prober,
+    may_start: Callable[[], bool],
 ) -> tuple[Ending, RunResult]:
     """Opens the study, runs the search, verifies the recommendation if asked to, and writes the report."""
     if opened.job.recording() is None:
         listen(SearchEvent(kind="plan", text="checking the workload and its data"))
     epoch_samples = checked_epoch_samples(opened)
+    _show_plan(opened, store, options, epoch_samples, listen)
+    if opened.job.recording() is None and not may_start():
+        raise NotStartedError("nothing was started")
     study = open_study(store.ledger, opened, options.output, fresh=options.fresh, listen=listen)
     if (words := imports_left_behind(store.ledger, opened)) is not None:
         listen(SearchEvent(kind="warning", text=words))
@@ -182,7 +202,6 @@ def _run(
             saves=opened.saves,
         )
         search = Search(context, prober, _policy(opened, options, context))
-        _show_plan(opened, store, options, context, search.state())
         result = search.run()
         ending = make_ending(opened, store.ledger, study, result)
         recommendation = None if ending is None else recommend(ending)
@@ -215,20 +234,24 @@ def _is_broken(result: SearchResult) -> bool:
 
 
 def _show_plan(
-    opened: OpenedJob, store: StudyStore, options: RunOptions, context: SearchContext, state: SearchState
+    opened: OpenedJob, store: StudyStore, options: RunOptions, epoch_samples: int, listen: Listener
 ) -> None:
-    """Sends the plan of the search and its highest cost to the listener, before the first probe."""
+    """Sends the plan of the search and its price to the listener, before anything is stored or started."""
+    study = None if options.fresh else resumed_study(store.ledger, opened)
+    probes = [] if study is None else store.ledger.probes(study.study_id)
+    state = read_state(opened.job, opened.cluster, probes, epoch_samples)
     for line in plan_lines(
         opened,
         storage=store.url,
-        output=str(context.folder),
+        output=str(options.output),
         spent_seconds=state.elapsed_seconds,
+        spent_dollars=state.dollars(),
         parallel=options.parallel,
     ):
-        context.listen(SearchEvent(kind="plan", text=line))
+        listen(SearchEvent(kind="plan", text=line))
     crowd = crowding_words(opened, options.parallel)
     if crowd is not None:
-        context.listen(SearchEvent(kind="warning", text=crowd))
+        listen(SearchEvent(kind="warning", text=crowd))
 
 
 def _verify(context: SearchContext, prober: Prober, recommendation: Recommendation) -> SearchState:

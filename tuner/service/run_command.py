@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from pathlib import Path
@@ -10,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from tuner.service.next_steps import suggest
 from tuner.service.options import (
     INTERRUPTED,
     PROVISIONAL,
@@ -23,9 +25,10 @@ from tuner.service.options import (
     Sampler,
     StorageUrl,
 )
-from tuner.service.output import print_rows, set_log, show
+from tuner.service.output import log_settings, print_rows, set_log, show
 
 if TYPE_CHECKING:
+    from tuner.domain.recommendation import Recommendation
     from tuner.service.opening import StudyStore
 
 OpenStore = Callable[[str | None, Path], AbstractContextManager["StudyStore"]]
@@ -86,6 +89,9 @@ def run_commands(study_store: OpenStore) -> tuple[Callable[..., None], Callable[
                 "--no-past-studies", help="Do not use what other studies in the database have learnt."
             ),
         ] = False,
+        yes: Annotated[
+            bool, typer.Option("--yes", "-y", envvar="PACELINE_YES", help="Start without asking.")
+        ] = False,
         log_format: LogFormatOption = LogFormat.TEXT,
         quiet: Quiet = False,
         strict: Annotated[
@@ -110,7 +116,7 @@ def run_commands(study_store: OpenStore) -> tuple[Callable[..., None], Callable[
             past_studies=not no_past_studies,
         )
         with study_store(storage, job) as store, in_foreground(opened) as (opened, listen):
-            result = run_job(opened, store, options, listen)
+            result = run_job(opened, store, options, listen, may_start=lambda: yes or _wants_to_start())
         recommendation = result.recommendation
         if output_format is Format.TABLE:
             show(result.text)
@@ -121,7 +127,9 @@ def run_commands(study_store: OpenStore) -> tuple[Callable[..., None], Callable[
             data = recommendation.to_dict()["choice"]
             seconds = {f"seconds_{name}": value for name, value in (data["seconds"] or {}).items()}
             print_rows([{**data["configuration"], **seconds}], output_format)
+        _suggest_after(recommendation, job)
         if opened.interruption.is_requested:
+            suggest("run {job}", job=job)
             raise typer.Exit(INTERRUPTED)
         if strict and recommendation.provisional:
             raise typer.Exit(PROVISIONAL)
@@ -185,3 +193,23 @@ def run_commands(study_store: OpenStore) -> tuple[Callable[..., None], Callable[
         print_rows(training_rows(configuration, state), output_format)
 
     return run, train
+
+
+def _suggest_after(recommendation: Recommendation, job: Path) -> None:
+    """Chooses the next command after a search."""
+    if recommendation.provisional:
+        step = "run {job}" if recommendation.ended_by_budget else "run {job} --verify"
+    elif recommendation.command:
+        step = "export {job} --target torchrun"
+    else:
+        step = "trials {job}"
+    suggest(step, job=job)
+
+
+def _wants_to_start() -> bool:
+    """Asks the user on a terminal whether to start the search that the plan describes."""
+    log = log_settings()
+    is_terminal = sys.stdin.isatty() and sys.stderr.isatty()
+    if not is_terminal or log.is_quiet or log.format is LogFormat.JSON:
+        return True
+    return typer.confirm("Start?", default=True, err=True)

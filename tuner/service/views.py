@@ -13,6 +13,7 @@ from tuner.domain.measurement import Outcome, crossing
 from tuner.job import GoalSection
 from tuner.search.lost_slices import lost_span, probe_folder
 from tuner.search.spans import covered
+from tuner.service.next_steps import suggest
 from tuner.service.opening import (
     OpenedJob,
     abandoned_lease,
@@ -165,6 +166,7 @@ def require_study(ledger: Ledger, opened: OpenedJob) -> StudyRecord:
     study = find_study(ledger, opened)
     if study is not None:
         return study
+    suggest("run {job}", job=opened.path)
     if has_other_study(ledger, opened):
         raise JobError(
             f"{opened.path}: {changed_words(opened.job)}; `paceline run {opened.path}` starts a "

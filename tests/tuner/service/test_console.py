@@ -1,18 +1,19 @@
 from __future__ import annotations
 
 import io
+import re
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
-from rich.console import Console as Terminal
 
 from search_spaces import Configuration
 from tests.tuner.search.synthetic import Clock
+from tests.tuner.service.test_live_view import view_of
 from tuner.domain.measurement import CurvePoint, Measurement, Outcome, Purpose
 from tuner.search.events import SearchEvent
-from tuner.service import live_view
 from tuner.service.console import PlainConsole, progress_words
-from tuner.service.live_view import RichConsole
+from tuner.service.live_console import LiveConsole
 from tuner.service.options import Format
 from tuner.service.output import print_rows, say, show
 
@@ -63,24 +64,6 @@ def test_off_a_terminal_progress_is_reported_now_and_then() -> None:
     assert all("progress: step 120, 3840 samples" in line for line in lines)
 
 
-def test_on_a_terminal_progress_is_one_living_line(monkeypatch: pytest.MonkeyPatch) -> None:
-    screen = io.StringIO()
-    terminal = Terminal(file=screen, force_terminal=True, width=100, highlight=False)
-    monkeypatch.setattr(live_view, "Terminal", lambda **_: terminal)
-    rich = RichConsole()
-    rich.show(SearchEvent(kind="decision", text="training: batch [16, 32] - expected to arrive first"))
-    for _ in range(3):
-        rich.show(PROGRESS)
-    rich.show(SearchEvent(kind="end", text="a run reached the target"))
-    rich.close()
-    shown = screen.getvalue()
-    assert "batch [16, 32] - expected to arrive first" in shown
-    assert "step 120" in shown
-    assert "a run reached the target" in shown
-    # What hides the cursor is undone.
-    assert shown.count("\x1b[?25l") == shown.count("\x1b[?25h")
-
-
 def of_probe(probe_id: int) -> SearchEvent:
     return SearchEvent(kind="progress", text="", measurement=SEEN, probe_id=probe_id, num_slots=2)
 
@@ -99,29 +82,8 @@ def test_off_a_terminal_lines_name_their_probe_where_several_are_under_way() -> 
     assert reported.count("probe 3") == reported.count("probe 4") == 2
 
 
-def test_on_a_terminal_every_slice_under_way_has_a_line_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
-    screen = io.StringIO()
-    terminal = Terminal(file=screen, force_terminal=True, width=100, highlight=False)
-    monkeypatch.setattr(live_view, "Terminal", lambda **_: terminal)
-    rich = RichConsole()
-    for probe_id in (3, 4):
-        words = f"training: nodes={probe_id} - why"
-        rich.show(SearchEvent(kind="decision", text=words, probe_id=probe_id, num_slots=2))
-    for probe_id in (3, 4):
-        rich.show(of_probe(probe_id))
-    assert rich._status is not None
-    living = str(rich._status.status)
-    assert [line.partition(" step")[0] for line in living.splitlines()] == [
-        "probe 3: training: nodes=3:",
-        "probe 4: training: nodes=4:",
-    ]
-    rich.show(SearchEvent(kind="slice", text="paused", probe_id=3, num_slots=2))
-    assert str(rich._status.status).splitlines() == living.splitlines()[1:]
-    rich.close()
-
-
 def test_a_terminal_obeys_nothing_that_a_script_wrote(
-    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
     hostile = "a\x1b]0;title\x07\x1b[2J\rb"
     say(hostile)
@@ -130,13 +92,11 @@ def test_a_terminal_obeys_nothing_that_a_script_wrote(
         print_rows([{"name": hostile, "value": 1.5}], output_format)
     out, err = capsys.readouterr()
     written = io.StringIO()
-    monkeypatch.setattr(
-        live_view, "Terminal", lambda **_: Terminal(file=written, force_terminal=True, color_system=None)
-    )
-    rich = RichConsole()
-    rich.show(SearchEvent(kind="note", text=hostile))
-    rich.close()
-    for text in (out, err, written.getvalue()):
+    live = LiveConsole(view_of(tmp_path), written, size=lambda: (80, 24), is_foreground=lambda: True)
+    live.show(SearchEvent(kind="warning", text=hostile))
+    live.close()
+    drawn = re.sub(r"\x1b\[[KJ]|\x1b\[\d+A|\r(?!b)", "", written.getvalue())
+    for text in (out, err, drawn):
         assert "ab" in text
         assert not set("\x1b\x07\r") & set(text)
 

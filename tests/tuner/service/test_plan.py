@@ -50,6 +50,14 @@ def test_a_study_that_is_gone_on_with_says_what_it_spent() -> None:
     assert "resuming a study that has spent 1m 30s" in lines_of(spent_seconds=90.0)
 
 
+def test_the_plan_states_the_prices_per_hour_and_what_is_already_paid() -> None:
+    priced = {"nodes": [1, 2], "dollars_per_node_hour": 6.0}
+    assert "price: $6.00 to $12.00 an hour, depending on the configuration" in lines_of(cluster=priced)
+    opened = OpenedJob(job=small_job(cluster=priced), path=Path("job.toml"), fingerprint="f")
+    lines = plan_lines(opened, storage="s", output="o", spent_seconds=90.0, spent_dollars=0.3)
+    assert "resuming a study that has spent 1m 30s and $0.30" in lines
+
+
 def test_one_node_is_not_nodes() -> None:
     job = small_job(cluster={"nodes": [1]}, baseline=None)
     opened = OpenedJob(job=job, path=Path("job.toml"), fingerprint="f")
