@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 from pydantic import ValidationError
 
-from search_spaces import KNOBS, AxisValue, Configuration, ListedSpace, SearchSpace
+from search_spaces import KNOBS, AxisValue, Configuration, ListedSpace, SearchSpace, traits_of
 from tuner.advice.no_answer import has_score, last_fault
 from tuner.advice.prediction import Prediction, predict
 from tuner.advice.recommend import Ending
@@ -112,6 +113,10 @@ def predict_configuration(
     forecasts = StudyForecasts(opened, store.ledger, require_study(store.ledger, opened))
     configuration = chosen(forecasts, values, forecasts.recommended())
     prediction = predict(forecasts.ending([configuration]), configuration)
+    asked = values.get("strategy", configuration.strategy)
+    if asked != configuration.strategy:
+        words = f"On one rank, {asked} trains as {configuration.strategy} does, because nothing is exchanged."
+        prediction = replace(prediction, remarks=(words, *prediction.remarks))
     return prediction, _next_command(forecasts, prediction)
 
 
@@ -143,6 +148,11 @@ def chosen(forecasts: StudyForecasts, values: Mapping[str, AxisValue], base: Con
     against = [reason for reason in reasons if reason is not None]
     if against:
         raise JobError(f"{path}: {found} cannot be trained: {'; '.join(against)}")
+    traits = traits_of(found.strategy)
+    alone = forecasts.state.cluster.num_ranks(found.nodes) == 1 and not listed
+    if alone and traits.statistics_depend_on_nodes and not traits.has_outer_step:
+        # On one rank nothing is exchanged, so it is the same training, of which more may be known.
+        return found.without("strategy", *traits.knobs).replaced(strategy="all_reduce")
     return found
 
 

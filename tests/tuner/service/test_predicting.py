@@ -101,6 +101,15 @@ def test_a_strategy_that_was_not_measured_gets_its_default_knobs_and_a_remark(tu
     assert asked(tuned, strategy="local_sgd", tau=4, nodes=2).forecast.configuration["tau"] == 4
 
 
+def test_on_one_rank_strategies_that_only_exchange_are_the_same_training(tuned: Desk) -> None:
+    same, plain = asked(tuned, strategy="local_sgd", nodes=1), asked(tuned, nodes=1)
+    assert same.forecast == plain.forecast
+    assert (
+        same.remarks[0] == "On one rank, local_sgd trains as all_reduce does, because nothing is exchanged."
+    )
+    assert asked(tuned, strategy="diloco", nodes=1).forecast.configuration.strategy == "diloco"
+
+
 @pytest.mark.parametrize(
     ("values", "words"),
     [
