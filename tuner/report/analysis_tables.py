@@ -29,7 +29,6 @@ def what_if_table(analysis: Analysis) -> Table | None:
     """Returns the table of what would change the answer, one row per condition; None without conditions."""
     if not analysis.what_if:
         return None
-    priced = any(row.dollars is not None for row in analysis.what_if)
     rows = tuple(
         (
             f"If {row.change}",
@@ -41,8 +40,7 @@ def what_if_table(analysis: Analysis) -> Table | None:
         )
         for row in analysis.what_if
     )
-    cost = "dollars" if priced else "node hours"
-    columns = ("change", "best configuration", "note", "time to target", "90% interval", cost)
+    columns = ("change", "best configuration", "note", "time to target", "90% interval", "cost")
     return Table(columns=columns, rows=rows, num_words_columns=3)
 
 
@@ -55,7 +53,7 @@ def _best(row: WhatIf) -> str:
 def _cost(row: WhatIf) -> str:
     if row.dollars is not None:
         return format_dollars(row.dollars.median)
-    return ABSENT if row.node_hours is None else format_number(row.node_hours.median, 2)
+    return ABSENT if row.node_hours is None else format_node_hours(row.node_hours.median)
 
 
 def trade_offs_table(analysis: Analysis) -> Table | None:
