@@ -24,7 +24,6 @@ from tuner.service.options import (
     FormatOption,
     JobPath,
     LaunchTarget,
-    Output,
     ReportTo,
     SourceFormat,
     StorageUrl,
@@ -33,6 +32,7 @@ from tuner.service.outcome_command import add_outcome_command
 from tuner.service.output import ask, print_rows, say, set_log, show
 from tuner.service.predict_commands import add_predict_commands
 from tuner.service.remote_commands import approve, cancel, jobs, pause, resume, submit, watch
+from tuner.service.report_command import report_command
 from tuner.service.run_command import run_commands
 
 if TYPE_CHECKING:
@@ -108,18 +108,6 @@ def explain(
     with study_store(storage, job, to_read=True) as store:
         study = require_study(store.ledger, opened)
         print_rows(explain_rows(store.ledger, study, trial), output_format)
-
-
-def report(job: JobPath, storage: StorageUrl = None, output: Output = None) -> None:
-    """Write a job's report again from its study, without probing."""
-    from tuner.service.opening import default_output
-    from tuner.service.reporting import report_job
-
-    opened = opened_job(job)
-    with study_store(storage, job, to_read=True) as store:
-        files = report_job(opened, store, output or default_output(opened.job))
-    for path in files.values():
-        show(str(path))
 
 
 def record(
@@ -299,7 +287,7 @@ def study_store(url: str | None, job: Path, *, to_read: bool = False) -> Iterato
 
 
 for _command in (
-    *(init, check, *run_commands(study_store), status, trials, explain, report),
+    *(init, check, *run_commands(study_store), status, trials, explain, report_command(study_store)),
     *(record, import_runs, export, calibrate, schema, doctor),
     *(submit, jobs, watch, cancel, approve, pause, resume),
 ):

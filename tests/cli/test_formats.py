@@ -230,3 +230,23 @@ def test_the_doctor_lists_what_matters_for_a_bug_report(paceline: Command) -> No
     assert "gloo" in rows["torch backends"]["value"]
     assert rows["torch backends"]["advice"] == ""
     assert "cores" in rows["hardware"]["value"]
+
+
+@pytest.mark.slow
+def test_the_format_chooses_the_paths_that_a_report_prints(
+    at: Workplace, paceline: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    opened: list[str] = []
+    monkeypatch.setattr("webbrowser.open", lambda address: bool(opened.append(address)) or len(opened) < 2)
+    common = ("report", "job.toml", "--output", tmp_path)
+    chosen = paceline(*common, "--format", "md", "-f", "json", "--open")
+    assert chosen.stdout.splitlines() == [str(tmp_path / "report.md"), str(tmp_path / "recommendation.json")]
+    assert opened == [(tmp_path / "report.html").as_uri()]
+    without = paceline(*common, "--open")
+    assert without.code == 1
+    assert "no browser was found to open" in without.stderr
+    monkeypatch.setattr("tuner.report.pdf.BROWSERS", ())
+    missing = paceline(*common, "--format", "pdf")
+    assert (missing.code, missing.stdout) == (1, "")
+    assert "apt-get install chromium" in missing.stderr
+    assert paceline(*common, "--format", "docx").code == 2

@@ -153,6 +153,9 @@ def no_answer(state: SearchState, stop: Stop, job_path: Path) -> NoAnswer:
         stop: The last action of the search, with the cause of its end.
         job_path: Path of the job file, for the commands in the explanation.
     """
+    if stop.kind is StopKind.INTERRUPTED:
+        reason = f"there is no recommendation yet: {stop.reason}"
+        return NoAnswer(reason=reason, changes=(), warnings=script_warnings(state), probes_failed=False)
     probes_failed = stop.kind is StopKind.FAULTS
     if probes_failed:
         reason = f"{stop.reason}, so there is no recommendation. {last_fault(state)} "

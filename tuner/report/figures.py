@@ -280,7 +280,9 @@ def svg(axes: Axes, size: Size, summary: str) -> Markup:
     root = ElementTree.fromstring(re.sub(r"[\x00-\x08\x0b\x0c\x0e-\x1f]", "", text.getvalue()))
     root.remove(root[0])  # a style sheet, which would apply to the whole page
     for element in list(root.iter()):
-        _clean(element)
+        # Phones, which show the narrow figures, show no tooltips.
+        _clean(element, tooltips=size.shown_on != "narrow")
+    _flatten(root)
     view = root.attrib["viewBox"]
     root.attrib.clear()
     name = f"chart {size.shown_on}".strip()
@@ -288,7 +290,17 @@ def svg(axes: Axes, size: Size, summary: str) -> Markup:
     return Markup(ElementTree.tostring(root, encoding="unicode"))
 
 
-def _clean(element: ElementTree.Element) -> None:
+def _flatten(element: ElementTree.Element) -> None:
+    """Replaces groups without attributes and without a tooltip by their content."""
+    children: list[ElementTree.Element] = []
+    for child in element:
+        _flatten(child)
+        plain = child.tag == "g" and not child.attrib and not any(part.tag == "title" for part in child)
+        children += list(child) if plain else [child]
+    element[:] = children
+
+
+def _clean(element: ElementTree.Element, *, tooltips: bool) -> None:
     """Simplifies an SVG element: removes namespaces, fonts, white space and unneeded digits.
 
     The id of a group, if it is the text of a tooltip, becomes a `title` element, which browsers show.
@@ -302,7 +314,7 @@ def _clean(element: ElementTree.Element) -> None:
         value = attributes.pop(name)
         name = name.rpartition("}")[2]
         if name == "id" and element.tag == "g":
-            if not re.fullmatch(r"(matplotlib\.)?[a-z0-9]+_\d+", value):
+            if tooltips and not re.fullmatch(r"(matplotlib\.)?[a-z0-9]+_\d+", value):
                 title = ElementTree.Element("title")
                 title.text = value
                 element.insert(0, title)
@@ -311,7 +323,7 @@ def _clean(element: ElementTree.Element) -> None:
 
 
 def _themed(style: str) -> str:
-    style = re.sub(r"font-family: [^;]*;? ?", "", style)
+    style = re.sub(r"(font-family: [^;]*|font-size: 12px);? ?", "", style)
     return re.sub(r"#f0f0([0-9a-f]{2})", lambda place: f"var(--{_COLORS[int(place[1], 16)]})", style)
 
 

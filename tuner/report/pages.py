@@ -158,8 +158,10 @@ def _curves(
     probes: Sequence[ProbeRecord], job: Job, choice: Configuration | None, shades: Mapping[int, str]
 ) -> dict[str, Any]:
     curves = curves_of(probes, choice, shades)
+    charts = curve_charts(curves, job)
     return {
-        "charts": curve_charts(curves, job),
+        "charts": charts,
+        "empty_words": "" if charts else wording.no_curves(probes, job),
         "any_recommended": any(curve.recommended for curve in curves),
         "any_diverged": any(curve.diverged for curve in curves),
         "num_hidden": max(0, len(curves) - MAX_CURVES),

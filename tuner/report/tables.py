@@ -153,18 +153,20 @@ def landscape_table(landscape: Sequence[Alternative]) -> Table:
     Each prediction is for the best learning rate and the best knobs (parameters of the strategy).
     """
     ordered = sorted(landscape, key=lambda a: a.seconds.median)
+    priced = any(a.dollars is not None for a in landscape)
     rows = [
         (
             format_configuration(a.configuration),
             format_seconds(a.seconds.median),
             format_interval(a.seconds),
-            _price(a),
+            *([_price(a)] if priced else []),
             _chance(a),
         )
         for a in ordered
     ]
+    prices = ("dollars",) if priced else ()
     return Table(
-        columns=("configuration", "time to target", "90% interval", "dollars", "chance of reaching it"),
+        columns=("configuration", "time to target", "90% interval", *prices, "chance of reaching it"),
         rows=tuple(rows),
     )
 
@@ -231,11 +233,14 @@ PROBES_NOTE = (
 
 
 def probes_table(probes: Sequence[ProbeRecord], *, maximize: bool) -> Table:
-    """Returns a table of all probes, oldest first."""
+    """Returns a table of all probes, oldest first; the prices are left out if all are 0."""
+    priced = any(probe.measurement is not None and probe.measurement.charged_dollars > 0 for probe in probes)
+    num_measured = 5 if priced else 4
     rows = []
     for probe in probes:
         seen = probe.measurement
-        scores, measured = _values(seen), (ABSENT, ABSENT, ABSENT, ABSENT, ABSENT)
+        scores = _values(seen)
+        measured: tuple[str, ...] = (ABSENT,) * 5
         if seen is not None:
             measured = (
                 format_count(seen.samples),
@@ -253,13 +258,14 @@ def probes_table(probes: Sequence[ProbeRecord], *, maximize: bool) -> Table:
                 *measured[:3],
                 _or_absent(best_value(seen, maximize=maximize), format_value),
                 _or_absent(scores[-1] if scores else None, format_value),
-                *measured[3:],
+                *measured[3:num_measured],
             )
         )
     return Table(
         columns=(
             *("trial", "purpose", "configuration", "outcome", "samples", "training", "scores"),
-            *("best value", "last value", "charged", "price"),
+            *("best value", "last value", "charged"),
+            *(["price"] if priced else []),
         ),
         rows=tuple(rows),
         num_words_columns=4,

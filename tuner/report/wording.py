@@ -19,7 +19,8 @@ from tuner.domain.format import (
     format_share,
     format_value,
 )
-from tuner.domain.ledger import EARLY_SHARE, PredictedAgainstMeasured
+from tuner.domain.ledger import EARLY_SHARE, PredictedAgainstMeasured, ProbeRecord
+from tuner.domain.measurement import Purpose
 from tuner.domain.recommendation import (
     Alternative,
     Estimate,
@@ -28,6 +29,7 @@ from tuner.domain.recommendation import (
     TuningCost,
     Verification,
 )
+from tuner.job import Job
 
 #: Two times are described as equal if their ratio is below this factor.
 _EQUAL_RATIO = 1.05
@@ -358,6 +360,22 @@ def coverage(checked: Sequence[PredictedAgainstMeasured]) -> str:
     if len(early) < len(judged):
         words += f"; {sum(early)} of {len(early)} of those made with at most {limit} of the run known"
     return f"{words}."
+
+
+def no_curves(probes: Sequence[ProbeRecord], job: Job) -> str:
+    """Returns sentences on why there are no metric curves, and what the user can change."""
+    trained = [probe for probe in probes if probe.purpose is not Purpose.TIMING]
+    if not trained:
+        return "There are no curves, because no probe trained a model. Raise the limits in [budget]."
+    words = "There are no curves, because no score of a trained model was read."
+    if all(probe.outcome.is_fault for probe in trained):
+        return f"{words} Every probe failed; correct the errors that are shown with the probes."
+    if job.runs_command:
+        return (
+            f"{words} `paceline check` shows which lines of the script match [workload.metrics]; if the "
+            "first score only comes later, raise the limits in [budget]."
+        )
+    return f"{words} Raise the limits in [budget], or evaluate earlier (decrease probe.first_score_samples)."
 
 
 def own_command_end(recommendation: Recommendation) -> str:

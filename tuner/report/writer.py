@@ -25,7 +25,9 @@ _SECRET = "launch.sh.secret.env"
 _MODES = {"launch.sh": EXECUTABLE, _SECRET: PRIVATE}
 #: Files that are removed if an earlier report wrote them and the present report does not. Earlier versions
 #: wrote `launch.secret.env`.
-_REMOVED = frozenset({"recommendation.json", "report.json", "launch.sh", _SECRET, "launch.secret.env"})
+_REMOVED = frozenset(
+    {"recommendation.json", "report.json", "report.pdf", "launch.sh", _SECRET, "launch.secret.env"}
+)
 
 
 def write_report(content: ReportContent, folder: Path) -> dict[str, Path]:

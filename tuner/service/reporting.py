@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -42,6 +42,9 @@ from tuner.service.opening import OpenedJob, StudyStore, checked_epoch_samples, 
 from tuner.service.outcomes import compared_outcomes
 from tuner.service.overrides import search_overrides
 from tuner.service.views import require_study
+
+#: Why a search ended, if the database has no recommendation of it.
+_NOT_STORED = "the search ended without a recommendation, or has not ended yet"
 
 
 def make_ending(
@@ -154,6 +157,19 @@ def write_ending(ending: Ending, recommendation: Recommendation, folder: Path) -
     return write_report(content, folder)
 
 
+@dataclass(frozen=True, kw_only=True)
+class WrittenReport:
+    """A report that was written.
+
+    Args:
+        files: Maps the name of each file of the report to its path.
+        error: Why there is no recommendation; None if there is one.
+    """
+
+    files: dict[str, Path]
+    error: ProbeError | InfeasibleError | None = None
+
+
 def report_job(opened: OpenedJob, store: StudyStore, output: Path) -> dict[str, Path]:
     """Writes the report of a job's study again from the database, without starting a probe.
 
@@ -163,6 +179,19 @@ def report_job(opened: OpenedJob, store: StudyStore, output: Path) -> dict[str, 
     Raises:
         JobError: The job has no study.
         InfeasibleError: The measurements do not support a recommendation.
+        ProbeError: Too many probes failed for a recommendation.
+    """
+    written = write_job_report(opened, store, output)
+    if written.error is not None:
+        raise written.error
+    return written.files
+
+
+def write_job_report(opened: OpenedJob, store: StudyStore, output: Path) -> WrittenReport:
+    """Writes the report of a job's study again, with or without a recommendation.
+
+    Raises:
+        JobError: The job has no study.
     """
     study = require_study(store.ledger, opened)
     folder = prepare_output(output)
@@ -171,7 +200,7 @@ def report_job(opened: OpenedJob, store: StudyStore, output: Path) -> dict[str, 
     ending = make_ending(opened, store.ledger, study, result)
     recommendation = None if ending is None else recommend(ending)
     if ending is None or recommendation is None:
-        raise write_no_answer(result, study, opened.path, folder)
+        return _unanswered_report(result, study, opened.path, folder)
     confirmation = stored_confirmation(store.ledger, opened, recommendation)
     outcomes = (f"A later training: {one.words}." for one in compared_outcomes(store, study))
     evidence = (*recommendation.evidence, *outcomes)
@@ -182,7 +211,7 @@ def report_job(opened: OpenedJob, store: StudyStore, output: Path) -> dict[str, 
     recommendation = replace(
         recommendation, confirmation=confirmation, evidence=evidence, overrides=overrides
     )
-    return write_ending(ending, recommendation, folder)
+    return WrittenReport(files=write_ending(ending, recommendation, folder))
 
 
 def stored_result(opened: OpenedJob, ledger: Ledger, study: StudyRecord, epoch_samples: int) -> SearchResult:
@@ -197,7 +226,7 @@ def stored_result(opened: OpenedJob, ledger: Ledger, study: StudyRecord, epoch_s
     state = read_state(opened.job, opened.cluster, ledger.probes(study.study_id), epoch_samples)
     given = ledger.recommendations(study.study_id)
     arrived = any(run.arrived for run in state.runs.values()) and state.further_trainings == 0
-    words = given[-1].recommendation["stop_reason"] if given else "the search has not ended yet"
+    words = given[-1].recommendation["stop_reason"] if given else _NOT_STORED
     by_budget = not given or bool(given[-1].recommendation.get("ended_by_budget"))
     ended = StopKind.BUDGET if by_budget else StopKind.NO_GAIN
     stop = Stop(kind=StopKind.ARRIVED if arrived else ended, reason=words)
@@ -210,6 +239,15 @@ def write_no_answer(
     result: SearchResult, study: StudyRecord, job_path: Path, folder: Path
 ) -> ProbeError | InfeasibleError:
     """Writes the report of a search that found no recommendation. Returns the error to raise."""
+    error = _unanswered_report(result, study, job_path, folder).error
+    assert error is not None
+    return error
+
+
+def _unanswered_report(
+    result: SearchResult, study: StudyRecord, job_path: Path, folder: Path
+) -> WrittenReport:
+    """Writes the report of a search that found no recommendation."""
     state, stop = result.state, result.stop
     found = no_answer(state, stop, job_path)
     content = UnansweredContent(
@@ -224,7 +262,8 @@ def write_no_answer(
         probes=state.probes,
         tuning=tuning_cost(state),
     )
-    return found.error(write_unanswered(content, folder)["report.html"])
+    files = write_unanswered(content, folder)
+    return WrittenReport(files=files, error=found.error(files["report.html"]))
 
 
 def training_rows(configuration: Configuration, state: SearchState) -> list[dict[str, Any]]:

@@ -207,6 +207,7 @@ def _run(
         recommendation = None if ending is None else recommend(ending)
         is_interrupted = opened.interruption.is_requested
         if is_interrupted and (recommendation is None or not result.state.has_scores):
+            write_no_answer(result, study, opened.path, options.output)
             raise KeyboardInterrupt
         is_verified = recommendation is not None and recommendation.verified is not None
         if options.verify and recommendation is not None and not (is_verified or is_interrupted):

@@ -15,6 +15,7 @@ from tuner.advice.no_answer import has_score, has_turned_back, no_answer
 from tuner.domain.errors import InfeasibleError, ProbeError
 from tuner.domain.measurement import CurvePoint, Measurement, Outcome, Purpose
 from tuner.job import CommandSection
+from tuner.search.interrupts import INTERRUPTED_STOP
 from tuner.search.policy import Stop, StopKind
 
 NOTHING_LEFT = Stop(kind=StopKind.UNREACHABLE, reason="nothing is left")
@@ -155,3 +156,13 @@ def test_one_run_that_turned_back_is_not_the_reason_where_others_were_stopped(tm
     state = overfit_world(tmp_path, (16, overfits()), (128, overfits()[:6])).state()
     reason = no_answer(state, USED, Path("job.toml")).reason
     assert reason.startswith("no configuration is expected to reach the target 0.38")
+
+
+def test_an_interrupted_search_does_not_doubt_the_target(tmp_path: Path) -> None:
+    world = command_world(tmp_path, target=0.9)
+    world.keep(seen(0.2, 0.3))
+    found = no_answer(world.state(), INTERRUPTED_STOP, Path("job.toml"))
+    assert found.reason == (
+        "there is no recommendation yet: the search was interrupted; the same command resumes it"
+    )
+    assert found.changes == ()

@@ -18,7 +18,7 @@ from tuner.domain.recommendation import Recommendation
 from tuner.search.policy import StopKind
 from tuner.service.attempt import own_name
 from tuner.service.reporting import report_job
-from tuner.service.run import RunResult
+from tuner.service.run import RunOptions, RunResult, run_job
 
 
 @pytest.fixture(scope="module")
@@ -374,3 +374,15 @@ def test_forecasts_are_wider_after_a_study_whose_forecasts_were_wrong(desk: Desk
     )
     assert study.study_id != other.study_id
     assert width() > 1.5 * before
+
+
+def test_an_interrupt_before_the_first_score_leaves_a_report(desk: Desk) -> None:
+    opened = desk.opened
+    opened.interruption.is_requested = True
+    options = RunOptions(output=desk.folder / "out")
+    with pytest.raises(KeyboardInterrupt):
+        run_job(opened, desk.store, options, make_prober=desk.make_prober)
+    report = json.loads((desk.folder / "out" / "report.json").read_text())
+    assert report["recommendation"] is None
+    assert report["reason"].startswith("there is no recommendation yet: the search was interrupted")
+    assert "There are no curves" in (desk.folder / "out" / "report.html").read_text()
