@@ -51,6 +51,8 @@ DURATION_TICKS = tuple(
 
 #: Space between the axes and the edges of a figure, in pixels.
 _LEFT, _RIGHT, _TOP, _BOTTOM = 54, 10, 34, 46
+#: Half of the width of a character, in pixels.
+_HALF_CHARACTER = 4.0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -170,6 +172,11 @@ def new_figure(size: Size, x: Axis, y: Axis, *, right: int = _RIGHT, compact: bo
     axes.set_ylim(*y.limits)
     axes.set_xticks(list(x.ticks), [x.label(tick) for tick in x.ticks])
     axes.set_yticks(list(y.ticks), [y.label(tick) for tick in y.ticks])
+    for tick, label in zip(x.ticks, axes.get_xticklabels(), strict=True):
+        # A label in the middle of a tick near the right edge would leave the figure.
+        middle = axes.transData.transform((tick, y.limits[0]))[0]
+        if middle + _HALF_CHARACTER * len(label.get_text()) > size.width:
+            label.set_horizontalalignment("right")
     axes.minorticks_off()
     axes.tick_params(axis="x", length=4, color=color("ink-2"), labelcolor=color("ink-2"))
     axes.tick_params(axis="y", length=0, pad=6, labelcolor=color("ink-2"))
