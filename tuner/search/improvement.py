@@ -32,7 +32,6 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
-from scipy.special import ndtr
 
 from tuner.analytic.curve_template import variance_after
 from tuner.analytic.laws import Array
@@ -280,6 +279,8 @@ def _expected_saving(log_best: float, mean_log: Array, sd: Array) -> Array:
         mean_log: Mean of log X, `(num,)`.
         sd: Standard deviation of log X, above 0, `(num,)`.
     """
+    from scipy.special import ndtr  # takes a second to import, which commands that only read need not wait
+
     mean_log = np.minimum(mean_log, NEVER)
     z = (log_best - mean_log) / sd
     mean = np.exp(np.minimum(mean_log + 0.5 * sd**2, NEVER))

@@ -8,7 +8,6 @@ from functools import cached_property
 
 import numpy as np
 import numpy.typing as npt
-from scipy.special import betaln
 
 from search_spaces import Configuration
 from tuner.analytic.laws import Array
@@ -147,6 +146,8 @@ def reach_of_list(status: RunStatus) -> float:
     Args:
         status: How far the training of each candidate has come.
     """
+    from scipy.special import betaln
+
     alike = (status.never == status.never_of_others) & ~status.ended
     never = np.where(status.ended, 1.0, status.never)[~alike]
     num_never, num_alike = float(never.sum()), int(alike.sum())
