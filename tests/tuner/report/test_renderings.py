@@ -17,14 +17,13 @@ from types import ModuleType
 import pytest
 
 from tuner.domain.ledger import ProbeRecord
-from tuner.domain.measurement import Outcome, Purpose
+from tuner.domain.measurement import Outcome
 from tuner.domain.recommendation import Estimate, Recommendation
 from tuner.report import ReportContent, recommendation_schema, recommendation_text
 from tuner.report.charts import MAX_CHECKS, MAX_CURVES
 from tuner.report.content import UnansweredContent
 from tuner.report.data_files import trials_csv
 from tuner.report.pages import report_html, report_markdown, unanswered_html
-from tuner.report.wording import no_curves
 
 NASTY = "<script>alert('x')</script> | `tick` & \"quote\""
 
@@ -492,37 +491,3 @@ def test_a_report_without_an_answer_shows_the_curves_that_were_read(builder: Mod
     assert "What was trained" in page
     assert "of every probe against training seconds" in page
     assert "thick lines" not in page
-
-
-def test_a_section_without_curves_says_why_and_what_to_change(builder: ModuleType) -> None:
-    probes = builder.probes()
-    timed, broken = (
-        [p for p in probes if p.purpose is Purpose.TIMING],
-        [p for p in probes if p.outcome.is_fault],
-    )
-    assert "no probe trained a model. Raise the limits in [budget]" in no_curves(timed, builder.job())
-    assert "correct the errors" in no_curves(broken, builder.job())
-    waiting = [replace(p, outcome=Outcome.PAUSED) for p in broken]
-    assert "decrease probe.first_score_samples" in no_curves(waiting, builder.job())
-    page = report_html(replace(_whole(builder), probes=timed))
-    assert "There are no curves, because no probe trained a model" in page
-
-
-def test_no_price_is_shown_where_none_was_set(builder: ModuleType) -> None:
-    content = _whole(builder)
-    free = [
-        replace(p, slices=tuple(replace(m, charged_dollars=0.0) for m in p.slices)) for p in content.probes
-    ]
-    answer = content.recommendation
-    unpriced = replace(
-        answer,
-        choice=replace(answer.choice, dollars=None),
-        baseline=replace(answer.baseline, dollars=None),
-        runner_up=None,
-        tuning=replace(answer.tuning, dollars=0.0),
-    )
-    landscape = [replace(a, dollars=None) for a in content.landscape]
-    content = replace(content, probes=free, recommendation=unpriced, landscape=landscape)
-    for text in (report_html(content), report_markdown(content), recommendation_text(unpriced)):
-        assert "$" not in text
-        assert "dollars" not in text
