@@ -20,6 +20,7 @@ from tuner.advice.alternatives import alternative
 from tuner.analytic.laws import NINETY_PERCENT, Array
 from tuner.domain.analysis import WhatIf
 from tuner.domain.estimate import Estimate
+from tuner.domain.format import format_chance
 from tuner.search.beliefs import Beliefs, log_longest, prices
 from tuner.search.improvement import keeps_within, risks_within
 from tuner.search.state import SearchState
@@ -29,6 +30,8 @@ Refit = Callable[[SearchState, Sequence[Configuration]], Beliefs]
 
 #: Maximum number of candidates that are forecast by models that are fitted again.
 MOST_REFITTED = 250
+#: A smaller chance of reaching the target is stated.
+_SURE = 0.75
 #: Another configuration is better if its cost is at most this share of the cost of the recommended one.
 AHEAD = 0.95
 
@@ -147,8 +150,11 @@ class Condition:
         if self.log_sd is not None and found.measured_seconds is not None:
             seconds = widened(seconds, float(self.log_sd[index]))
         is_same = configuration == base.choice
+        more = [note] if note else []
         if not is_same and not found.is_observed:
-            note = f"{note}; it was not trained" if note else "it was not trained"
+            more.append("it was not trained")
+        if not is_same and found.probability_of_reaching < _SURE:
+            more.append(f"chance of reaching the target {format_chance(found.probability_of_reaching)}")
         price = state.cluster.dollars_per_second(configuration)
         return WhatIf(
             topic=self.topic,
@@ -159,7 +165,7 @@ class Condition:
             node_hours=node_hours(state, configuration, seconds),
             probability_of_reaching=found.probability_of_reaching,
             is_same=is_same,
-            note=note,
+            note="; ".join(more),
         )
 
 

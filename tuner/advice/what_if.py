@@ -214,7 +214,8 @@ def _limit_rows(base: Base) -> Iterator[WhatIf]:
             best = condition.best(base)
             if best is None:
                 continue
-            chance = float(condition.keeps()[best])
+            reached = 1.0 - float(condition.beliefs.forecast.never[:, best].mean())
+            chance = min(float(condition.keeps()[best]), reached)
             note = _note(base, condition, best, "would exceed it")
             if chance < 0.5:
                 note = "no configuration is likely to keep this limit"

@@ -14,8 +14,9 @@ from search_spaces import Configuration
 from tests.tuner.search.synthetic import Law
 from tests.tuner.search.world import BASELINE, World, configuration, make_job
 from tuner.advice.analysis import analysis
-from tuner.advice.conditions import Refit
+from tuner.advice.conditions import Base, Condition, Refit, widened
 from tuner.domain.analysis import Analysis, WhatIf
+from tuner.domain.estimate import Estimate
 from tuner.search.believer import Believer
 
 MACHINE = {
@@ -226,10 +227,23 @@ def test_batches_and_rates_are_those_of_the_space(study: tuple[Configuration, An
     assert {(run.batch_size, run.result) for run in found.rate_runs} >= {(64, "open")}
 
 
-def test_an_interval_with_an_error_is_wider() -> None:
-    from tuner.advice.conditions import widened
-    from tuner.domain.estimate import Estimate
+def test_an_unsure_configuration_says_so(tmp_path: Path) -> None:
+    world = World(tmp_path, job=make_job(cluster={"nodes": [1, 4]}), law=Law())
+    world.ran(BASELINE, 20.0)
+    state = world.state()
+    beliefs = Believer().believe(state)
+    assert beliefs is not None
+    place = beliefs.configurations.index(configuration(nodes=4, batch_size=256, learning_rate=0.1))
+    never = beliefs.forecast.never.copy()
+    never[:, place] = np.arange(len(never)) % 2 == 0
+    unsure = replace(beliefs, forecast=replace(beliefs.forecast, never=never))
+    base = Base(state=state, beliefs=unsure, choice=BASELINE)
+    condition = Condition(topic="nodes", change="", state=state, beliefs=unsure)
+    note = condition.row(base, place, "more nodes").note
+    assert note == "more nodes; it was not trained; chance of reaching the target 50%"
 
+
+def test_an_interval_with_an_error_is_wider() -> None:
     before = Estimate(lower=8.0, median=10.0, upper=12.0)
     after = widened(before, 0.2)
     assert after.lower < before.lower
