@@ -7,7 +7,17 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Body, Header, Query, Response
 
 from tuner.domain.job_queue import JobRecord, JobState
-from tuner.server.context import Admin, Caller, Context, Reader, ServerContext, Submitter, own_job, quota_of
+from tuner.server.context import (
+    Admin,
+    Caller,
+    Context,
+    Reader,
+    ServerContext,
+    Submitter,
+    check_priority,
+    own_job,
+    quota_of,
+)
 from tuner.server.problems import ALWAYS, documented
 from tuner.server.schemas import JobId, JobPage, JobView, Line, Number, PlanView, PriorityBody, SubmitBody
 from tuner.server.submission import new_job
@@ -126,4 +136,5 @@ def resume_job(job_id: JobId, context: Context, caller: Submitter) -> JobView:
 def set_job_priority(job_id: JobId, body: PriorityBody, context: Context, caller: Submitter) -> JobView:
     """Changes the priority of a job."""
     own_job(context, caller, job_id)
+    check_priority(context, caller, body.priority)
     return done(context, caller, "priority", context.store.queue.set_priority(job_id, body.priority))

@@ -122,6 +122,22 @@ def quota_of(context: ServerContext, caller: Caller) -> Quota:
     return replace(quota, stored_bytes=context.settings.limits.stored_bytes)
 
 
+def check_priority(context: ServerContext, caller: Caller, priority: int) -> None:
+    """Checks that the caller may give a job this priority.
+
+    Raises:
+        RefusedError: The priority is above the limit of the server, and the caller is no administrator.
+    """
+    most = context.settings.limits.most_priority
+    if priority > most and caller.token.role is not Role.ADMIN:
+        raise RefusedError(
+            403,
+            "Not allowed",
+            f"priority = {priority}: a token with the role {caller.token.role} may set at most {most}; ask "
+            "an administrator to raise the priority of the job",
+        )
+
+
 def own_job(context: ServerContext, caller: Caller, job_id: int) -> JobRecord:
     """Returns a job that the caller may change.
 

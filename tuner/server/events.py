@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from dataclasses import asdict
 from typing import Annotated, Any
 
 import anyio
 from anyio.to_thread import run_sync
-from fastapi import APIRouter, Header, Query
+from fastapi import APIRouter, Header, Query, Request
 from fastapi.responses import JSONResponse, Response, StreamingResponse
 from pydantic import BaseModel, Field
 
@@ -26,7 +26,9 @@ router = APIRouter(prefix="/api/v1/jobs", tags=["jobs"], responses=documented(*A
 _POLL_SECONDS = 1.0
 #: A stream without events sends a comment after this time, so that proxies do not close the connection.
 _HEARTBEAT_SECONDS = 15.0
-#: A stream ends after this time, and the client connects again: the server then checks the token again.
+#: Seconds between two checks of the token of a stream, which may have been revoked or have expired.
+_CHECK_SECONDS = 5.0
+#: A stream ends after this time, and the client connects again.
 _LONGEST_SECONDS = 600.0
 _MOST_EVENTS = 500
 
@@ -64,6 +66,7 @@ async def read_events(
     job_id: JobId,
     context: Context,
     caller: Reader,
+    request: Request,
     wait: Annotated[
         bool, Query(description="send a stream that waits for new events and ends with the job")
     ] = True,
@@ -81,7 +84,13 @@ async def read_events(
     if wait:
         await run_sync(queue.job, job_id)
         context.streams.check(caller.token.token_id)
-        stream = context.streams.counted(caller.token.token_id, event_stream(queue, job_id, after))
+        secret = request.headers["authorization"].partition(" ")[2].strip()
+
+        def is_valid() -> bool:
+            return context.store.tokens.find(secret) is not None
+
+        events_of_job = event_stream(queue, job_id, after, is_valid)
+        stream = context.streams.counted(caller.token.token_id, events_of_job)
         return StreamingResponse(stream, media_type="text/event-stream", headers={"X-Accel-Buffering": "no"})
     events, has_ended = await run_sync(new_events, queue, job_id, after, limit)
     page = EventPage(events=[EventView(**asdict(event)) for event in events], has_ended=has_ended)
@@ -100,8 +109,10 @@ def new_events(queue: JobQueue, job_id: int, after: int, limit: int) -> tuple[li
     return found, job.state.has_ended and last >= job.num_events
 
 
-async def event_stream(queue: JobQueue, job_id: int, after: int) -> AsyncIterator[str]:
-    """Yields the events of a job as server-sent events, until the job has ended.
+async def event_stream(
+    queue: JobQueue, job_id: int, after: int, is_valid: Callable[[], bool]
+) -> AsyncIterator[str]:
+    """Yields the events of a job as server-sent events, until the job has ended or the token is not valid.
 
     If the database fails, the stream ends, so that the client connects again.
 
@@ -109,11 +120,16 @@ async def event_stream(queue: JobQueue, job_id: int, after: int) -> AsyncIterato
         queue: The queue of jobs.
         job_id: Number of the job.
         after: Number of the last event that the client has.
+        is_valid: Returns whether the token of the client is still valid.
     """
-    started = sent = time.monotonic()
+    started = sent = checked = time.monotonic()
     yield f"retry: {round(3000 * _POLL_SECONDS)}\n\n"
     while time.monotonic() - started < _LONGEST_SECONDS:
         try:
+            if time.monotonic() - checked >= _CHECK_SECONDS:
+                checked = time.monotonic()
+                if not await run_sync(is_valid):
+                    return
             found, has_ended = await run_sync(new_events, queue, job_id, after, _MOST_EVENTS)
         except TunerError:
             return

@@ -24,7 +24,15 @@ JobId = Annotated[Number, Path(description="number of the job", examples=[7])]
 After = Annotated[int, Query(ge=0, le=MOST, description="only records with a larger number")]
 
 
-Priority = Annotated[int, Field(strict=True, ge=-1000, le=1000, description="higher runs first")]
+Priority = Annotated[
+    int,
+    Field(
+        strict=True,
+        ge=-1000,
+        le=1000,
+        description="higher runs first; above `[limits] most_priority` only for the role admin",
+    ),
+]
 Flag = Annotated[bool, Field(strict=True)]
 
 

@@ -73,6 +73,11 @@ class LimitsSection(Section):
         description="least price of a node that jobs must state, so that no job escapes [approval] and "
         "quotas by a low price; jobs that replay a recording need none",
     )
+    most_priority: Annotated[int, Field(ge=0, le=1000)] = Field(
+        default=10,
+        description="highest priority that tokens with the role submit may give their jobs; those with the "
+        "role admin may give any",
+    )
     attempts: Annotated[int, Field(ge=1, le=100)] = Field(
         default=3, description="number of silent workers after which a job fails"
     )

@@ -17,7 +17,7 @@ from tuner.domain.toml_file import read_toml
 from tuner.job import Job, load_job
 from tuner.job.loading import with_new_keys
 from tuner.server.allowed import check_allowed, check_decided
-from tuner.server.context import Caller, ServerContext
+from tuner.server.context import Caller, ServerContext, check_priority
 from tuner.server.schemas import SubmitBody
 from tuner.server.uploads import code_refusal, name_refusal, refuse_names
 from tuner.service.opening import OpenedJob
@@ -58,6 +58,7 @@ def new_job(body: SubmitBody, context: ServerContext, caller: Caller, idempotenc
         if has_quota and (options.verify or options.confirm):
             beyond = beyond_budget(verify=options.verify, confirm=options.confirm)
             raise QuotaError(f"{beyond}. A token with a quota cannot use this: leave verify and confirm out")
+    check_priority(context, caller, body.priority)
     approval = context.settings.approval.model_dump()
     needs_approval = any(
         allowed is not None and ((most := limit[name]) is None or most > allowed)

@@ -73,6 +73,13 @@ def test_a_job_is_paused_resumed_and_moved(client_of: Callable[..., TestClient])
     assert client.post(f"{url}/resume").json()["state"] == "queued"
     assert client.put(f"{url}/priority", json={"priority": 5}).json()["priority"] == 5
     assert client.put(f"{url}/priority", json={"priority": 5000}).status_code == 422
+    refused = client.put(f"{url}/priority", json={"priority": 11})
+    assert refused.status_code == 403
+    assert "priority = 11: a token with the role submit may set at most 10" in refused.json()["detail"]
+    assert client.post("/api/v1/jobs", json={"job_file": JOB, "priority": 11}).status_code == 403
+    assert client.put(f"{url}/priority", json={"priority": -5}).json()["priority"] == -5
+    admin = client_of(Role.ADMIN)
+    assert admin.put(f"{url}/priority", json={"priority": 1000}).json()["priority"] == 1000
     other = client_of()
     for action in ("cancel", "pause", "resume"):
         refused = other.post(f"{url}/{action}")

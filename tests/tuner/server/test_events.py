@@ -80,6 +80,22 @@ def test_a_stream_ends_after_some_time_so_that_the_token_is_checked_again(
     assert [m["event"] for m in found] == ["job"]
 
 
+def test_a_stream_ends_soon_after_its_token_was_revoked(
+    client_of: Callable[..., TestClient], store: Storage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(events, "_POLL_SECONDS", 0.01)
+    monkeypatch.setattr(events, "_CHECK_SECONDS", 0.05)
+    client = client_of()
+    job_id = client.post("/api/v1/jobs", json={"job_file": JOB}).json()["job_id"]
+    (token,) = store.tokens.tokens()
+    thread = threading.Timer(0.1, store.tokens.revoke, [token.token_id])
+    thread.start()
+    found = messages(client.get(f"/api/v1/jobs/{job_id}/events").text)  # does not end without the check
+    thread.join()
+    assert [m["event"] for m in found] == ["job"]
+    assert client.get(f"/api/v1/jobs/{job_id}/events").status_code == 401
+
+
 def test_a_token_has_a_limited_number_of_streams(
     client_of: Callable[..., TestClient], store: Storage, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -213,6 +213,7 @@ def test_each_role_sees_and_changes_what_it_may(visit: Visit, store: Storage) ->
     assert post(admin, f"{path}/approve") == 303
     assert post(owner, f"{path}/priority", priority="7") == 303
     assert post(owner, f"{path}/priority", priority="7.5") == 422
+    assert post(owner, f"{path}/priority", priority="11") == 403
     assert post(owner, f"{path}/pause") == 303
     assert store.queue.job(number).state is JobState.PAUSED
     assert post(owner, f"{path}/resume") == 303
