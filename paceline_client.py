@@ -176,18 +176,13 @@ class _Outcome:
         try:
             if seconds <= 0.0:
                 raise ValueError("the training clock is not known after a single report")
-            parts = urllib.parse.urlsplit(os.environ["PACELINE_REPORT_TO"])
-            goal = dict(urllib.parse.parse_qsl(parts.query))
-            body: dict[str, Any] = {"study_id": int(goal["study"]), "seconds": seconds, "reached": reached}
-            body.update(source="launch file", key=os.urandom(16).hex())
+            place = os.environ["PACELINE_REPORT_TO"]
+            body: dict[str, Any] = {"seconds": seconds, "reached": reached, "source": "launch file"}
+            body["key"] = os.urandom(16).hex()
+            goal = dict(urllib.parse.parse_qsl(urllib.parse.urlsplit(place).query))
             if "values" in goal:
                 body["values"] = json.loads(goal["values"])
-            headers = {"Content-Type": "application/json"}
-            headers["Authorization"] = "Bearer " + os.environ["PACELINE_TOKEN"]
-            url = urllib.parse.urlunsplit((parts.scheme, parts.netloc, parts.path, "", ""))
-            request = urllib.request.Request(url, json.dumps(body).encode(), headers)
-            with urllib.request.build_opener(_NoRedirects).open(request, timeout=10):
-                pass
+            send_outcome(place, body)
         except Exception as error:
             cls.warn(error)
 
@@ -195,6 +190,27 @@ class _Outcome:
     def warn(error: Exception) -> None:
         """Prints why the outcome was not reported."""
         print(f"paceline: the time to target was not reported: {error!r}", file=sys.stderr)
+
+
+def send_outcome(place: str, body: dict[str, Any]) -> None:
+    """Sends the outcome of a training that follows a recommendation, with the token in `PACELINE_TOKEN`.
+
+    Args:
+        place: Value of `PACELINE_REPORT_TO`, with the number of the study.
+        body: Further fields of the outcome: `seconds`, `reached`, `source`, `values` and `key`.
+
+    Raises:
+        Exception: The address is not valid, the token is missing, or the server refuses the outcome.
+    """
+    parts = urllib.parse.urlsplit(place)
+    goal = dict(urllib.parse.parse_qsl(parts.query))
+    headers = {"Content-Type": "application/json"}
+    headers["Authorization"] = "Bearer " + os.environ["PACELINE_TOKEN"]
+    url = urllib.parse.urlunsplit((parts.scheme, parts.netloc, parts.path, "", ""))
+    data = json.dumps({"study_id": int(goal["study"]), **body}).encode()
+    request = urllib.request.Request(url, data, headers)
+    with urllib.request.build_opener(_NoRedirects).open(request, timeout=10):
+        pass
 
 
 class _NoRedirects(urllib.request.HTTPRedirectHandler):

@@ -213,6 +213,14 @@ def export_job(
             examples=["/home/me/digits"],
         ),
     ] = "/path/to/the/job",
+    report_to: Annotated[
+        Line | None,
+        Query(
+            description="address of this server, to which the training reports its real time to target; it "
+            "needs PACELINE_TOKEN",
+            examples=["https://paceline.example.org"],
+        ),
+    ] = None,
 ) -> Response:
     """Returns a launch file for the recommendation. Values of private environment variables are left out."""
     job = _job(context, job_id)
@@ -225,6 +233,7 @@ def export_job(
         accelerator=accelerator,
         image=image,
         folder=folder,
+        report_to=report_to,
     )
     return Response(text, media_type="text/plain")
 

@@ -14,7 +14,7 @@ from tuner.domain.recommendation import Recommendation
 from tuner.job import load_job
 from tuner.report.launch_files import launch_text
 from tuner.server.context import Store
-from tuner.service.exporting import ExportOptions, export_plan
+from tuner.service.exporting import ExportOptions, export_plan, reporting_plan
 from tuner.service.opening import OpenedJob
 
 
@@ -27,6 +27,7 @@ def export_text(
     accelerator: str | None,
     image: str | None,
     folder: str,
+    report_to: str | None = None,
 ) -> str:
     """Returns a launch file for the recommendation of a submitted job.
 
@@ -38,6 +39,7 @@ def export_text(
         accelerator: Type of the devices to request; None for CPU cores.
         image: Container image, for schedulers that run containers.
         folder: Folder of the job file on the machine that trains.
+        report_to: Address of this server, to which the training reports its real time; None for none.
 
     Raises:
         JobError: A launch file of this kind cannot run the training.
@@ -67,6 +69,9 @@ def export_text(
         try:
             opened = OpenedJob(job=load_job(path), path=path, fingerprint="")
             plan = export_plan(opened, found, options)
+            if report_to is not None and job.study_id is not None:
+                choice = found.choice.configuration
+                plan = reporting_plan(plan, opened.job, job.study_id, choice, report_to)
             working = Path(plan.working_folder)
             inside = working.relative_to(here) if working.is_relative_to(here) else Path()
             text = launch_text(replace(plan, working_folder=str(Path(folder, inside))), target)

@@ -11,7 +11,7 @@ from fastapi.responses import HTMLResponse
 
 from tuner.domain.job_queue import FileKind, JobRecord, NotFoundError
 from tuner.report.launch_files import TARGETS
-from tuner.server.context import Context, ServerContext, own_job
+from tuner.server.context import Context, ServerContext, check_priority, own_job
 from tuner.server.exports import export_text
 from tuner.server.page_chart import MAX_POINTS, charts, diverged_probes, series_of
 from tuner.server.page_forms import Posted
@@ -113,6 +113,7 @@ def export(
     folder: Annotated[str, Query(max_length=500)] = "",
     accelerator: Line = "",
     image: Line = "",
+    report_to: Line = "",
 ) -> Response:
     """Sends a launch file for the recommendation."""
     job = context.store.queue.job(job_id)
@@ -135,6 +136,7 @@ def export(
         accelerator=accelerator or None,
         image=image or None,
         folder=folder,
+        report_to=report_to or None,
     )
     return _attached(text.encode(), f"launch-{target}.txt")
 
@@ -223,6 +225,7 @@ def set_priority(job_id: JobId, context: Context, visitor: JobSubmitter, form: P
     """Changes the priority of a job."""
     own_job(context, visitor, job_id)
     priority = whole_number(form, "priority", -1000, 1000)
+    check_priority(context, visitor, priority)
     return _changed(context, visitor, "priority", context.store.queue.set_priority(job_id, priority))
 
 

@@ -9,11 +9,12 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from urllib.parse import urlencode, urlsplit
 
+from search_spaces import Configuration
 from tuner.domain.errors import JobError
 from tuner.domain.ledger import Ledger
 from tuner.domain.output_file import EXECUTABLE, PRIVATE, READABLE, check_free, write_output
 from tuner.domain.recommendation import Recommendation
-from tuner.job import ClusterSection
+from tuner.job import ClusterSection, Job
 from tuner.report.launch_files import TARGETS, launch_text, secret_text
 from tuner.report.launch_plan import LaunchPlan, launch_plan
 from tuner.service.opening import OpenedJob, StudyStore
@@ -58,8 +59,9 @@ def export_job(opened: OpenedJob, store: StudyStore, options: ExportOptions) -> 
     """
     plan = export_plan(opened, newest_recommendation(store.ledger, opened), options)
     if options.report_to is not None:
-        place = _place_of_outcomes(opened, store, options.report_to)
-        plan = replace(plan, environment={**plan.environment, "PACELINE_REPORT_TO": place})
+        study = require_study(store.ledger, opened)
+        choice = newest_recommendation(store.ledger, opened).choice.configuration
+        plan = reporting_plan(plan, opened.job, study.study_id, choice, options.report_to)
     text = launch_text(plan, options.target)
     if options.output is not None:
         paths = [path for path in (options.output, plan.secret_file) if path is not None]
@@ -72,35 +74,47 @@ def export_job(opened: OpenedJob, store: StudyStore, options: ExportOptions) -> 
     return text
 
 
-def _place_of_outcomes(opened: OpenedJob, store: StudyStore, server: str) -> str:
-    """Returns the address to which a training reports its outcome, with its study and its goal.
+def reporting_plan(
+    plan: LaunchPlan, job: Job, study_id: int, configuration: Configuration, server: str
+) -> LaunchPlan:
+    """Returns a copy of a plan whose training reports its real time to target to a server.
+
+    The training reports with `paceline_client`, or is `paceline train`, which reports by itself. The plan has
+    the address with the study and its goal, but no token, which comes from `PACELINE_TOKEN`.
+
+    Args:
+        plan: The launch plan.
+        job: The job of the study.
+        study_id: The study of the recommendation, in the database of the server.
+        configuration: The recommended configuration.
+        server: Address of the server.
 
     Raises:
-        JobError: The address is not valid, or the job runs no command, so no script reports.
+        JobError: The address is not valid.
     """
-    if not opened.job.runs_command:
-        raise JobError(
-            f"{opened.path}: --report-to needs a job with a command, whose script reports to Paceline; "
-            "for this job, use `paceline outcome add`"
-        )
     parts = urlsplit(server)
     if parts.scheme not in ("http", "https") or not parts.hostname or parts.username or parts.password:
         raise JobError(
             f"--report-to {server!r} is not the address of a server, such as https://paceline.example.org, "
             "without a password"
         )
-    goal = opened.job.goal
-    choice = newest_recommendation(store.ledger, opened).choice.configuration
+    goal = job.goal
     query = urlencode(
         {
-            "study": require_study(store.ledger, opened).study_id,
+            "study": study_id,
             "target": goal.target,
             "direction": "maximize" if goal.maximize else "minimize",
             "scores": goal.consecutive_scores,
-            "values": json.dumps(dict(choice)),
+            "values": json.dumps(dict(configuration)),
         }
     )
-    return f"{server.rstrip('/')}/api/v1/outcomes?{query}"
+    place = f"{server.rstrip('/')}/api/v1/outcomes?{query}"
+    fact = f"It reports its real time to target to {server}: set PACELINE_TOKEN to the token of the job first"
+    return replace(
+        plan,
+        environment={**plan.environment, "PACELINE_REPORT_TO": place},
+        facts=(*plan.facts, fact),
+    )
 
 
 def newest_recommendation(ledger: Ledger, opened: OpenedJob) -> Recommendation:

@@ -32,6 +32,7 @@ from tuner.service.opening import (
     prepare_output,
     require_training,
 )
+from tuner.service.outcome_report import report_training
 
 if TYPE_CHECKING:
     import optuna
@@ -97,6 +98,8 @@ def train_configuration(
 ) -> SearchState:
     """Trains one configuration to the job's target, without a search.
 
+    If `PACELINE_REPORT_TO` is set, the real time to target is reported to that server at the end.
+
     Args:
         opened: The job.
         store: The database in which the training is stored. A second call resumes the stored training.
@@ -134,6 +137,7 @@ def train_configuration(
     )
     if ended.stop.kind is StopKind.INTERRUPTED:
         raise KeyboardInterrupt
+    report_training(configuration, ended.state, listen)
     return ended.state
 
 

@@ -114,6 +114,22 @@ def test_a_launch_file_has_no_private_values(client: TestClient, store: Storage,
     assert "paceline-export" not in answer.text
 
 
+@pytest.mark.parametrize("job_file", [JOB, COMMAND_JOB])
+def test_a_launch_file_reports_to_the_server_without_a_token(
+    client: TestClient, store: Storage, job_file: str
+) -> None:
+    job_id = add_finished_job(store, job_file)
+    store.queue.add_job_file(job_id, FileKind.WORKSPACE, "train.py", b"import paceline_client")
+    address = {"report_to": "https://paceline.example.org", "target": "torchrun"}
+    text = client.get(f"/api/v1/jobs/{job_id}/export", params=address).text
+    study_id = store.queue.job(job_id).study_id
+    assert f"PACELINE_REPORT_TO='https://paceline.example.org/api/v1/outcomes?study={study_id}&" in text
+    assert "PACELINE_TOKEN=" not in text
+    wrong = client.get(f"/api/v1/jobs/{job_id}/export", params={**address, "report_to": "ftp://x"})
+    assert wrong.status_code == 422, wrong.text
+    assert "is not the address of a server" in wrong.json()["detail"]
+
+
 def test_a_folder_that_could_change_the_script_is_refused(client: TestClient, store: Storage) -> None:
     url = f"/api/v1/jobs/{add_finished_job(store)}/export"
     for folder in ("/a;reboot", "/a b", "a", "/a$(x)", "/a\n"):

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import paceline_client
 import pytest
 
 from search_spaces import Configuration
@@ -42,6 +43,39 @@ def test_a_training_goes_on_where_it_was_and_costs_nothing_once_it_arrived(desk:
     assert desk.probers[1].resumed_at_steps[0] == seen.measurement.step
     train(desk)
     assert desk.probers[2].started == []
+
+
+def test_a_training_reports_its_real_time_to_the_server_of_its_launch_file(
+    desk: Desk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sent: list[tuple[str, dict[str, Any]]] = []
+    monkeypatch.setenv("PACELINE_REPORT_TO", "https://paceline.example.org/api/v1/outcomes?study=7")
+    monkeypatch.setattr(paceline_client, "send_outcome", lambda place, body: sent.append((place, body)))
+    warnings: list[str] = []
+    train(desk, limit_seconds=15.0, listen=lambda event: warnings.append(event.text))
+    assert "PACELINE_TOKEN is not set" in warnings[-1]
+    monkeypatch.setenv("PACELINE_TOKEN", "t")
+    train(desk, limit_seconds=15.0)
+    seen = run_of(train(desk), OUTSIDE)
+    assert seen is not None
+    assert [body["reached"] for _, body in sent] == [False, True]
+    assert sent[1] == (
+        "https://paceline.example.org/api/v1/outcomes?study=7",
+        {
+            "seconds": seen.seconds_to_target,
+            "reached": True,
+            "values": dict(OUTSIDE),
+            "source": "paceline train",
+        },
+    )
+
+
+def test_a_report_that_fails_is_a_warning(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PACELINE_REPORT_TO", "http://127.0.0.1:1/api/v1/outcomes?study=7")
+    monkeypatch.setenv("PACELINE_TOKEN", "t")
+    warnings: list[str] = []
+    train(desk, listen=lambda event: warnings.append(event.text))
+    assert "the time to target was not reported" in warnings[-1]
 
 
 def test_a_search_and_a_training_stay_separate(desk: Desk) -> None:
