@@ -14,6 +14,7 @@ from search_spaces import Configuration
 from tuner.advice.alternatives import alternative
 from tuner.advice.analysis import analysis
 from tuner.advice.conditions import Refit
+from tuner.advice.how_to_train import command_of, model_of, own_command_of, trainer_values
 from tuner.advice.interval_check import interval_check
 from tuner.advice.no_answer import has_score, has_turned_back, shows_no_gain
 from tuner.advice.script_warnings import axes_without_effect, differing_axes
@@ -30,10 +31,7 @@ from tuner.domain.recommendation import (
     Recommendation,
     TuningCost,
     Verification,
-    train_command,
 )
-from tuner.job import user_command
-from tuner.probes.slice_plan import MODEL_FILE
 from tuner.search.beliefs import Beliefs
 from tuner.search.policy import Stop, StopKind
 from tuner.search.prediction_log import LEVELS
@@ -119,9 +117,9 @@ def recommend(ending: Ending) -> Recommendation | None:
         warnings=(*cautions(state, stop, choice), *_uneven(ending)),
         stop_reason=stop.reason,
         tuning=tuning_cost(state),
-        checkpoint=_model_of(state, run),
-        command=train_command(ending.job_path, choice) if _trains_here(state, choice) else "",
-        user_command=_own_command(ending, choice, num_samples),
+        checkpoint=model_of(state, run),
+        command=command_of(state, choice, ending.job_path),
+        user_command=own_command_of(state.job, choice, ending.job_path, num_samples),
         training_samples=num_samples,
         training_epochs=None if num_samples is None or size is None else num_samples / size,
         strategies=strategies,
@@ -132,6 +130,7 @@ def recommend(ending: Ending) -> Recommendation | None:
         imported=ending.imported,
         interval_check=check,
         analysis=analysis(state, ending.beliefs, choice, ending.refit),
+        trainer_values=trainer_values(state.job, choice),
     )
 
 
@@ -144,17 +143,6 @@ def _uneven(ending: Ending) -> tuple[str, ...]:
         f"The time of the same step varied by {100 * sd:.0f}% during the search, as on a machine with other "
         "load. Smaller differences between measured times may be due to this variation.",
     )
-
-
-def _trains_here(state: SearchState, choice: Configuration) -> bool:
-    """Whether Paceline can train the configuration: its ranks are real, and no recording is replayed."""
-    return state.job.recording() is None and not state.cluster.emulates(choice)
-
-
-def _own_command(ending: Ending, choice: Configuration, num_samples: int | None) -> str:
-    """Returns the user's own command with the values of a configuration; empty if the job has no command."""
-    job, folder = ending.state.job, ending.job_path.resolve().parent
-    return user_command(job, folder, choice, num_samples=num_samples) if job.runs_command else ""
 
 
 def _training_samples(ending: Ending, choice: Configuration) -> int | None:
@@ -182,31 +170,6 @@ def goal_words(state: SearchState) -> str:
     sign = ">=" if goal.maximize else "<="
     wish = "soonest" if goal.minimize == "seconds" else "cheapest"
     return f"{goal.metric} {sign} {goal.target:g}, {wish}"
-
-
-def _model_of(state: SearchState, run: Run | None) -> str | None:
-    """Returns the path of the model that the search trained to the target.
-
-    It is None if no run reached the target, or if ranks were emulated or a recording was replayed.
-    """
-    if run is None or not run.arrived or not _trains_here(state, run.configuration):
-        return None
-    return trained_model(run)
-
-
-def trained_model(run: Run) -> str | None:
-    """Returns the path of the trained model (its state dictionary) that a run stored at the target.
-
-    If there is no such file, it returns the path of the run's last checkpoint, or None without a checkpoint.
-
-    Args:
-        run: The run.
-    """
-    checkpoint = run.measurement.checkpoint
-    if checkpoint is None:
-        return None
-    model = Path(checkpoint).parent.parent / MODEL_FILE
-    return str(model) if run.arrived and model.is_file() else checkpoint
 
 
 def tuning_cost(state: SearchState) -> TuningCost:

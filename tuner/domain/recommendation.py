@@ -236,6 +236,9 @@ class Recommendation:
         analysis: What would change the recommendation, and what the models learned; None in files of older
             versions.
         overrides: Values of the job file, and defaults, that the command line or the environment replaced.
+        trainer_values: The values with which a remote trainer trains the recommended configuration; empty if
+            Paceline starts the training. Then there is no command, and `checkpoint` is the name that the
+            trainer gave its checkpoint.
     """
 
     job_name: str
@@ -266,6 +269,7 @@ class Recommendation:
     interval_check: IntervalCheck | None = None
     analysis: Analysis | None = None
     overrides: tuple[Override, ...] = ()
+    trainer_values: Mapping[str, float | int | str] = field(default_factory=dict)
     schema_version: str = field(default=SCHEMA_VERSION)
 
     def to_dict(self) -> dict[str, Any]:

@@ -85,6 +85,7 @@ def _report_context(content: ReportContent) -> dict[str, Any]:
         "answer": answer,
         "trust": wording.trust_in(answer),
         "facts": _facts(answer),
+        "trainer_words": wording.TRAINER_WORDS,
         "own_command_end": wording.own_command_end(answer),
         "landscape_table": tables.landscape_table(content.landscape),
         "unreachable": unreachable_words(content.landscape),
@@ -191,6 +192,7 @@ def _environment(*, html: bool) -> Environment:
         "share": format_share,
         "largest_first": _largest_first,
         "fenced": _fenced,
+        "json_values": wording.values_as_json,
         "sentences": _sentences,
         "table": _table_markdown,
     }

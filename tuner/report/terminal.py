@@ -12,6 +12,7 @@ from tuner.domain.format import (
 from tuner.domain.recommendation import Recommendation
 from tuner.report.confirmation import confirmation_finding
 from tuner.report.wording import (
+    TRAINER_WORDS,
     Finding,
     comparison,
     imported_finding,
@@ -22,6 +23,7 @@ from tuner.report.wording import (
     price,
     spent,
     trust_in,
+    values_as_json,
 )
 
 _WIDTH = 100
@@ -71,6 +73,9 @@ def recommendation_text(recommendation: Recommendation) -> str:
         lines += _fact("trained model", recommendation.checkpoint, wrap=False)
     if recommendation.command.strip():
         lines += ["", f"  {recommendation.command.strip()}"]
+    if recommendation.trainer_values:
+        lines += ["", f"  {values_as_json(recommendation.trainer_values)}"]
+        lines += textwrap.wrap(TRAINER_WORDS, _WIDTH, initial_indent="  ", subsequent_indent="  ")
     if recommendation.user_command.strip():
         lines += ["", f"  {recommendation.user_command.strip()}"]
         words = own_command_end(recommendation)

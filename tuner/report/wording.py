@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from tuner.advice.interval_check import interval_check, is_inside
@@ -47,6 +48,12 @@ _WIDENING = 2.0
 _SURE = 0.95
 #: Maximum number of sources of imported runs in the text.
 _MOST_SOURCES = 3
+#: What to do with the recommended values of a job whose trainers Paceline cannot start.
+TRAINER_WORDS = (
+    "Paceline cannot start your trainer: start it with these values. A trainer that uses paceline_client got "
+    "them as work.values, and finds the answer in study.recommendation. Report the real time to target by "
+    "`paceline outcome add`, or by POST /api/v1/outcomes."
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -400,6 +407,11 @@ def own_command_end(recommendation: Recommendation) -> str:
         f"{words} {reached}. Set the script's own limit to this, unless its learning-rate schedule depends "
         "on the limit."
     )
+
+
+def values_as_json(values: Mapping[str, float | int | str]) -> str:
+    """Returns the values for a remote trainer in one line of JSON, as the REST API sends them."""
+    return json.dumps(dict(values))
 
 
 def imported_finding(imported: ImportedEvidence) -> Finding:

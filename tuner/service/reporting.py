@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from search_spaces import Configuration
+from tuner.advice.how_to_train import trained_model
 from tuner.advice.no_answer import last_fault, no_answer
 from tuner.advice.recommend import (
     Ending,
@@ -16,7 +17,6 @@ from tuner.advice.recommend import (
     goal_words,
     landscape,
     recommend,
-    trained_model,
     tuning_cost,
 )
 from tuner.analytic.mixed_posterior import IMPORTED_RUNS
