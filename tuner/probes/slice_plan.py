@@ -19,6 +19,8 @@ RANK_FUNCTION = "tuner.probes.ranks.rank:run_slice"
 EMULATION_FUNCTION = "tuner.probes.ranks.emulated_slice:run_emulated_slice"
 
 CHECKPOINTS_FOLDER = "checkpoints"
+#: Files that the tuner, not the script of a command, writes next to the checkpoint.
+OWN_FILES = frozenset({"progress.json", "truncated"})
 MODEL_FILE = "model.pt"
 
 

@@ -17,6 +17,7 @@ from tuner.domain.errors import LeaseLostError, StorageError, TunerError
 from tuner.domain.ledger import Lease, ProbeRecord
 from tuner.domain.measurement import Measurement, Outcome, Purpose
 from tuner.probes import Prober, Until
+from tuner.probes.slice_plan import OWN_FILES
 from tuner.search.beliefs import Beliefs, seconds_ratio
 from tuner.search.capacity import UnderWay
 from tuner.search.checkpoint_transfer import resume_on_other_nodes
@@ -320,7 +321,7 @@ class Search:
     ) -> None:
         run = next(r for r in state.runs.values() if r.probe.probe_id == action.resume_from)
         source_folder = self._started_folder(run.probe)
-        if is_lost(run.measurement, source_folder):
+        if is_lost(run.measurement, source_folder, without=OWN_FILES):
             return
         ratio = 1.0
         if run.configuration != action.configuration:

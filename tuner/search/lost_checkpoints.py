@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import replace
 from pathlib import Path
 
@@ -38,16 +39,18 @@ def started_folder(probe: ProbeRecord, own_folder: Path, *, restart_lost: bool) 
     )
 
 
-def is_lost(measured: Measurement, folder: Path) -> bool:
+def is_lost(measured: Measurement, folder: Path, *, without: Collection[str] = ()) -> bool:
     """Whether a training has saved checkpoints, but none is in the folder of its probe.
 
     Args:
         measured: All measurements of the training so far.
         folder: Folder of the probe.
+        without: Names of files that are no checkpoints.
     """
     if measured.checkpoint is None:
         return False
-    return not any((folder / Path(measured.checkpoint).parent.name).glob("*"))
+    found = (folder / Path(measured.checkpoint).parent.name).glob("*")
+    return all(path.name in without for path in found)
 
 
 def restarted(measurement: Measurement, before: Measurement) -> Measurement:

@@ -11,7 +11,10 @@ from tuner.domain.errors import JobError, StorageError
 from tuner.domain.ledger import Ledger, StudyRecord
 from tuner.domain.measurement import Measurement, Outcome, Purpose
 from tuner.probes import Prober
+from tuner.probes.commands.slice_curve import rebuild_records
+from tuner.probes.probe_folder import METRICS_FILE
 from tuner.probes.prober import ProbeHandle, Until
+from tuner.probes.slice_plan import OWN_FILES
 from tuner.search.events import Listener, SearchEvent, ignore
 from tuner.search.lost_checkpoints import is_lost
 from tuner.search.lost_slices import probe_folder
@@ -66,18 +69,40 @@ def restore(
     """
     # The folder of all probes has what was learnt about the script.
     artifacts.fetch(probe_folder(output, study, 0).parent)
+    runs_command = _runs_command(study)
     for probe in ledger.probes(study.study_id):
         measured = probe.measurement
-        if measured is None or measured.checkpoint is None or not probe.outcome.can_continue:
+        if measured is None or not measured.samples or not probe.outcome.can_continue:
+            continue
+        if measured.checkpoint is None and not runs_command:
             continue
         folder = probe_folder(output, study, probe.probe_id)
         artifacts.fetch(folder)
-        if is_lost(measured, folder) and not Path(measured.checkpoint).exists():
-            words = (
-                f"probe {probe.probe_id}: its checkpoint is on another host, so its next slice starts from "
-                "the beginning; give all workers the same --artifacts to avoid this"
-            )
-            listen(SearchEvent(kind="warning", text=words, probe_id=probe.probe_id))
+        if not _is_elsewhere(measured, folder):
+            continue
+        if runs_command and not (folder / METRICS_FILE).exists():
+            # The next slice then counts what it repeats.
+            rebuild_records(folder, measured)
+        what = "its files are" if measured.checkpoint is None else "its checkpoint is"
+        words = (
+            f"probe {probe.probe_id}: {what} on another host, so its next slice starts from "
+            "the beginning; give all workers the same --artifacts to avoid this"
+        )
+        listen(SearchEvent(kind="warning", text=words, probe_id=probe.probe_id))
+
+
+def _is_elsewhere(measured: Measurement, folder: Path) -> bool:
+    """Whether the files of a training are neither in the folder of its probe nor where they were saved."""
+    if measured.checkpoint is None:
+        return not (folder / METRICS_FILE).exists()
+    return is_lost(measured, folder, without=OWN_FILES) and not Path(measured.checkpoint).exists()
+
+
+def _runs_command(study: StudyRecord) -> bool:
+    """Whether the study's job runs a command, instead of a Workload or the replay of a recording."""
+    job = study.job
+    is_replay = (job.get("probe") or {}).get("recording") is not None
+    return "command" in (job.get("workload") or {}) and not is_replay
 
 
 class SyncedProber(Prober):

@@ -7,9 +7,15 @@ from typing import Any
 
 import pytest
 
+from benchmarks.memory_ledger import MemoryLedger
+from search_spaces import Configuration
 from tests.tuner.service.desk import Desk
 from tuner.domain.errors import JobError, StorageError
-from tuner.domain.measurement import Outcome
+from tuner.domain.measurement import CurvePoint, Measurement, Outcome, Purpose
+from tuner.probes.commands.slice_curve import known_point, rebuild_records
+from tuner.probes.probe_folder import ProbeFolder
+from tuner.search.events import SearchEvent
+from tuner.search.lost_slices import probe_folder
 from tuner.service.artifacts import Artifacts
 from tuner.service.run import RunOptions, run_job
 from tuner.service.takeover import SyncedProber, open_artifacts, restore
@@ -111,6 +117,40 @@ def test_a_url_without_its_package_is_said_in_words(tmp_path: Path) -> None:
     for place in ("nosuchkind://bucket", "smb://host/share"):
         with pytest.raises(JobError, match=r"--artifacts .*: .*install `paceline\[artifacts\]`"):
             open_artifacts(place, tmp_path, attempt=1)
+
+
+@pytest.mark.parametrize("has_records", [True, False])
+@pytest.mark.parametrize("checkpoint", [None, "/gone/probes/s/0001/checkpoints/checkpoint"])
+def test_a_command_whose_files_are_on_another_host_starts_again_and_says_so(
+    tmp_path: Path, checkpoint: str | None, has_records: bool
+) -> None:
+    ledger = MemoryLedger()
+    study = ledger.open_study("digits", "f", {"workload": {"command": "python train.py"}})
+    configuration = Configuration(nodes=1, batch_size=64, learning_rate=0.1)
+    lease = ledger.start_probe(
+        study.study_id, configuration, Purpose.TRAINING, trial_number=0, owner="w", lease_seconds=60
+    )
+    measured = Measurement(
+        configuration=configuration,
+        purpose=Purpose.TRAINING,
+        outcome=Outcome.PAUSED,
+        curve=(CurvePoint(training_seconds=2.0, step=10, samples=640, value=0.5),),
+        step=10,
+        samples=640,
+        training_seconds=2.0,
+        checkpoint=checkpoint,
+    )
+    ledger.append_slice(lease, measured)
+    folder = probe_folder(tmp_path / "jobs/1", study, lease.probe_id)
+    if has_records:
+        rebuild_records(folder, measured)
+    events: list[SearchEvent] = []
+    artifacts = open_artifacts(None, tmp_path / "jobs", attempt=2)
+    restore(artifacts, ledger, study, tmp_path / "jobs/1", events.append)
+    assert len(events) == (checkpoint is not None or not has_records)
+    assert all("starts from the beginning" in event.text for event in events)
+    assert known_point(folder).samples == 640
+    assert ProbeFolder(folder).reported_points == list(measured.curve)
 
 
 @pytest.mark.slow

@@ -4,12 +4,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from tuner.probes.slice_plan import CHECKPOINTS_FOLDER
+from tuner.probes.slice_plan import CHECKPOINTS_FOLDER, OWN_FILES
 
 #: Folder for the files that a run had saved before it restarted from scratch, with a subfolder per restart.
 SET_ASIDE_FOLDER = "set_aside"
-#: Files that the tuner, not the script, writes next to the checkpoint.
-_OWN_FILES = frozenset({"progress.json", "truncated"})
 _TRUNCATED_FILE = "truncated"
 #: Name of the empty file that is created for a run which cannot resume.
 _OVER_FILE = "starts_over"
@@ -25,7 +23,7 @@ def set_aside(probe_folder: Path) -> None:
         OSError: The files cannot be moved.
     """
     checkpoints, output = probe_folder / CHECKPOINTS_FOLDER, probe_folder / "output"
-    saved = [path for path in checkpoints.glob("*") if path.name not in _OWN_FILES]
+    saved = [path for path in checkpoints.glob("*") if path.name not in OWN_FILES]
     written = sorted(output.glob("*"))
     if not saved and not written:
         return

@@ -14,12 +14,12 @@ from typing import Any
 import numpy as np
 
 from tuner.domain.checkpoints import write_atomically
-from tuner.domain.measurement import CurvePoint, NoiseStatistic
+from tuner.domain.measurement import CurvePoint, Measurement, NoiseStatistic
 from tuner.probes.commands.progress_line import ProgressLine
 from tuner.probes.commands.run_clock import Attempt, ReadPoint
 from tuner.probes.commands.script_habits import ScriptHabits
 from tuner.probes.commands.slice_checks import SliceChecks
-from tuner.probes.probe_folder import ProbeFolder
+from tuner.probes.probe_folder import ProbeFolder, unwritable
 from tuner.probes.slice_plan import CHECKPOINTS_FOLDER, SlicePlan
 
 _PROGRESS_FILE = "progress.json"
@@ -44,6 +44,41 @@ def known_point(probe_folder: Path) -> ReadPoint:
         return ReadPoint(**json.loads(path.read_text()))
     except (OSError, ValueError, TypeError):
         return ReadPoint()
+
+
+def rebuild_records(probe_folder: Path, measured: Measurement) -> None:
+    """Writes the records of a run's earlier slices to a folder on another host without files of the run.
+
+    The next slice then knows how far the run was. It starts the run over, and counts what it repeats.
+
+    Args:
+        probe_folder: Folder of the probe.
+        measured: All measurements of the run so far.
+
+    Raises:
+        StorageError: The folder cannot be written.
+    """
+    records = ProbeFolder(probe_folder)
+    for point in measured.curve:
+        records.add_point(point)
+    records.end_slice(measured.outcome)
+    try:
+        (probe_folder / CHECKPOINTS_FOLDER).mkdir(exist_ok=True)
+        last = ReadPoint(
+            step=measured.step,
+            samples=measured.samples,
+            seconds=measured.training_seconds,
+            value=measured.curve[-1].value if measured.curve else None,
+        )
+        _write_progress(probe_folder, last)
+    except OSError as error:
+        raise unwritable(probe_folder, error) from error
+
+
+def _write_progress(probe_folder: Path, position: ReadPoint) -> None:
+    text = json.dumps(asdict(position)).encode()
+    path = probe_folder / CHECKPOINTS_FOLDER / _PROGRESS_FILE
+    write_atomically(path, lambda file: file.write(text))
 
 
 #: Attributes of `SliceCurve` that change when lines are added; `go_back` restores them.
@@ -247,9 +282,7 @@ class SliceCurve:
         """
         if self._plan.is_timing:
             return
-        text = json.dumps(asdict(self.position)).encode()
-        path = self._plan.folder / CHECKPOINTS_FOLDER / _PROGRESS_FILE
-        write_atomically(path, lambda file: file.write(text))
+        _write_progress(self._plan.folder, self.position)
         scores = [point for point in self.points() if point.samples > 0]
         if scores:
             habits.last_score = scores[-1].value

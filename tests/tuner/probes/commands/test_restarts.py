@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import shutil
 import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -14,7 +15,7 @@ from tests.tuner.probes.commands.bench import CONFIGURATION, Bench, job_of
 from tuner.domain.measurement import CurvePoint, Outcome, Purpose, merged
 from tuner.job import Job
 from tuner.probes import Until
-from tuner.probes.commands.slice_curve import known_point
+from tuner.probes.commands.slice_curve import known_point, rebuild_records
 from tuner.probes.probe_folder import ProbeFolder
 
 #: A step of ten samples sleeps for `pace` seconds.
@@ -81,6 +82,18 @@ def test_a_fast_second_pass_replaces_the_curve_and_clock_of_a_slow_one(bench: Be
     assert second.repeated_seconds == pytest.approx(second.restart_seconds, abs=0.05)
     assert known_point(bench.folder / "probe").seconds == second.training_seconds
     assert ProbeFolder(bench.folder / "probe").reported_points == list(both.curve)
+
+
+def test_a_run_that_continues_on_another_host_without_its_files_counts_what_it_repeats(bench: Bench) -> None:
+    first = bench.slice(job("pace=0.01"), Until(samples=200))
+    shutil.rmtree(bench.folder / "probe")
+    rebuild_records(bench.folder / "probe", first)
+    second = bench.slice(job("pace=0.01"), Until(samples=400))
+    assert second.restart_seconds is not None
+    assert second.repeated_seconds == pytest.approx(second.restart_seconds, abs=0.05)
+    both = merged([first, second])
+    assert both.samples == second.samples >= 400
+    assert both.curve == second.curve
 
 
 def test_a_run_that_resumes_keeps_its_joined_curve(bench: Bench) -> None:
