@@ -41,7 +41,8 @@ class Container:
         folders: Folders that the command reads or writes; they have the same paths in the container.
         working_folder: Working folder of the command.
         variables: Names of the environment variables of the command. Their values are on no command line.
-        task_folder: Folder of the launched task, in which the node agents write their status.
+        task_folder: Folder of the launched task, in which the node agents write their status; None if no node
+            agent starts the container.
         grace_seconds: Seconds between SIGTERM and SIGKILL.
     """
 
@@ -50,7 +51,7 @@ class Container:
     folders: Sequence[Path]
     working_folder: Path
     variables: Sequence[str]
-    task_folder: Path
+    task_folder: Path | None
     grace_seconds: float
 
     @property
@@ -120,10 +121,11 @@ def _supervised(command: str, container: Container) -> str:
     """Returns the script that runs a command in a container as its first process.
 
     The runtime passes SIGTERM on, but not SIGKILL, and its container outlives it. So the script kills the
-    processes of the container after the grace period, and when the node agent writes no status any more.
+    processes of the container after the grace period, and when its node agent, if any, writes no status any
+    more.
     """
     # The number of the first process is 1. Elsewhere, `kill -1` would reach processes of others.
-    status = f'{shlex.quote(f"{container.task_folder}/job-")}"${JOB_VARIABLE}/node-$PACELINE_NODE_RANK.json"'
+    watch = [] if container.task_folder is None else _watch(container.task_folder)
     grace = max(1, math.ceil(container.grace_seconds))
     return "\n".join(
         [
@@ -131,20 +133,28 @@ def _supervised(command: str, container: Container) -> str:
             "child=$!",
             'end() { if [ "$$" = 1 ]; then kill "-$1" -1; else kill "-$1" "$child"; fi; }',
             'pause() { sleep "$1" & sleeper=$!; trap \'kill "$sleeper"; exit\' TERM; wait "$sleeper"; }',
-            "watch() {",
-            f"    last=; silent=0; while pause {_WATCH_SECONDS}; do",
-            f"        now=$(cat {status} 2>/dev/null); silent=$((silent + {_WATCH_SECONDS}))",
-            '        [ "$now" = "$last" ] || silent=0',
-            f'        last=$now; [ "$silent" -lt {_SILENT_SECONDS} ] || end KILL',
-            "    done",
-            "}",
-            "watch & watcher=$!",
+            *watch,
             f"trap 'end TERM; (pause {grace}; end KILL) & killer=$!' TERM",
             'while :; do wait "$child"; code=$?; kill -0 "$child" 2>/dev/null || break; done',
-            'kill "$watcher" $killer 2>/dev/null',
+            "kill $watcher $killer 2>/dev/null",
             'exit "$code"',
         ]
     )
+
+
+def _watch(task_folder: Path) -> list[str]:
+    """Returns the lines that kill the processes of a container when the node agent is silent."""
+    status = f'{shlex.quote(f"{task_folder}/job-")}"${JOB_VARIABLE}/node-$PACELINE_NODE_RANK.json"'
+    return [
+        "watch() {",
+        f"    last=; silent=0; while pause {_WATCH_SECONDS}; do",
+        f"        now=$(cat {status} 2>/dev/null); silent=$((silent + {_WATCH_SECONDS}))",
+        '        [ "$now" = "$last" ] || silent=0',
+        f'        last=$now; [ "$silent" -lt {_SILENT_SECONDS} ] || end KILL',
+        "    done",
+        "}",
+        "watch & watcher=$!",
+    ]
 
 
 def _apptainer(command: str, container: Container) -> str:

@@ -6,8 +6,9 @@ import json
 import re
 import shlex
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
+from pathlib import Path
 from typing import Any
 
 import yaml
@@ -17,6 +18,7 @@ from tuner.domain.errors import JobError
 from tuner.domain.safe_text import printable
 from tuner.job import required_variables
 from tuner.launchers import OnePer
+from tuner.launchers.containers import contained
 from tuner.report.launch_plan import LaunchPlan
 
 
@@ -43,6 +45,8 @@ TARGETS: Mapping[str, Target] = {
     "env": Target(needs_command=False),
 }
 
+#: Targets that start the container of a job themselves.
+_STARTS_CONTAINERS = frozenset({"k8s", "skypilot"})
 #: Maximum length of the name of a Kubernetes object, in characters.
 _LONGEST_NAME = 63
 
@@ -60,7 +64,25 @@ def launch_text(plan: LaunchPlan, target: str) -> str:
     reason = _why_not(plan, target)
     if reason is not None:
         raise JobError(f"{plan.name} cannot be exported to {target}: {reason}")
-    return _environment().get_template(f"launch/{target}.j2").render(plan=plan)
+    return _environment().get_template(f"launch/{target}.j2").render(plan=_contained(plan, target))
+
+
+def _contained(plan: LaunchPlan, target: str) -> LaunchPlan:
+    """Returns a copy of a plan that runs its command in the container of the job, if it has one.
+
+    Kubernetes and SkyPilot start the container themselves; elsewhere, the command does.
+    """
+    container = plan.container
+    if container is None or target == "env":
+        return plan
+    if target in _STARTS_CONTAINERS:
+        return replace(plan, image=plan.image or container.image)
+    container = replace(
+        container,
+        working_folder=Path(plan.working_folder),
+        variables=(*plan.variables, *plan.private, "PACELINE_TOKEN"),
+    )
+    return replace(plan, command=contained(plan.command, container))
 
 
 def secret_text(plan: LaunchPlan, target: str) -> str:

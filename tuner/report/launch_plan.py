@@ -13,6 +13,7 @@ from tuner.domain.format import format_configuration
 from tuner.domain.recommendation import Recommendation, train_command
 from tuner.job import Job, own_launch, stated_values
 from tuner.launchers import OnePer
+from tuner.launchers.containers import Container
 from tuner.report.wording import prediction, trust_in
 
 _VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
@@ -41,6 +42,8 @@ class LaunchPlan:
         cores_per_node: Number of CPU cores used on each machine.
         accelerator: Type of a device, such as A100; None for CPU cores.
         image: Container image, for schedulers that run containers.
+        container: Container in which the command runs, of the job's `cluster.image`; None without one. Its
+            variables and working folder are those of the plan.
         environment: Maps the name of each further environment variable to its value.
         private: Maps the name of each environment variable whose value must not be published to this value.
             The launch file reads these values from `secret_file`.
@@ -67,6 +70,7 @@ class LaunchPlan:
     cores_per_node: int = 1
     accelerator: str | None = None
     image: str | None = None
+    container: Container | None = None
     environment: Mapping[str, str] = field(default_factory=dict)
     private: Mapping[str, str] = field(default_factory=dict)
     preparation: tuple[str, ...] = ()
@@ -166,7 +170,20 @@ def command_plan(recommendation: Recommendation, job: Job, job_folder: Path) -> 
     """
     configuration, cluster = recommendation.choice.configuration, job.cluster
     launch = own_launch(job, job_folder, configuration, num_samples=recommendation.training_samples)
-    needed = (_CLIENT,) if launch.imports_client else ()
+    needed: tuple[str, ...] = (_CLIENT,) if launch.imports_client else ()
+    container = None
+    if cluster.image is not None:
+        container = Container(
+            image=cluster.image,
+            # The nodes may have other programs than this host, which does not start the command.
+            runtime=cluster.container or ("apptainer" if cluster.launcher == "slurm" else "docker"),
+            folders=(job_folder, launch.folder),
+            working_folder=launch.folder,
+            variables=(),
+            task_folder=None,
+            grace_seconds=job.command.grace,
+        )
+        needed += (f"It runs in the image {cluster.image}",)
     return LaunchPlan(
         name=recommendation.job_name,
         command="\n".join([*launch.preparation, launch.command]),
@@ -174,6 +191,7 @@ def command_plan(recommendation: Recommendation, job: Job, job_folder: Path) -> 
         num_nodes=configuration.nodes,
         devices_per_node=cluster.devices_per_node,
         cores_per_node=cluster.devices_per_node * cluster.threads_per_rank,
+        container=container,
         environment=launch.environment,
         private=launch.private,
         preparation=launch.preparation,

@@ -13,6 +13,7 @@ import yaml
 from benchmarks.memory_ledger import MemoryLedger
 from search_spaces import Configuration
 from tests.slurm_cluster import SlurmCluster
+from tests.tuner.launchers.container_programs import install_runtimes
 from tuner.domain.errors import JobError
 from tuner.domain.ledger import RecommendationRecord
 from tuner.domain.recommendation import Alternative, Estimate, Recommendation, TuningCost
@@ -180,6 +181,30 @@ def test_a_command_of_one_s_own_runs_on_the_recommended_nodes(tmp_path: Path) ->
         assert reported == ["2", "0.05", "16", node, "host-a", "1234", "it's 4 $HOME", "64"]
 
 
+@pytest.mark.parametrize("runtime", ["docker", "podman", "apptainer"])
+def test_a_launch_file_starts_the_container_of_the_job(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, runtime: str
+) -> None:
+    programs = install_runtimes(tmp_path / "bin", monkeypatch)
+    job = opened_command(
+        tmp_path, TELLING + ' && echo "$IN_CONTAINER" >> {output_folder}/{node_rank}', **PUBLISHED
+    )
+    cluster = job.job.cluster.model_copy(update={"image": "team/train:1.0", "container": runtime})
+    job = replace(job, job=job.job.model_copy(update={"cluster": cluster}))
+    text = exported(job, "torchrun", recommendation())
+    assert "# It runs in the image team/train:1.0\n" in text
+    (tmp_path / "go.sh").write_text(text)
+    subprocess.run(["sh", str(tmp_path / "go.sh"), "1", "host-a", "1234"], cwd="/", check=True, timeout=30)
+    reported = (tmp_path / "output" / "1").read_text().splitlines()
+    assert reported == ["2", "0.05", "16", "1", "host-a", "1234", "it's 4 $HOME", "64", runtime]
+    assert "team/train:1.0" in (programs / "calls.jsonl").read_text()
+    for target in ("slurm", "ray"):
+        assert f"exec {runtime} " in exported(job, target, recommendation())
+    (task,) = yaml.safe_load_all(exported(job, "skypilot", recommendation()))
+    assert task["resources"]["image_id"] == "docker:team/train:1.0"
+    assert f"exec {runtime} " not in task["run"]
+
+
 def test_values_that_are_not_published_are_exported_to_a_file_for_the_owner_alone(tmp_path: Path) -> None:
     job = opened_command(tmp_path, TELLING, environment={"GREETING": "it's {tau} $HOME", "TAU": "{tau}"})
     assert "it's 4" not in exported(job, "torchrun", recommendation())
@@ -271,9 +296,12 @@ def test_a_launch_file_says_where_to_report_the_real_time_without_a_token(tmp_pa
         f"https://paceline.example.org/api/v1/outcomes?study={study.study_id}&target=0.9&direction=maximize"
     )
     assert f"PACELINE_REPORT_TO='{place}&scores=1&values=" in text
-    assert "PACELINE_TOKEN" not in text
+    assert "PACELINE_TOKEN=" not in text
+    assert "set PACELINE_TOKEN to the token of the job first" in text
     for server in ("example.org", "https://me:secret@example.org"):
         with pytest.raises(JobError, match="is not the address of a server"):
             export_job(job, Store(ledger), replace(options, report_to=server))  # type: ignore[arg-type]
-    with pytest.raises(JobError, match="use `paceline outcome add`"):
-        export_job(replace(job, job=opened(tmp_path).job), Store(ledger), options)  # type: ignore[arg-type]
+    by_import_path = replace(job, job=opened(tmp_path).job)
+    text = export_job(by_import_path, Store(ledger), options)  # type: ignore[arg-type]
+    assert f"PACELINE_REPORT_TO='{place}&scores=1&values=" in text
+    assert "\npaceline train " in text
