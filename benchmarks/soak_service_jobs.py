@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 import re
 from collections import Counter
@@ -65,7 +66,9 @@ def undisturbed(seed: int) -> dict[str, Any]:
 
 def stable(recommendation: Mapping[str, Any]) -> dict[str, Any]:
     """Returns the parts of a recommendation that are equal in all runs with equal results."""
-    return {key: value for key, value in recommendation.items() if key not in _VOLATILE}
+    # Through JSON, as from a database.
+    plain = json.loads(json.dumps(dict(recommendation)))
+    return {key: value for key, value in plain.items() if key not in _VOLATILE}
 
 
 def differences(found: Mapping[str, Any], expected: Mapping[str, Any]) -> dict[str, list[Any]]:
@@ -100,7 +103,9 @@ def _is_equal(found: Any, expected: Any) -> bool:
             isinstance(found, list) and len(found) == len(expected) and all(map(_is_equal, found, expected))
         )
     if isinstance(expected, float) and isinstance(found, float):
-        return math.isclose(found, expected, rel_tol=1e-6, abs_tol=1e-9)
+        return (math.isnan(found) and math.isnan(expected)) or math.isclose(
+            found, expected, rel_tol=1e-6, abs_tol=1e-9
+        )
     return bool(found == expected)
 
 

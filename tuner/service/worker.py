@@ -13,6 +13,7 @@ import uuid
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 from types import FrameType
@@ -148,7 +149,7 @@ class Worker:
             self._guarded(self._report)
         for job in self._jobs:
             if job.is_starting and job.lease.expires_at - now < self.settings.lease_seconds / 2:
-                self._guarded(lambda job=job: self._renew_starting(job))
+                self._guarded(partial(self._renew_starting, job))
         if self.takes_jobs and len(self._jobs) < self.settings.slots and now >= self._claim_at:
             self._claim_at = now + _CLAIM_SECONDS
             if self._guarded(self._take):

@@ -58,7 +58,7 @@ def test_a_stream_waits_for_new_events_and_sends_comments(
     job_id = client.post("/api/v1/jobs", json={"job_file": JOB}).json()["job_id"]
 
     def later() -> None:
-        time.sleep(0.15)
+        time.sleep(0.5)
         store.queue.cancel(job_id, "enough")
 
     thread = threading.Thread(target=later)
