@@ -152,9 +152,9 @@ class Condition:
         is_same = configuration == base.choice
         more = [note] if note else []
         if not is_same and not found.is_observed:
-            more.append("it was not trained")
+            more.append("the best one was not trained")
         if not is_same and found.probability_of_reaching < _SURE:
-            more.append(f"chance of reaching the target {format_chance(found.probability_of_reaching)}")
+            more.append(f"its chance of reaching the target {format_chance(found.probability_of_reaching)}")
         price = state.cluster.dollars_per_second(configuration)
         return WhatIf(
             topic=self.topic,

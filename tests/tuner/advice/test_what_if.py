@@ -240,7 +240,7 @@ def test_an_unsure_configuration_says_so(tmp_path: Path) -> None:
     base = Base(state=state, beliefs=unsure, choice=BASELINE)
     condition = Condition(topic="nodes", change="", state=state, beliefs=unsure)
     note = condition.row(base, place, "more nodes").note
-    assert note == "more nodes; it was not trained; chance of reaching the target 50%"
+    assert note == "more nodes; the best one was not trained; its chance of reaching the target 50%"
 
 
 def test_an_interval_with_an_error_is_wider() -> None:
