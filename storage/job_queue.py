@@ -54,7 +54,7 @@ _Result = TypeVar("_Result")
 
 
 class SqlJobQueue:
-    """Stores the queue of jobs in a SQL database; implements `tuner.domain.job_queue.JobQueue`.
+    """Stores the queue of jobs in a SQL database; implements `tuner.domain.service_store.JobQueue`.
 
     Many servers and workers can use one PostgreSQL database; SQLite serves the processes of one host.
 

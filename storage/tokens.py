@@ -24,7 +24,7 @@ _ENDED = [str(state) for state in JobState if state.has_ended]
 
 
 class SqlTokens:
-    """Stores access tokens and the audit log in a SQL database; implements `tuner.domain.job_queue.Tokens`.
+    """Stores access tokens and the audit log in a SQL database; implements the protocol `Tokens`.
 
     The database has only the SHA-256 of each token. A token is 256 random bits, so it cannot be guessed from
     its digest.

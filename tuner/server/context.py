@@ -9,8 +9,9 @@ from typing import Annotated, Protocol
 from fastapi import Depends, Request
 from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
 
-from tuner.domain.job_queue import JobRecord, Quota, Role, ServiceStore, TokenRecord
+from tuner.domain.job_queue import JobRecord, Quota, Role, TokenRecord
 from tuner.domain.remote_slices import TrainerStore
+from tuner.domain.service_store import ServiceStore
 from tuner.domain.study_reads import StudyReads
 from tuner.server.limits import RateLimits, Streams, Uploads
 from tuner.server.problems import RefusedError

@@ -15,7 +15,8 @@ from fastapi.responses import JSONResponse, Response, StreamingResponse
 from pydantic import BaseModel, Field
 
 from tuner.domain.errors import TunerError
-from tuner.domain.job_queue import JobEvent, JobQueue
+from tuner.domain.job_queue import JobEvent
+from tuner.domain.service_store import JobQueue
 from tuner.server.context import Context, Reader
 from tuner.server.problems import ALWAYS, documented
 from tuner.server.schemas import MOST, After, JobId, plain

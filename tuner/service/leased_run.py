@@ -20,15 +20,14 @@ from tuner.domain.job_progress import JobProgress
 from tuner.domain.job_queue import (
     FileKind,
     JobLease,
-    JobQueue,
     JobRecord,
     JobState,
     Request,
-    ServiceStore,
     Usage,
 )
 from tuner.domain.recommendation import Recommendation
 from tuner.domain.remote_slices import TrainerStore
+from tuner.domain.service_store import JobQueue, ServiceStore
 from tuner.probes import Prober
 from tuner.search.events import Listener, SearchEvent
 from tuner.search.spans import Span

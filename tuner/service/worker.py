@@ -20,8 +20,9 @@ from types import FrameType
 from typing import IO, Protocol
 
 from tuner.domain.errors import LeaseLostError, StorageError
-from tuner.domain.job_queue import JobLease, ServiceStore, WorkerRecord
+from tuner.domain.job_queue import JobLease, WorkerRecord
 from tuner.domain.output_file import PRIVATE
+from tuner.domain.service_store import ServiceStore
 from tuner.service.leased_run import ENDED, LOST, Order, store_log
 from tuner.service.output import say
 from tuner.service.takeover import open_artifacts

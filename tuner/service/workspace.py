@@ -8,8 +8,9 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
 from tuner.domain.errors import JobError, StorageError
-from tuner.domain.job_queue import FileKind, JobQueue, JobRecord
+from tuner.domain.job_queue import FileKind, JobRecord
 from tuner.domain.output_file import PRIVATE, write_output
+from tuner.domain.service_store import JobQueue
 from tuner.job import Job, load_job
 from tuner.job.command_files import script_files
 from tuner.job.workload_code import workload_files
