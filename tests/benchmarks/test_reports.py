@@ -11,6 +11,7 @@ from benchmarks import reports
 def test_a_report_stays_within_its_bounds() -> None:
     small, large = reports.rows([100, 2000])
     assert small["html_kilobytes"] < 500
-    # Memory does not depend on the load of the machine; CPU seconds do, by up to twice.
+    # Memory does not depend on the load of the machine. CPU seconds do, so the bound is twice what two busy
+    # cores with a load of 11 took.
     assert large["peak_megabytes"] < 200
-    assert large["cpu_seconds"] < 10
+    assert large["cpu_seconds"] < 20
