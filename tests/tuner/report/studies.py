@@ -55,7 +55,7 @@ def make_report(name: str, folder: Path) -> Path:
 
 def _written_job(name: str, folder: Path) -> Path:
     if name in ("finished", "provisional"):
-        changes = [] if name == "finished" else [('time = "10m"', 'time = "9s"')]
+        changes = [] if name == "finished" else [('time = "10m"', 'time = "24s"')]
         job = write_job(folder, *changes)
         job.write_text(job.read_text() + BASELINE)
         return job
