@@ -15,7 +15,7 @@ def assert_refused(ended: Ended, code: int, *words: str) -> None:
     """One message on stderr, with these words, and no result."""
     assert ended.code == code, ended.stderr
     assert ended.stdout == ""
-    said = [line for line in ended.stderr.splitlines() if "] plan: " not in line]
+    said = [line for line in ended.messages if "] plan: " not in line]
     assert said[0].startswith("paceline: "), ended.stderr
     assert ended.stderr.count("paceline: ") == 1
     assert "Traceback" not in ended.stderr
@@ -69,7 +69,7 @@ def test_a_workload_without_its_data_is_found_before_anything_is_paid(
         ended = paceline(command, "job.toml")
         assert ended.code == 2
         assert ended.stdout == ""
-        last = ended.stderr.strip().splitlines()[-1]
+        last = ended.messages[-1]
         assert last.startswith("paceline: ")
         assert all(word in last for word in words)
 
@@ -172,7 +172,7 @@ def test_init_writes_a_job_that_passes_and_replaces_nothing_unasked(
 ) -> None:
     ended = paceline("init", "new.toml")
     assert ended.code == 0
-    assert "paceline check new.toml" in ended.stdout
+    assert ended.stderr == "Next: paceline check new.toml\n"
     template = Path("new.toml").read_text()
     Path("new.toml").write_text("mine")
     assert_refused(paceline("init", "new.toml"), 2, "new.toml already exists", "--force")

@@ -11,7 +11,7 @@ from tests.cli.workplace import Ended, Workplace
 def last_line(ended: Ended) -> str:
     assert ended.stdout == ""
     assert "Traceback" not in ended.stderr
-    return ended.stderr.strip().splitlines()[-1]
+    return ended.messages[-1]
 
 
 @pytest.mark.parametrize(

@@ -40,7 +40,7 @@ def test_a_run_gives_its_answer_on_stdout_and_its_progress_on_stderr(tuned: Tune
     assert ended.stdout.startswith("Recommended for tiny (verified)\n")
     assert f"report: {place.folder}/paceline-out/tiny/report.html" in ended.stdout
     assert "\x1b" not in ended.stdout + ended.stderr
-    kinds = [line.split("] ")[1].split(":")[0] for line in ended.stderr.strip().splitlines()]
+    kinds = [line.split("] ")[1].split(":")[0] for line in ended.messages]
     assert set(kinds) == {"plan", "decision", "slice", "end"}
     assert kinds[0] == "plan"
     assert kinds[-1] == "end"
@@ -195,7 +195,7 @@ def test_what_only_reads_imports_neither_torch_nor_optuna(workplace: Workplace, 
         check=False,
     )
     assert "Traceback" not in ended.stderr
-    assert ended.stderr.strip().splitlines()[-1] == "imported:"
+    assert ended.messages[-1] == "imported:"
 
 
 def test_a_shell_can_complete_commands_and_options(workplace: Workplace) -> None:

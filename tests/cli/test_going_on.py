@@ -344,7 +344,7 @@ def test_a_full_disk_ends_a_run_that_goes_on_after_room_was_made(
     full = workplace.call("run", "job.toml", "--output", str(small_disk / "out"))
     assert full.code == 6, full.stderr
     assert full.stdout == ""
-    last = full.stderr.strip().splitlines()[-1]
+    last = full.messages[-1]
     assert last.startswith("paceline: ")
     assert "No space left on device" in last
     filler.unlink()

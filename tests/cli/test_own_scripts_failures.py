@@ -116,7 +116,7 @@ def test_a_script_that_always_fails_is_tried_until_it_is_known_to_be_broken(
     assert len({p.configuration for p in probes(workplace)}) == len(probes(workplace)) == num_probes
     assert f"{error.partition('(')[0]}: " in ended.stderr
     assert ("its command is broken" in ended.stderr) == (num_probes < 3)
-    assert "report.html" in ended.stderr.splitlines()[-1]
+    assert "report.html" in ended.messages[-1]
 
 
 @pytest.mark.slow

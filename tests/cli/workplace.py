@@ -112,6 +112,11 @@ class Ended:
     stdout: str
     stderr: str
 
+    @property
+    def messages(self) -> list[str]:
+        """The lines on stderr, without the next command at the end."""
+        return [line for line in self.stderr.strip().splitlines() if not line.startswith("Next: ")]
+
 
 @dataclass(frozen=True)
 class Workplace:
