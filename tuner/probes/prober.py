@@ -115,6 +115,17 @@ class Prober(ABC):
         """
         return None
 
+    def forget_after(self, folder: Path, samples: int) -> None:
+        """Removes progress that the database does not have, because the tuner was killed before it stored it.
+
+        Only a prober whose lost slices are not charged needs this: it repeats such a slice.
+
+        Args:
+            folder: Folder of the probe.
+            samples: Number of samples of the run in the database.
+        """
+        return
+
     def end_orphans(self, folder: Path) -> None:
         """Ends processes that a killed tuner left running for a probe, on any host.
 

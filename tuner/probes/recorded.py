@@ -9,7 +9,7 @@ import itertools
 import json
 import math
 import os
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 
 from search_spaces import Configuration
@@ -47,12 +47,21 @@ class _Position:
         ahead_seconds: Training time of this run minus `seconds`. It is not 0 after the run was resumed with
             another configuration: the run then continues on that configuration's curve, at the same number of
             samples.
+        before: Training progress before the last slice, if the tuner is killed before it stores the slice.
     """
 
     configuration: str = ""
     seconds: float = 0.0
     step: float = 0.0
     ahead_seconds: float = 0.0
+    before: _Position | None = field(default=None, compare=False)
+
+    @property
+    def samples(self) -> float:
+        """Number of samples up to here."""
+        return (
+            samples_at(self.step, Configuration.from_key(self.configuration)) if self.configuration else 0.0
+        )
 
 
 @dataclass
@@ -203,7 +212,23 @@ class RecordedProber(Prober):
     def _started(self, folder: Path) -> _Position | None:
         return _read(folder) if self._in_memory is None else self._in_memory.get(folder)
 
+    def forget_after(self, folder: Path, samples: int) -> None:
+        position = self._started(folder)
+        if position is None or position.samples <= samples + 1:
+            return
+        before = position.before
+        if before is not None and before.samples <= samples + 1:
+            self._store(folder, before)
+        elif self._in_memory is not None:
+            del self._in_memory[folder]
+        else:
+            _state_path(folder).unlink()
+
     def _keep(self, folder: Path, position: _Position) -> None:
+        before = self._started(folder)
+        self._store(folder, replace(position, before=before and replace(before, before=None)))
+
+    def _store(self, folder: Path, position: _Position) -> None:
         if self._in_memory is None:
             _write(folder, position)
         else:
@@ -355,10 +380,16 @@ def _as(position: _Position, run: RecordedRun) -> _Position:
     )
 
 
+def _state_path(folder: Path) -> Path:
+    return folder / CHECKPOINTS_FOLDER / STATE_FILE
+
+
 def _read(folder: Path) -> _Position | None:
-    path = folder / CHECKPOINTS_FOLDER / STATE_FILE
+    path = _state_path(folder)
     try:
-        return _Position(**json.loads(path.read_text()))
+        found = json.loads(path.read_text())
+        before = found.pop("before", None)
+        return _Position(**found, before=None if before is None else _Position(**before))
     except FileNotFoundError:
         return None
     except (ValueError, TypeError) as error:
@@ -370,7 +401,7 @@ def _read(folder: Path) -> _Position | None:
 def _write(folder: Path, position: _Position) -> None:
     # If the process is killed, the file is still complete. It is not flushed to the disk, since that would
     # take longer than the replay. If a power cut destroys the file, the slice is replayed.
-    path = folder / CHECKPOINTS_FOLDER / STATE_FILE
+    path = _state_path(folder)
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_suffix(f".{os.getpid()}.partial")
     partial.write_text(json.dumps(asdict(position)))

@@ -115,6 +115,7 @@ class SlicesUnderWay:
         take_back_ends(folder, {point.samples for measurement in earlier for point in measurement.curve})
         before = merged(earlier) if earlier else None
         repeats = before if before is not None and is_lost(before, folder) else None
+        self._prober.forget_after(folder, before.samples if before is not None else 0)
         offset = transferred(folder)
         if until.training_seconds is not None:
             until = replace(until, training_seconds=until.training_seconds - offset)
