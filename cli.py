@@ -348,6 +348,7 @@ def _exit_code(arguments: Sequence[str] | None) -> int:
         show = getattr(error, "show", None)
         if show is None:
             raise
+        vars(error)["message"] = str(vars(error).get("message", "")).replace("Value error, ", "")
         show()
         return int(getattr(error, "exit_code", 2))
     # Typer returns this exit code for an interrupt, without a message.

@@ -215,6 +215,7 @@ def test_every_configuration_of_a_network_is_trained_to_its_end() -> None:
     assert recording.target == max(run.curve[:, 2].max() for run in recording.runs) > 0.9
 
 
+@pytest.mark.slow
 def test_a_training_can_be_repeated_and_ends_where_it_diverges() -> None:
     task = replace(
         TINY,

@@ -76,6 +76,7 @@ def test_no_seed_is_refused(folder: Path, paceline: Command) -> None:
     assert "--confirm" in ended.stderr
 
 
+@pytest.mark.slow
 def test_a_command_without_a_seed_is_confirmed_with_a_warning(folder: Path, paceline: Command) -> None:
     write(folder, seed="0")
     ended = paceline("run", "job.toml", "--confirm", 1, "--format", "json")

@@ -37,6 +37,7 @@ def test_a_workload_that_breaks_ends_the_run_with_its_own_words(
     assert not workplace.processes()
 
 
+@pytest.mark.slow
 def test_check_finds_a_score_in_another_unit_before_a_run_does(
     workplace: Workplace, paceline: Command
 ) -> None:
@@ -47,6 +48,7 @@ def test_check_finds_a_score_in_another_unit_before_a_run_does(
     assert "accuracy must lie between 0 and 1" in ended.stderr
 
 
+@pytest.mark.slow
 def test_check_shows_what_a_few_steps_took_and_leaves_nothing_behind(
     workplace: Workplace, paceline: Command
 ) -> None:

@@ -84,6 +84,7 @@ def remarks(workplace: Workplace) -> list[str]:
     return [remark for probe in probes(workplace) for m in probe.slices for remark in m.remarks]
 
 
+@pytest.mark.slow
 def test_a_configuration_that_fails_is_asked_once_and_the_others_answer(
     workplace: Workplace, paceline: Command
 ) -> None:

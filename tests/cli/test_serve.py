@@ -36,10 +36,8 @@ def test_tokens_are_created_listed_and_revoked(
     assert listed["revoked"] is not None
     assert "token" not in listed
     missing = paceline("token", "revoke", "7")
-    assert (missing.code, missing.stderr) == (
-        2,
-        "paceline: there is no token 7; `paceline token list` shows all tokens\n",
-    )
+    assert missing.code == 2
+    assert "paceline: there is no token 7; `paceline token list` shows all tokens\n" in missing.stderr
     wrong = paceline("token", "create", "ana", "--expires", "soon")
     assert wrong.code == 2
     assert "--expires: 'soon' is not a duration" in wrong.stderr

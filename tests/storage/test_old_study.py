@@ -81,6 +81,10 @@ def test_its_report_gives_the_same_answer(folder: Path, url: str) -> None:
     # The wording of a sentence may change between versions, but not the number of sentences.
     for key in ("evidence", "warnings"):
         assert len(again.pop(key)) == len(old.pop(key))
+    # The older version did not have these.
+    for key in ("analysis", "interval_check"):
+        assert again.pop(key) is not None
+        assert old.pop(key) is None
     # The models are fitted anew, on another machine perhaps: nothing may differ by more than rounding.
     assert _rounded({**again, "created_at": 0}) == _rounded({**old, "created_at": 0})
 

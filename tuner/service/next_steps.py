@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import functools
+import os
 import shlex
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import typer
@@ -124,7 +124,7 @@ def _step_after(error: TunerError, name: str, job: object) -> str:
     if isinstance(error, StorageError):
         return _AFTER_STORAGE_ERROR
     if isinstance(error, JobError):
-        if not Path(str(job)).is_file():
+        if not os.path.isfile(str(job)):
             return "init {job}" if str(job).endswith(".toml") else f"{name} --help"
         return f"{name} --help" if name in ("init", "submit") else _AFTER_JOB_ERROR
     return _AFTER_FAILED_PROBES if name in _SEARCHES else f"{name} --help"

@@ -201,6 +201,7 @@ class CommandConformance:
         if self.sees_processes:
             assert not any(is_alive(process) for process in processes)
 
+    @pytest.mark.slow
     def test_a_hung_copy_runs_until_its_time_limit(self, launcher: Launcher, work: Path) -> None:
         handle = submit(launcher, work, STAYS, num_nodes=2, time_limit_seconds=10.0, grace_seconds=0.5)
         processes = processes_of(work, 2)

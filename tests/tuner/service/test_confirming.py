@@ -141,6 +141,7 @@ def test_what_was_paid_for_is_not_trained_again_and_more_seeds_are_added(desk: S
     assert "Trained again with new seeds" in files["report.md"].read_text()
 
 
+@pytest.mark.slow
 def test_an_interrupted_confirmation_resumes(desk: SeededDesk) -> None:
     desk.interrupt_at = 3
     with pytest.raises(KeyboardInterrupt):

@@ -92,6 +92,7 @@ class DyingProber(RecordedProber):
         return super().poll(handle)
 
 
+@pytest.mark.slow
 def test_a_killed_tuner_goes_on_and_comes_to_the_same(tmp_path: Path, store: Storage) -> None:
     def dying(opened: OpenedJob) -> Prober:
         recording = opened.job.recording()
@@ -243,6 +244,7 @@ def test_what_is_left_out_of_a_recording_is_named(tmp_path: Path, store: Storage
     assert any("gradient noise" in line for line in made.left_out)
 
 
+@pytest.mark.slow
 def test_a_recording_of_a_replay_can_be_replayed(tmp_path: Path, store: Storage) -> None:
     opened = opened_job(tmp_path)
     run(opened, store, sampler="random")

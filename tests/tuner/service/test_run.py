@@ -92,6 +92,7 @@ def test_a_used_up_budget_gives_a_provisional_answer(desk: Desk) -> None:
     assert not desk.run().recommendation.provisional
 
 
+@pytest.mark.slow
 def test_many_trainings_are_searched_for_until_nothing_gains_and_verified_when_asked(desk: Desk) -> None:
     desk.job = small_job(goal={"trainings": 20}, budget={"time": "2h"})
     found = desk.run(verify=True)
@@ -115,6 +116,7 @@ def test_what_was_verified_is_held_against_a_prediction_made_before(reported: tu
     assert any(p.configuration == answer.choice.configuration for p in held)
 
 
+@pytest.mark.slow
 def test_dollars_are_made_small_within_a_deadline(desk: Desk) -> None:
     cluster = {"nodes": [1, 2], "dollars_per_node_hour": 36.0}
     desk.job = small_job(cluster=cluster, goal={"minimize": "dollars"})
@@ -229,6 +231,7 @@ def test_a_verified_answer_is_not_searched_for_again(desk: Desk) -> None:
     assert again.recommendation.choice.configuration == verified.recommendation.choice.configuration
 
 
+@pytest.mark.slow
 def test_a_prober_is_closed_whatever_happens(desk: Desk) -> None:
     desk.job = small_job(workload={"path": "tests.tuner.service.sized:Nothing"})
     with pytest.raises(JobError, match="has no class Nothing"):
@@ -304,6 +307,7 @@ def test_a_run_and_its_report_believe_the_same(desk: Desk, budget: str) -> None:
     assert again.strategies == before.strategies
 
 
+@pytest.mark.slow
 def test_what_failed_before_a_search_resumed_is_left_out_of_its_answer_too(desk: Desk) -> None:
     desk.job = small_job(budget={"time": "30s"}, goal={"trainings": 50})
     opened = desk.opened
@@ -328,6 +332,7 @@ def test_what_failed_before_a_search_resumed_is_left_out_of_its_answer_too(desk:
     )
 
 
+@pytest.mark.slow
 def test_a_study_stores_how_wrong_its_forecasts_were(desk: Desk) -> None:
     result = desk.run()
     arrived = result.recommendation.choice

@@ -78,6 +78,7 @@ def test_a_report_that_fails_is_a_warning(desk: Desk, monkeypatch: pytest.Monkey
     assert "the time to target was not reported" in warnings[-1]
 
 
+@pytest.mark.slow
 def test_a_search_and_a_training_stay_separate(desk: Desk) -> None:
     train(desk)
     searched = desk.run()

@@ -66,6 +66,7 @@ def is_trained(curve: Sequence[CurvePoint], seconds_per_sample: float) -> bool:
     return seconds == sorted(seconds) and all(a >= b for a, b in zip(seconds, least, strict=True))
 
 
+@pytest.mark.slow
 def test_a_fast_second_pass_replaces_the_curve_and_clock_of_a_slow_one(bench: Bench) -> None:
     first = bench.slice(job("pace=0.05"), Until(samples=200))
     second = bench.slice(job("pace=0.01", target=0.25), Until(samples=10**6))
@@ -96,6 +97,7 @@ def test_a_run_that_continues_on_another_host_without_its_files_counts_what_it_r
     assert both.curve == second.curve
 
 
+@pytest.mark.slow
 def test_a_run_that_resumes_keeps_its_joined_curve(bench: Bench) -> None:
     resume = "resume={checkpoint}"
     first = bench.slice(job("pace=0.05", resume=resume), Until(samples=200))

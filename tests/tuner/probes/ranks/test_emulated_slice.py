@@ -71,6 +71,7 @@ def test_slices_together_are_one_uninterrupted_run(
     assert (parts.samples, parts.training_seconds) == (whole.samples, whole.training_seconds)
 
 
+@pytest.mark.slow
 def test_a_process_that_starts_anew_goes_on_as_one_that_stored_the_run(
     launcher: LocalLauncher, tmp_path: Path
 ) -> None:
