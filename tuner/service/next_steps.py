@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import functools
-import os
 import shlex
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import typer
@@ -124,10 +124,18 @@ def _step_after(error: TunerError, name: str, job: object) -> str:
     if isinstance(error, StorageError):
         return _AFTER_STORAGE_ERROR
     if isinstance(error, JobError):
-        if not os.path.isfile(str(job)):
+        if not _is_file(str(job)):
             return "init {job}" if str(job).endswith(".toml") else f"{name} --help"
         return f"{name} --help" if name in ("init", "submit") else _AFTER_JOB_ERROR
     return _AFTER_FAILED_PROBES if name in _SEARCHES else f"{name} --help"
+
+
+def _is_file(path: str) -> bool:
+    try:
+        return Path(path).is_file()
+    except (OSError, ValueError):
+        # The name is too long, or no name at all.
+        return False
 
 
 def _forget_for_programs(given: dict[str, Any]) -> None:
