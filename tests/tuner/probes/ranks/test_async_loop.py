@@ -327,7 +327,7 @@ def test_averaging_after_every_step_is_all_reduce(
 
 
 def test_lost_rank_and_staleness_survive_the_database_form(launcher: LocalLauncher, tmp_path: Path) -> None:
-    measured = run(launcher, tmp_path, of("gossip_pull", 2), Until(samples=2000))
+    measured = run(launcher, tmp_path, of("gossip_pull", 2), Until(samples=20_000))
     assert measured.staleness_steps is not None
     assert measured.bytes_per_step is not None
     again = Measurement.from_dict(measured.to_dict())
