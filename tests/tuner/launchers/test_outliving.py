@@ -84,6 +84,7 @@ def test_rank_that_is_stopped_is_given_up_once_the_others_returned(
         os.kill(stopped, 0)
 
 
+@pytest.mark.slow
 def test_error_that_a_rank_raises_ends_the_job_all_the_same(
     hasty_launcher: LocalLauncher, tmp_path: Path
 ) -> None:

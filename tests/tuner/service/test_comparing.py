@@ -36,6 +36,7 @@ def compared(desk: Desk, one: AskedConfiguration, other: AskedConfiguration) -> 
     return compare_configurations(desk.opened, desk.store, one, other)[0]
 
 
+@pytest.mark.slow
 def test_two_learning_rates_differ_only_in_samples(tuned: Desk) -> None:
     found = compared(tuned, asked(learning_rate=0.1), asked(learning_rate=0.004))
     assert found.probabilities[0] > 0.9

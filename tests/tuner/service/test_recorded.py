@@ -117,6 +117,7 @@ def test_a_killed_tuner_goes_on_and_comes_to_the_same(tmp_path: Path, store: Sto
     ]
 
 
+@pytest.mark.slow
 def test_what_one_study_learnt_is_the_next_ones_prior(tmp_path: Path, store: Storage) -> None:
     opened = opened_job(tmp_path, ONE_TRAINING)
     for fresh in (False, True):
@@ -131,6 +132,7 @@ def test_what_one_study_learnt_is_the_next_ones_prior(tmp_path: Path, store: Sto
     assert "textbook" not in reported[1]
 
 
+@pytest.mark.slow
 def test_a_search_through_the_whole_list_ends(tmp_path: Path, store: Storage) -> None:
     result = run(opened_job(tmp_path), store, sampler="random")
     assert result.stop.kind is StopKind.NO_GAIN
@@ -183,6 +185,7 @@ def test_the_plan_says_that_nothing_is_trained_and_prices_the_most_expensive(tmp
     assert "at most: $0.90, for the most expensive configuration all the time" in lines
 
 
+@pytest.mark.slow
 def test_another_recording_under_the_same_name_begins_a_new_study(tmp_path: Path, store: Storage) -> None:
     run(opened_job(tmp_path, ONE_TRAINING), store)
     events: list[SearchEvent] = []

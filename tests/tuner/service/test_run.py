@@ -70,6 +70,7 @@ def test_the_ledger_keeps_the_recommendation_and_the_files_hold_it(reported: tup
     assert result.recommendation.command in result.files["launch.sh"].read_text()
 
 
+@pytest.mark.slow
 def test_called_again_a_run_probes_nothing_and_advises_the_same(desk: Desk) -> None:
     first = desk.run()
     again = desk.run()

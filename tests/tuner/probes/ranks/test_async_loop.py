@@ -159,6 +159,7 @@ def test_timing_makes_its_steps_and_saves_nothing(launcher: LocalLauncher, tmp_p
     assert not (tmp_path / "checkpoints").exists()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["all_reduce", "gossip_pull"])
 def test_only_a_barrier_makes_a_delayed_rank_everybodys(
     launcher: LocalLauncher, tmp_path: Path, name: str
@@ -274,6 +275,7 @@ def test_with_a_barrier_a_lost_rank_ends_the_probe_in_time(
     assert "rank 1" in str(measured.error)
 
 
+@pytest.mark.slow
 def test_frozen_rank_that_wakes_takes_part_again(launcher: LocalLauncher, tmp_path: Path) -> None:
     prober = TrainingProber(tiny_job(cluster=SLOWED), FOLDER, launcher)
     what = of("elastic_averaging", 3, tau=2)
