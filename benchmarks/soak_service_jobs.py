@@ -93,10 +93,11 @@ def _uncounted(recommendation: Mapping[str, Any], key: str) -> Any:
 def _is_equal(found: Any, expected: Any) -> bool:
     """Whether two values are equal; floats to rounding, since a sum depends on where slices were cut."""
     if isinstance(expected, Mapping):
+        # Probes are numbered in the whole database.
         return (
             isinstance(found, Mapping)
             and found.keys() == expected.keys()
-            and all(_is_equal(found[key], expected[key]) for key in expected)
+            and all(_is_equal(found[key], expected[key]) for key in expected if key != "probe_id")
         )
     if isinstance(expected, list):
         return (
