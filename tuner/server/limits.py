@@ -81,14 +81,28 @@ class RateLimits:
         _refuse(self._refused.wait_seconds(_network(address)), words)
 
 
-class Streams:
+class _Concurrent:
+    """Counts what is going on at the same time for each token."""
+
+    def __init__(self) -> None:
+        self._open: Counter[int] = Counter()
+
+    @contextmanager
+    def _counted(self, token_id: int) -> Iterator[None]:
+        self._open[token_id] += 1
+        try:
+            yield
+        finally:
+            self._open[token_id] -= 1
+            if self._open[token_id] <= 0:
+                del self._open[token_id]
+
+
+class Streams(_Concurrent):
     """Counts the open streams of events of each token."""
 
     #: Most open streams of one token.
     MOST = 32
-
-    def __init__(self) -> None:
-        self._open: Counter[int] = Counter()
 
     def check(self, token_id: int) -> None:
         """Raises `RefusedError` (status 429) if a token has too many open streams."""
@@ -98,21 +112,13 @@ class Streams:
 
     async def counted(self, token_id: int, stream: AsyncIterator[str]) -> AsyncIterator[str]:
         """Yields what a stream yields, and counts the stream while it is open."""
-        self._open[token_id] += 1
-        try:
+        with self._counted(token_id):
             async for text in stream:
                 yield text
-        finally:
-            self._open[token_id] -= 1
-            if self._open[token_id] <= 0:
-                del self._open[token_id]
 
 
-class Uploads:
+class Uploads(_Concurrent):
     """Counts the uploads under way of each token, whose contents are in memory."""
-
-    def __init__(self) -> None:
-        self._open: Counter[int] = Counter()
 
     @contextmanager
     def counted(self, token_id: int, most: int) -> Iterator[None]:
@@ -124,13 +130,8 @@ class Uploads:
         if self._open[token_id] >= most:
             detail = f"this token has {most} uploads under way; try again when one of them has ended"
             raise RefusedError(429, "Too many requests", detail, {"Retry-After": "1"})
-        self._open[token_id] += 1
-        try:
+        with self._counted(token_id):
             yield
-        finally:
-            self._open[token_id] -= 1
-            if self._open[token_id] <= 0:
-                del self._open[token_id]
 
 
 def _refuse(seconds: float, words: str) -> None:

@@ -67,6 +67,12 @@ class LaunchTarget(StrEnum):
 
 
 JobPath = Annotated[Path, typer.Argument(help="The job file (TOML).", show_default=False)]
+Tau = Annotated[int | None, typer.Option(help="Training steps from one exchange of parameters to the next.")]
+Beta = Annotated[float | None, typer.Option(help="For elastic_averaging: moving rate times number of ranks.")]
+OuterLearningRate = Annotated[
+    float | None, typer.Option(help="For diloco: learning rate of the outer steps.")
+]
+OuterMomentum = Annotated[float | None, typer.Option(help="For diloco: momentum of the outer steps.")]
 ReportTo = Annotated[
     str | None,
     typer.Option(

@@ -12,7 +12,16 @@ import typer
 
 from tuner.domain.errors import JobError
 from tuner.service.next_steps import suggest_command
-from tuner.service.options import Format, FormatOption, JobPath, StorageUrl
+from tuner.service.options import (
+    Beta,
+    Format,
+    FormatOption,
+    JobPath,
+    OuterLearningRate,
+    OuterMomentum,
+    StorageUrl,
+    Tau,
+)
 from tuner.service.output import print_rows, show
 
 if TYPE_CHECKING:
@@ -43,18 +52,10 @@ def add_predict_commands(app: typer.Typer, open_store: OpenStore) -> None:
         batch_size: Annotated[int | None, typer.Option(help="Global batch size.")] = None,
         learning_rate: Annotated[float | None, typer.Option(help="Peak learning rate.")] = None,
         strategy: Annotated[str | None, typer.Option(help="Strategy.")] = None,
-        tau: Annotated[
-            int | None, typer.Option(help="Training steps from one exchange of parameters to the next.")
-        ] = None,
-        beta: Annotated[
-            float | None, typer.Option(help="For elastic_averaging: moving rate times number of ranks.")
-        ] = None,
-        outer_learning_rate: Annotated[
-            float | None, typer.Option(help="For diloco: learning rate of the outer steps.")
-        ] = None,
-        outer_momentum: Annotated[
-            float | None, typer.Option(help="For diloco: momentum of the outer steps.")
-        ] = None,
+        tau: Tau = None,
+        beta: Beta = None,
+        outer_learning_rate: OuterLearningRate = None,
+        outer_momentum: OuterMomentum = None,
         also_set: Annotated[
             list[str] | None,
             typer.Option(

@@ -15,15 +15,19 @@ from tuner.service.next_steps import suggest
 from tuner.service.options import (
     INTERRUPTED,
     PROVISIONAL,
+    Beta,
     Format,
     FormatOption,
     JobPath,
     LogFormat,
     LogFormatOption,
+    OuterLearningRate,
+    OuterMomentum,
     Output,
     Quiet,
     Sampler,
     StorageUrl,
+    Tau,
 )
 from tuner.service.output import log_settings, print_rows, set_log, show
 
@@ -147,18 +151,10 @@ def run_commands(study_store: OpenStore) -> tuple[Callable[..., None], Callable[
                 help="Strategy. By default, the strategy of the job if it lists only one, else all_reduce."
             ),
         ] = None,
-        tau: Annotated[
-            int | None, typer.Option(help="Training steps from one exchange of parameters to the next.")
-        ] = None,
-        beta: Annotated[
-            float | None, typer.Option(help="For elastic_averaging: moving rate times number of ranks.")
-        ] = None,
-        outer_learning_rate: Annotated[
-            float | None, typer.Option(help="For diloco: learning rate of the outer steps.")
-        ] = None,
-        outer_momentum: Annotated[
-            float | None, typer.Option(help="For diloco: momentum of the outer steps.")
-        ] = None,
+        tau: Tau = None,
+        beta: Beta = None,
+        outer_learning_rate: OuterLearningRate = None,
+        outer_momentum: OuterMomentum = None,
         storage: StorageUrl = None,
         output: Output = None,
         log_format: LogFormatOption = LogFormat.TEXT,
