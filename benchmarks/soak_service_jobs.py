@@ -39,6 +39,8 @@ node_hours = {NODE_HOURS_OF_A_JOB:g}
 """
 #: Parts of a recommendation that differ between runs with equal results.
 _VOLATILE = frozenset({"created_at", "study_name", "command", "user_command", "checkpoint"})
+#: Probes are numbered in the whole database. A probe that was interrupted at its start has a trial of its own.
+_NUMBERS = frozenset({"probe_id", "trial_number"})
 _EVERY = 8
 
 
@@ -72,11 +74,14 @@ def stable(recommendation: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def differences(found: Mapping[str, Any], expected: Mapping[str, Any]) -> dict[str, list[Any]]:
-    """Returns the values of two recommendations that differ: the found one and the expected one."""
+    """Returns the values of two recommendations that differ: the found one and the expected one.
+
+    The keys are paths, such as ``analysis.what_if.0.note``.
+    """
     return {
-        key: [found.get(key), expected[key]]
+        path: pair
         for key in expected
-        if not _is_equal(_uncounted(found, key), _uncounted(expected, key))
+        for path, pair in _unequal(key, _uncounted(found, key), _uncounted(expected, key))
     }
 
 
@@ -90,24 +95,20 @@ def _uncounted(recommendation: Mapping[str, Any], key: str) -> Any:
     return [re.sub(r"in \d+ slices", "in slices", sentence) for sentence in recommendation.get(key, [])]
 
 
-def _is_equal(found: Any, expected: Any) -> bool:
-    """Whether two values are equal; floats to rounding, since a sum depends on where slices were cut."""
-    if isinstance(expected, Mapping):
-        # Probes are numbered in the whole database.
-        return (
-            isinstance(found, Mapping)
-            and found.keys() == expected.keys()
-            and all(_is_equal(found[key], expected[key]) for key in expected if key != "probe_id")
-        )
-    if isinstance(expected, list):
-        return (
-            isinstance(found, list) and len(found) == len(expected) and all(map(_is_equal, found, expected))
-        )
-    if isinstance(expected, float) and isinstance(found, float):
-        return (math.isnan(found) and math.isnan(expected)) or math.isclose(
-            found, expected, rel_tol=1e-6, abs_tol=1e-9
-        )
-    return bool(found == expected)
+def _unequal(path: str, found: Any, expected: Any) -> Iterator[tuple[str, list[Any]]]:
+    """Yields what differs; floats to rounding, since a sum depends on where slices were cut."""
+    if isinstance(expected, Mapping) and isinstance(found, Mapping) and found.keys() == expected.keys():
+        for key in expected.keys() - _NUMBERS:
+            yield from _unequal(f"{path}.{key}", found[key], expected[key])
+    elif isinstance(expected, list) and isinstance(found, list) and len(found) == len(expected):
+        for place, pair in enumerate(zip(found, expected, strict=True)):
+            yield from _unequal(f"{path}.{place}", *pair)
+    elif isinstance(expected, float) and isinstance(found, float):
+        both_nan = math.isnan(found) and math.isnan(expected)
+        if not (both_nan or math.isclose(found, expected, rel_tol=1e-6, abs_tol=1e-9)):
+            yield path, [found, expected]
+    elif found != expected:
+        yield path, [found, expected]
 
 
 def check_job(
