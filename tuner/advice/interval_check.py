@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
-from tuner.domain.ledger import PredictedAgainstMeasured
+from search_spaces import Configuration
+from tuner.domain.ledger import PredictedAgainstMeasured, PredictionRecord
 from tuner.domain.recommendation import Estimate, IntervalCheck
 
 #: Share of the measured times that are inside their predicted intervals, if the intervals are right.
@@ -29,6 +30,27 @@ def estimate_of(quantiles: Mapping[float, float]) -> Estimate | None:
         return None
     lower, median, upper = (by_level[level] for level in levels)
     return Estimate(lower=lower, median=median, upper=upper)
+
+
+def compared_predictions(
+    predictions: Iterable[PredictionRecord], measured: Mapping[Configuration, float]
+) -> list[PredictedAgainstMeasured]:
+    """Compares predictions of the time to target with the times that were measured later.
+
+    A search that was interrupted repeats its last predictions when it resumes; they count once.
+
+    Args:
+        predictions: The predictions of a study, oldest first.
+        measured: Maps each configuration that reached the target to its training seconds to target.
+    """
+    newest: dict[Configuration, tuple[object, ...]] = {}
+    found = []
+    for prediction in predictions:
+        values = (prediction.quantiles, prediction.probability_of_reaching, prediction.seconds_observed)
+        if newest.get(prediction.configuration) != values:
+            found.append(PredictedAgainstMeasured.of(prediction, measured.get(prediction.configuration)))
+        newest[prediction.configuration] = values
+    return [comparison for comparison in found if comparison is not None]
 
 
 def is_inside(check: PredictedAgainstMeasured) -> bool | None:

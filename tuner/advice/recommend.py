@@ -15,7 +15,7 @@ from tuner.advice.alternatives import alternative
 from tuner.advice.analysis import analysis
 from tuner.advice.conditions import Refit
 from tuner.advice.how_to_train import command_of, model_of, own_command_of, trainer_values
-from tuner.advice.interval_check import interval_check
+from tuner.advice.interval_check import compared_predictions, interval_check
 from tuner.advice.no_answer import has_score, has_turned_back, shows_no_gain
 from tuner.advice.script_warnings import axes_without_effect, differing_axes
 from tuner.advice.sensitivity import sensitivity
@@ -232,28 +232,15 @@ def landscape(ending: Ending) -> list[Alternative]:
 def checked_predictions(ending: Ending) -> list[PredictedAgainstMeasured]:
     """Compares predictions of the time to target with the times that were measured later.
 
-    A search that was interrupted repeats its last predictions when it resumes; they count once.
-
     Args:
         ending: The results of the search.
     """
-    newest: dict[Configuration, tuple[object, ...]] = {}
-    predictions = []
-    for prediction in ending.predictions:
-        values = (prediction.quantiles, prediction.probability_of_reaching, prediction.seconds_observed)
-        if newest.get(prediction.configuration) != values:
-            predictions.append(prediction)
-        newest[prediction.configuration] = values
     measured = {
         run.configuration: run.seconds_to_target
         for run in ending.state.runs.values()
         if run.seconds_to_target is not None
     }
-    compared = (
-        PredictedAgainstMeasured.of(prediction, measured.get(prediction.configuration))
-        for prediction in predictions
-    )
-    return [comparison for comparison in compared if comparison is not None]
+    return compared_predictions(ending.predictions, measured)
 
 
 def _choice(ending: Ending) -> Configuration | None:

@@ -21,10 +21,9 @@ from tuner.domain.format import (
     format_short_count,
     format_value,
 )
-from tuner.domain.ledger import ProbeRecord
 from tuner.domain.measurement import CurvePoint
 from tuner.domain.recommendation import Alternative
-from tuner.job import Job
+from tuner.report.content import AnalysisContent
 from tuner.report.figures import (
     COUNT_TICKS,
     DURATION_TICKS,
@@ -48,6 +47,13 @@ _MOST_POINTS = 24
 #: Intervals are cut off at this factor beyond the smallest and largest medians.
 _REACH = 4.0
 _DASHED = (0, (4, 3))
+#: Elements of a small chart: the band of a forecast, its median, the measured curve and its end.
+_BAND = Markup('<polygon points="{}" fill="{}" fill-opacity="0.22" />')
+_DASHED_LINE = Markup(
+    '<polyline points="{}" fill="none" stroke="{}" stroke-width="1.6" stroke-dasharray="6 4" />'
+)
+_LINE = Markup('<polyline points="{}" fill="none" stroke="{}" stroke-width="2" />')
+_DOT = Markup('<circle cx="{}" cy="{}" r="2.5" fill="{}" />')
 #: Ticks of costs and rates: powers of ten and their multiples, from fine to coarse.
 _VALUE_TICKS = tuple(
     [step * 10.0**exponent for exponent in range(-9, 9) for step in steps]
@@ -203,7 +209,7 @@ def rates_chart(analysis: Analysis) -> Markup:
 
 
 def forecast_charts(
-    forecasts: Sequence[CurveForecast], probes: Sequence[ProbeRecord], job: Job, shades: Mapping[int, str]
+    content: AnalysisContent, forecasts: Sequence[CurveForecast], shades: Mapping[int, str]
 ) -> list[tuple[str, Markup]]:
     """Draws each measured curve with its forecast: pairs of title and small chart.
 
@@ -211,28 +217,25 @@ def forecast_charts(
     matplotlib figure per curve would take a second in all.
 
     Args:
+        content: The measured curves and the target.
         forecasts: The forecasts.
-        probes: All probes of the study, whose curves are drawn.
-        job: The job, with the target.
         shades: Maps each batch size to the name of its color.
     """
     curves: dict[int, list[CurvePoint]] = {}
-    by_id = {probe.probe_id: probe for probe in probes}
     for forecast in forecasts:
-        probe = by_id.get(forecast.probe_id)
-        seen = None if probe is None else probe.measurement
-        points = () if seen is None else tuple(p for p in seen.trained_curve if math.isfinite(p.value))
-        if points and points[0].samples > 0:
+        seen = content.curves.get(forecast.probe_id, ())
+        points = [p for p in seen if p.samples > 0 and math.isfinite(p.value)]
+        if points:
             every = -(-len(points) // _MOST_POINTS)
             curves[forecast.probe_id] = [*points[:-1:every], points[-1]]
     shown = [forecast for forecast in forecasts if forecast.probe_id in curves]
     if not shown:
         return []
-    frame, pixel = _panel_frame(list(curves.values()), shown, job)
+    frame, pixel = _panel_frame(list(curves.values()), shown, content.target)
     found = []
     for place, forecast in enumerate(shown):
         name = f"var(--{shades.get(forecast.configuration.batch_size, 'accent')})"
-        points = tuple(curves[forecast.probe_id])
+        points = curves[forecast.probe_id]
         parts = [frame if place == 0 else Markup('<use href="#panel-frame" />')]
         if forecast.points:
             ends = {
@@ -240,28 +243,22 @@ def forecast_charts(
                 for end in ("lower", "median", "upper")
             }
             band = " ".join([*ends["lower"], *reversed(ends["upper"])])
-            parts.append(_shape("polygon", band, f"fill: {name}; fill-opacity: 0.22"))
-            dashed = f"fill: none; stroke: {name}; stroke-width: 1.6; stroke-dasharray: 6 4"
-            parts.append(_shape("polyline", " ".join(ends["median"]), dashed))
+            parts.append(_BAND.format(band, name))
+            parts.append(_DASHED_LINE.format(" ".join(ends["median"]), name))
         line = " ".join(pixel(float(p.samples), p.value) for p in points)
-        parts.append(_shape("polyline", line, f"fill: none; stroke: {name}; stroke-width: 2"))
+        parts.append(_LINE.format(line, name))
         across, down = pixel(float(points[-1].samples), points[-1].value).split(",")
-        dot = Markup('<circle cx="{}" cy="{}" r="2.5" style="fill: {}" />').format(across, down, name)
-        parts.append(dot)
+        parts.append(_DOT.format(across, down, name))
         title = forecast_title(forecast)
         chart = Markup('<svg viewBox="0 0 {} {}" class="chart" role="img" aria-label="{}">{}</svg>').format(
-            _PANEL.width, _PANEL.height, f"{job.goal.metric} against samples: {title}", Markup("").join(parts)
+            _PANEL.width, _PANEL.height, f"{content.metric} against samples: {title}", Markup("").join(parts)
         )
         found.append((title, chart))
     return found
 
 
-def _shape(name: str, points: str, drawn: str) -> Markup:
-    return Markup('<{} points="{}" style="{}" />').format(name, points, drawn)
-
-
 def _panel_frame(
-    curves: Sequence[Sequence[CurvePoint]], forecasts: Sequence[CurveForecast], job: Job
+    curves: Sequence[Sequence[CurvePoint]], forecasts: Sequence[CurveForecast], target: float
 ) -> tuple[Markup, Callable[[float, float], str]]:
     """Draws the axes of a small chart, with the target.
 
@@ -272,7 +269,7 @@ def _panel_frame(
     places = [float(p.samples) for points in curves for p in points]
     ends = [f.points[-1].samples.median for f in forecasts if f.points]
     x_limits = padded(min(places), max([*places, *ends]) * 1.5, logarithmic=True, share=0.03)
-    values = [job.goal.target, *(p.value for points in curves for p in points)]
+    values = [target, *(p.value for points in curves for p in points)]
     y_limits = padded(min(values), max(values), logarithmic=False, share=0.06)
     x = Axis(
         title="", limits=x_limits, ticks=log_ticks(x_limits, 4, COUNT_TICKS), label=format_short_count,
@@ -281,7 +278,7 @@ def _panel_frame(
     y = Axis(title="", limits=y_limits, ticks=linear_ticks(y_limits, 4), label=format_value)
     with style():
         axes = new_figure(_PANEL, x, y, compact=True)
-        axes.axhline(job.goal.target, color=color("ink"), linewidth=1, linestyle=_DASHED)
+        axes.axhline(target, color=color("ink"), linewidth=1, linestyle=_DASHED)
         drawn = svg(axes, _PANEL, "")
         transform = axes.transData
     inner = drawn[drawn.index(">") + 1 : drawn.rindex("</svg>")]

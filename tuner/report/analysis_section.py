@@ -18,7 +18,7 @@ from tuner.report.analysis_tables import (
     trade_offs_table,
     what_if_table,
 )
-from tuner.report.content import ReportContent
+from tuner.report.content import AnalysisContent
 
 _NOTHING = Analysis()
 #: Parts of a step in charts: name, and attribute of `StepParts`.
@@ -49,18 +49,19 @@ def analysis_context(answer: Recommendation) -> dict[str, Any]:
     }
 
 
-def analysis_charts(content: ReportContent, shades: Mapping[int, str]) -> dict[str, Any]:
+def analysis_charts(content: AnalysisContent, shades: Mapping[int, str]) -> dict[str, Any]:
     """Returns the charts of the analysis, by their names in the HTML template."""
     analysis = content.recommendation.analysis or _NOTHING
     return {
         "trade_off_chart": trade_off_chart(analysis, content.landscape),
+        "other_predictions": bool(content.landscape),
         "step_bars": _step_bars(analysis),
         "step_part_names": [
             name for name, part in _PARTS if any(getattr(p, part) for p in analysis.step_parts)
         ],
         "batch_chart": batch_chart(analysis),
         "rates_chart": rates_chart(analysis),
-        "forecast_charts": forecast_charts(analysis.curve_forecasts, content.probes, content.job, shades),
+        "forecast_charts": forecast_charts(content, analysis.curve_forecasts, shades),
     }
 
 
@@ -70,18 +71,17 @@ def _step_bars(analysis: Analysis) -> list[dict[str, Any]]:
     bars = []
     for item in analysis.step_parts:
         parts = [
-            (name, getattr(item, part), getattr(item, part) / longest, place)
-            for place, (name, part) in enumerate(p for p in _PARTS)
+            (name, getattr(item, part), getattr(item, part) / longest)
+            for name, part in _PARTS
             if getattr(item, part) > 0
         ]
         nodes = item.configuration.nodes
-        words = ", ".join(f"{name} {format_seconds(seconds)}" for name, seconds, _, _ in parts)
+        words = ", ".join(f"{name} {format_seconds(seconds)}" for name, seconds, _ in parts)
         bars.append(
             {
                 "nodes": "1 node" if nodes == 1 else f"{nodes} nodes",
                 "seconds": format_seconds(item.seconds.median),
                 "parts": parts,
-                "rest": max(1.0 - item.seconds.median / longest, 0.0),
                 "words": words,
             }
         )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -72,7 +72,12 @@ def batch_shades(probes: Sequence[ProbeRecord], landscape: Sequence[Alternative]
     """Maps each batch size to the name of its color in all charts; larger batch sizes are darker."""
     predicted = {alternative.configuration.batch_size for alternative in landscape}
     trained = {p.configuration.batch_size for p in probes if p.purpose is not Purpose.TIMING}
-    batches = sorted(predicted | trained)
+    return shades_of(predicted | trained)
+
+
+def shades_of(batch_sizes: Collection[int]) -> dict[int, str]:
+    """Maps each of some batch sizes to the name of its color; larger batch sizes are darker."""
+    batches = sorted(batch_sizes)
     last = len(batches) - 1
     if last < 1:
         return dict.fromkeys(batches, f"shade{NUM_SHADES - 2}")

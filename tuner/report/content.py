@@ -2,13 +2,35 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from tuner.domain.ledger import PredictedAgainstMeasured, ProbeRecord
+from tuner.domain.measurement import CurvePoint
 from tuner.domain.recommendation import Alternative, Recommendation, TuningCost
 from tuner.job import Job
+
+
+@dataclass(frozen=True, kw_only=True)
+class AnalysisContent:
+    """The data of the sections that the report and the page of a job of the service share.
+
+    Args:
+        recommendation: The recommended configuration with its analysis.
+        metric: Name of the metric.
+        target: Target of the metric.
+        curves: Maps the number of each probe to its learning curve.
+        checked: Predictions of the time to target, each with the time that was measured later.
+        landscape: Further predictions, which the chart of time and cost shows as small points.
+    """
+
+    recommendation: Recommendation
+    metric: str
+    target: float
+    curves: Mapping[int, Sequence[CurvePoint]]
+    checked: Sequence[PredictedAgainstMeasured]
+    landscape: Sequence[Alternative] = ()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,6 +55,19 @@ class ReportContent:
     landscape: Sequence[Alternative]
     checked: Sequence[PredictedAgainstMeasured]
     fit_summaries: dict[str, list[str]]
+
+    @property
+    def analysis(self) -> AnalysisContent:
+        """The data of the sections that the page of a job of the service shows, too."""
+        measured = ((probe.probe_id, probe.measurement) for probe in self.probes)
+        return AnalysisContent(
+            recommendation=self.recommendation,
+            metric=self.job.goal.metric,
+            target=self.job.goal.target,
+            curves={number: seen.curve for number, seen in measured if seen is not None},
+            checked=self.checked,
+            landscape=self.landscape,
+        )
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -325,13 +325,24 @@ def _clean(element: ElementTree.Element, *, tooltips: bool) -> None:
                 title = ElementTree.Element("title")
                 title.text = value
                 element.insert(0, title)
+        elif name == "style":
+            # The web pages of the service allow no styles in their HTML.
+            attributes.update(_presentation(value))
         elif not value.startswith("rotate(-0 "):
-            attributes[name] = _themed(value) if name == "style" else _rounded(value)
+            attributes[name] = _rounded(value)
 
 
-def _themed(style: str) -> str:
-    style = re.sub(r"(font-family: [^;]*|font-size: 12px);? ?", "", style)
-    return re.sub(r"#f0f0([0-9a-f]{2})", lambda place: f"var(--{_COLORS[int(place[1], 16)]})", style)
+def _presentation(style: str) -> dict[str, str]:
+    """Returns an inline style as SVG attributes, with CSS variables for the placeholder colors."""
+    pairs = [part.partition(":") for part in style.split(";") if part.strip()]
+    values = {name.strip(): value.strip() for name, _, value in pairs}
+    values.pop("font-family", None)
+    if values.get("font-size") == "12px":
+        del values["font-size"]
+    return {
+        name: re.sub(r"#f0f0([0-9a-f]{2})", lambda place: f"var(--{_COLORS[int(place[1], 16)]})", value)
+        for name, value in values.items()
+    }
 
 
 def _rounded(path: str) -> str:

@@ -20,9 +20,10 @@ from tuner.domain.format import (
     format_share,
     sentence,
 )
-from tuner.domain.ledger import EARLY_SHARE, ProbeRecord
+from tuner.domain.ledger import EARLY_SHARE, PredictedAgainstMeasured, ProbeRecord
 from tuner.domain.measurement import Outcome
 from tuner.domain.recommendation import Recommendation
+from tuner.domain.safe_text import printable
 from tuner.job import Job
 from tuner.report import tables, wording
 from tuner.report.analysis_section import analysis_charts, analysis_context
@@ -34,10 +35,11 @@ from tuner.report.charts import (
     curve_charts,
     curves_of,
     landscape_charts,
+    shades_of,
     unreachable_words,
 )
 from tuner.report.confirmation import confirmation_finding, confirmation_table
-from tuner.report.content import ReportContent, UnansweredContent
+from tuner.report.content import AnalysisContent, ReportContent, UnansweredContent
 from tuner.report.tables import Table
 from tuner.report.wording import Finding
 
@@ -53,8 +55,26 @@ def report_html(content: ReportContent) -> str:
         landscape_charts=landscape_charts(content.landscape, answer, shades),
         curves=_curves(content.probes, content.job, answer.choice.configuration, shades),
         checked_chart=checked_chart(content.checked),
+        **analysis_charts(content.analysis, shades),
+    )
+
+
+def analysis_html(content: AnalysisContent) -> Markup:
+    """Returns the sections of the report that the page of a job of the service shows, too.
+
+    They have no inline styles; `static/base.css` has their styles.
+    """
+    answer = content.recommendation
+    forecasts = answer.analysis.curve_forecasts if answer.analysis else ()
+    shades = shades_of({forecast.configuration.batch_size for forecast in forecasts})
+    rendered = _html("service.html.j2").render(
+        answer=answer,
+        checked_chart=checked_chart(content.checked),
+        **analysis_context(answer),
+        **_checked_context(content.checked),
         **analysis_charts(content, shades),
     )
+    return Markup(printable(rendered))
 
 
 def report_markdown(content: ReportContent) -> str:
@@ -92,10 +112,7 @@ def _report_context(content: ReportContent) -> dict[str, Any]:
         "choices_table": tables.choices_table(answer),
         "confirmation_table": confirmation_table(answer.confirmation) if answer.confirmation else None,
         "strategies_table": tables.strategies_table(answer),
-        "checked_table": tables.checked_table(content.checked),
-        "coverage": wording.coverage(content.checked),
-        "early_share": EARLY_SHARE,
-        "max_checks": MAX_CHECKS,
+        **_checked_context(content.checked),
         **analysis_context(answer),
         "spent": wording.spent(answer.tuning),
         "spending_tables": [
@@ -110,6 +127,16 @@ def _report_context(content: ReportContent) -> dict[str, Any]:
         "timing_table": tables.timing_table(content.probes),
         "shares_cores": any(seen.oversubscribed for _, seen in timed),
         **_probes_context(content.probes, content.job),
+    }
+
+
+def _checked_context(checked: Sequence[PredictedAgainstMeasured]) -> dict[str, Any]:
+    return {
+        "checked": checked,
+        "checked_table": tables.checked_table(checked),
+        "coverage": wording.coverage(checked),
+        "early_share": EARLY_SHARE,
+        "max_checks": MAX_CHECKS,
     }
 
 
@@ -200,8 +227,10 @@ def _environment(*, html: bool) -> Environment:
 
 
 def _html(name: str) -> Template:
-    css = resources.files("tuner.report").joinpath("templates", "page.css").read_text(encoding="utf-8")
-    return _environment(html=True).get_template(name, globals={"css": Markup(css)})
+    folder = resources.files("tuner.report")
+    sheets = (folder / "static" / "base.css", folder / "templates" / "page.css")
+    css = Markup("".join(sheet.read_text(encoding="utf-8") for sheet in sheets))
+    return _environment(html=True).get_template(name, globals={"css": css})
 
 
 def _markdown(name: str) -> Template:

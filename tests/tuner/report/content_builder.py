@@ -11,6 +11,17 @@ import numpy as np
 
 from search_spaces import Configuration
 from tuner.advice.strategy_words import contrast
+from tuner.domain.analysis import (
+    Analysis,
+    CurveForecast,
+    ForecastPoint,
+    RateOutlook,
+    RateRun,
+    SamplesAtBatch,
+    StepParts,
+    TradeOff,
+    WhatIf,
+)
 from tuner.domain.cluster import Cluster, RankDelay
 from tuner.domain.ledger import PredictedAgainstMeasured, PredictionRecord, ProbeRecord
 from tuner.domain.measurement import CurvePoint, Measurement, Outcome, Purpose, RankTiming, Spread
@@ -382,4 +393,79 @@ def content(
                 "The exponent of the curve stayed at its prior.",
             ],
         },
+    )
+
+
+def analysis(*, priced: bool = True) -> Analysis:
+    alternatives = [alternative(nodes, 256, 0.1) for nodes in (8, 4, 2)]
+    trained = next(p for p in probes() if p.measurement is not None and p.measurement.trained_curve)
+    last = trained.measurement.trained_curve[-1]
+    point = ForecastPoint(value=last.value, samples=estimate(float(last.samples), 1.0))
+    end = ForecastPoint(value=TARGET, samples=estimate(last.samples * 3.0, 1.5))
+    return Analysis(
+        what_if=(
+            WhatIf(
+                topic="nodes",
+                change="only 4 of the 8 nodes are free (half)",
+                configuration=configuration(4, 256, 0.1),
+                seconds=estimate(12.0, 1.5),
+                dollars=estimate(0.4, 1.5) if priced else None,
+                node_hours=estimate(0.013, 1.5),
+                probability_of_reaching=0.9,
+                note="the recommended configuration needs more nodes",
+            ),
+            WhatIf(topic="links", change="links are slower", note="not measured: nothing was timed"),
+        ),
+        trade_offs=tuple(
+            TradeOff(
+                configuration=a.configuration,
+                seconds=a.seconds,
+                dollars=a.dollars if priced else None,
+                node_hours=a.seconds.times(a.configuration.nodes / 3600),
+                is_choice=place == 1,
+            )
+            for place, a in enumerate(alternatives)
+        ),
+        step_parts=tuple(
+            StepParts(
+                configuration=configuration(nodes, 256, 0.1),
+                seconds=estimate(0.1, 1.1),
+                compute_seconds=0.06,
+                input_seconds=0.01,
+                waiting_seconds=0.01,
+                communication_seconds=0.02,
+                is_timed=nodes < 4,
+            )
+            for nodes in (1, 2, 4)
+        ),
+        samples_by_batch=tuple(
+            SamplesAtBatch(
+                configuration=configuration(4, batch, 0.1),
+                samples=estimate(samples_to_target(batch), 1.3),
+                measured_samples=None,
+                probability_of_reaching=0.9,
+            )
+            for batch in (64, 256)
+        ),
+        critical_batch=estimate(800.0, 2.0),
+        critical_batch_basis="runs with different batch sizes",
+        learning_rates=tuple(
+            RateOutlook(
+                batch_size=batch, learning_rate=rate, probability_of_reaching=0.8, is_best=rate == 0.1
+            )
+            for batch in (64, 256)
+            for rate in (0.01, 0.1, 1.0)
+        ),
+        rate_runs=(RateRun(batch_size=256, learning_rate=0.1, trial_number=1, result="missed"),),
+        curve_forecasts=(
+            CurveForecast(
+                probe_id=trained.probe_id,
+                trial_number=trained.trial_number,
+                configuration=trained.configuration,
+                samples_observed=last.samples,
+                result="open",
+                probability_of_reaching=0.7,
+                points=(point, end),
+            ),
+        ),
     )

@@ -8,18 +8,7 @@ from types import ModuleType
 
 import pytest
 
-from tuner.domain.analysis import (
-    Analysis,
-    CurveForecast,
-    ForecastPoint,
-    Override,
-    RateOutlook,
-    RateRun,
-    SamplesAtBatch,
-    StepParts,
-    TradeOff,
-    WhatIf,
-)
+from tuner.domain.analysis import Override
 from tuner.domain.recommendation import Recommendation
 from tuner.report import ReportContent
 from tuner.report.analysis_charts import forecast_charts, trade_off_chart
@@ -27,89 +16,11 @@ from tuner.report.analysis_section import analysis_context
 from tuner.report.pages import report_html, report_markdown
 
 
-def _analysis(builder: ModuleType, *, priced: bool = True) -> Analysis:
-    alternatives = [builder.alternative(nodes, 256, 0.1) for nodes in (8, 4, 2)]
-    probes = builder.probes()
-    trained = next(p for p in probes if p.measurement is not None and p.measurement.trained_curve)
-    last = trained.measurement.trained_curve[-1]
-    point = ForecastPoint(value=last.value, samples=builder.estimate(float(last.samples), 1.0))
-    end = ForecastPoint(value=builder.TARGET, samples=builder.estimate(last.samples * 3.0, 1.5))
-    return Analysis(
-        what_if=(
-            WhatIf(
-                topic="nodes",
-                change="only 4 of the 8 nodes are free (half)",
-                configuration=builder.configuration(4, 256, 0.1),
-                seconds=builder.estimate(12.0, 1.5),
-                dollars=builder.estimate(0.4, 1.5) if priced else None,
-                node_hours=builder.estimate(0.013, 1.5),
-                probability_of_reaching=0.9,
-                note="the recommended configuration needs more nodes",
-            ),
-            WhatIf(topic="links", change="links are slower", note="not measured: nothing was timed"),
-        ),
-        trade_offs=tuple(
-            TradeOff(
-                configuration=a.configuration,
-                seconds=a.seconds,
-                dollars=a.dollars if priced else None,
-                node_hours=a.seconds.times(a.configuration.nodes / 3600),
-                is_choice=place == 1,
-            )
-            for place, a in enumerate(alternatives)
-        ),
-        step_parts=tuple(
-            StepParts(
-                configuration=builder.configuration(nodes, 256, 0.1),
-                seconds=builder.estimate(0.1, 1.1),
-                compute_seconds=0.06,
-                input_seconds=0.01,
-                waiting_seconds=0.01,
-                communication_seconds=0.02,
-                is_timed=nodes < 4,
-            )
-            for nodes in (1, 2, 4)
-        ),
-        samples_by_batch=tuple(
-            SamplesAtBatch(
-                configuration=builder.configuration(4, batch, 0.1),
-                samples=builder.estimate(builder.samples_to_target(batch), 1.3),
-                measured_samples=None,
-                probability_of_reaching=0.9,
-            )
-            for batch in (64, 256)
-        ),
-        critical_batch=builder.estimate(800.0, 2.0),
-        critical_batch_basis="runs with different batch sizes",
-        learning_rates=tuple(
-            RateOutlook(
-                batch_size=batch, learning_rate=rate, probability_of_reaching=0.8, is_best=rate == 0.1
-            )
-            for batch in (64, 256)
-            for rate in (0.01, 0.1, 1.0)
-        ),
-        rate_runs=(RateRun(batch_size=256, learning_rate=0.1, trial_number=1, result="missed"),),
-        curve_forecasts=(
-            CurveForecast(
-                probe_id=trained.probe_id,
-                trial_number=trained.trial_number,
-                configuration=trained.configuration,
-                samples_observed=last.samples,
-                result="open",
-                probability_of_reaching=0.7,
-                points=(point, end),
-            ),
-        ),
-    )
-
-
 def _content(builder: ModuleType, *, priced: bool = True) -> ReportContent:
     overrides = (
         Override(name="budget.time", stated="1h 00m", used="10m 00s", source="--budget or PACELINE_BUDGET"),
     )
-    answer = replace(
-        builder.recommendation(), analysis=_analysis(builder, priced=priced), overrides=overrides
-    )
+    answer = replace(builder.recommendation(), analysis=builder.analysis(priced=priced), overrides=overrides)
     return builder.content(answer=answer)
 
 
@@ -179,7 +90,7 @@ def test_frames_of_small_charts_are_drawn_once(builder: ModuleType) -> None:
     answer = content.recommendation
     assert answer.analysis is not None
     many = answer.analysis.curve_forecasts * 30
-    charts = forecast_charts(many, content.probes, content.job, {256: "shade3"})
+    charts = forecast_charts(content.analysis, many, {256: "shade3"})
     drawn = "".join(chart for _, chart in charts)
     assert drawn.count('id="panel-frame"') == 1
     assert drawn.count('href="#panel-frame"') == 29
