@@ -95,7 +95,7 @@ class Chart:
     """A chart in pixels.
 
     Args:
-        size: `large` or `small`, for wide pages and for phones.
+        size: `wide` or `narrow`, for wide pages and for phones.
         width: Width.
         height: Height.
         left: Left edge of the plot.
@@ -191,7 +191,7 @@ def charts(
     label = f"target: {metric} {format_value(target)}"
     return [
         _chart(size, width, height, series, best, target, label, 1.04 * seconds or 1.0, limits)
-        for size, width, height in (("large", 1000, 360), ("small", 360, 280))
+        for size, width, height in (("wide", 1000, 360), ("narrow", 360, 280))
     ]
 
 
@@ -222,7 +222,7 @@ def _chart(
         share = min(max((value - low) / (high - low), -5.0), 5.0)
         return round(bottom - (bottom - top) * share, 1)
 
-    most = 8 if size == "large" else 4
+    most = 8 if size == "wide" else 4
     step = next((d for d in _DURATIONS if seconds / d <= most), seconds)
     x_ticks = [
         Tick(at=x(k * step), label=format_duration_tick(k * step)) for k in range(int(seconds / step) + 1)

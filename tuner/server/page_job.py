@@ -8,11 +8,13 @@ from typing import Annotated
 from fastapi import Path as InPath
 from fastapi import Query, Request, Response
 from fastapi.responses import HTMLResponse
+from markupsafe import Markup
 
 from tuner.domain.job_queue import FileKind, JobRecord, NotFoundError
 from tuner.report.launch_files import TARGETS
 from tuner.server.context import Context, ServerContext, check_priority, own_job
 from tuner.server.exports import export_text
+from tuner.server.page_analysis import DrawnAnalyses
 from tuner.server.page_chart import MAX_POINTS, charts, diverged_probes, series_of
 from tuner.server.page_forms import Posted
 from tuner.server.page_private import may_read_file
@@ -63,8 +65,17 @@ def show_job(job_id: JobId, request: Request, context: Context, visitor: Viewer)
         "events": events[::-1],
         "num_older": after,
         "is_live": not job.state.has_ended,
+        "analysis": _analysis(request, context, job),
     }
     return _shown(request, context, visitor, job, "job.html.j2", **values)
+
+
+def _analysis(request: Request, context: ServerContext, job: JobRecord) -> Markup:
+    """Returns the sections of the report for a job that has ended; empty without a recommendation."""
+    if job.study_id is None or not job.state.has_ended:
+        return Markup("")
+    drawn: DrawnAnalyses = request.app.state.analyses
+    return drawn.of_study(context.store.reads, job.study_id)
 
 
 def _study(context: ServerContext, job: JobRecord, progress: Progress) -> dict[str, object]:

@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable, Coroutine, Mapping
 from datetime import UTC, datetime
 from functools import cache
+from importlib import resources
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -45,7 +46,8 @@ from tuner.server.settings import LimitsSection
 _logger = logging.getLogger(__name__)
 
 _FOLDER = Path(__file__).parent
-STATIC = _FOLDER / "static"
+#: Packages and their folders with files that browsers load: those of the pages, and the styles of reports.
+STATIC = (("tuner.server", "static"), ("tuner.report", "static"))
 #: A page loads nothing but the files of this server, runs no script and uses no style that is part of its
 #: HTML, and cannot be shown in a frame of another site.
 _POLICY = (
@@ -116,7 +118,8 @@ def _seconds_words(value: object) -> str:
 @cache
 def _version_of_static() -> str:
     """Returns a text that changes with the static files, so that browsers load changed files."""
-    content = b"".join(path.read_bytes() for path in sorted(STATIC.iterdir()) if path.is_file())
+    found = [path for package, folder in STATIC for path in (resources.files(package) / folder).iterdir()]
+    content = b"".join(path.read_bytes() for path in sorted(found, key=lambda path: path.name))
     return hashlib.sha256(content).hexdigest()[:12]
 
 

@@ -7,6 +7,7 @@ from starlette.staticfiles import StaticFiles
 from starlette.types import Scope
 
 from tuner.server import page_account, page_admin, page_job, page_jobs, page_submit
+from tuner.server.page_analysis import DrawnAnalyses
 from tuner.server.page_rendering import STATIC
 from tuner.server.page_sessions import Sessions
 
@@ -23,6 +24,7 @@ class _StaticFiles(StaticFiles):
 def add_pages(app: FastAPI) -> None:
     """Adds the web pages to the application of the server."""
     app.state.sessions = Sessions()
+    app.state.analyses = DrawnAnalyses()
     for topic in (page_account, page_jobs, page_submit, page_job, page_admin):
         app.include_router(topic.router)
-    app.mount("/static", _StaticFiles(directory=STATIC), name="static")
+    app.mount("/static", _StaticFiles(packages=[*STATIC]), name="static")

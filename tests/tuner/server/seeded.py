@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import math
 import time
+from dataclasses import replace
 from typing import Any
 
 from search_spaces import Configuration
 from storage.database import Storage
+from tests.tuner.report import content_builder
+from tuner.domain.analysis import Override
 from tuner.domain.job_queue import FileKind, JobLease, JobState, NewJob, Usage, WorkerRecord
+from tuner.domain.ledger import RecommendationRecord
 from tuner.domain.measurement import CurvePoint, Measurement, Outcome, Purpose
 
 JOB = """\
@@ -139,11 +143,32 @@ def job_under_way(store: Storage, token_id: int | None, name: str = "digits", **
     return number
 
 
+def recommendation_of(store: Storage, study_id: int, name: str) -> RecommendationRecord:
+    """Returns a recommendation with every part of the analysis, and with forecasts of curves of a study."""
+    analysis = content_builder.analysis()
+    (forecast,) = analysis.curve_forecasts
+    forecasts = tuple(
+        replace(forecast, probe_id=probe.probe_id, trial_number=None)
+        for probe in store.reads.probes(study_id)
+    )
+    answer = replace(
+        content_builder.recommendation(),
+        analysis=replace(analysis, curve_forecasts=forecasts),
+        overrides=(Override(name=name, stated="1h 00m", used="10m 00s", source="--budget"),),
+    )
+    return RecommendationRecord(
+        study_id=study_id, created_at=answer.created_at, recommendation=answer.to_dict()
+    )
+
+
 def ended_job(
     store: Storage, token_id: int | None, report: str, name: str = "digits-nightly", **values: Any
 ) -> int:
-    """Submits a job and stores its end with a report."""
+    """Submits a job and stores its end with a recommendation and a report."""
     number = job_under_way(store, token_id, name, **values)
+    study_id = store.queue.job(number).study_id
+    assert study_id is not None
+    store.ledger.add_recommendation(recommendation_of(store, study_id, name))
     lease = JobLease(job_id=number, attempt=1, worker=WORKER, expires_at=0.0)
     used = Usage(seconds=312.0, node_hours=312 / 3600, dollars=2.2)
     store.queue.finish(lease, JobState.SUCCEEDED, exit_code=0, reason="", usage=used)

@@ -15,7 +15,9 @@ from fastapi.routing import APIRoute
 from fastapi.testclient import TestClient
 
 from storage.database import Storage
+from tests.tuner.server.seeded import PROBES, ended_job, job_under_way
 from tuner.domain.job_queue import FileKind, JobState, NewJob, Role
+from tuner.domain.ledger import RecommendationRecord
 from tuner.server.app import create_app
 from tuner.server.page_sessions import SESSION_COOKIE, Sessions
 from tuner.server.settings import ServerSettings
@@ -305,6 +307,31 @@ def test_a_report_is_shown_in_a_sandbox_and_other_files_are_stored(visit: Visit,
     assert client.get(f"/jobs/{number}/files/report/missing.html").status_code == 404
 
 
+def test_the_page_of_an_ended_job_shows_the_analysis_of_its_recommendation(
+    visit: Visit, store: Storage
+) -> None:
+    number = ended_job(store, None, "report", HOSTILE)
+    running = job_under_way(store, None)
+    client = visit(Role.READ)
+    text = client.get(f"/jobs/{number}").text
+    assert "<h2>What would change the answer</h2>" in text
+    assert "The critical batch size is about 800 samples" in text
+    assert text.count("<figure>") == len(PROBES)
+    assert "&lt;script&gt;" in text[text.index("<h2>Asked for and used</h2>") :]
+    assert "What would change" not in client.get(f"/jobs/{running}").text
+
+
+def test_an_analysis_in_an_unknown_form_is_left_out(visit: Visit, store: Storage) -> None:
+    number = ended_job(store, None, "report")
+    study_id = store.queue.job(number).study_id
+    assert study_id is not None
+    newer = RecommendationRecord(study_id=study_id, created_at=3e9, recommendation={"schema_version": "9.0"})
+    store.ledger.add_recommendation(newer)
+    answer = visit(Role.READ).get(f"/jobs/{number}")
+    assert answer.status_code == 200
+    assert "What would change" not in answer.text
+
+
 def test_a_new_token_is_shown_once(visit: Visit, store: Storage) -> None:
     client = visit(Role.ADMIN)
     csrf = csrf_of(client.get("/tokens").text)
@@ -329,9 +356,10 @@ def test_pages_that_do_not_exist_say_so(visit: Visit) -> None:
         assert "Go to the jobs" in answer.text
 
 
-def test_pages_request_nothing_from_elsewhere(visit: Visit) -> None:
+def test_pages_request_nothing_from_elsewhere(visit: Visit, store: Storage) -> None:
     client = visit(Role.ADMIN)
-    for page in ("/", "/submit", "/workers", "/tokens", "/audit"):
+    job = f"/jobs/{ended_job(store, None, 'report')}"
+    for page in ("/", "/submit", "/workers", "/tokens", "/audit", job, f"{job}/report"):
         text = client.get(page).text
         for address in re.findall(r'(?:href|src|action)="([^"]+)"', text):
             assert not urlsplit(address).netloc, address

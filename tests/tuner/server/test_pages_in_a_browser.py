@@ -19,7 +19,8 @@ from storage import open_storage
 from tests.chromium import CHROMIUM, Chromium
 from tests.cli.workplace import PACELINE
 from tests.recorded_grid import write_job
-from tests.tuner.server.seeded import ended_job, job_under_way, other_jobs
+from tests.tuner.report.test_in_a_browser import OVERPRINTED
+from tests.tuner.server.seeded import PROBES, ended_job, job_under_way, other_jobs
 from tuner.domain.job_queue import NewJob, Role
 
 pytestmark = [
@@ -29,6 +30,17 @@ pytestmark = [
 ]
 
 HOSTILE = "<script>document.title='hacked'</script>\"'><img src=x onerror=\"document.title='hacked'\">"
+#: Titles of the sections of the report that the page of a job shows.
+PARTS = (
+    "What would change the answer",
+    "Time against",
+    "Where the time of a step goes",
+    "Batch size and learning rate",
+    "Measured curves and their forecasts",
+    "Predicted against measured",
+    "Asked for and used",
+)
+TITLES = "[...document.querySelectorAll('#analysis h2')].map((title) => title.innerText)"
 SIZES = {"desktop": (1280, 900, False), "phone": (390, 844, True)}
 SETTINGS = """
 [approval]
@@ -150,6 +162,15 @@ def test_a_job_goes_from_the_login_to_the_report(
     browser.wait_for("document.querySelector('#best h2').innerText === 'Recommendation'")
     assert browser.evaluate("document.querySelectorAll('#curves polyline').length") > 1
     assert "decision" in browser.text()
+    browser.wait_for("document.querySelector('#analysis h2') !== null")
+    titles = browser.evaluate(TITLES)
+    # A replayed recording times no steps, and nothing was overridden.
+    missing = [part for part in PARTS if not any(title.startswith(part) for title in titles)]
+    assert missing == ["Where the time of a step goes", "Asked for and used"]
+    # The styles of the report are at work: the colors and the width of its charts.
+    assert browser.evaluate("document.querySelectorAll('#analysis .chart').length") >= 4
+    drawn = "getComputedStyle(document.querySelector('#analysis .chart text')).fill"
+    assert browser.evaluate(drawn) in ("rgb(22, 25, 29)", "rgb(82, 90, 100)")
     check_page(browser, service)
     browser.click("#next-step a")
     (frame,) = browser.send("Page.getFrameTree")["frameTree"]["childFrames"]
@@ -214,10 +235,22 @@ def test_all_pages_are_accessible_and_show_hostile_names_as_text(
         for path in paths:
             browser.open(f"{service.address}{path}")
             found += [f"{path}: {fault}" for fault in accessibility(browser, axe)]
-            if path in ("/", f"/jobs/{running}"):
+            if path in ("/", f"/jobs/{running}", f"/jobs/{ended}"):
                 assert HOSTILE in browser.text()
+            if path == f"/jobs/{ended}":
+                check_analysis(browser)
             check_page(browser, service)
     assert found == []
+
+
+def check_analysis(browser: Chromium) -> None:
+    """Checks that the page of a job shows each part of its analysis, and that no text is printed over."""
+    titles = browser.evaluate(TITLES)
+    assert [part for part in PARTS if not any(title.startswith(part) for title in titles)] == []
+    assert browser.evaluate("document.querySelectorAll('#analysis figure svg.chart').length") == len(PROBES)
+    assert browser.evaluate("document.querySelectorAll('#analysis svg.bar').length") == 3
+    assert browser.evaluate(OVERPRINTED) == []
+    browser.evaluate("document.querySelectorAll('#analysis details').forEach((part) => { part.open = true })")
 
 
 def accessibility(browser: Chromium, axe: str) -> list[str]:
