@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 from search_spaces import Configuration
 from tuner.domain.format import axis_title, format_axis, format_configuration, format_value
@@ -22,6 +22,8 @@ _SHARED = 0.9
 #: A run whose best score has gained less than this share of the distance from the first score to the target
 #: may not have learned anything yet.
 _FEWEST_PROGRESS = 0.3
+#: Units by which scores of two runs are compared.
+_POSITIONS = ("step", "samples")
 #: Only this number of runs, the newest ones, are compared with each other, because the number of pairs grows
 #: with the square of the number of runs.
 _MOST_COMPARED = 50
@@ -106,40 +108,41 @@ def _same_runs(runs: Sequence[Run]) -> list[tuple[Run, Run]]:
     chance. For example, it differs in learning rate and strategy, but another pair that differs only in the
     learning rate has different scores: so the learning rate has an effect, and the first pair is left out.
     """
-    pairs = [pair for pair in itertools.combinations(runs, 2) if _differing(*pair) and _shared(*pair)]
+    scores = [{position: _scores(run, position) for position in _POSITIONS} for run in runs]
     same: list[tuple[Run, Run]] = []
-    different: list[tuple[Run, Run]] = []
-    for pair in pairs:
-        is_same = any(_are_same(*pair, position) for position in _positions(*pair))
-        (same if is_same else different).append(pair)
-    effective = {axes[0] for pair in different if len(axes := _differing(*pair)) == 1}
-    return [pair for pair in same if not effective & set(_differing(*pair))]
+    effective: set[str] = set()
+    for i, j in itertools.combinations(range(len(runs)), 2):
+        pair = runs[i], runs[j]
+        axes = _differing(*pair)
+        if not axes or all(scores[i][p].keys().isdisjoint(scores[j][p]) for p in _POSITIONS):
+            continue
+        # Runs with different batch sizes may rightly have equal scores after the same number of samples. For
+        # them, only equal scores after the same number of steps show that the batch size has no effect.
+        positions = ("step",) if "batch_size" in axes else _POSITIONS
+        if any(_are_same(scores[i][p], scores[j][p]) for p in positions):
+            same.append(pair)
+        elif len(axes) == 1:
+            effective.add(axes[0])
+    return [pair for pair in same if effective.isdisjoint(_differing(*pair))]
 
 
-def _positions(one: Run, other: Run) -> tuple[str, ...]:
-    """Returns the units, `step` or `samples`, by which scores of two runs are compared.
+def _scores(run: Run, position: str) -> dict[int, str]:
+    """Returns the scores of a run, rounded, by the number of steps or samples at which they were measured."""
+    curve = run.measurement.trained_curve
+    return {getattr(point, position): f"{point.value:.{_DIGITS}g}" for point in curve}
 
-    Runs with different batch sizes may rightly have equal scores after the same number of samples. For them,
-    only equal scores after the same number of steps show that the batch size has no effect.
+
+def _are_same(ours: Mapping[int, str], theirs: Mapping[int, str]) -> bool:
+    """Whether two runs have equal scores.
+
+    Args:
+        ours: Scores of the first run (see `_scores`).
+        theirs: Scores of the second run, at the same unit.
     """
-    return ("step",) if "batch_size" in _differing(one, other) else ("step", "samples")
-
-
-def _shared(one: Run, other: Run) -> bool:
-    """Whether two runs have at least one score at the same number of steps or of samples."""
-    ours, theirs = one.measurement.trained_curve, other.measurement.trained_curve
-    return any(
-        {getattr(p, position) for p in ours} & {getattr(p, position) for p in theirs}
-        for position in ("step", "samples")
-    )
-
-
-def _are_same(one: Run, other: Run, position: str) -> bool:
-    ours, theirs = (
-        {getattr(point, position): f"{point.value:.{_DIGITS}g}" for point in run.measurement.trained_curve}
-        for run in (one, other)
-    )
     shared = ours.keys() & theirs.keys()
+    # Almost all pairs differ, so the quickest test comes first.
+    if any(ours[at] != theirs[at] for at in shared):
+        return False
     # Two runs are not equal if most of their scores are at different numbers of steps or samples, for example
     # because their episodes have different lengths.
     common = min(max(ours), max(theirs))
@@ -151,7 +154,7 @@ def _are_same(one: Run, other: Run, position: str) -> bool:
     weight = sum(
         1.0 if len(value.strip("-0.").replace(".", "")) >= _MANY_DIGITS else 0.5 for value in different
     )
-    return weight >= _FEWEST_VALUES and all(ours[at] == theirs[at] for at in shared)
+    return weight >= _FEWEST_VALUES
 
 
 def _differing(one: Run, other: Run) -> tuple[str, ...]:
