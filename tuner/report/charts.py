@@ -303,8 +303,8 @@ def curves_of(
         what, seen = probe.configuration, probe.measurement
         if seen is None or probe.purpose is Purpose.TIMING:
             continue
-        points = tuple(p for p in seen.trained_curve if math.isfinite(p.value))
-        if points:
+        if seen.finite_values:
+            points = tuple(p for p in seen.trained_curve if math.isfinite(p.value))
             recommended = choice is not None and what.without("nodes") == choice.without("nodes")
             shade = shades[what.batch_size]
             curves.append(Curve(probe=probe, points=points, color=shade, recommended=recommended))

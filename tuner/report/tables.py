@@ -212,17 +212,14 @@ def spending_table(seconds_by_name: Mapping[str, float], title: str) -> Table:
 
 def best_value(measurement: Measurement | None, *, maximize: bool) -> float | None:
     """Returns the best finite score of a run, without that of the untrained model; None if there is none."""
-    return (max if maximize else min)(_values(measurement), default=None)
+    values = () if measurement is None else measurement.finite_values
+    return (max if maximize else min)(values, default=None)
 
 
 def last_value(measurement: Measurement | None) -> float | None:
     """Returns the last finite score of a run, without that of the untrained model; None if there is none."""
-    return next(reversed(_values(measurement)), None)
-
-
-def _values(measurement: Measurement | None) -> list[float]:
-    curve = () if measurement is None else measurement.trained_curve
-    return [point.value for point in curve if math.isfinite(point.value)]
+    values = () if measurement is None else measurement.finite_values
+    return values[-1] if values else None
 
 
 PROBES_NOTE = (
@@ -239,7 +236,6 @@ def probes_table(probes: Sequence[ProbeRecord], *, maximize: bool) -> Table:
     rows = []
     for probe in probes:
         seen = probe.measurement
-        scores = _values(seen)
         measured: tuple[str, ...] = (ABSENT,) * 5
         if seen is not None:
             measured = (
@@ -257,7 +253,7 @@ def probes_table(probes: Sequence[ProbeRecord], *, maximize: bool) -> Table:
                 probe.outcome.value.replace("_", " "),
                 *measured[:3],
                 _or_absent(best_value(seen, maximize=maximize), format_value),
-                _or_absent(scores[-1] if scores else None, format_value),
+                _or_absent(last_value(seen), format_value),
                 *measured[3:num_measured],
             )
         )

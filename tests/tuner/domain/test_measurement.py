@@ -7,7 +7,8 @@ from collections.abc import Sequence
 
 import pytest
 
-from tuner.domain.measurement import CurvePoint, TargetCount, crossing
+from search_spaces import Configuration
+from tuner.domain.measurement import CurvePoint, Measurement, Outcome, Purpose, TargetCount, crossing
 
 
 def curve(values: Sequence[float]) -> list[CurvePoint]:
@@ -15,6 +16,15 @@ def curve(values: Sequence[float]) -> list[CurvePoint]:
         CurvePoint(training_seconds=10.0 * n, step=n, samples=100 * n, value=value)
         for n, value in enumerate(values, start=1)
     ]
+
+
+def measured(points: tuple[CurvePoint, ...]) -> Measurement:
+    return Measurement(
+        configuration=Configuration(batch_size=32),
+        purpose=Purpose.TRAINING,
+        outcome=Outcome.PAUSED,
+        curve=points,
+    )
 
 
 @pytest.mark.parametrize(
@@ -33,6 +43,23 @@ def test_the_crossing_is_that_of_the_first_of_so_many_scores_in_a_row(
 ) -> None:
     found = crossing(curve(values), 0.8, maximize=True, consecutive=consecutive)
     assert (None if found is None else found[0]) == (None if samples is None else pytest.approx(samples))
+
+
+def test_finite_values_leave_out_the_untrained_model_and_broken_scores() -> None:
+    points = tuple(
+        CurvePoint(training_seconds=float(k), step=k, samples=k, value=value)
+        for k, value in enumerate([0.1, 0.5, math.nan, 0.7, math.inf])
+    )
+    seen = measured(points)
+    assert seen.trained_curve == points[1:]
+    assert seen.finite_curve == points[1:2]
+    assert seen.finite_values == (0.5, 0.7)
+
+
+def test_a_curve_without_the_untrained_model_is_not_copied() -> None:
+    points = tuple(curve([0.5, 0.7]))
+    seen = measured(points)
+    assert seen.finite_curve is seen.trained_curve is points
 
 
 def test_a_score_is_counted_once_and_a_lost_target_from_the_start() -> None:
