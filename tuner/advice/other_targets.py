@@ -9,6 +9,7 @@ from tuner.advice.conditions import MOST_REFITTED, Base, Condition, Refit
 from tuner.domain.analysis import WhatIf
 from tuner.domain.format import format_seconds, format_value
 from tuner.domain.workload import METRICS
+from tuner.search.runs import run_key
 from tuner.search.state import read_state
 
 #: Change of the target, as a share of the distance from the target to the best possible value of the metric,
@@ -24,22 +25,24 @@ def target_rows(base: Base, refit: Refit) -> Iterator[WhatIf]:
     The models are fitted again to the measured curves, with the other target.
     """
     state, goal = base.state, base.state.job.goal
-    scores = [point.value for run in state.runs.values() for point in run.measurement.trained_curve]
-    scores = [goal.sign * score for score in scores if math.isfinite(score)]
+    values = (run.measurement.finite_values for run in state.runs.values())
+    best = max((goal.sign * value for own in values for value in own), default=None)
     start = state.start_value
-    if not scores or start is None or (goal.target - start) * goal.sign <= 0:
+    if best is None or start is None or (goal.target - start) * goal.sign <= 0:
         return
+    # The runs that the models are not fitted to would take time and memory, and change nothing.
+    probes = [p for p in state.probes if run_key(state.job, p.configuration) not in state.left_out]
     step = _step(base, start)
     for sign, words in ((-1.0, "nearer"), (1.0, "farther")):
         target = float(f"{goal.target + sign * goal.sign * step:.4g}")
         change = f"the target is {format_value(target)} ({words})"
-        progress = (max(scores) - goal.sign * start) / (goal.sign * (target - start))
+        progress = (best - goal.sign * start) / (goal.sign * (target - start))
         if sign > 0 and progress < _NEAR_ENOUGH:
-            furthest = format_value(goal.sign * max(scores))
+            furthest = format_value(goal.sign * best)
             yield WhatIf(topic="target", change=change, note=f"not measured: no curve is beyond {furthest}")
             continue
         job = state.job.model_copy(update={"goal": goal.model_copy(update={"target": target})})
-        there = read_state(job, state.cluster, state.probes, state.epoch_samples)
+        there = read_state(job, state.cluster, probes, state.epoch_samples)
         if not there.runs:
             continue
         condition = Condition(
@@ -48,18 +51,18 @@ def target_rows(base: Base, refit: Refit) -> Iterator[WhatIf]:
             state=there,
             beliefs=refit(there, base.shortlist(MOST_REFITTED)),
         )
-        best = condition.best(base)
-        if best is None:
+        place = condition.best(base)
+        if place is None:
             continue
         note = "same"
-        place = condition.beliefs.configurations.index(base.choice)
-        if best != place:
-            own = condition.row(base, place)
+        chosen = condition.beliefs.configurations.index(base.choice)
+        if place != chosen:
+            own = condition.row(base, chosen)
             assert own.seconds is not None
             note = f"the recommended configuration would take {format_seconds(own.seconds.median)}"
         if sign > 0 and progress < 1.0:
             note = f"{note}; predicted beyond the measured curves"
-        yield condition.row(base, best, note)
+        yield condition.row(base, place, note)
 
 
 def _step(base: Base, start: float) -> float:

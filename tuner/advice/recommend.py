@@ -35,7 +35,7 @@ from tuner.domain.recommendation import (
 from tuner.search.beliefs import Beliefs
 from tuner.search.policy import Stop, StopKind
 from tuner.search.prediction_log import LEVELS
-from tuner.search.run_subset import MOST_RUNS
+from tuner.search.run_subset import modelled
 from tuner.search.runs import Run, paid_slices
 from tuner.search.state import SearchState, run_of
 
@@ -130,10 +130,7 @@ def recommend(ending: Ending) -> Recommendation | None:
         startup_seconds=state.startup_seconds if state.job.runs_command else None,
         imported=ending.imported,
         interval_check=check,
-        # For more runs than the models are fitted to, it would take too much time and memory.
-        analysis=analysis(state, ending.beliefs, choice, ending.refit)
-        if len(state.runs) <= MOST_RUNS
-        else None,
+        analysis=analysis(modelled(state), ending.beliefs, choice, ending.refit),
         trainer_values=trainer_values(state.job, choice),
     )
 

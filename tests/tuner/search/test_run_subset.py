@@ -6,9 +6,11 @@ import numpy as np
 import pytest
 
 from tests.tuner.search.world import BASELINE, World, configuration, make_job
+from tuner.advice.recommend import Ending, recommend
 from tuner.search import run_subset
 from tuner.search.beliefs import candidates
 from tuner.search.believer import Believer
+from tuner.search.policy import Stop, StopKind
 from tuner.search.run_subset import modelled
 from tuner.search.runs import run_key
 from tuner.search.state import SearchState
@@ -47,6 +49,32 @@ def test_the_best_the_newest_and_the_present_settings_are_modelled(
     chosen = modelled(state)
     assert rates(chosen) == {BASELINE.learning_rate, *arrived, *RATES[-2:]}
     assert chosen.left_out == state.runs.keys() - chosen.runs.keys()
+
+
+def test_the_analysis_of_a_large_study_is_that_of_the_modelled_runs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    believer, state = Believer(), searched(tmp_path).state()
+    monkeypatch.setattr(run_subset, "MOST_RUNS", 5)
+    beliefs = believer.believe(state)
+    assert beliefs is not None
+    ending = Ending(
+        state=state,
+        beliefs=beliefs,
+        stop=Stop(kind=StopKind.BUDGET, reason="the budget is used up"),
+        predictions=[],
+        study_name="study",
+        job_path=tmp_path / "job.toml",
+        created_at=0.0,
+        refit=believer.refit,
+    )
+    answer = recommend(ending)
+    assert answer is not None
+    assert answer.analysis is not None
+    assert {run.learning_rate for run in answer.analysis.rate_runs} == rates(modelled(state))
+    changes = [row.change for row in answer.analysis.what_if if row.topic == "target"]
+    assert [change.endswith("(nearer)") for change in changes] == [True, False]
+    assert answer.analysis.curve_forecasts
 
 
 def test_a_run_that_is_not_modelled_is_no_candidate(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
