@@ -209,8 +209,9 @@ def load(
         for row in connection.execute(
             select(slices).where(is_new(slices)).order_by(slices.c.probe_id, slices.c.slice_index)
         ):
-            measurement = rows.measurement(row, points.pop((row.probe_id, row.slice_index), ()))
-            found.setdefault(row.probe_id, []).append(measurement)
+            own = found.setdefault(row.probe_id, [])
+            before = own[-1] if own else None
+            own.append(rows.measurement(row, points.pop((row.probe_id, row.slice_index), ()), before))
         records = connection.execute(select(probes).where(condition).order_by(probes.c.probe_id))
         return [rows.probe(row, found.get(row.probe_id, ()), now) for row in records]
 

@@ -52,10 +52,20 @@ def curve_rows(measurement: Measurement) -> list[dict[str, Any]]:
     ]
 
 
-def measurement(row: Row[Any], points: Sequence[CurvePoint]) -> Measurement:
-    """Creates the measurement of a slice from its row and its evaluations, in order."""
+def measurement(row: Row[Any], points: Sequence[CurvePoint], before: Measurement | None) -> Measurement:
+    """Creates the measurement of a slice.
+
+    Args:
+        row: Row of the table of slices.
+        points: Evaluations of the slice, in order.
+        before: Measurement of an earlier slice of the same probe, with which the configuration is shared to
+            save memory; None for the first slice.
+    """
     columns = {name: getattr(row, name) for name in _SLICE_COLUMNS}
-    return Measurement.from_dict({**row.details, **columns, "curve": points})
+    details = row.details
+    if before is not None and details["configuration"] == before.configuration.as_dict():
+        details = {**details, "configuration": before.configuration}
+    return Measurement.from_dict({**details, **columns, "curve": points})
 
 
 def study(row: Row[Any]) -> StudyRecord:
