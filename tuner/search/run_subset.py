@@ -47,6 +47,6 @@ def _rank(state: SearchState, run: Run) -> tuple[bool, bool, float]:
         by_price = state.job.goal.minimize == "dollars"
         price = state.cluster.dollars_per_second(run.configuration) if by_price else 1.0
         return False, False, run.seconds_to_target * price
-    goal = state.job.goal
-    distances = [goal.sign * (goal.target - point.value) for point in run.measurement.finite_curve]
+    sign, target = state.job.goal.sign, state.job.goal.target
+    distances = [sign * (target - point.value) for point in run.measurement.finite_curve]
     return True, run.has_ended, min(distances, default=math.inf)

@@ -128,7 +128,8 @@ def _run(probe: ProbeRecord, job: Job) -> Run | None:
     valid = [m for m in probe.slices if not m.outcome.is_fault]
     if probe.purpose is Purpose.TIMING or not valid:
         return None
-    measurement = merged(valid)
+    whole = probe.measurement
+    measurement = whole if whole is not None and len(valid) == len(probe.slices) else merged(valid)
     if probe.outcome is Outcome.OUT_OF_MEMORY and measurement.samples == 0:
         return None  # the same learning curve may fit in memory on more nodes
     if probe.outcome is Outcome.PAUSED and measurement.samples == 0 and not measurement.trained_curve:
