@@ -46,12 +46,17 @@ from tuner.report.wording import Finding
 _MARKDOWN_SPECIAL = re.compile(r"([\\`*_\[\]<>|#])")
 
 
-def report_html(content: ReportContent) -> str:
-    """Returns the HTML page of a recommendation, which needs no other files and no JavaScript."""
+def report_html(content: ReportContent, context: Mapping[str, Any] | None = None) -> str:
+    """Returns the HTML page of a recommendation, which needs no other files and no JavaScript.
+
+    Args:
+        content: Data of the report.
+        context: Result of `report_context` for the same data, to save time; None to make it.
+    """
     shades = batch_shades(content.probes, content.landscape)
     answer = content.recommendation
     return _html("report.html.j2").render(
-        _report_context(content),
+        context or report_context(content),
         landscape_charts=landscape_charts(content.landscape, answer, shades),
         curves=_curves(content.probes, content.job, answer.choice.configuration, shades),
         checked_chart=checked_chart(content.checked),
@@ -77,9 +82,14 @@ def analysis_html(content: AnalysisContent) -> Markup:
     return Markup(printable(rendered))
 
 
-def report_markdown(content: ReportContent) -> str:
-    """Returns the report of a recommendation in Markdown, with tables instead of charts."""
-    return _markdown("report.md.j2").render(_report_context(content))
+def report_markdown(content: ReportContent, context: Mapping[str, Any] | None = None) -> str:
+    """Returns the report of a recommendation in Markdown, with tables instead of charts.
+
+    Args:
+        content: Data of the report.
+        context: Result of `report_context` for the same data, to save time; None to make it.
+    """
+    return _markdown("report.md.j2").render(context or report_context(content))
 
 
 def unanswered_html(content: UnansweredContent) -> str:
@@ -94,7 +104,8 @@ def unanswered_markdown(content: UnansweredContent) -> str:
     return _markdown("unanswered.md.j2").render(_unanswered_context(content))
 
 
-def _report_context(content: ReportContent) -> dict[str, Any]:
+def report_context(content: ReportContent) -> dict[str, Any]:
+    """Returns the tables and words that the HTML page and the Markdown text have in common."""
     answer = content.recommendation
     timed = tables.timed_probes(content.probes)
     return {

@@ -19,7 +19,13 @@ from tuner.report.content import ReportContent, UnansweredContent
 from tuner.report.data_files import trials_csv, unanswered_json
 from tuner.report.launch_files import launch_text, secret_text
 from tuner.report.launch_plan import launch_plan
-from tuner.report.pages import report_html, report_markdown, unanswered_html, unanswered_markdown
+from tuner.report.pages import (
+    report_context,
+    report_html,
+    report_markdown,
+    unanswered_html,
+    unanswered_markdown,
+)
 
 _SECRET = "launch.sh.secret.env"
 _MODES = {"launch.sh": EXECUTABLE, _SECRET: PRIVATE}
@@ -45,11 +51,11 @@ def write_report(content: ReportContent, folder: Path) -> dict[str, Path]:
     Raises:
         StorageError: The folder cannot be written.
     """
-    recommendation = content.recommendation
+    recommendation, context = content.recommendation, report_context(content)
     texts = {
         "recommendation.json": json.dumps(recommendation.to_dict(), indent=2, allow_nan=False) + "\n",
-        "report.html": printable(report_html(content)),
-        "report.md": printable(report_markdown(content)),
+        "report.html": printable(report_html(content, context)),
+        "report.md": printable(report_markdown(content, context)),
         "trials.csv": trials_csv(content),
     }
     if recommendation.command.strip():
