@@ -78,7 +78,7 @@ _REFUSED = re.compile(
 #: Matches errors that occur with every configuration: a file or module is missing, or the command line is
 #: invalid.
 _BROKEN = re.compile(
-    r"FileNotFoundError|ModuleNotFoundError|No such file|unrecognized arguments|command not found"
+    r"FileNotFoundError|ModuleNotFoundError|No such file|unrecognized arguments|command not found|: not found$"
 )
 _FRAME = re.compile(r'File "[^"]+", line \d+')
 #: Matches errors of a process that lost the connection to another process; the error of the other process is
@@ -92,7 +92,11 @@ _PEER_LOST = re.compile(
 #: printed earlier in the output.
 _OF_WRAPPER = re.compile(r"\b(ChildFailedError|CalledProcessError|SignalException)\b")
 #: Matches errors without a traceback, such as `train.py: error: unrecognized arguments`.
-_OWN_ERROR = re.compile(r"^(\[\S+\]:?\s?)?(\S+: )?(error|fatal|[A-Z]\w*(Error|Exception)): ", re.IGNORECASE)
+_OWN_ERROR = re.compile(
+    r"^(\[\S+\]:?\s?)?(\S+: )?(error|fatal|[A-Z]\w*(Error|Exception)): |: can't open file '", re.IGNORECASE
+)
+#: Matches lines of a wrapper's error that are not a cause: rules, and torchrun's record of the failed rank.
+_FRAMING = re.compile(r"^\W*$|^\s*(error_file|exitcode|host|rank|time|traceback) +: ")
 _TRACEBACK = re.compile(r"^.*Traceback \(most recent call last\):", re.MULTILINE)
 _CAUSED = re.compile(r"the direct cause of the following exception", re.IGNORECASE)
 #: Matches the first line after the frames of a traceback: the name of the exception, maybe after a prefix
@@ -188,7 +192,7 @@ def last_error(text: str) -> str:
     only = _without_frames(blocks[0])
     if found == 0 and _OF_WRAPPER.search(only) and not _KILLED_WORDS.search(only):
         # The script printed its error without a traceback, before the traceback of the wrapping program.
-        named = [line for line in text[: starts[0]].splitlines() if _OWN_ERROR.match(line)]
+        named = [line for line in text[: starts[0]].splitlines() if _OWN_ERROR.search(line)]
         if named:
             return named[-1]
     errors = [_without_frames(blocks[found])]
@@ -231,7 +235,7 @@ def _last_error_line(text: str) -> str:
 
 def _shown(text: str) -> str:
     """Returns the first line of an error that shows its kind, else its first line, shortened if long."""
-    lines = [line.strip() for line in text.splitlines() if line.strip()]
+    lines = [line.strip() for line in text.splitlines() if line.strip() and not _FRAMING.match(line)]
     named = [
         line for line in lines if any(words.search(line) for words in (_MEMORY, _PORT, _REFUSED, _BROKEN))
     ]

@@ -386,16 +386,18 @@ class CommandProber(LaunchedProber[CommandSlice]):
             return self._after_loss(record, f"its port was in use ({failure.error})", now)
         if failure.kind in (FailureKind.CHECKPOINT, FailureKind.RESUME_REFUSED):
             return self._start_anew(record, failure, now)
-        words = failure.words
+        error = failure.error  # the last line of the text, which every summary quotes
         if at_start and not record.habits.has_read:
             is_same = _fails_as_before(failure, record)
             if is_same or failure.is_of_script:
                 record.job_fault = True
                 others = ", and with another configuration, too" if is_same else ""
-                words += (
-                    f"\n{failure.error} (before the first report{others}: the script, its data or its "
-                    "command is broken)"
+                error += (
+                    f" (before the first report{others}: the script, its data or its command is broken)"
                 )
+        words = failure.words
+        if words.splitlines()[-1].strip() != error:
+            words += f"\n{error}"
         return self._end(record, Outcome.FAILED, now, words)
 
     def _start_anew(self, record: CommandSlice, failure: Failure, now: float) -> Measurement:

@@ -118,6 +118,19 @@ def test_the_error_of_a_wrapper_gives_way_to_that_of_the_script() -> None:
     )
 
 
+def test_a_missing_script_under_torchrun_is_named_instead_of_the_report_of_torchrun() -> None:
+    missing = "/venv/bin/python: can't open file '/work/trian.py': [Errno 2] No such file or directory"
+    log = "E1130 11:24:22.5 10 torch/distributed/elastic/multiprocessing/api.py:1] failed (exitcode: 2)\n"
+    name = "torch.distributed.elastic.multiprocessing.errors.ChildFailedError: "
+    report = f"{'=' * 60}\ntrian.py FAILED\n{'-' * 60}\n  exitcode  : 2 (pid: 7)\n{'=' * 60}\n"
+    found = failed(f"{missing}\n{log}{TRACEBACK}{name}\n{report}")
+    assert found.error == missing
+    assert found.is_of_script
+    unexplained = failed(f"{log}{TRACEBACK}{name}\n{report}")
+    assert not unexplained.is_of_script
+    assert "ChildFailedError" in unexplained.error
+
+
 def test_of_several_copies_the_one_that_failed_by_itself_counts() -> None:
     lost = f"{TRACEBACK}RuntimeError: [gloo] Connection closed by peer\n"
     memory, wrong = f"{TRACEBACK}MemoryError\n", f"{TRACEBACK}KeyError: 3\n"
