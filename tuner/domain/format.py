@@ -130,10 +130,10 @@ def format_count(count: float) -> str:
 
 
 def format_short_count(count: float) -> str:
-    """Formats a count as a label of a chart axis: 200, 5k, 20k, 1.5M."""
+    """Formats a count with three significant digits: 200, 5k, 99.8k, 1.5M."""
     for size, character in ((1e9, "G"), (1e6, "M"), (1e3, "k")):
         if count >= size:
-            return f"{count / size:g}{character}"
+            return f"{format_number(count / size)}{character}"
     return f"{count:g}"
 
 

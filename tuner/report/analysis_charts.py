@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping, Sequence
 
+import numpy as np
 from markupsafe import Markup
 
 from tuner.domain.analysis import Analysis, CurveForecast
@@ -162,7 +163,7 @@ def rates_chart(analysis: Analysis) -> Markup:
         return Markup("")
     runs = [run for run in analysis.rate_runs if run.batch_size in batches]
     everything = [*rates, *(run.learning_rate for run in runs)]
-    ratio = (rates[-1] / rates[0]) ** (0.5 / (len(rates) - 1))
+    ratio = float(np.median(np.divide(rates[1:], rates[:-1]))) ** 0.5
     limits = min(everything) / ratio, max(everything) * ratio
     x = Axis(
         title="batch size, samples", limits=(-0.6, len(batches) - 0.4), ticks=range(len(batches)),
@@ -180,8 +181,9 @@ def rates_chart(analysis: Analysis) -> Markup:
         # Cells with about the same probability are one shape, so that the page stays small.
         shapes: dict[float, list[Path]] = {}
         for cell in cells:
-            place, rate = batches.index(cell.batch_size), cell.learning_rate
-            left, right, low, high = place - 0.46, place + 0.46, rate / ratio, rate * ratio
+            place = batches.index(cell.batch_size)
+            own = sorted(other.learning_rate for other in cells if other.batch_size == cell.batch_size)
+            left, right, (low, high) = place - 0.46, place + 0.46, _edges(cell.learning_rate, own, ratio)
             corners = [(left, low), (left, high), (right, high), (right, low), (left, low)]
             shapes.setdefault(round(cell.probability_of_reaching, 1), []).append(Path(corners))
         for chance, paths in sorted(shapes.items()):
@@ -206,6 +208,20 @@ def rates_chart(analysis: Analysis) -> Markup:
             point(axes, place, run.learning_rate, name, tip, hollow=run.result == "open",
                   marker="X" if run.result == "missed" else "o")  # fmt: skip
         return svg(axes, _SIZE, "Chance of reaching the target by batch size and learning rate")
+
+
+def _edges(rate: float, rates: Sequence[float], ratio: float) -> tuple[float, float]:
+    """Returns the lowest and highest learning rate of a cell: its neighbors' cells begin where it ends.
+
+    Args:
+        rate: Learning rate of the cell.
+        rates: Learning rates of all cells with the same batch size. They may be unevenly spaced, because the
+            present settings need not be on the grid.
+        ratio: Largest factor from the rate to an edge.
+    """
+    below = max((other for other in rates if other < rate), default=0.0)
+    above = min((other for other in rates if other > rate), default=math.inf)
+    return max(rate / ratio, math.sqrt(below * rate)), min(rate * ratio, math.sqrt(above * rate))
 
 
 def forecast_charts(

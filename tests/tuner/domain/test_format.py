@@ -126,7 +126,9 @@ def test_a_strategy_is_said_with_its_knobs(knobs: dict[str, AxisValue], words: s
 
 
 def test_counts_and_ratios_are_short_on_axes_and_in_headlines() -> None:
-    assert [format_short_count(count) for count in (300, 5000, 1_500_000)] == ["300", "5k", "1.5M"]
+    assert [format_short_count(count) for count in (300, 5000, 99_830.7, 1_500_000)] == [
+        *("300", "5k", "99.8k", "1.5M"),
+    ]
     assert [format_ratio(ratio) for ratio in (2.94, 13.2, 120.0)] == ["2.9x", "13x", "120x"]
 
 

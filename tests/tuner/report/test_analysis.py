@@ -11,7 +11,7 @@ import pytest
 from tuner.domain.analysis import Override
 from tuner.domain.recommendation import Recommendation
 from tuner.report import ReportContent
-from tuner.report.analysis_charts import forecast_charts, trade_off_chart
+from tuner.report.analysis_charts import _edges, forecast_charts, trade_off_chart
 from tuner.report.analysis_section import analysis_context
 from tuner.report.pages import report_html, report_markdown
 
@@ -95,3 +95,13 @@ def test_frames_of_small_charts_are_drawn_once(builder: ModuleType) -> None:
     assert drawn.count('id="panel-frame"') == 1
     assert drawn.count('href="#panel-frame"') == 29
     assert len(drawn) < 40_000
+
+
+def test_cells_of_learning_rates_do_not_overlap() -> None:
+    """The present settings may have a learning rate beside the grid; two cells over each other look darker."""
+    rates = [0.01, 0.0151, 0.02, 0.0219, 0.0316]
+    cells = [_edges(rate, rates, 1.2) for rate in rates]
+    for (low, high), rate, (following, _) in zip(cells, rates, [*cells[1:], (1.0, 1.0)], strict=True):
+        assert low < rate < high <= following * (1 + 1e-12)
+    assert cells[0][0] == pytest.approx(0.01 / 1.2)
+    assert cells[-1][1] == pytest.approx(0.0316 * 1.2)
