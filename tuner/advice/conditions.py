@@ -116,18 +116,20 @@ class Condition:
         """Returns the index of the best candidate; None if no candidate is possible.
 
         It is the recommended configuration unless another candidate is clearly better, both in its expected
-        cost and in its median.
+        cost and in its median. If the recommended configuration is impossible, there is nothing that it was
+        preferred to, and no candidate has a handicap.
         """
         prospects, configurations = self.beliefs.prospects, self.beliefs.configurations
         price = prices(self.state, configurations)
-        factor = np.array([base.handicaps.get(c, 1.0) for c in configurations])
-        if self.allowed is not None:
-            factor = np.where(self.allowed, factor, np.inf)
+        allowed = np.ones(len(configurations), dtype=np.bool_) if self.allowed is None else self.allowed
+        own = configurations.index(base.choice) if base.choice in configurations else None
+        factor = np.where(allowed, 1.0, np.inf)
+        if own is not None and allowed[own]:
+            factor *= np.array([base.handicaps.get(c, 1.0) for c in configurations])
         risk = risks_within(prospects, price * factor, self.keeps())
         best = int(np.argmin(risk))
         if not np.isfinite(risk[best]):
             return None
-        own = configurations.index(base.choice) if base.choice in configurations else None
         if own is None or not np.isfinite(risk[own]):
             return best
         middle = np.median(prospects.log_seconds, axis=1) + np.log(price)

@@ -84,7 +84,9 @@ def _node_rows(base: Base, refit: Refit | None) -> Iterator[WhatIf]:
     if all(c.nodes <= most for c in beliefs.configurations):
         return
     change = f"{_nodes(2 * most)} are free (twice as many)"
-    condition = Condition(topic="nodes", change=change, state=state, beliefs=beliefs)
+    # Only what needs the additional nodes may replace the recommendation: without them, nothing else changes.
+    allowed = np.array([c.nodes > most or c == base.choice for c in beliefs.configurations])
+    condition = Condition(topic="nodes", change=change, state=state, beliefs=beliefs, allowed=allowed)
     best = condition.best(base)
     if best is not None:
         note = _note(base, condition, best)

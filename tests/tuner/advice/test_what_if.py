@@ -65,6 +65,15 @@ def emulated(
     return _analysis(world)
 
 
+def dollars_world(folder: Path) -> World:
+    """A short study that minimizes dollars, in which few nodes are cheaper than many."""
+    job = make_job(cluster={"dollars_per_node_hour": 3.6}, goal={"minimize": "dollars"})
+    world = World(folder, job=job, law=Law())
+    world.ran(BASELINE, 20.0)
+    world.ran(configuration(nodes=4, batch_size=256, learning_rate=0.1), 20.0)
+    return world
+
+
 def _analysis(world: World, *, refits: bool = True) -> tuple[Configuration, Analysis]:
     state, believer = world.state(), Believer()
     beliefs = believer.believe(state)
@@ -94,6 +103,31 @@ def test_half_of_the_nodes_is_answered_with_at_most_half(tmp_path: Path) -> None
     assert twice.change.startswith("8 nodes are free")
     assert half.seconds is not None
     assert half.seconds.lower < half.seconds.median < half.seconds.upper
+
+
+def test_without_the_recommendation_the_cheapest_of_the_others_is_best(tmp_path: Path) -> None:
+    """Candidates that the recommendation was preferred to are not all equally good without it."""
+    state, believer = dollars_world(tmp_path).state(), Believer()
+    beliefs = believer.believe(state)
+    assert beliefs is not None
+    expected, candidates = beliefs.expected, beliefs.configurations
+    choice = max((c for c in candidates if c.nodes == 4), key=lambda c: expected[candidates.index(c)])
+    small = [c for c in candidates if c.nodes <= 2]
+    cheapest = min(small, key=lambda c: expected[candidates.index(c)])
+    assert sum(expected[candidates.index(c)] < expected[candidates.index(choice)] for c in small) > 1
+    half = rows(analysis(state, beliefs, choice, None), "nodes")[0]
+    assert half.configuration == cheapest
+
+
+def test_more_free_nodes_change_the_answer_only_to_one_that_needs_them(tmp_path: Path) -> None:
+    state, believer = dollars_world(tmp_path).state(), Believer()
+    beliefs = believer.believe(state)
+    assert beliefs is not None
+    choice = configuration(nodes=4, batch_size=256, learning_rate=0.1)
+    assert beliefs.expected[beliefs.configurations.index(choice)] > beliefs.expected.min()
+    twice = rows(analysis(state, beliefs, choice, believer.refit), "nodes")[-1]
+    assert twice.change == "8 nodes are free (twice as many)"
+    assert twice.is_same or nodes_of(twice) == 8
 
 
 def test_an_answer_that_fits_stays_the_same(tmp_path: Path) -> None:
