@@ -76,6 +76,13 @@ class Alternative:
         """Whether a training of this configuration was measured, at least in part."""
         return self.samples_observed > 0 or self.measured_seconds is not None
 
+    @property
+    def dollars_per_second(self) -> float:
+        """Price of all its nodes, in dollars a second; NaN without a price or a finite prediction."""
+        if self.dollars is None or not 0.0 < self.seconds.median < math.inf:
+            return math.nan
+        return self.dollars.median / self.seconds.median
+
 
 @dataclass(frozen=True, kw_only=True)
 class StrategyOutlook:
@@ -271,6 +278,11 @@ class Recommendation:
     overrides: tuple[Override, ...] = ()
     trainer_values: Mapping[str, float | int | str] = field(default_factory=dict)
     schema_version: str = field(default=SCHEMA_VERSION)
+
+    @property
+    def is_cheapest(self) -> bool:
+        """Whether the goal is the lowest price instead of the shortest time."""
+        return self.goal.endswith("cheapest")
 
     def to_dict(self) -> dict[str, Any]:
         """Returns the content of `recommendation.json`, in which infinite numbers are null."""

@@ -210,11 +210,13 @@ def command_plan(recommendation: Recommendation, job: Job, job_folder: Path) -> 
 def facts_of(recommendation: Recommendation) -> tuple[str, ...]:
     """Returns sentences that state a recommendation's configuration, goal, predicted time and evidence."""
     trust, expected = trust_in(recommendation), prediction(recommendation)
+    # A weak prediction says so before the time, such as `provisional: 12 s`.
+    qualifier, _, time = expected.headline.rpartition(": ")
     facts = (
         f"Trains {recommendation.job_name} as Paceline recommends: "
         f"{format_configuration(recommendation.choice.configuration)}",
         f"Goal: {recommendation.goal}",
-        f"Predicted: {expected.headline}. {expected.detail}",
+        f"Predicted{f' ({qualifier})' if qualifier else ''}: {time}. {expected.detail}",
         f"Trust: {trust.headline}. {trust.detail}",
     )
     if recommendation.checkpoint is None:

@@ -40,6 +40,7 @@ from tuner.report.charts import (
 )
 from tuner.report.confirmation import confirmation_finding, confirmation_table
 from tuner.report.content import AnalysisContent, ReportContent, UnansweredContent
+from tuner.report.present_settings import comparison
 from tuner.report.tables import Table
 from tuner.report.wording import Finding
 
@@ -155,7 +156,7 @@ def _facts(answer: Recommendation) -> list[tuple[str, Finding]]:
     facts = [
         ("predicted time to target", wording.prediction(answer)),
         (f"{wording.measured_word(answer)} time to target", wording.measured(answer)),
-        ("against the present settings", wording.comparison(answer)),
+        ("against the present settings", comparison(answer)),
     ]
     if answer.confirmation is not None:
         facts.append(("trained again with new seeds", confirmation_finding(answer.confirmation)))

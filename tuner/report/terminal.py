@@ -6,15 +6,16 @@ import textwrap
 
 from tuner.domain.format import (
     format_configuration,
+    format_dollars,
     format_seconds,
     sentence,
 )
 from tuner.domain.recommendation import Recommendation
 from tuner.report.confirmation import confirmation_finding
+from tuner.report.present_settings import comparison
 from tuner.report.wording import (
     TRAINER_WORDS,
     Finding,
-    comparison,
     imported_finding,
     measured,
     measured_word,
@@ -46,7 +47,7 @@ def recommendation_text(recommendation: Recommendation) -> str:
     ]
     cost = price(recommendation)
     if cost is not None:
-        lines += _fact("price", cost.headline)
+        lines += _fact("price", _words(cost))
     lines += _fact(measured_word(recommendation), _words(measured(recommendation)))
     lines += _fact("compared with now", _words(comparison(recommendation)))
     if recommendation.confirmation is not None:
@@ -58,6 +59,8 @@ def recommendation_text(recommendation: Recommendation) -> str:
         known = second.measured_seconds
         time = f"{format_seconds(second.seconds.median)} predicted"
         time = time if known is None else f"{format_seconds(known)} measured"
+        if second.dollars is not None:
+            time += f", {format_dollars(second.dollars.median)}"
         words = f"{format_configuration(second.configuration)}: {time}"
         lines += _fact("runner-up", words)
     if recommendation.strategies:

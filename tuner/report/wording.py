@@ -8,14 +8,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from tuner.advice.interval_check import interval_check, is_inside
-from tuner.advice.script_warnings import differing_axes
 from tuner.domain.format import (
     format_chance,
     format_count,
     format_dollar_interval,
     format_dollars,
     format_interval,
-    format_ratio,
     format_seconds,
     format_share,
     format_value,
@@ -32,8 +30,6 @@ from tuner.domain.recommendation import (
 )
 from tuner.job import Job
 
-#: Two times are described as equal if their ratio is below this factor.
-_EQUAL_RATIO = 1.05
 #: The text contains the time of the first score that reached the target only if this time is more than this
 #: multiple of the time to target, which is interpolated between scores.
 _LATE_SCORE = 1.1
@@ -41,9 +37,6 @@ _LATE_SCORE = 1.1
 _LEAST_STARTUP_SHARE = 0.05
 #: A prediction whose 90% interval spans more than this factor is called a guess.
 _GUESS_RATIO = 30.0
-#: If the study's own intervals were too narrow, both are widened by this power before they are compared: an
-#: interval from 1/2 to 2 times its center becomes 1/4 to 4 times.
-_WIDENING = 2.0
 #: The text contains the chance of reaching the target only if it is below this value.
 _SURE = 0.95
 #: Maximum number of sources of imported runs in the text.
@@ -89,11 +82,13 @@ def trust_in(recommendation: Recommendation) -> Finding:
     if verified is not None:
         return Finding(headline="verified", detail="It was trained to the target.")
     if recommendation.provisional:
-        remedy = "give the search more budget" if recommendation.ended_by_budget else "train it with --verify"
+        remedy = "train it with --verify"
+        if recommendation.ended_by_budget:
+            remedy = "continue the search, with more budget if it is used up,"
         return Finding(
             headline="provisional",
             detail=f"There is little evidence for this recommendation: {remedy} before relying on it."
-            f"{_narrow_words(recommendation)}",
+            f"{narrow_words(recommendation)}",
         )
     if recommendation.choice.measured_seconds is not None:
         return Finding(headline="measured", detail="A probe of this configuration reached the target.")
@@ -113,7 +108,7 @@ def prediction(recommendation: Recommendation) -> Finding:
             detail="Expected if it is trained once more, from its measured time. With another order of the "
             f"data: 90% interval {format_interval(choice.seconds)}.{startup}",
         )
-    guess, narrow = _why_a_guess(choice), _narrow_words(recommendation)
+    guess, narrow = _why_a_guess(choice), narrow_words(recommendation)
     headline = f"{format_seconds(choice.seconds.median)} ({format_interval(choice.seconds)})"
     if guess or narrow or recommendation.provisional:
         headline = f"{'a guess' if guess or narrow else 'provisional'}: {headline}"
@@ -125,21 +120,19 @@ def prediction(recommendation: Recommendation) -> Finding:
 
 def price(recommendation: Recommendation) -> Finding | None:
     """Describes the predicted price of one training with its 90% interval; None if nodes have no price."""
-    dollars = recommendation.choice.dollars
-    if dollars is None:
+    choice, startup = recommendation.choice, recommendation.startup_seconds
+    if choice.dollars is None:
         return None
+    more = ""
+    if startup is not None and _startup_words(recommendation):
+        more = f" Starting the script costs {format_dollars(startup * choice.dollars_per_second)} more."
     return Finding(
-        headline=f"{format_dollars(dollars.median)} ({format_dollar_interval(dollars)})",
-        detail="Median and 90% interval.",
+        headline=f"{format_dollars(choice.dollars.median)} ({format_dollar_interval(choice.dollars)})",
+        detail=f"Median and 90% interval.{more}",
     )
 
 
-def _too_narrow(recommendation: Recommendation) -> bool:
-    check = recommendation.interval_check
-    return check is not None and check.too_narrow
-
-
-def _narrow_words(recommendation: Recommendation) -> str:
+def narrow_words(recommendation: Recommendation) -> str:
     """Returns a sentence, with a leading space, if the study's intervals were too narrow; else nothing."""
     check = recommendation.interval_check
     if check is None or not check.too_narrow:
@@ -224,127 +217,10 @@ def _held_against(seconds: float, predicted: Estimate | None, share_observed: fl
     )
 
 
-def comparison(recommendation: Recommendation) -> Finding:
-    """Compares the recommendation with the user's present settings, and states the evidence for both."""
-    choice, baseline = recommendation.choice, recommendation.baseline
-    if baseline is None:
-        return Finding(
-            headline="no baseline",
-            detail="There are no present settings to compare with: the job file has no [baseline], or its "
-            "values cannot run.",
-        )
-    if baseline.configuration == choice.configuration:
-        return Finding(headline="keep them", detail="The search found no better configuration.")
-    differs = differing_axes(choice.configuration, baseline.configuration)
-    if differs <= set(recommendation.axes_without_effect):
-        named = " or ".join(sorted(differs))
-        return Finding(headline="no difference", detail=f"They differ in {named}, which had no effect.")
-    ours, ours_measured = _time_of_choice(recommendation)
-    theirs, theirs_measured = _known_time(baseline)
-    if not math.isfinite(theirs):
-        chance = format_chance(baseline.probability_of_reaching)
-        return Finding(
-            headline="they may never reach it",
-            detail=f"The present settings are not expected to reach the target (chance {chance}).",
-        )
-    if not math.isfinite(ours) or ours <= 0:
-        return Finding(
-            headline="unclear",
-            detail="The median predicted time of the recommendation is infinite, so there is no comparison.",
-        )
-    prices = _prices(choice, baseline)
-    if ours_measured and theirs_measured:
-        headline, word = _times(theirs / ours, "sooner", "later", "as fast"), measured_word(recommendation)
-        return Finding(
-            headline=f"{headline}, {word} once",
-            detail=f"The present settings took {format_seconds(theirs)}, {word}. With another order of the "
-            f"data, the ratio may differ.{prices}",
-        )
-    # Show both times with their evidence, because the ratio of two predictions would look like a measurement.
-    widening = _WIDENING if _too_narrow(recommendation) else 1.0
-    spans = _span(choice, ours, ours_measured), _span(baseline, theirs, theirs_measured)
-    overlap = not _are_distinct(*spans)
-    distinct = not overlap and _are_distinct(*(_widened(span, widening) for span in spans))
-    caution = "" if distinct else " The intervals overlap."
-    if not overlap and not distinct:
-        caution = _narrow_words(recommendation)
-    likely = "sooner by prediction" if ours < theirs else "later by prediction"
-    return Finding(
-        headline=likely if distinct else "not known which is sooner",
-        detail=f"{_span_words(choice, ours, ours_measured)}, against "
-        f"{_span_words(baseline, theirs, theirs_measured)} of the present settings. "
-        f"{_basis('The recommendation', choice, ours_measured)} "
-        f"{_basis('The present settings', baseline, theirs_measured)}{caution}{prices}",
-    )
-
-
-def _known_time(alternative: Alternative) -> tuple[float, bool]:
-    if alternative.measured_seconds is not None:
-        return alternative.measured_seconds, True
-    return alternative.seconds.median, False
-
-
-def _time_of_choice(recommendation: Recommendation) -> tuple[float, bool]:
-    verified = recommendation.verified
-    if verified is not None and verified.reached:
-        return verified.training_seconds, True
-    return _known_time(recommendation.choice)
-
-
-def _span_words(alternative: Alternative, seconds: float, is_measured: bool) -> str:
-    """Describes the time to target of an alternative, and whether it was measured or predicted."""
-    if is_measured:
-        return f"{format_seconds(seconds)} (measured)"
-    word = "predicted" if alternative.is_observed else "not measured"
-    return f"{format_interval(alternative.seconds)} ({word})"
-
-
-def _basis(name: str, alternative: Alternative, is_measured: bool) -> str:
-    has = "have" if name.endswith("s") else "has"
-    if is_measured:
-        return f"{name} {has} reached the target."
-    if not alternative.is_observed:
-        return f"{name} {has} not been measured."
-    own = "their" if has == "have" else "its"
-    return f"{name} {has} been predicted from {known_words(alternative)} of {own} own run."
-
-
 def known_words(alternative: Alternative) -> str:
     """Describes how far a configuration was trained: number of samples and training seconds, in words."""
     samples, seconds = alternative.samples_observed, alternative.seconds_observed
     return f"{format_count(samples)} samples ({format_seconds(seconds)})"
-
-
-def _span(alternative: Alternative, known: float, is_measured: bool) -> tuple[float, float]:
-    if is_measured:
-        return known, known
-    return alternative.seconds.lower, alternative.seconds.upper
-
-
-def _are_distinct(ours: tuple[float, float], theirs: tuple[float, float]) -> bool:
-    return ours[1] < theirs[0] or theirs[1] < ours[0] or ours == theirs
-
-
-def _widened(span: tuple[float, float], power: float) -> tuple[float, float]:
-    """Widens an interval on the logarithmic scale around its center; an open interval stays as it is."""
-    low, high = span
-    if not (0 < low < high < math.inf):
-        return span
-    center, half = math.sqrt(low * high), math.sqrt(high / low)
-    return center / half**power, center * half**power
-
-
-def _prices(choice: Alternative, baseline: Alternative) -> str:
-    if choice.dollars is None or baseline.dollars is None:
-        return ""
-    ours, theirs = format_dollars(choice.dollars.median), format_dollars(baseline.dollars.median)
-    return f" Predicted price {ours} against {theirs}."
-
-
-def _times(ratio: float, better: str, worse: str, equal: str) -> str:
-    if max(ratio, 1 / ratio) < _EQUAL_RATIO:
-        return f"about {equal}"
-    return f"{format_ratio(ratio)} {better}" if ratio > 1 else f"{format_ratio(1 / ratio)} {worse}"
 
 
 def coverage(checked: Sequence[PredictedAgainstMeasured]) -> str:

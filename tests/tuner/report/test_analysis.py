@@ -98,7 +98,7 @@ def test_frames_of_small_charts_are_drawn_once(builder: ModuleType) -> None:
 
 
 def test_cells_of_learning_rates_do_not_overlap() -> None:
-    """The present settings may have a learning rate beside the grid; two cells over each other look darker."""
+    """The present settings may lie beside the grid, and two cells over each other would look darker."""
     rates = [0.01, 0.0151, 0.02, 0.0219, 0.0316]
     cells = [_edges(rate, rates, 1.2) for rate in rates]
     for (low, high), rate, (following, _) in zip(cells, rates, [*cells[1:], (1.0, 1.0)], strict=True):

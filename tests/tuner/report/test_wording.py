@@ -7,11 +7,12 @@ from types import ModuleType
 import pytest
 
 from tuner.advice.interval_check import estimate_of, interval_check, is_inside
+from tuner.domain.format import format_dollar_interval, format_dollars
 from tuner.domain.ledger import PredictedAgainstMeasured
 from tuner.domain.recommendation import Estimate, IntervalCheck
+from tuner.report.present_settings import comparison
 from tuner.report.terminal import recommendation_text
 from tuner.report.wording import (
-    comparison,
     coverage,
     measured,
     own_command_end,
@@ -89,6 +90,33 @@ def test_overlapping_intervals_are_no_gain(builder: ModuleType) -> None:
     assert found.headline == "not known which is sooner"
     assert found.detail.startswith("7.29 s to 12.3 s (not measured), against 8 s to 25 s (predicted)")
     assert "The intervals overlap." in found.detail
+
+
+def test_a_goal_of_the_lowest_price_compares_prices(builder: ModuleType) -> None:
+    answer = replace(builder.recommendation(), goal="accuracy >= 0.95, cheapest")
+    rate = answer.baseline.dollars_per_second
+    assert rate == pytest.approx(answer.baseline.dollars.median / answer.baseline.seconds.median)
+    found = comparison(answer)
+    paid = 9.31 * answer.choice.dollars_per_second
+    spent = format_dollar_interval(answer.baseline.dollars)
+    assert found.detail.startswith(f"{format_dollars(paid)} (measured), against {spent} (predicted)")
+    assert "Predicted time 9.48 s against " in found.detail
+    measured_once = replace(answer, baseline=replace(answer.baseline, measured_seconds=2 * paid / rate))
+    assert comparison(measured_once).headline == "2x cheaper, measured once"
+    late = replace(answer, baseline=replace(answer.baseline, measured_seconds=paid / rate / 2))
+    assert comparison(late).headline == "2x more expensive, measured once"
+    # Without prices, the time is compared.
+    free = replace(answer, choice=replace(answer.choice, dollars=None))
+    assert comparison(free).headline == "sooner by prediction"
+
+
+def test_a_long_start_of_the_script_has_its_price(builder: ModuleType) -> None:
+    answer = builder.recommendation()
+    assert "Starting" not in price(answer).detail
+    slow = replace(answer, startup_seconds=2 * answer.choice.seconds.median)
+    assert f"costs {format_dollars(2 * answer.choice.dollars.median)} more" in price(slow).detail
+    assert "Starting the script costs" in recommendation_text(slow)
+    assert price(replace(slow, choice=replace(slow.choice, dollars=None))) is None
 
 
 def test_axes_without_effect_gain_nothing(builder: ModuleType) -> None:

@@ -108,7 +108,7 @@ def test_what_was_advised_last_is_exported_for_the_job_file_as_it_is_called_now(
     assert f"\ncd {Path.cwd()} || exit\n" in text
     for fact in (
         "Goal: accuracy >= 0.9, soonest",
-        "Predicted: provisional: 1m 40s (1m 20s to 2m 20s). Median and 90% interval; chance of",
+        "Predicted (provisional): 1m 40s (1m 20s to 2m 20s). Median and 90% interval; chance of",
         "Trust: provisional.",
         "It runs on one machine: the 2 nodes are groups of processes there.",
     ):

@@ -78,7 +78,8 @@ _REFUSED = re.compile(
 #: Matches errors that occur with every configuration: a file or module is missing, or the command line is
 #: invalid.
 _BROKEN = re.compile(
-    r"FileNotFoundError|ModuleNotFoundError|No such file|unrecognized arguments|command not found|: not found$"
+    r"FileNotFoundError|ModuleNotFoundError|No such file|unrecognized arguments|command not found"
+    r"|: not found$"  # as dash says it
 )
 _FRAME = re.compile(r'File "[^"]+", line \d+')
 #: Matches errors of a process that lost the connection to another process; the error of the other process is

@@ -392,9 +392,7 @@ class CommandProber(LaunchedProber[CommandSlice]):
             if is_same or failure.is_of_script:
                 record.job_fault = True
                 others = ", and with another configuration, too" if is_same else ""
-                error += (
-                    f" (before the first report{others}: the script, its data or its command is broken)"
-                )
+                error += f" (before the first report{others}: the script, its data or its command is broken)"
         words = failure.words
         if words.splitlines()[-1].strip() != error:
             words += f"\n{error}"
