@@ -82,6 +82,7 @@ class Comparison:
         probabilities: Probability that A is sooner, and that B is sooner. Their sum is less than 1 if it is
             possible that neither reaches the target.
         seconds_ratio: Time to target, with start-up; None if the two never reach the target both.
+        training_ratio: Time to target, without start-up; None likewise.
         samples_ratio: Number of samples to target; None likewise.
         speed_ratio: Seconds per sample; None likewise.
         dollars_ratio: Price to target, without start-up; None likewise, or without a price of both.
@@ -93,6 +94,7 @@ class Comparison:
     sides: tuple[Side, Side]
     probabilities: tuple[float, float]
     seconds_ratio: Estimate | None
+    training_ratio: Estimate | None
     samples_ratio: Estimate | None
     speed_ratio: Estimate | None
     dollars_ratio: Estimate | None
@@ -126,6 +128,7 @@ def compare(first: Case, second: Case) -> Comparison:
     both = ~a.never & ~b.never
     logs = {
         "seconds": np.log(totals[1][both]) - np.log(totals[0][both]),
+        "training": (b.log_seconds - a.log_seconds)[both],
         "samples": (b.log_samples - a.log_samples)[both],
         "speed": (b.log_speed - a.log_speed)[both],
     }
@@ -133,13 +136,14 @@ def compare(first: Case, second: Case) -> Comparison:
     ratios = {name: _ratio(values) for name, values in logs.items()}
     dollars = None
     if all(prices):
-        dollars = _ratio((b.log_seconds - a.log_seconds)[both] + math.log(prices[1] / prices[0]))
+        dollars = _ratio(logs["training"] + math.log(prices[1] / prices[0]))
     chances = bounded(float(sooner[0].mean())), bounded(float(sooner[1].mean()))
     winner = int(chances[1] > chances[0])
     return Comparison(
         sides=sides,
         probabilities=chances,
         seconds_ratio=ratios["seconds"],
+        training_ratio=ratios["training"],
         samples_ratio=ratios["samples"],
         speed_ratio=ratios["speed"],
         dollars_ratio=dollars,
@@ -193,7 +197,8 @@ def _answer(sides: tuple[Side, Side], chances: tuple[float, float], ratio: Estim
         return f"{sooner} is sooner (probability {chance}). It is unlikely that both reach the target."
     if winner:
         ratio = Estimate(lower=1 / ratio.upper, median=1 / ratio.median, upper=1 / ratio.lower)
-    times = f"{format_ratio(ratio.median)} the time of {sooner} (90% interval {_interval(ratio)})"
+    startup = ", start-up included" if any(side.startup_seconds for side in sides) else ""
+    times = f"{format_ratio(ratio.median)} the time of {sooner}{startup} (90% interval {_interval(ratio)})"
     basis = "" if all(side.forecast.is_observed for side in sides) else ", as predicted"
     if chances[winner] < _DECIDED:
         return (
@@ -233,12 +238,10 @@ def _decides(
         return "The measurements do not show what decides."
     sign = -1.0 if winner else 1.0
     samples, speed = (sign * float(np.median(logs[name])) for name in ("samples", "speed"))
-    startup = sign * float(np.median(logs["seconds"] - logs["samples"] - logs["speed"]))
-    found = {
-        "the number of samples to target": samples,
-        "the time per sample": speed,
-        "the start-up": startup,
-    }
+    found = {"the number of samples to target": samples, "the time per sample": speed}
+    shortest, longest = sorted(side.startup_seconds for side in sides)
+    if longest > _SAME * shortest:  # equal start-ups only bring the ratio nearer to 1
+        found["the start-up"] = sign * float(np.median(logs["seconds"] - logs["training"]))
     name = max(found, key=lambda one: found[one])
     if found[name] < math.log(_SAME):
         return "Nothing decides: no factor differs by 5% or more."

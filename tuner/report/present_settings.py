@@ -137,7 +137,8 @@ def comparison(recommendation: Recommendation) -> Finding:
     return Finding(
         headline=likely if distinct else f"not known which is {quantity.better}",
         detail=f"{_span_words(ours, quantity)}, against {_span_words(theirs, quantity)} of the present "
-        f"settings. {_basis('The recommendation', ours)} {_basis('The present settings', theirs)}{caution}{other}",
+        f"settings. {_basis('The recommendation', ours)} {_basis('The present settings', theirs)}"
+        f"{caution}{other}",
     )
 
 

@@ -42,7 +42,7 @@ def prediction_rows(prediction: Prediction, following: str) -> list[Row]:
         dollars = f"{format_dollars(forecast.dollars.median)} ({format_dollar_interval(forecast.dollars)})"
         rows.append(("predicted price", dollars))
     if prediction.startup_seconds is not None:
-        rows.append(("start-up before it", format_seconds(prediction.startup_seconds)))
+        rows.append(("start-up before it", _startup_words(prediction.startup_seconds, forecast)))
     rows.append(("chance of reaching the target", format_chance(forecast.probability_of_reaching)))
     rows += [
         (f"chance within {words}", format_chance(chance)) for words, chance in prediction.chances.items()
@@ -51,6 +51,12 @@ def prediction_rows(prediction: Prediction, following: str) -> list[Row]:
     rows += [("note", sentence) for sentence in prediction.remarks]
     rows.append(("next", following))
     return [{"name": what, "value": value} for what, value in rows]
+
+
+def _startup_words(seconds: float, forecast: Alternative) -> str:
+    """Formats the start-up time of a script, with its price: 8 s ($0.01)."""
+    dollars = seconds * forecast.dollars_per_second
+    return format_seconds(seconds) + (f" ({format_dollars(dollars)})" if math.isfinite(dollars) else "")
 
 
 def seconds_words(seconds: Estimate) -> str:
@@ -113,7 +119,7 @@ def comparison_rows(comparison: Comparison) -> list[Row]:
         add(axis_title(axis), partial(_value_of, axis))
     add("measured time to target", lambda side: measured_words(side.forecast))
     add("measured training", lambda side: known_words(side.forecast))
-    add("predicted time to target", _seconds_of, comparison.seconds_ratio)
+    add("predicted time to target", _seconds_of, comparison.training_ratio)
     add("predicted price", _dollars_of, comparison.dollars_ratio)
     add("chance of reaching the target", lambda side: format_chance(side.forecast.probability_of_reaching))
     add(
@@ -129,6 +135,7 @@ def comparison_rows(comparison: Comparison) -> list[Row]:
     add("time per step", lambda side: format_seconds(side.step_seconds))
     if a.startup_seconds or b.startup_seconds:
         add("start-up", lambda side: format_seconds(side.startup_seconds))
+        add("time with start-up", _total_of, comparison.seconds_ratio)
     chances = {side.label: chance for side, chance in zip((a, b), comparison.probabilities, strict=True)}
     add("probability of being sooner", lambda side: format_chance(chances[side.label]))
     return rows
@@ -140,6 +147,10 @@ def _value_of(axis: str, side: Side) -> AxisValue | None:
 
 def _seconds_of(side: Side) -> str:
     return _with_interval(side.forecast.seconds, format_seconds)
+
+
+def _total_of(side: Side) -> str:
+    return format_seconds(side.forecast.seconds.median + side.startup_seconds)
 
 
 def _dollars_of(side: Side) -> str | None:
@@ -177,6 +188,7 @@ def comparison_data(comparison: Comparison, following: str) -> dict[str, Any]:
     """
     ratios = {
         "seconds": comparison.seconds_ratio,
+        "training_seconds": comparison.training_ratio,
         "dollars": comparison.dollars_ratio,
         "samples": comparison.samples_ratio,
         "sample_seconds": comparison.speed_ratio,

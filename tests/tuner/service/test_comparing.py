@@ -6,12 +6,14 @@ import json
 from collections.abc import Iterator
 from dataclasses import replace
 
+import numpy as np
 import pytest
 
 from storage import open_storage
 from tests.tuner.service.desk import Desk
-from tuner.advice.comparison import Comparison
+from tuner.advice.comparison import Comparison, _decides
 from tuner.domain.errors import JobError
+from tuner.domain.format import format_seconds
 from tuner.service.comparing import AskedConfiguration, compare_configurations, compare_studies
 from tuner.service.prediction_views import comparison_data, comparison_rows
 
@@ -103,6 +105,23 @@ def test_studies_are_compared_by_name_or_number(tuned: Desk) -> None:
         compare_studies(tuned.store, "jub", names[1])
     with pytest.raises(JobError, match="are the same study"):
         compare_studies(tuned.store, names[0], numbers[0])
+
+
+def test_equal_start_ups_decide_nothing_and_are_part_of_the_time(tuned: Desk) -> None:
+    found = compared(tuned, asked(learning_rate=0.1), asked(learning_rate=0.004))
+    training = np.log([1.3, 1.4, 1.5])
+    logs = {"training": training, "samples": training, "speed": np.zeros(3), "seconds": training / 3}
+    start_ups = {"equal": (8.0, 8.0), "unequal": (8.0, 2.0)}
+    said = {}
+    for name, seconds in start_ups.items():
+        a, b = (replace(side, startup_seconds=one) for side, one in zip(found.sides, seconds, strict=True))
+        said[name] = _decides((a, b), 0, np.ones(3, dtype=np.bool_), np.zeros(3, dtype=np.bool_), logs)
+    assert said["equal"] == "What decides is the number of samples to target: B has 1.4x that of A."
+    assert "In start-up, B is better by" in said["unequal"]
+    rows = {row["name"]: row for row in comparison_rows(replace(found, sides=(a, b)))}
+    total = found.sides[0].forecast.seconds.median + 8.0
+    assert rows["time with start-up"]["A"] == format_seconds(total)
+    assert rows["predicted time to target"]["B / A"] == rows["samples to target"]["B / A"]
 
 
 def test_rows_have_both_sides_and_their_ratio(tuned: Desk) -> None:
