@@ -154,11 +154,10 @@ def _lost(state: SearchState) -> list[str]:
     for probe in state.probes:
         lost = sorted({rank for measurement in probe.slices for rank in measurement.lost_ranks})
         if lost:
-            name = f"probe {probe.probe_id}" if probe.trial_number is None else f"trial {probe.trial_number}"
             were = "was" if len(lost) == 1 else "were"
             shown = ranks_words(lost)
             lines.append(
-                f"{shown[0].upper()}{shown[1:]} {were} lost in {name} ({probe.configuration}), and the "
+                f"{shown[0].upper()}{shown[1:]} {were} lost in {probe.name} ({probe.configuration}), and the "
                 "other ranks continued: the results of this probe are for fewer ranks."
             )
     return lines

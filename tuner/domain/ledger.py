@@ -95,6 +95,11 @@ class ProbeRecord:
     expired_lease: Lease | None = None
 
     @property
+    def name(self) -> str:
+        """Its name in messages: the number that `paceline trials` lists and `paceline explain` takes."""
+        return f"probe {self.probe_id}" if self.trial_number is None else f"trial {self.trial_number}"
+
+    @property
     def was_tried(self) -> bool:
         """Whether the probe has really run.
 

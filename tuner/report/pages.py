@@ -183,9 +183,8 @@ def _probes_context(probes: Sequence[ProbeRecord], job: Job) -> dict[str, Any]:
     for probe in probes:
         error = None if probe.measurement is None else probe.measurement.error
         if error or (probe.reason and probe.outcome in (Outcome.OUT_OF_MEMORY, Outcome.DIVERGED)):
-            name = f"probe {probe.probe_id}" if probe.trial_number is None else f"trial {probe.trial_number}"
             ended = "can resume" if probe.outcome.can_continue else probe.outcome.value.replace("_", " ")
-            failed.append({"name": name, "ended": ended, "reason": probe.reason, "error": error})
+            failed.append({"name": probe.name, "ended": ended, "reason": probe.reason, "error": error})
     return {
         "probes": probes,
         "probes_table": tables.probes_table(probes, maximize=job.goal.maximize),

@@ -433,7 +433,7 @@ def free_leases_of_the_dead(
                 ledger.append_slice(lease, lost)
                 note_charged(folder)
                 spans.append(span)
-                words = f"probe {probe.probe_id}: {lost.error}; the time of this slice is charged"
+                words = f"{probe.name}: {lost.error}; the time of this slice is charged"
                 listen(SearchEvent(kind="warning", text=words))
             ledger.release(lease)
         elif probe.lease is not None:

@@ -150,8 +150,7 @@ def _furthest(probes: list[ProbeRecord]) -> tuple[list[tuple[ProbeRecord, Measur
 
 
 def _named(probe: ProbeRecord, *, short: bool = False) -> str:
-    name = f"probe {probe.probe_id}" if probe.trial_number is None else f"trial {probe.trial_number}"
-    return name if short else f"{name} ({probe.configuration})"
+    return probe.name if short else f"{probe.name} ({probe.configuration})"
 
 
 def _ascends(measurement: Measurement) -> bool:

@@ -85,7 +85,7 @@ def restore(
             rebuild_records(folder, measured)
         what = "its files are" if measured.checkpoint is None else "its checkpoint is"
         words = (
-            f"probe {probe.probe_id}: {what} on another host, so its next slice starts from "
+            f"{probe.name}: {what} on another host, so its next slice starts from "
             "the beginning; give all workers the same --artifacts to avoid this"
         )
         listen(SearchEvent(kind="warning", text=words, probe_id=probe.probe_id))

@@ -42,8 +42,8 @@ def status_rows(
     seen = [probe.measurement for probe in probes if probe.measurement is not None]
     given = ledger.recommendations(study.study_id)
     open_ones = [probe for probe in probes if probe.outcome.can_continue and probe.slices]
-    lost = {probe.probe_id: lease for probe in probes if (lease := abandoned_lease(probe)) is not None}
-    held = [probe for probe in probes if probe.lease is not None and probe.probe_id not in lost]
+    lost = [(probe, lease) for probe in probes if (lease := abandoned_lease(probe)) is not None]
+    held = [probe for probe in probes if probe.lease is not None and abandoned_lease(probe) is None]
     rows = [
         ("study", study.name),
         ("probes", len(probes)),
@@ -53,10 +53,10 @@ def status_rows(
         *_at_once(probes, held),
         *(
             (
-                f"probe {number} lost",
-                _lost_words(covered([lost_span(probe_folder(output, study, number), lease)])),
+                f"{probe.name} lost",
+                _lost_words(covered([lost_span(probe_folder(output, study, probe.probe_id), lease)])),
             )
-            for number, lease in lost.items()
+            for probe, lease in lost
         ),
         ("charged seconds", round(sum(m.charged_seconds for m in seen), 3)),
         ("charged dollars", round(sum(m.charged_dollars for m in seen), 6)),
@@ -84,7 +84,7 @@ def _at_once(probes: list[ProbeRecord], held: list[ProbeRecord]) -> list[tuple[s
     """
     rows: list[tuple[str, Any]] = []
     if len(held) > 1:
-        rows = [(f"running probe {p.probe_id}", f"{p.purpose.value}: {p.configuration}") for p in held]
+        rows = [(f"running {p.name}", f"{p.purpose.value}: {p.configuration}") for p in held]
     slices = [measurement for probe in probes for measurement in probe.slices]
     shared = sum(measurement.shared_seconds for measurement in slices)
     if shared > 0:
@@ -181,7 +181,7 @@ def require_study(ledger: Ledger, opened: OpenedJob) -> StudyRecord:
 def _trial_row(study: StudyRecord, probe: ProbeRecord) -> Row:
     measurement = probe.measurement
     goal = study.job["goal"]
-    row: Row = {"trial": probe.trial_number, "purpose": probe.purpose.value}
+    row: Row = {"trial": probe.trial_number, "probe": probe.probe_id, "purpose": probe.purpose.value}
     row |= probe.configuration.as_dict()
     outcome = probe.outcome.value if abandoned_lease(probe) is None else "killed"
     row |= {"outcome": outcome, "slices": len(probe.slices)}

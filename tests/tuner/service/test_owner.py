@@ -33,7 +33,7 @@ def started(process: int) -> str:
 
 def leased(ledger: MemoryLedger, owner: str) -> StudyRecord:
     study = ledger.open_study("job", "f", {"goal": {"metric": "loss", "target": 0.1}})
-    ledger.start_probe(study.study_id, HERE, Purpose.TIMING, trial_number=None, owner=owner, lease_seconds=60)
+    ledger.start_probe(study.study_id, HERE, Purpose.TIMING, trial_number=0, owner=owner, lease_seconds=60)
     return study
 
 
@@ -113,7 +113,7 @@ def test_a_slice_that_was_lost_with_a_killed_tuner_is_charged_once(tmp_path: Pat
     assert (lost.outcome, lost.samples) == (Outcome.PAUSED, 0)
     assert (lost.charged_seconds, lost.charged_dollars) == (12.0, pytest.approx(12.0 / 3600))
     (words,) = [event.text for event in events]
-    assert words.startswith("probe 1: the slice was lost after about 12.0 s: Paceline was killed")
+    assert words.startswith("trial 0: the slice was lost after about 12.0 s: Paceline was killed")
 
 
 def test_a_lost_slice_is_not_charged_again_where_the_next_one_did_not_start(tmp_path: Path) -> None:
@@ -131,7 +131,7 @@ def test_time_that_lost_slices_have_in_common_is_elapsed_once(tmp_path: Path) ->
     ledger = MemoryLedger(Clock(1000.0))
     study = leased(ledger, DEAD)
     ledger.start_probe(
-        study.study_id, HERE, Purpose.STATISTICS, trial_number=None, owner=DEAD, lease_seconds=60.0
+        study.study_id, HERE, Purpose.STATISTICS, trial_number=0, owner=DEAD, lease_seconds=60.0
     )
     described(tmp_path, study, began=1000.0, last_written=1012.0)
     described(tmp_path, study, began=1004.0, last_written=1020.0, probe_id=2)
@@ -148,12 +148,12 @@ def test_status_says_what_was_lost_before_it_is_charged(tmp_path: Path) -> None:
     described(tmp_path, study, began=1000.0, last_written=1012.0)
     rows = {row["name"]: row["value"] for row in status_rows(ledger, study, tmp_path)}
     assert rows["running probes"] == 0
-    assert rows["probe 1 lost"].startswith("a slice of about 12.0 s: the process was killed")
+    assert rows["trial 0 lost"].startswith("a slice of about 12.0 s: the process was killed")
     assert trial_rows(ledger, study)[0]["outcome"] == "killed"
     free_leases_of_the_dead(ledger, study, tmp_path, CLUSTER)
     rows = {row["name"]: row["value"] for row in status_rows(ledger, study, tmp_path)}
     assert rows["charged seconds"] == 12.0
-    assert "probe 1 lost" not in rows
+    assert "trial 0 lost" not in rows
 
 
 def test_between_two_slices_nothing_is_lost(tmp_path: Path) -> None:
