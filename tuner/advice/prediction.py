@@ -178,8 +178,8 @@ def _evidence(ending: Ending, configuration: Configuration) -> Iterator[str]:
             for one in checked
         )
         yield (
-            f"Of {len(checked)} earlier predictions of this study that could be checked, {right} held in "
-            "their 90% interval."
+            f"{right} of {len(checked)} earlier predictions of this study that could be checked held within "
+            "the 90% interval."
         )
 
 

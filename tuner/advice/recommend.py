@@ -22,6 +22,7 @@ from tuner.advice.sensitivity import sensitivity
 from tuner.advice.strategies import strategy_outlooks
 from tuner.advice.warnings import cautions
 from tuner.domain.cluster import charge
+from tuner.domain.format import format_count
 from tuner.domain.ledger import EARLY_SHARE, PredictedAgainstMeasured, PredictionRecord
 from tuner.domain.measurement import Outcome, Purpose
 from tuner.domain.recommendation import (
@@ -386,7 +387,7 @@ def _evidence(ending: Ending, choice: Configuration, run: Run | None) -> list[st
     if run is not None:
         nodes = {m.configuration.nodes for m in run.probe.slices if m.charged_seconds > 0}
         lines.append(
-            f"The run of this configuration processed {run.measurement.samples} samples in "
+            f"The run of this configuration processed {format_count(run.measurement.samples)} samples in "
             f"{run.measurement.training_seconds:.1f} training seconds."
         )
         transferred = any(m.charged_seconds == 0 for m in run.probe.slices)

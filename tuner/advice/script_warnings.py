@@ -6,7 +6,7 @@ import itertools
 from collections.abc import Iterable, Mapping, Sequence
 
 from search_spaces import Configuration
-from tuner.domain.format import axis_title, format_axis, format_configuration, format_value
+from tuner.domain.format import axis_title, format_axis, format_configuration, format_count, format_value
 from tuner.search.runs import Run
 from tuner.search.state import SearchState
 
@@ -188,7 +188,7 @@ def _doubtful_target(state: SearchState, runs: Sequence[Run]) -> Iterable[str]:
             lost = run.measurement.trained_curve[past.index(True) :][past[past.index(True) :].index(False)]
             yield (
                 f"{format_configuration(run.configuration)} met the target and then missed it again "
-                f"({format_value(lost.value)} after {lost.samples} samples). "
+                f"({format_value(lost.value)} after {format_count(lost.samples)} samples). "
                 f"Set consecutive_scores = {fewest} in [goal] to require {fewest} such scores in a row"
             )
             break

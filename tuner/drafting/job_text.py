@@ -233,6 +233,11 @@ class JobDraft:
             yield "[cluster]"
             yield "nodes = [1]            # or [1, 2, 4]; several machines need a launcher"
             yield f"devices_per_node = {self.draft.num_ranks}            # seen: processes of your command"
+        else:
+            yield "# [cluster]"
+            if self.draft.line.kind == "torchrun":
+                yield "# nodes = [1, 2, 4]            # to choose from; several machines need a launcher"
+        yield "# dollars_per_node_hour = 3.0            # price of a node, if the price of a training matters"
 
     def _goal(self) -> Iterator[str]:
         reading = self.reading

@@ -324,9 +324,11 @@ class GoalSection(Section):
                 "remove goal.direction"
             )
         if not known.lower <= self.target <= known.upper:
+            is_percent = known.upper == 1.0 < self.target <= 100.0
+            percent = f"; write {self.target:g}% as {self.target / 100:g}" if is_percent else ""
             raise ValueError(
                 f"goal.target = {self.target:g} is not a value {self.metric} can have; "
-                f"allowed is {known.lower:g} to {known.upper:g}"
+                f"allowed is {known.lower:g} to {known.upper:g}{percent}"
             )
         return self
 

@@ -264,6 +264,11 @@ def no_curves(probes: Sequence[ProbeRecord], job: Job) -> str:
 def own_command_end(recommendation: Recommendation) -> str:
     """Returns sentences on when the user's own command ends, and how long it has to train to the target."""
     words = "It does not stop at the target; it ends when the script ends by itself."
+    if "$PACELINE_NODE_RANK" in recommendation.user_command:
+        words = (
+            "Run it on each node, with the number of the node from 0 in PACELINE_NODE_RANK, the address of node "
+            f"0 in PACELINE_MAIN_ADDRESS and a free port of it in PACELINE_MAIN_PORT; launch.sh does this. {words}"
+        )
     samples = recommendation.training_samples
     if samples is None:
         return words

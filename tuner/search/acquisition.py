@@ -486,4 +486,7 @@ class Acquisition:
         middle = float(prospects.mean_log[index]) + math.log(price[index]) - self.weights.log_incumbent
         spread = 1.645 * math.sqrt(float(prospects.variance_log[index]))
         low, high = math.exp(min(middle - spread, 50.0)), math.exp(min(middle + spread, 50.0))
-        return f"reaching the target may cost {low:.2g} to {high:.2g} times as much as with the best so far"
+        wanted = "price" if self._state.job.goal.minimize == "dollars" else "time"
+        return (
+            f"may be better: its {wanted} to target is {low:.2g} to {high:.2g} times that of the best so far"
+        )

@@ -9,7 +9,7 @@ from typing import Any
 
 from search_spaces import Configuration
 from tuner.domain.errors import ProbeError
-from tuner.domain.format import format_seconds
+from tuner.domain.format import format_count, format_seconds
 from tuner.domain.measurement import CurvePoint, Measurement, Outcome, Purpose
 from tuner.job.command_section import MetricsSection
 from tuner.probes import ProbeHandle, Prober, Until
@@ -146,7 +146,9 @@ def _progress(measurement: Measurement, heard: Heard, size: int | None) -> str:
         seen = "; ".join(heard.unmatched)
         likely = f"; these look like scores and do not match: {seen}" if seen else ""
         return f"running; no line of progress was read yet{likely}"
-    where = f"{measurement.samples} samples"
+    where = f"{format_count(measurement.samples)} samples"
+    if heard.num_scores:
+        return f"running; {heard.num_scores} score{'' if heard.num_scores == 1 else 's'} after {where}"
     if size is not None and measurement.samples and measurement.training_seconds > 0:
         left = (size - measurement.samples) * measurement.training_seconds / measurement.samples
         where += f"; the first epoch ends in about {format_seconds(max(left, 0.0))}"

@@ -75,7 +75,8 @@ class LiveView:
         else:
             rows += _row("best", ["none yet: no score was read"], width)
         rows += _row("budget", self._budget_words(progress, usage), width)
-        rows += _row("Ctrl-C", ["finishes the slice and answers; twice: stops at once"], width)
+        if not self.watch.has_ended:
+            rows += _row("Ctrl-C", ["finishes the slice and answers; twice: stops at once"], width)
         return [self._plain(row) for row in rows]
 
     def event_line(self, event: SearchEvent, elapsed_seconds: float) -> Text:

@@ -82,3 +82,22 @@ def test_what_a_script_prints_cannot_break_the_file() -> None:
     job = tomllib.loads(text)
     assert job["workload"]["command"] == "python 'a b.py' '--x={{1}}' 'c'\"'\"'d'"
     assert job["goal"]["direction"] == "maximize"
+
+
+def test_a_draft_shows_where_nodes_and_their_price_belong() -> None:
+    """The lines are comments: without them, the job has one node without a price."""
+    shown = {"nodes": "nodes = [", "price": "dollars_per_node_hour = "}
+    for command, keys in (
+        ("python a.py", {"price"}),
+        ("torchrun --nproc-per-node 1 a.py", {"nodes", "price"}),
+    ):
+        draft = Draft(line=split_command(command), source=SourceCode())
+        text = JobDraft(command=command, draft=draft, reading=None, trial=None).text()
+        assert {key for key, line in shown.items() if f"\n# {line}" in text} == keys
+        assert "cluster" not in tomllib.loads(text)
+        uncommented = text.replace("# [cluster]", "[cluster]").replace("# dollars_per", "dollars_per")
+        assert tomllib.loads(uncommented)["cluster"] == {"dollars_per_node_hour": 3.0}
+    ranks = Draft(line=split_command("torchrun --nproc-per-node 2 a.py"), source=SourceCode())
+    text = JobDraft(command="x", draft=ranks, reading=None, trial=None).text()
+    assert tomllib.loads(text)["cluster"] == {"nodes": [1], "devices_per_node": 2}
+    assert "\n# dollars_per_node_hour" in text

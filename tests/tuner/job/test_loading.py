@@ -63,7 +63,11 @@ def test_a_stored_job_comes_back_unchanged(write):
         ),
         ({"goal": "metric = 'accuracy'"}, r"goal.target is missing \(the value of the metric"),
         ({"goal": "target = '0.9'"}, "goal.target = '0.9': must be a number"),
-        ({"goal": "target = 2"}, "goal.target = 2 is not a value accuracy can have; allowed is 0 to 1"),
+        (
+            {"goal": "target = 84"},
+            "goal.target = 84 is not a value accuracy can have; allowed is 0 to 1; write 84% as 0.84",
+        ),
+        ({"goal": "target = -1"}, "goal.target = -1 is not a value accuracy can have; allowed is 0 to 1"),
         ({"goal": "target = nan"}, "goal.target = nan: must be a finite number"),
         ({"goal": "target = 1\nmetric = 'acuracy'"}, "goal.metric = 'acuracy' is not a known one .accuracy"),
         ({"goal": "target = 1\ndirection = 'minimize'"}, "goal.direction = 'minimize': accuracy is a metric"),

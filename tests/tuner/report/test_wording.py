@@ -201,6 +201,10 @@ def test_what_the_own_command_needs_to_reach_the_target_is_stated(builder: Modul
     assert f"{steps:,} steps = 13 epochs" in own_command_end(replace(answer, training_epochs=12.3))
     doubtful = replace(answer, choice=replace(answer.choice, probability_of_reaching=0.6))
     assert "If it reaches the target (chance 60%), it does so within 15,361" in own_command_end(doubtful)
+    nodes = replace(answer, user_command='torchrun --node-rank "$PACELINE_NODE_RANK" train.py')
+    assert own_command_end(nodes).startswith(
+        "Run it on each node, with the number of the node from 0 in PACELINE"
+    )
     unknown = own_command_end(replace(answer, training_samples=None))
     assert unknown == "It does not stop at the target; it ends when the script ends by itself."
     assert "within 15,361 samples" in recommendation_text(answer)
