@@ -135,6 +135,7 @@ def run_job(
     fresh: bool = False,
     verify: bool = False,
     confirm: int = 0,
+    explore: bool = False,
     listener: Callable[[SearchEvent], None] | None = None,
 ) -> RunResult:
     """Tunes a job, as `paceline run` does: searches, recommends and writes the report.
@@ -155,6 +156,8 @@ def run_job(
             target.
         confirm: Number of new random seeds. With each seed, the recommendation and the baseline (the user's
             present settings) are trained to the target and compared. 0 trains none.
+        explore: Whether probes use the rest of the budget after the answer, to make predictions of other
+            configurations more certain.
         listener: Called with each event of the search; `kind` and `text` of the event describe the progress.
 
     Returns:
@@ -181,6 +184,7 @@ def run_job(
         verify=verify,
         parallel=parallel,
         confirm=confirm,
+        explore=explore,
     )
     url = default_storage_url(opened.path) if storage is None else str(storage)
     with open_storage(url if "://" in url else f"sqlite:///{url}") as store:

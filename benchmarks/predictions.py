@@ -1,13 +1,16 @@
 """Checks whether `paceline predict` is right: predicts configurations that were not probed, and trains them.
 
     python -m benchmarks.predictions digits numpy_script own_script
-    python -m benchmarks.predictions digits numpy_script own_script --clock fixed
+    python -m benchmarks.predictions digits numpy_script own_script --explore
+    python -m benchmarks.predictions digits numpy_script own_script --explore --clock fixed
 
 Each job of `examples/` is searched with its own budget. Then ten configurations that the search has not
 trained are drawn from its space with a seed, predicted as `paceline predict` does, and trained to the target
 or to a cap. A 90% interval holds if it includes the measured training seconds. A training that reached the
 cap counts as inside if its interval ends after the cap. `width` is the upper end of an interval over its
 lower end. With `--folder`, an interrupted check resumes.
+
+With `--explore`, each search uses its whole budget, as `paceline run --explore` does.
 
 With `--clock fixed`, all trainings are real, but their seconds come from the fixed clock of
 `benchmarks.golden`. Then other programs on the machine do not change the result.
@@ -17,6 +20,7 @@ With `--clock fixed`, all trainings are real, but their seconds come from the fi
 
 from __future__ import annotations
 
+import itertools
 import json
 import sys
 import tempfile
@@ -92,7 +96,9 @@ def prober_of(opened: OpenedJob) -> Prober:
     return FixedClock(job_prober(opened), opened.cluster)
 
 
-def check_example(name: str, folder: Path, seed: int, cap: float, clock: Clock) -> dict[str, Any]:
+def check_example(
+    name: str, folder: Path, seed: int, cap: float, clock: Clock, explore: bool
+) -> dict[str, Any]:
     """Searches an example with its own budget, then predicts and trains configurations of its space."""
     make_prober = prober_of if clock is Clock.FIXED else job_prober
     opened = open_job(EXAMPLES / f"{name}.toml")
@@ -104,7 +110,11 @@ def check_example(name: str, folder: Path, seed: int, cap: float, clock: Clock) 
                 raise LookupError
         except (TunerError, LookupError):
             study = run_job(
-                opened, store, RunOptions(output=folder / "search"), listen, make_prober=make_prober
+                opened,
+                store,
+                RunOptions(output=folder / "search", explore=explore),
+                listen,
+                make_prober=make_prober,
             ).study
         forecasts = StudyForecasts(opened, store.ledger, study)
         chosen = unprobed(forecasts, _NUM_CONFIGURATIONS, seed)
@@ -120,6 +130,7 @@ def check_example(name: str, folder: Path, seed: int, cap: float, clock: Clock) 
     return {
         "example": name,
         "clock": clock.value,
+        "explored": explore,
         "probes": len(state.probes),
         "search_seconds": state.elapsed_seconds,
         "check_seconds": time.monotonic() - began,
@@ -167,21 +178,24 @@ def main(
     seed: Annotated[int, typer.Option(help="Seed of the configurations.")] = 0,
     clock: Annotated[Clock, typer.Option(help="Where seconds come from.")] = Clock.REAL,
     cap: Annotated[float, typer.Option(help="Training seconds at which a training ends.")] = _CAP_SECONDS,
+    explore: Annotated[bool, typer.Option("--explore", help="Search with the whole budget.")] = False,
     folder: Annotated[Path | None, typer.Option(help="Folder of searches and trainings.")] = None,
     output: Annotated[Path | None, typer.Option(help="File to which the results are added.")] = None,
 ) -> None:
     """Print how many intervals held the real time, by example."""
     place = folder or Path(tempfile.mkdtemp(prefix="paceline-predictions-"))
     known = json.loads(output.read_text()) if output is not None and output.exists() else {"examples": []}
-    results = {(one["example"], one["clock"]): one for one in known["examples"]}
+    results = {(one["example"], one["clock"], one.get("explored", False)): one for one in known["examples"]}
     for name in examples:
-        found = check_example(name, place / f"{name}-{clock.value}", seed, cap, clock)
-        results[name, clock.value] = found
+        place_of = place / f"{name}-{clock.value}{'-explored' if explore else ''}"
+        found = check_example(name, place_of, seed, cap, clock, explore)
+        results[name, clock.value, explore] = found
         print({key: value for key, value in found.items() if key != "rows"})
     data: dict[str, Any] = {"all": {}, "examples": list(results.values())}
-    for kind in Clock:
-        rows = [row for one in results.values() if one["clock"] == kind.value for row in one["rows"]]
-        data["all"][kind.value] = summary(rows)
+    for kind, explored in itertools.product(Clock, (False, True)):
+        chosen = [one for key, one in results.items() if key[1:] == (kind.value, explored)]
+        label = f"{kind.value}{', explored' if explored else ''}"
+        data["all"][label] = summary([row for one in chosen for row in one["rows"]])
     print(data["all"])
     if output is not None:
         output.write_text(json.dumps(data, indent=1) + "\n")

@@ -39,7 +39,7 @@ node_hours = {NODE_HOURS_OF_A_JOB:g}
 """
 #: Parts of a recommendation that differ between runs with equal results.
 _VOLATILE = frozenset({"created_at", "study_name", "command", "user_command", "checkpoint"})
-#: Probes are numbered in the whole database. A probe that was interrupted at its start has a trial of its own.
+#: Probes are numbered in the whole database. A probe that was interrupted at its start has its own trial.
 _NUMBERS = frozenset({"probe_id", "trial_number"})
 _EVERY = 8
 

@@ -243,7 +243,8 @@ def _width_remark(forecast: Alternative) -> tuple[str, ...]:
     ratio = f"{format_ratio(upper / lower)} from end to end" if math.isfinite(upper) else "no upper bound"
     return (
         f"The interval is wide ({ratio}), because too few of the measured runs are like this configuration. "
-        "Only a training of it, or of similar ones, would make it narrower.",
+        "Trainings of it or of similar ones make it narrower: paceline run --explore uses the rest of the "
+        "budget for such probes.",
     )
 
 

@@ -24,7 +24,7 @@ from tuner.server.submission import new_job
 router = page_router()
 
 _OPTIONS = ("sampler", "parallel", "confirm")
-_SWITCHES = ("verify", "past_studies")
+_SWITCHES = ("verify", "past_studies", "explore")
 _FIELDS = ("job_file", "name", *_OPTIONS, "labels", "priority")
 _DEFAULTS = {
     "job_file": "",
@@ -34,6 +34,7 @@ _DEFAULTS = {
     "confirm": "0",
     "verify": "",
     "past_studies": "on",
+    "explore": "",
     "labels": "",
     "priority": "0",
 }
@@ -79,6 +80,7 @@ def show_form(
         **options,
         "verify": "on" if earlier.options.get("verify") else "",
         "past_studies": "on" if earlier.options.get("past_studies", True) else "",
+        "explore": "on" if earlier.options.get("explore") else "",
         "job_file": earlier.job_file,
         "name": earlier.name,
         "labels": " ".join(earlier.labels),

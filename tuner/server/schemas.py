@@ -50,6 +50,7 @@ class RunBody(Body):
     parallel: Annotated[int, Field(strict=True, ge=1, le=1024)] = 1
     confirm: Annotated[int, Field(strict=True, ge=0, le=100)] = 0
     past_studies: Flag = True
+    explore: Flag = False
 
 
 class SubmitBody(Body):

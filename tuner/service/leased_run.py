@@ -319,7 +319,7 @@ def _opened(
 
 
 def _options(job: JobRecord, folder: Path) -> RunOptions:
-    names = ("sampler", "verify", "parallel", "confirm", "past_studies")
+    names = ("sampler", "verify", "parallel", "confirm", "past_studies", "explore")
     return RunOptions(
         output=folder, restart_lost=True, **{name: job.options[name] for name in names if name in job.options}
     )

@@ -113,3 +113,11 @@ Quiet = Annotated[
     bool,
     typer.Option("--quiet", "-q", envvar="PACELINE_QUIET", help="Print only warnings and the result."),
 ]
+Explore = Annotated[
+    bool,
+    typer.Option(
+        "--explore",
+        help="After the answer, use the rest of the budget for probes that make predictions of other "
+        "configurations more certain.",
+    ),
+]

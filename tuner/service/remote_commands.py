@@ -15,7 +15,7 @@ from tuner.domain.format import format_dollars, format_seconds
 from tuner.domain.job_queue import JobState
 from tuner.domain.safe_text import printable
 from tuner.service.next_steps import suggest
-from tuner.service.options import PROVISIONAL, Format, FormatOption, JobPath, Sampler
+from tuner.service.options import PROVISIONAL, Explore, Format, FormatOption, JobPath, Sampler
 from tuner.service.output import print_rows, say, show
 
 if TYPE_CHECKING:
@@ -68,6 +68,7 @@ def submit(
             show_default=False,
         ),
     ] = None,
+    explore: Explore = False,
     key: Annotated[
         str | None,
         typer.Option(
@@ -93,6 +94,7 @@ def submit(
             "parallel": parallel,
             "verify": verify,
             "confirm": confirm or 0,
+            "explore": explore,
         },
         "labels": labels or [],
         "priority": priority,

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from tuner.advice.recommend import Ending, recommend
-from tuner.domain.errors import TunerError
+from tuner.domain.errors import JobError, TunerError
 from tuner.domain.format import format_seconds
 from tuner.domain.ledger import Ledger, RecommendationRecord, StudyRecord
 from tuner.domain.recommendation import Recommendation
@@ -17,6 +17,7 @@ from tuner.probes import Prober
 from tuner.report import recommendation_text
 from tuner.search.context import SearchContext
 from tuner.search.events import Listener, SearchEvent, ignore
+from tuner.search.exploring import ExploringPolicy
 from tuner.search.loop import Search, SearchResult
 from tuner.search.model_policy import ModelPolicy
 from tuner.search.optuna_policy import OptunaPolicy
@@ -64,6 +65,8 @@ class RunOptions:
         restart_lost: Whether trainings whose checkpoints are not on this host start from the beginning, as
             after a takeover by another host. If not, a missing checkpoint is an error.
         past_studies: Whether the forecasts use what other studies in the database have learnt.
+        explore: Whether probes use the rest of the budget after the answer, to make predictions of other
+            configurations more certain (`ExploringPolicy`).
     """
 
     output: Path
@@ -74,6 +77,7 @@ class RunOptions:
     confirm: int = 0
     restart_lost: bool = False
     past_studies: bool = True
+    explore: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -129,7 +133,8 @@ def run_job(
 
     Raises:
         NotStartedError: `may_start` returned False.
-        JobError: The Workload cannot be built, or `confirm` is set and the job has no baseline.
+        JobError: The Workload cannot be built, `confirm` is set and the job has no baseline, or `explore` is
+            set and the job has no budget.
         InfeasibleError: No configuration can run, or no configuration is expected to reach the target.
         ProbeError: Too many probes failed.
         StorageError: The study or the output folder cannot be read or written.
@@ -137,6 +142,8 @@ def run_job(
     """
     if options.confirm > 0:
         require_confirmable(opened)
+    if options.explore:
+        _require_explorable(opened, options.sampler)
     options = replace(options, output=prepare_output(options.output))
     opened = replace(opened, past_studies=options.past_studies)
     prober = make_prober(opened)
@@ -309,4 +316,23 @@ def _verify_words(expected_seconds: float) -> str:
 def _policy(opened: OpenedJob, options: RunOptions, context: SearchContext) -> Policy:
     if options.sampler != "model":
         return OptunaPolicy()
-    return ModelPolicy(believer_of(opened, context.ledger, context.study, context.epoch_samples))
+    policy: Policy = ModelPolicy(believer_of(opened, context.ledger, context.study, context.epoch_samples))
+    return ExploringPolicy(policy) if options.explore else policy
+
+
+def _require_explorable(opened: OpenedJob, sampler: SamplerName) -> None:
+    """Checks that a search can explore.
+
+    Raises:
+        JobError: The search has no limit, or its sampler makes no predictions.
+    """
+    if sampler != "model":
+        raise JobError(
+            f"--explore needs predictions, but --sampler {sampler} makes none. Use --sampler model"
+        )
+    budget = opened.job.budget
+    if (budget.time, budget.dollars, budget.node_hours, budget.probes) == (None, None, None, None):
+        raise JobError(
+            f"{opened.path}: --explore uses the whole budget, but the section [budget] has no limit. Set "
+            "budget.time, budget.dollars, budget.node_hours or budget.probes"
+        )

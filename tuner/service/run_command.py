@@ -16,6 +16,7 @@ from tuner.service.options import (
     INTERRUPTED,
     PROVISIONAL,
     Beta,
+    Explore,
     Format,
     FormatOption,
     JobPath,
@@ -93,6 +94,7 @@ def run_commands(study_store: OpenStore) -> tuple[Callable[..., None], Callable[
                 "--no-past-studies", help="Do not use what other studies in the database have learnt."
             ),
         ] = False,
+        explore: Explore = False,
         yes: Annotated[
             bool, typer.Option("--yes", "-y", envvar="PACELINE_YES", help="Start without asking.")
         ] = False,
@@ -118,6 +120,7 @@ def run_commands(study_store: OpenStore) -> tuple[Callable[..., None], Callable[
             parallel=parallel,
             confirm=confirm or 0,
             past_studies=not no_past_studies,
+            explore=explore,
         )
         with study_store(storage, job) as store, in_foreground(opened) as (opened, listen):
             result = run_job(opened, store, options, listen, may_start=lambda: yes or _wants_to_start())
