@@ -85,7 +85,7 @@ def test_a_target_that_is_lost_again_is_remarked(tmp_path: Path) -> None:
     world = command_world(tmp_path, target=0.3, consecutive_scores=2)
     world.keep(of(configuration(1, 64, 0.02), 0.1, 0.31, 0.2, 0.25))
     assert (
-        "met the target and then missed it again (0.2 after 1920 samples). Set consecutive_scores = 3 in"
+        "met the target and then missed it again (0.2 after 1,920 samples). Set consecutive_scores = 3 in"
         in warned(world)
     )
     (run,) = world.state().runs.values()
