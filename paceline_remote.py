@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import logging
 import os
 import threading
 import time
@@ -15,6 +16,7 @@ from typing import Any
 
 __all__ = ["Server", "ServerError", "Slice", "Study"]
 
+_LOG = logging.getLogger("paceline")
 #: A request is repeated for this number of seconds while the server cannot be reached, with pauses between
 #: these two numbers of seconds.
 _RETRY_SECONDS, _FIRST_PAUSE, _LONGEST_PAUSE = 600.0, 0.5, 10.0
@@ -143,7 +145,7 @@ class Study:
         Args:
             trainer: Name of this trainer, different for each process; by default, a name with a random part.
         """
-        name = trainer or _unique_name()
+        name, said = trainer or _unique_name(), ""
         while True:
             answer = self._server.post(f"/api/v1/jobs/{self.job_id}/ask", {"trainer": name})
             self.state, self.reason = answer["job_state"], answer["reason"]
@@ -151,6 +153,9 @@ class Study:
                 self.recommendation = answer["recommendation"]
                 return
             if answer["state"] == "wait":
+                if self.reason and self.reason != said:
+                    _LOG.warning("job %d is %s: %s", self.job_id, self.state, self.reason)
+                said = self.reason
                 time.sleep(answer["retry_seconds"])
                 continue
             found = Slice(self._server, answer["slice"], name)

@@ -67,7 +67,7 @@ def made(monkeypatch: pytest.MonkeyPatch) -> Iterator[Made]:
     monkeypatch.setattr(paceline_remote, "_FIRST_PAUSE", 0.001)
     made = Made()
     made.answers["/api/v1/jobs/1/ask"] = [
-        (200, {"state": "wait", "retry_seconds": 0.0, "job_state": "queued", "reason": ""}),
+        (200, {"state": "wait", "retry_seconds": 0.0, "job_state": "queued", "reason": "no worker is there"}),
         (200, {"state": "slice", "slice": SLICE, "job_state": "running", "reason": ""}),
         (200, {"state": "ended", "job_state": "succeeded", "reason": "", "recommendation": {"a": 1}}),
     ]
@@ -95,7 +95,7 @@ def test_a_study_is_opened_with_a_key_and_a_token(made: Made, tmp_path: Path) ->
     assert made.requests[0][2]["Authorization"] == "Bearer secret"
 
 
-def test_a_trainer_reports_until_it_is_asked_to_stop(made: Made) -> None:
+def test_a_trainer_reports_until_it_is_asked_to_stop(made: Made, caplog: pytest.LogCaptureFixture) -> None:
     made.answers["/api/v1/slices/5/reports"] = [(200, {"answer": "continue"}), (200, {"answer": "stop"})]
     study = study_of(made)
     for work in study.slices("me"):
@@ -104,6 +104,7 @@ def test_a_trainer_reports_until_it_is_asked_to_stop(made: Made) -> None:
         goes_on += [work.report(samples=64 * n, value=0.1 * n) for n in (2, 3)]
         work.finish(checkpoint="s3://c")
     assert (goes_on, study.state, study.recommendation) == ([True, True, False], "succeeded", {"a": 1})
+    assert caplog.messages == ["job 1 is queued: no worker is there"]
     first, second = made.bodies("/reports")
     # Lines without a score wait for the next line with one.
     assert [line.get("samples") for line in first["lines"]] == [0, 64, 128]

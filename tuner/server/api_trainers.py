@@ -10,7 +10,7 @@ from contextlib import suppress
 from fastapi import APIRouter, Response
 from fastapi.concurrency import run_in_threadpool
 
-from tuner.domain.job_queue import ConflictError, JobRecord
+from tuner.domain.job_queue import ConflictError, JobRecord, JobState
 from tuner.domain.remote_slices import Answer, RemoteSlice, SliceEnd
 from tuner.server import api_jobs
 from tuner.server.api_jobs import IdempotencyKey
@@ -31,6 +31,8 @@ router = APIRouter(prefix="/api/v1", tags=["trainers"], responses=documented(400
 
 #: Seconds after which a trainer should ask again.
 _RETRY_SECONDS = 1.0
+#: A worker without a sign of life for so many seconds does not count as running.
+_SILENT_SECONDS = 60.0
 #: After a score, the answer waits at most this many seconds for the decision of the search, and checks for it
 #: at these intervals.
 _DECISION_SECONDS, _CHECK_SECONDS = 2.0, 0.1
@@ -66,7 +68,29 @@ def ask(job_id: JobId, body: AskBody, context: Context, caller: Submitter, respo
         return AskView(state="slice", slice=SliceView.of(found), job_state=job.state)
     _require_remote(job.job_file, f"job {job_id}")
     response.headers["Retry-After"] = f"{_RETRY_SECONDS:.0f}"
-    return AskView(state="wait", retry_seconds=_RETRY_SECONDS, job_state=job.state, reason=job.reason)
+    reason = job.reason or _why_queued(context, job)
+    return AskView(state="wait", retry_seconds=_RETRY_SECONDS, job_state=job.state, reason=reason)
+
+
+def _why_queued(context: ServerContext, job: JobRecord) -> str:
+    """Returns why no worker runs a queued job; an empty text for a job that is not queued."""
+    if job.state is not JobState.QUEUED:
+        return ""
+    since = time.time() - _SILENT_SECONDS
+    fitting = [
+        worker
+        for worker in context.store.queue.workers(seen_since=since)
+        if worker.stopped_at is None and not worker.draining and set(job.labels) <= set(worker.labels)
+    ]
+    if not fitting:
+        labels = f" with the labels {', '.join(job.labels)}" if job.labels else ""
+        return f"no worker{labels} is there to decide what to train; start one with: paceline worker"
+    slots = sum(worker.slots for worker in fitting)
+    if sum(len(worker.jobs) for worker in fitting) >= slots:
+        return (
+            f"the slots of all workers ({slots}) are in use by other jobs; the search starts once one is free"
+        )
+    return "a worker is about to start the search"
 
 
 @router.post("/slices/{slice_id}/reports")

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 
 import pytest
@@ -9,7 +10,7 @@ pytest.importorskip("fastapi", reason="needs the extra `serve`")
 from fastapi.testclient import TestClient
 
 from storage.database import Storage
-from tuner.domain.job_queue import JobLease, JobState
+from tuner.domain.job_queue import JobLease, JobState, WorkerRecord
 from tuner.server import api_trainers
 
 JOB = """
@@ -49,6 +50,32 @@ def test_a_trainer_opens_a_study_and_is_asked_to_wait_for_a_worker(client_of: Cl
     answer = client.post(f"/api/v1/jobs/{job['job_id']}/ask", json={"trainer": "a"})
     assert answer.headers["retry-after"] == "1"
     assert (answer.json()["state"], answer.json()["job_state"]) == ("wait", "queued")
+    assert answer.json()["reason"].endswith("start one with: paceline worker")
+
+
+def test_a_trainer_is_told_that_all_slots_are_in_use(client_of: Clients, store: Storage) -> None:
+    client, now = client_of(), time.time()
+    others = [client.post("/api/v1/studies", json={"job_file": JOB}).json()["job_id"] for _ in range(2)]
+    worker = WorkerRecord(
+        name="w",
+        version="1",
+        labels=(),
+        slots=1,
+        draining=False,
+        started_at=now,
+        seen_at=now,
+        stopped_at=None,
+    )
+    store.queue.report_worker(worker)
+
+    def reason() -> str:
+        return str(client.post(f"/api/v1/jobs/{others[1]}/ask", json={"trainer": "a"}).json()["reason"])
+
+    assert reason() == "a worker is about to start the search"
+    offered(store)
+    assert reason().startswith("the slots of all workers (1) are in use by other jobs")
+    store.queue.drain_worker("w")
+    assert reason().endswith("start one with: paceline worker")
 
 
 def test_a_trainer_runs_a_slice(client_of: Clients, store: Storage, monkeypatch: pytest.MonkeyPatch) -> None:
