@@ -267,8 +267,8 @@ def own_command_end(recommendation: Recommendation) -> str:
     if "$PACELINE_NODE_RANK" in recommendation.user_command:
         words = (
             "Run it on each node, with the number of the node from 0 in PACELINE_NODE_RANK, the address of "
-            "node 0 in PACELINE_MAIN_ADDRESS and a free port of it in PACELINE_MAIN_PORT; launch.sh does this."
-            f" {words}"
+            "node 0 in PACELINE_MAIN_ADDRESS and a free port of it in PACELINE_MAIN_PORT; launch.sh does "
+            f"this. {words}"
         )
     samples = recommendation.training_samples
     if samples is None:
