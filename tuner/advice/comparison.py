@@ -1,4 +1,4 @@
-"""Compares two trainings by their forecasts: which is sooner, how sure that is, and what decides."""
+"""Compares two trainings by their forecasts: which is sooner (or cheaper), how sure that is, and why."""
 
 from __future__ import annotations
 
@@ -86,7 +86,8 @@ class Comparison:
         samples_ratio: Number of samples to target; None likewise.
         speed_ratio: Seconds per sample; None likewise.
         dollars_ratio: Price to target, without start-up; None likewise, or without a price of both.
-        answer: A sentence that says which is sooner, by what factor and how sure that is.
+        answer: A sentence that says which is sooner, by what factor and how sure that is; before it, one that
+            says which is cheaper, if this is the goal of both.
         decides: A sentence that says what decides.
         remarks: Sentences on what weakens the comparison.
     """
@@ -134,11 +135,15 @@ def compare(first: Case, second: Case) -> Comparison:
     }
     prices = [_price(case) for case in (first, second)]
     ratios = {name: _ratio(values) for name, values in logs.items()}
-    dollars = None
+    dollars, log_dollars = None, np.empty(0)
     if all(prices):
-        dollars = _ratio(logs["training"] + math.log(prices[1] / prices[0]))
+        log_dollars = logs["training"] + math.log(prices[1] / prices[0])
+        dollars = _ratio(log_dollars)
     chances = bounded(float(sooner[0].mean())), bounded(float(sooner[1].mean()))
     winner = int(chances[1] > chances[0])
+    answer = _answer(sides, chances, ratios["seconds"])
+    if len(log_dollars) and all(case.ending.state.job.goal.minimize == "dollars" for case in (first, second)):
+        answer = f"{_price_answer((first.label, second.label), log_dollars)} {answer}"
     return Comparison(
         sides=sides,
         probabilities=chances,
@@ -147,7 +152,7 @@ def compare(first: Case, second: Case) -> Comparison:
         samples_ratio=ratios["samples"],
         speed_ratio=ratios["speed"],
         dollars_ratio=dollars,
-        answer=_answer(sides, chances, ratios["seconds"]),
+        answer=answer,
         decides=_decides(sides, winner, sooner[winner], (a, b)[1 - winner].never, logs),
         remarks=tuple(_remarks(sides)),
     )
@@ -205,6 +210,26 @@ def _answer(sides: tuple[Side, Side], chances: tuple[float, float], ratio: Estim
             f"Not decided: the probability that {sooner} is sooner is {chance}. {later} takes {times}{basis}."
         )
     return f"{sooner} is sooner (probability {chance}): {later} takes {times}{basis}."
+
+
+def _price_answer(labels: tuple[str, str], log_ratios: Array) -> str:
+    """Writes the sentence that says which training is cheaper.
+
+    Args:
+        labels: Names of the trainings A and B.
+        log_ratios: Logarithms of the ratio of the price of B to that of A, for the posterior samples in which
+            both reach the target; at least one.
+    """
+    winner = int(float(np.median(log_ratios)) < 0.0)
+    logs = -log_ratios if winner else log_ratios
+    chance, ratio = bounded(float((logs > 0.0).mean())), _ratio(logs)
+    assert ratio is not None
+    cheaper, other = labels[winner], labels[1 - winner]
+    words = f"{cheaper} is cheaper (probability {format_chance(chance)})"
+    if chance < _DECIDED:
+        words = f"Not decided: the probability that {cheaper} is cheaper is {format_chance(chance)}"
+    times = f"{format_ratio(ratio.median)} the price of {cheaper} (90% interval {_interval(ratio)})"
+    return f"{words}: {other} costs {times}."
 
 
 def _interval(ratio: Estimate) -> str:

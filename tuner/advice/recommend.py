@@ -17,6 +17,7 @@ from tuner.advice.conditions import Refit
 from tuner.advice.how_to_train import command_of, model_of, own_command_of, trainer_values
 from tuner.advice.interval_check import compared_predictions, interval_check
 from tuner.advice.no_answer import has_score, has_turned_back, shows_no_gain
+from tuner.advice.other_nodes import better_on_other_nodes
 from tuner.advice.script_warnings import axes_without_effect, differing_axes
 from tuner.advice.sensitivity import sensitivity
 from tuner.advice.strategies import strategy_outlooks
@@ -116,7 +117,11 @@ def recommend(ending: Ending) -> Recommendation | None:
         verified=verified,
         provisional=unverified and (stop.kind is not StopKind.NO_GAIN or run is None or too_narrow),
         evidence=(*_evidence(ending, choice, run), *(outlook.comparison for outlook in strategies[:1])),
-        warnings=(*cautions(state, stop, choice), *_uneven(ending)),
+        warnings=(
+            *cautions(state, stop, choice),
+            *better_on_other_nodes(state, ending.beliefs, choice),
+            *_uneven(ending),
+        ),
         stop_reason=stop.reason,
         tuning=tuning_cost(state),
         checkpoint=model_of(state, run),

@@ -11,7 +11,7 @@ import pytest
 
 from storage import open_storage
 from tests.tuner.service.desk import Desk
-from tuner.advice.comparison import Comparison, _decides
+from tuner.advice.comparison import Comparison, _decides, _price_answer
 from tuner.domain.errors import JobError
 from tuner.domain.format import format_seconds
 from tuner.service.comparing import AskedConfiguration, compare_configurations, compare_studies
@@ -105,6 +105,21 @@ def test_studies_are_compared_by_name_or_number(tuned: Desk) -> None:
         compare_studies(tuned.store, "jub", names[1])
     with pytest.raises(JobError, match="are the same study"):
         compare_studies(tuned.store, names[0], numbers[0])
+
+
+def test_the_cheaper_one_is_named_from_joint_prices(tuned: Desk) -> None:
+    logs = np.log(np.linspace(0.5, 0.9, 101))
+    words = _price_answer(("A", "B"), logs)
+    assert (
+        words
+        == "B is cheaper (probability above 95%): A costs 1.4x the price of B (90% interval 1.1x to 1.9x)."
+    )
+    assert _price_answer(("B", "A"), -logs) == words
+    unsure = _price_answer(("A", "B"), np.log(np.linspace(0.5, 1.3, 101)))
+    assert unsure.startswith("Not decided: the probability that B is cheaper is 62%")
+    # This job has no prices, so its answer starts with the time.
+    found = compared(tuned, asked(learning_rate=0.1), asked(learning_rate=0.004))
+    assert found.answer.startswith("A is sooner")
 
 
 def test_equal_start_ups_decide_nothing_and_are_part_of_the_time(tuned: Desk) -> None:
