@@ -23,7 +23,7 @@ from tuner.advice.sensitivity import sensitivity
 from tuner.advice.strategies import strategy_outlooks
 from tuner.advice.warnings import cautions
 from tuner.domain.cluster import charge
-from tuner.domain.format import format_count
+from tuner.domain.format import format_count, format_seconds
 from tuner.domain.ledger import EARLY_SHARE, PredictedAgainstMeasured, PredictionRecord
 from tuner.domain.measurement import Outcome, Purpose
 from tuner.domain.recommendation import (
@@ -393,7 +393,7 @@ def _evidence(ending: Ending, choice: Configuration, run: Run | None) -> list[st
         nodes = {m.configuration.nodes for m in run.probe.slices if m.charged_seconds > 0}
         lines.append(
             f"The run of this configuration processed {format_count(run.measurement.samples)} samples in "
-            f"{run.measurement.training_seconds:.1f} training seconds."
+            f"{format_seconds(run.measurement.training_seconds)} of training."
         )
         transferred = any(m.charged_seconds == 0 for m in run.probe.slices)
         if transferred or nodes - {choice.nodes}:

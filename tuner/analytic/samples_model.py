@@ -38,6 +38,7 @@ from tuner.analytic.strategy_encoding import (
     strategy_columns,
 )
 from tuner.analytic.strategy_laws import COST_PARAMETERS, disagreement_columns, disagreement_parameters
+from tuner.domain.format import format_count
 
 #: Parameter: logarithm of (best learning rate of asynchronous ranks / best learning rate of all-reduce).
 ASYNCHRONOUS = Parameter(name="log best rate ratio (asynchronous/all-reduce)", mean=0.0, sd=0.5)
@@ -332,9 +333,8 @@ class SamplesModel:
         scale = math.exp(theta["log noise scale"])
         lines = [
             f"To reach the target, training with batch sizes far below {scale:.0f} takes "
-            f"{math.exp(theta['log samples']):.3g} samples at the best learning rate. The best learning rate "
-            "of large batches is "
-            f"{math.exp(theta['log best rate']):.2g}.",
+            f"{format_count(math.exp(theta['log samples']))} samples at the best learning rate. The best "
+            f"learning rate of large batches is {math.exp(theta['log best rate']):.2g}.",
         ]
         if NOISE_FLOOR not in self.posterior.at_prior():
             floor = math.exp(theta[NOISE_FLOOR])

@@ -212,6 +212,11 @@ def format_dollar_interval(estimate: Estimate) -> str:
     return _interval(estimate, format_dollars)
 
 
+def format_count_interval(estimate: Estimate) -> str:
+    """Formats the 90% interval of a predicted count: 1,200 to 3,400."""
+    return _interval(estimate, format_count)
+
+
 def _interval(estimate: Estimate, shown: Callable[[float], str]) -> str:
     if math.isinf(estimate.lower):
         return UNREACHABLE

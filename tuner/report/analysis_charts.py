@@ -14,6 +14,7 @@ from tuner.domain.format import (
     format_chance,
     format_configuration,
     format_count,
+    format_count_interval,
     format_dollars,
     format_duration_tick,
     format_node_hours,
@@ -147,7 +148,7 @@ def batch_chart(analysis: Analysis) -> Markup:
             batch, samples = item.configuration.batch_size, item.samples
             tip = (
                 f"batch {format_count(batch)}: {format_count(samples.median)} samples "
-                f"({format_count(samples.lower)} to {format_short_count(samples.upper)})"
+                f"({format_count_interval(samples)})"
             )
             interval(axes, batch, (samples.lower, samples.upper), "ink", tip)
             point(axes, batch, samples.median, "ink", tip, hollow=item.measured_samples is None)

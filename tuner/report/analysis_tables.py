@@ -10,13 +10,13 @@ from tuner.domain.format import (
     format_chance,
     format_configuration,
     format_count,
+    format_count_interval,
     format_dollar_interval,
     format_dollars,
     format_interval,
     format_node_hours,
     format_number,
     format_seconds,
-    format_short_count,
     format_value,
 )
 from tuner.report.tables import Table
@@ -113,7 +113,7 @@ def batches_table(analysis: Analysis) -> Table | None:
             if "learning_rate" not in item.configuration
             else format_number(item.configuration.learning_rate),
             format_count(item.samples.median),
-            f"{format_short_count(item.samples.lower)} to {format_short_count(item.samples.upper)}",
+            format_count_interval(item.samples),
             ABSENT if item.measured_samples is None else format_count(item.measured_samples),
             format_chance(item.probability_of_reaching),
         )
@@ -168,9 +168,7 @@ def forecasts_table(analysis: Analysis) -> Table | None:
                 format_count(item.samples_observed),
                 ABSENT if not item.points else format_value(item.points[0].value),
                 ABSENT if last is None else format_count(last.median),
-                ABSENT
-                if last is None
-                else f"{format_short_count(last.lower)} to {format_short_count(last.upper)}",
+                ABSENT if last is None else format_count_interval(last),
                 chance or format_chance(item.probability_of_reaching),
             )
         )

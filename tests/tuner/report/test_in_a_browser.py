@@ -40,6 +40,14 @@ OVERPRINTED = """(() => {
   }
   return found;
 })()"""
+#: Titles and numbers of tables that are broken into four lines or more.
+SQUEEZED = """(() => {
+  const range = document.createRange();
+  return [...document.querySelectorAll("th, td.number")].filter((cell) => {
+    range.selectNodeContents(cell);
+    return range.getClientRects().length > 3;
+  }).map((cell) => cell.textContent);
+})()"""
 FIGURES = 'document.querySelectorAll("svg").length'
 #: Pixels by which the page is wider than the window.
 TOO_WIDE = "document.documentElement.scrollWidth - document.documentElement.clientWidth"
@@ -104,11 +112,10 @@ def test_a_report_prints_all_its_content(
     assert browser.evaluate(TOO_WIDE) <= 0
     assert browser.evaluate(OVERPRINTED) == []
     assert browser.evaluate("getComputedStyle(document.body).color") == "rgb(22, 25, 29)"
-    # Tables are as wide as the paper, since paper has no scroll bars.
-    wide = (
-        "[...document.querySelectorAll('.scroll')].filter((part) => part.scrollWidth > part.clientWidth + 1)"
-    )
+    # Tables and messages are as wide as the paper, since paper has no scroll bars.
+    wide = "[...document.querySelectorAll('.scroll, pre')].filter((p) => p.scrollWidth > p.clientWidth + 1)"
     assert browser.evaluate(f"{wide}.length") == 0
+    assert browser.evaluate(SQUEEZED) == []
     pdf = write_pdf(page)
     assert pdf.read_bytes().startswith(b"%PDF")
     assert pdf.stat().st_size > 10_000
