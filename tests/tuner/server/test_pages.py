@@ -13,11 +13,14 @@ pytest.importorskip("fastapi", reason="needs the extra `serve`")
 from fastapi import FastAPI
 from fastapi.routing import APIRoute
 from fastapi.testclient import TestClient
+from markupsafe import Markup
 
 from storage.database import Storage
 from tests.tuner.server.seeded import PROBES, ended_job, job_under_way
 from tuner.domain.job_queue import FileKind, JobState, NewJob, Role
 from tuner.domain.ledger import RecommendationRecord
+from tuner.report.content import AnalysisContent
+from tuner.report.pages import analysis_html
 from tuner.server.app import create_app
 from tuner.server.page_sessions import SESSION_COOKIE, Sessions
 from tuner.server.settings import ServerSettings
@@ -319,6 +322,21 @@ def test_the_page_of_an_ended_job_shows_the_analysis_of_its_recommendation(
     assert text.count("<figure>") == len(PROBES)
     assert "&lt;script&gt;" in text[text.index("<h2>Asked for and used</h2>") :]
     assert "What would change" not in client.get(f"/jobs/{running}").text
+
+
+def test_an_analysis_is_drawn_once(visit: Visit, store: Storage, monkeypatch: pytest.MonkeyPatch) -> None:
+    drawn = []
+
+    def draw(content: AnalysisContent) -> Markup:
+        drawn.append(content)
+        return analysis_html(content)
+
+    monkeypatch.setattr("tuner.server.page_analysis.analysis_html", draw)
+    paths = [f"/jobs/{ended_job(store, None, 'report', name)}" for name in ("one", "two")]
+    client = visit(Role.READ)
+    texts = [client.get(path).text for path in (*paths, *paths)]
+    assert len(drawn) == 2
+    assert all("<h2>Measured curves and their forecasts</h2>" in text for text in texts)
 
 
 def test_an_analysis_in_an_unknown_form_is_left_out(visit: Visit, store: Storage) -> None:
