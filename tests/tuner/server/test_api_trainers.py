@@ -53,7 +53,7 @@ def test_a_trainer_opens_a_study_and_is_asked_to_wait_for_a_worker(client_of: Cl
     assert answer.json()["reason"].endswith("start one with: paceline worker")
 
 
-def test_a_trainer_is_told_that_all_slots_are_in_use(client_of: Clients, store: Storage) -> None:
+def test_a_trainer_hears_that_all_slots_are_in_use(client_of: Clients, store: Storage) -> None:
     client, now = client_of(), time.time()
     others = [client.post("/api/v1/studies", json={"job_file": JOB}).json()["job_id"] for _ in range(2)]
     worker = WorkerRecord(
