@@ -38,7 +38,7 @@ from tuner.search.beliefs import Beliefs
 from tuner.search.policy import Stop, StopKind
 from tuner.search.prediction_log import LEVELS
 from tuner.search.run_subset import modelled
-from tuner.search.runs import Run, paid_slices
+from tuner.search.runs import Run, continues_another, paid_slices
 from tuner.search.state import SearchState, run_of
 
 #: Two costs count as equal if their ratio is below this value.
@@ -395,8 +395,7 @@ def _evidence(ending: Ending, choice: Configuration, run: Run | None) -> list[st
             f"The run of this configuration processed {format_count(run.measurement.samples)} samples in "
             f"{format_seconds(run.measurement.training_seconds)} of training."
         )
-        transferred = any(m.charged_seconds == 0 for m in run.probe.slices)
-        if transferred or nodes - {choice.nodes}:
+        if continues_another(run.probe) or nodes - {choice.nodes}:
             lines.append(
                 "Part of this run was trained on another number of nodes, or for an earlier target. The "
                 "step-time model converts seconds on other nodes to seconds on these nodes."

@@ -178,6 +178,13 @@ def paid_slices(probe: ProbeRecord) -> Iterator[tuple[Measurement, float]]:
         before = measurement.training_seconds
 
 
+def continues_another(probe: ProbeRecord) -> bool:
+    """Whether the run of a probe continues that of another probe, whose measurements were copied."""
+    # A slice that was interrupted at its start has no charge either, but no samples.
+    first = probe.slices[0]
+    return first.charged_seconds == 0.0 and first.samples > 0
+
+
 def is_interrupted(measurement: Measurement, trained: float) -> bool:
     """Whether a slice was interrupted by the end of the search, so its training is lost.
 

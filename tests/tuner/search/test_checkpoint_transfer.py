@@ -9,6 +9,7 @@ from tests.tuner.search.world import World, configuration
 from tuner.domain.errors import StorageError
 from tuner.domain.measurement import CurvePoint, Measurement, Outcome, Purpose
 from tuner.search.checkpoint_transfer import moved_clock, resume_on_other_nodes, transferred
+from tuner.search.runs import continues_another
 
 
 def started(seconds: float = 100.0) -> Measurement:
@@ -54,6 +55,18 @@ def test_a_resumed_run_keeps_its_samples_prices_its_seconds_and_charges_nothing(
     assert (found.charged_seconds, found.charged_dollars, found.startup_seconds) == (0.0, 0.0, 0.0)
     assert (found.ranks, found.checkpoint, found.outcome) == ((), None, Outcome.PAUSED)
     assert (folders[1] / "checkpoints" / "checkpoint-100.pt").read_bytes() == b"weights"
+
+
+def test_only_a_run_whose_first_slice_was_copied_continues_another(
+    folders: tuple[Path, Path, Path], tmp_path: Path
+) -> None:
+    copied = resume_on_other_nodes(started(), folders[0], folders[1], configuration(2), 0.6)
+    # Interrupted at its start: no charge and no samples.
+    idle = replace(started(), curve=(), step=0, samples=0, training_seconds=0.0, charged_seconds=0.0)
+    world = World(tmp_path / "world")
+    for first in (copied, idle, started()):
+        world.keep(first, started())
+    assert [continues_another(probe) for probe in world.probes()] == [True, False, False]
 
 
 def test_the_prober_s_clock_is_moved_to_the_resumed_run_s(folders: tuple[Path, Path, Path]) -> None:
