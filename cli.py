@@ -20,6 +20,7 @@ from tuner.service.job_commands import calibrate, check, doctor, init, schema
 from tuner.service.next_steps import add_next_steps, pop_suggestion, suggest
 from tuner.service.options import (
     INTERRUPTED,
+    PROVISIONAL,
     Format,
     FormatOption,
     JobPath,
@@ -354,6 +355,8 @@ def _exit_code(arguments: Sequence[str] | None) -> int:
     # Typer returns this exit code for an interrupt, without a message.
     if code == INTERRUPTED:
         say("paceline: interrupted; run the same command to resume", "interrupted")
+    if code == PROVISIONAL:
+        say("paceline: the answer is provisional, and --strict makes this an error", "error")
     return code if isinstance(code, int) else 0
 
 

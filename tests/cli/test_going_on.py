@@ -293,6 +293,8 @@ def test_a_larger_budget_goes_on_where_the_smaller_one_ended(workplace: Workplac
     assert short.code == 4, short.stderr
     assert "(provisional)" in short.stdout
     assert "The time budget of 12 s is used up" in short.stdout
+    assert "paceline: the answer is provisional, and --strict makes this an error" in short.stderr
+    assert "Next: paceline run job.toml --verify" in short.stderr
     before = workplace.study()[1]
     longer = workplace.call("run", "job.toml", "--strict")
     assert longer.code == 0, longer.stderr

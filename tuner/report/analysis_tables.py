@@ -173,7 +173,7 @@ def forecasts_table(analysis: Analysis) -> Table | None:
             )
         )
     columns = (
-        *("trial", "configuration", "samples seen", "best value"),
+        *("trial", "configuration", "samples seen", "best value so far"),
         *("samples to target", "90% interval", "chance of reaching it"),
     )
     return Table(columns=columns, rows=tuple(rows), num_words_columns=2)

@@ -84,7 +84,9 @@ def trust_in(recommendation: Recommendation) -> Finding:
     if recommendation.provisional:
         remedy = "train it with --verify"
         if recommendation.ended_by_budget:
-            remedy = "continue the search, with more budget if it is used up,"
+            remedy = (
+                "train it with --verify, or continue the search, with a larger [budget] if it is used up,"
+            )
         return Finding(
             headline="provisional",
             detail=f"There is little evidence for this recommendation: {remedy} before relying on it."

@@ -322,7 +322,11 @@ def _with_run(
     if reading is None and trial.failed:
         say(_advice(draft, trial))
     elif reading is None:
-        say(f"note: no score was seen within {trial.seconds:.0f} s; guesses are marked GUESS in the job file")
+        longer = "" if trial.exit_code is not None else "; --wait 5m runs the command for longer"
+        say(
+            f"note: no score was seen within {trial.seconds:.0f} s{longer}; guesses are marked GUESS in the "
+            "job file"
+        )
     size = epoch_samples_in(trial.lines) or (None if reading is None else reading.epoch_samples)
     shared = tuple(
         str(path.relative_to(folder))

@@ -197,7 +197,7 @@ def run_commands(study_store: OpenStore) -> tuple[Callable[..., None], Callable[
 def _suggest_after(recommendation: Recommendation, job: Path) -> None:
     """Chooses the next command after a search."""
     if recommendation.provisional:
-        step = "run {job}" if recommendation.ended_by_budget else "run {job} --verify"
+        step = "run {job} --verify"  # [budget], which may be used up, does not limit it
     elif recommendation.command:
         step = "export {job} --target torchrun"
     else:

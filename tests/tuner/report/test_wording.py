@@ -133,8 +133,8 @@ def test_axes_without_effect_gain_nothing(builder: ModuleType) -> None:
 
 def test_more_budget_is_asked_for_only_where_the_budget_ended_the_search(builder: ModuleType) -> None:
     bare = replace(builder.recommendation(), verified=None, provisional=True)
-    assert "more budget" not in trust_in(bare).detail
-    assert "more budget" in trust_in(replace(bare, ended_by_budget=True)).detail
+    assert "larger [budget]" not in trust_in(bare).detail
+    assert "larger [budget]" in trust_in(replace(bare, ended_by_budget=True)).detail
 
 
 def test_a_wide_interval_or_a_run_that_was_not_started_is_a_guess(builder: ModuleType) -> None:
