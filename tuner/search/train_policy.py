@@ -12,6 +12,8 @@ from tuner.search.state import SearchState, run_of
 
 #: Length of a slice, as a share of the expected training time, and minimum length of a slice in seconds.
 _SLICE_SHARE, _SHORTEST_SLICE_SECONDS = 0.2, 10.0
+#: Minimum length of a slice of a script, as a multiple of its start-up, which every slice repeats.
+_STARTUPS = 5.0
 #: Training seconds of a slice without a limit: longer than any training.
 _WHOLE_SECONDS = 1e9
 #: A training ends without the target after this multiple of its predicted training seconds.
@@ -41,7 +43,7 @@ class TrainPolicy:
     ) -> None:
         self._configuration = configuration
         self._past_faults: int | None = None
-        self._slice_seconds = slice_seconds(expected_seconds or 0.0)
+        self._expected_seconds = expected_seconds or 0.0
         self._limit = limit_seconds
         self._limit_words = ""
         if limit_seconds is None and expected_seconds is not None:
@@ -86,7 +88,8 @@ class TrainPolicy:
         """
         if not state.terms.resumes:
             return Until(training_seconds=_WHOLE_SECONDS if self._limit is None else self._limit)
-        return Until(training_seconds=done + self._slice_seconds)
+        end = done + slice_seconds(state, self._expected_seconds)
+        return Until(training_seconds=end if self._limit is None else max(min(end, self._limit), done))
 
     def _action(self, state: SearchState, run: Run | None) -> Action:
         done = run.measurement.training_seconds if run else 0.0
@@ -112,10 +115,12 @@ class TrainPolicy:
         )
 
 
-def slice_seconds(expected_seconds: float) -> float:
+def slice_seconds(state: SearchState, expected_seconds: float) -> float:
     """Returns for how many seconds each slice (uninterrupted part) of a training should run.
 
     Args:
+        state: State of the search, with the start-up time of a slice.
         expected_seconds: Predicted training seconds to target.
     """
-    return max(_SHORTEST_SLICE_SECONDS, _SLICE_SHARE * expected_seconds)
+    startup = 0.0 if state.terms.reuses_ranks else state.startup_seconds
+    return max(_SHORTEST_SLICE_SECONDS, _SLICE_SHARE * expected_seconds, _STARTUPS * startup)

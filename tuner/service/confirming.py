@@ -398,5 +398,7 @@ def _plan_words(
 
 def _charged_seconds(state: SearchState, training_seconds: float) -> float:
     """Predicts the seconds that a training is charged for, with start-up, evaluation and checkpoints."""
-    slices = math.ceil(training_seconds / slice_seconds(training_seconds)) if state.terms.resumes else 1
+    slices = (
+        math.ceil(training_seconds / slice_seconds(state, training_seconds)) if state.terms.resumes else 1
+    )
     return training_seconds * state.overhead + slices * state.startup_seconds

@@ -307,8 +307,8 @@ def _verify_words(expected_seconds: float) -> str:
     limit = "without a limit"
     if math.isfinite(expected_seconds):
         limit = (
-            f"for at most {format_seconds(VERIFY_FACTOR * expected_seconds)}, {VERIFY_FACTOR:g} times the "
-            "predicted time"
+            f"for at most {format_seconds(VERIFY_FACTOR * expected_seconds)} of training, {VERIFY_FACTOR:g} "
+            "times the predicted time"
         )
     return f"--verify: training the recommendation to the target, {limit}; [budget] does not apply"
 

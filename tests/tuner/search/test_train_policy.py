@@ -51,6 +51,24 @@ def test_a_run_started_on_other_nodes_is_resumed_there(tmp_path: Path) -> None:
     assert samples[0] == world.probes()[0].slices[-1].samples
 
 
+def test_a_script_that_starts_slowly_is_seldom_started_again(tmp_path: Path) -> None:
+    state = make_world(tmp_path).state()
+    terms = replace(state.terms, reuses_ranks=False, startup_seconds=30.0)
+    vars(state)["terms"] = terms
+    action = TrainPolicy(HERE).decide(state).action
+    assert isinstance(action, Start)
+    assert action.until.training_seconds == pytest.approx(150.0)
+    limited = TrainPolicy(HERE, limit_seconds=100.0).decide(state).action
+    assert isinstance(limited, Start)
+    assert limited.until.training_seconds == pytest.approx(100.0)
+    # Ranks that are reused by later slices start at once.
+    warm = make_world(tmp_path / "warm").state()
+    vars(warm)["terms"] = replace(terms, reuses_ranks=True)
+    action = TrainPolicy(HERE).decide(warm).action
+    assert isinstance(action, Start)
+    assert action.until.training_seconds == pytest.approx(10.0)
+
+
 def test_step_chunks_are_a_fifth_of_what_is_expected(tmp_path: Path) -> None:
     world = make_world(tmp_path)
     action = TrainPolicy(HERE, expected_seconds=400.0).decide(world.state()).action
