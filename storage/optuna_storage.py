@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import copy
 import threading
-from collections.abc import Container, Sequence
+from collections.abc import Container, Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
 from optuna.exceptions import UpdateFinishedTrialError
 from optuna.storages import BaseStorage, RDBStorage
+from optuna.storages._rdb.models import TrialIntermediateValueModel
 from optuna.trial import FrozenTrial, TrialState
 from sqlalchemy import text
 
@@ -19,8 +21,9 @@ _PRIVATE = ("_set_trial_param", "_get_trials")
 #: Methods that need more than a repetition, because their changes may have been committed before.
 _ONCE = ("_create_new_trial", "create_new_trial", "set_trial_state_values")
 #: Number of trials that are read at a time. Optuna keeps a database row of each score in memory while it
-#: reads: with 2,000 running trials of 100 scores at once, the process took 560 MB more.
-_TRIALS_AT_ONCE = 100
+#: reads: with 2,000 running trials of 100 scores at once, the process took 560 MB more. With 100 trials at
+#: once, it took 47 MB more, and with 25 trials at once 34 MB.
+_TRIALS_AT_ONCE = 25
 
 
 class _BatchedStorage(RDBStorage):
@@ -70,7 +73,12 @@ class _OnceStorage(_BatchedStorage):
             stored = session.get(kind, trial_id)
             if stored is not None and (stored.study_id, stored.datetime_start) == (study_id, started_at):
                 return stored
-        trial = super()._get_prepared_new_trial(study_id, template_trial, session)
+        bare = template_trial and copy.copy(template_trial)
+        if bare is not None:
+            bare.intermediate_values = {}
+        trial = super()._get_prepared_new_trial(study_id, bare, session)
+        if template_trial is not None:
+            _add_scores(session, trial.trial_id, template_trial.intermediate_values)
         self._created.row = (type(trial), trial.trial_id, trial.datetime_start)
         return trial
 
@@ -88,6 +96,15 @@ class _OnceStorage(_BatchedStorage):
                 raise
 
         return self.retries.repeat(changed)
+
+
+def _add_scores(session: Any, trial_id: int, scores: Mapping[int, float]) -> None:
+    """Inserts the intermediate values of a new trial at once; Optuna would look for each of them first."""
+    kind = TrialIntermediateValueModel
+    for step, score in scores.items():
+        value, value_type = kind.intermediate_value_to_stored_repr(score)
+        stored = {"intermediate_value": value, "intermediate_value_type": value_type}
+        session.add(kind(trial_id=trial_id, step=step, **stored))
 
 
 def retrying_storage(retries: Retries) -> type[RDBStorage]:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import math
+from pathlib import Path
+
 import optuna
 import pytest
 from optuna.storages import RDBStorage
@@ -46,3 +49,28 @@ def test_trials_are_read_in_batches_and_are_those_that_optuna_stores(
     expected = optuna.load_study(storage=sqlite_url, study_name="digits").get_trials()
     assert again == expected
     assert found[2:] == expected[2:]
+
+
+def test_a_whole_trial_is_stored_as_optuna_stores_it(sqlite_url: str, tmp_path: Path) -> None:
+    whole = optuna.trial.create_trial(
+        state=optuna.trial.TrialState.PRUNED,
+        params={"rate": 0.5},
+        distributions={"rate": optuna.distributions.FloatDistribution(0.0, 1.0)},
+        user_attrs={"purpose": "training"},
+        intermediate_values={32: 0.5, 64: math.inf, 96: -math.inf, 128: math.nan},
+    )
+    scores = dict(whole.intermediate_values)
+    stored = []
+    with open_storage(sqlite_url) as storage:
+        for kind in (storage.optuna_storage(), f"sqlite:///{tmp_path}/plain.db"):
+            study = optuna.create_study(storage=kind, study_name="digits")
+            study.add_trial(whole)
+            study.add_trial(whole)
+            stored.append(optuna.load_study(storage=kind, study_name="digits").get_trials())
+    assert whole.intermediate_values == scores
+    ours, theirs = (
+        [(t.number, t.state, t.params, t.user_attrs, repr(t.intermediate_values)) for t in trials]
+        for trials in stored
+    )
+    assert ours == theirs
+    assert [number for number, *_ in ours] == [0, 1]
