@@ -242,7 +242,7 @@ def _points(
             own = points[probe_id, index] = []
             last_probe, last_slice = probe_id, index
         value = math.nan if value is None else value
-        own.append(CurvePoint(training_seconds=seconds, step=step, samples=samples, value=value))
+        own.append(CurvePoint.stored(seconds, step, samples, value))
     return points
 
 

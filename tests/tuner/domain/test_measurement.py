@@ -45,6 +45,12 @@ def test_the_crossing_is_that_of_the_first_of_so_many_scores_in_a_row(
     assert (None if found is None else found[0]) == (None if samples is None else pytest.approx(samples))
 
 
+def test_a_point_from_a_database_equals_a_new_one() -> None:
+    point = CurvePoint(training_seconds=1.5, step=2, samples=3, value=0.25)
+    assert CurvePoint.stored(1.5, 2, 3, 0.25) == point
+    assert hash(CurvePoint.stored(1.5, 2, 3, 0.25)) == hash(point)
+
+
 def test_finite_values_leave_out_the_untrained_model_and_broken_scores() -> None:
     points = tuple(
         CurvePoint(training_seconds=float(k), step=k, samples=k, value=value)
