@@ -10,7 +10,7 @@ from typing import Any
 
 from optuna.exceptions import UpdateFinishedTrialError
 from optuna.storages import BaseStorage, RDBStorage
-from optuna.storages._rdb.models import TrialIntermediateValueModel
+from optuna.storages._rdb.models import TrialIntermediateValueModel, TrialModel
 from optuna.trial import FrozenTrial, TrialState
 from sqlalchemy import text
 
@@ -78,7 +78,7 @@ class _OnceStorage(_BatchedStorage):
             bare.intermediate_values = {}
         trial = super()._get_prepared_new_trial(study_id, bare, session)
         if template_trial is not None:
-            _add_scores(session, trial.trial_id, template_trial.intermediate_values)
+            _add_scores(session, trial, template_trial.intermediate_values)
         self._created.row = (type(trial), trial.trial_id, trial.datetime_start)
         return trial
 
@@ -98,13 +98,13 @@ class _OnceStorage(_BatchedStorage):
         return self.retries.repeat(changed)
 
 
-def _add_scores(session: Any, trial_id: int, scores: Mapping[int, float]) -> None:
+def _add_scores(session: Any, trial: TrialModel, scores: Mapping[int, float]) -> None:
     """Inserts the intermediate values of a new trial at once; Optuna would look for each of them first."""
     kind = TrialIntermediateValueModel
     for step, score in scores.items():
         value, value_type = kind.intermediate_value_to_stored_repr(score)
         stored = {"intermediate_value": value, "intermediate_value_type": value_type}
-        session.add(kind(trial_id=trial_id, step=step, **stored))
+        session.add(kind(trial_id=trial.trial_id, step=step, **stored))
 
 
 def retrying_storage(retries: Retries) -> type[RDBStorage]:
