@@ -35,16 +35,7 @@ def test_the_commands_find_the_study_and_what_they_cost_is_measured(tmp_path: Pa
 
 @pytest.mark.slow
 @pytest.mark.timeout(1200)
-@pytest.mark.parametrize(
-    "kind",
-    [
-        pytest.param(
-            "command",
-            marks=pytest.mark.xfail(strict=False, reason="needs more since the analysis of the report"),
-        ),
-        "recorded",
-    ],
-)
+@pytest.mark.parametrize("kind", ["command", "recorded"])
 def test_2000_probes_cost_little_cpu_time_and_memory(tmp_path: Path, kind: str) -> None:
     costs: dict[tuple[str, int], tuple[float, float]] = {}
     for number in (1, 2000):
@@ -55,6 +46,7 @@ def test_2000_probes_cost_little_cpu_time_and_memory(tmp_path: Path, kind: str) 
         for command in ("status", "trials", "run"):
             costs[command, number] = cost(folder, command, job.name, "--storage", url)
     for command in ("status", "trials"):
-        # Measured: 0.9 s. CPU seconds grow when other processes use the same caches and cores.
+        # Measured: 0.5 and 1.05 s with a load of 8. CPU seconds grow when other processes use the same
+        # caches and cores.
         assert costs[command, 2000][0] - costs[command, 1][0] < 2.0, costs
     assert costs["run", 2000][1] - costs["run", 1][1] < 150, costs

@@ -11,7 +11,7 @@ from benchmarks import reports
 def test_a_report_stays_within_its_bounds() -> None:
     small, large = reports.rows([100, 2000])
     assert small["html_kilobytes"] < 500
-    # Memory does not depend on the load of the machine. CPU seconds do, so the bound is twice what two busy
-    # cores with a load of 11 took.
+    # Memory does not depend on the load of the machine. CPU seconds do: measured 6 and 8 s on two busy cores
+    # with a load of 9 to 14, where those of the same program vary by a factor of two.
     assert large["peak_megabytes"] < 200
-    assert large["cpu_seconds"] < 20
+    assert large["cpu_seconds"] < 10
