@@ -6,7 +6,9 @@ import textwrap
 
 from tuner.domain.format import (
     format_configuration,
+    format_dollar_interval,
     format_dollars,
+    format_interval,
     format_seconds,
     sentence,
 )
@@ -57,10 +59,11 @@ def recommendation_text(recommendation: Recommendation) -> str:
     if recommendation.runner_up is not None:
         second = recommendation.runner_up
         known = second.measured_seconds
-        time = f"{format_seconds(second.seconds.median)} predicted"
+        time = f"{format_seconds(second.seconds.median)} ({format_interval(second.seconds)}) predicted"
         time = time if known is None else f"{format_seconds(known)} measured"
         if second.dollars is not None:
-            time += f", {format_dollars(second.dollars.median)}"
+            dollars = format_dollars(second.dollars.median)
+            time += f", {dollars} ({format_dollar_interval(second.dollars)})"
         words = f"{format_configuration(second.configuration)}: {time}"
         lines += _fact("runner-up", words)
     if recommendation.strategies:
