@@ -90,7 +90,7 @@ def _node_rows(base: Base, refit: Refit | None) -> Iterator[WhatIf]:
     best = condition.best(base)
     if best is not None:
         note = _note(base, condition, best)
-        yield condition.row(base, best, f"{note}; predicted beyond the nodes of the job")
+        yield condition.row(base, best, f"{note}; {2 * most} nodes are beyond those of the job")
 
 
 def _on_more_counts(base: Base, num_nodes: int, refit: Refit) -> tuple[SearchState, Beliefs]:
