@@ -31,7 +31,12 @@ def link_rows(base: Base) -> Iterator[WhatIf]:
         return
     links = "communication between ranks is" if state.cluster.nodes_share_host else "links between nodes are"
     if state.cluster.virtual is None and {BANDWIDTH, LATENCY} <= set(model.posterior.at_prior()):
-        words = "not measured: no timed step shows how long communication takes"
+        timed = any(
+            m.step_seconds and state.cluster.num_ranks(m.configuration.nodes) > 1 for m in state.slices
+        )
+        words = "not measured: no step on several ranks was timed"
+        if timed:
+            words = "not measured: the timed steps do not show how long communication takes"
         yield WhatIf(topic="links", change=f"{links} slower or faster", note=words)
         return
     for sign, words in ((-1.0, "slower"), (1.0, "faster")):
