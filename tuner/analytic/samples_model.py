@@ -330,13 +330,17 @@ class SamplesModel:
     def summary(self) -> list[str]:
         """Returns sentences for the user on what the runs showed about batch size and learning rate."""
         theta = {name: value for name, (value, _) in self.parameters().items()}
-        scale = math.exp(theta["log noise scale"])
-        lines = [
-            f"To reach the target, training with batch sizes far below {scale:.0f} takes "
-            f"{format_count(math.exp(theta['log samples']))} samples at the best learning rate. The best "
-            f"learning rate of large batches is {math.exp(theta['log best rate']):.2g}.",
-        ]
-        if NOISE_FLOOR not in self.posterior.at_prior():
+        scale, at_prior = math.exp(theta["log noise scale"]), self.posterior.at_prior()
+        # A noise scale that no run determined is not a finding.
+        small = (
+            "small batches take" if "log noise scale" in at_prior else f"batches far below {scale:.0f} take"
+        )
+        needed = format_count(math.exp(theta["log samples"]))
+        lines = [f"To reach the target, {small} {needed} samples at the best learning rate."]
+        if "log best rate" not in at_prior:
+            rate = math.exp(theta["log best rate"])
+            lines.append(f"The best learning rate of large batches is {rate:.2g}.")
+        if NOISE_FLOOR not in at_prior:
             floor = math.exp(theta[NOISE_FLOOR])
             best = (2 * scale * floor**2) ** (1 / 3)
             lines.append(

@@ -99,7 +99,7 @@ class SecondsModel:
         theta = {name: value for name, (value, _) in self.parameters().items()}
         lines = [
             f"A step takes {1000 * math.exp(theta['log fixed compute seconds']):.2g} ms plus "
-            f"{1e6 * math.exp(theta['log compute (seconds per sample)']):.3g} us per sample of a rank. "
+            f"{1e6 * math.exp(theta['log compute (seconds per sample)']):.3g} µs per sample of a rank. "
             f"The steps of {self.num_observations} slices were timed; predictions of them have a typical "
             f"error of {100 * self.posterior.rms:.0f}%.",
             f"Repeated timings of the same steps differ by {100 * self.between_moments_sd:.0f}%.",

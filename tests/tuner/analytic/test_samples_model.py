@@ -162,6 +162,10 @@ def test_before_any_run_the_user_s_rate_is_about_the_best_and_all_is_unsure() ->
     words = " ".join(model.summary())
     assert "do not determine these parameters yet" in words
     assert "noise scale" in words
+    # What no run determined is not stated as a finding.
+    assert "small batches take" in words
+    assert "far below" not in words
+    assert "learning rate of large batches" not in words
 
 
 def test_adam_s_best_rate_follows_the_root_of_the_batch() -> None:

@@ -121,7 +121,7 @@ def test_slices_without_step_times_are_passed_over() -> None:
 
 def test_the_summary_names_what_one_node_cannot_show() -> None:
     words = " ".join(fit_seconds(probes((1,), (16, 64, 256)), ASYNCHRONOUS, PARAMETER_BYTES).summary())
-    assert "us per sample" in words
+    assert "µs per sample" in words
     assert "do not determine these parameters yet" in words
     for unknown in ("bandwidth (bytes/s)", "hop latency (seconds)", "jitter"):
         assert unknown in words
