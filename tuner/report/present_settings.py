@@ -96,7 +96,7 @@ def comparison(recommendation: Recommendation) -> Finding:
             "values cannot run.",
         )
     if baseline.configuration == choice.configuration:
-        return Finding(headline="keep them", detail="The search found nothing that is clearly better.")
+        return Finding(headline="keep them", detail=_why_no_change(recommendation))
     differs = differing_axes(choice.configuration, baseline.configuration)
     if differs <= set(recommendation.axes_without_effect):
         named = " or ".join(sorted(differs))
@@ -140,6 +140,23 @@ def comparison(recommendation: Recommendation) -> Finding:
         f"settings. {_basis('The recommendation', ours)} {_basis('The present settings', theirs)}"
         f"{caution}{other}",
     )
+
+
+def _why_no_change(recommendation: Recommendation) -> str:
+    """Says why the present settings stay, and whether the runner-up has a better prediction."""
+    words, second, choice = (
+        "The search found nothing that is clearly better.",
+        recommendation.runner_up,
+        recommendation.choice,
+    )
+    if second is None or second.measured_seconds is not None:
+        return words
+    ours, theirs, quantity = choice.seconds, second.seconds, _SECONDS
+    if recommendation.is_cheapest and choice.dollars is not None and second.dollars is not None:
+        ours, theirs, quantity = choice.dollars, second.dollars, _DOLLARS
+    if not theirs.median < ours.median:
+        return words
+    return f"{words} The runner-up is predicted to be {quantity.better}, but no run of it reached the target."
 
 
 def _side(alternative: Alternative, by_price: bool, trained_seconds: float | None = None) -> _Side:

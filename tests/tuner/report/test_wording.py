@@ -7,7 +7,7 @@ from types import ModuleType
 import pytest
 
 from tuner.advice.interval_check import estimate_of, interval_check, is_inside
-from tuner.domain.format import format_dollar_interval, format_dollars
+from tuner.domain.format import format_dollar_interval, format_dollars, format_interval, format_seconds
 from tuner.domain.ledger import PredictedAgainstMeasured
 from tuner.domain.recommendation import Estimate, IntervalCheck
 from tuner.report.present_settings import comparison
@@ -33,6 +33,16 @@ def test_a_verification_outside_its_interval_says_outside(builder: ModuleType) -
     answer = builder.recommendation()
     late = replace(answer, verified=replace(answer.verified, training_seconds=20.0))
     assert "Outside the 90% interval" in measured(late).detail
+
+
+def test_the_runner_up_has_its_intervals(builder: ModuleType) -> None:
+    second = builder.recommendation().runner_up
+    assert second.measured_seconds is None
+    seconds, dollars = second.seconds, second.dollars
+    time = f"{format_seconds(seconds.median)} ({format_interval(seconds)}) predicted"
+    cost = f"{format_dollars(dollars.median)} ({format_dollar_interval(dollars)})"
+    words = " ".join(recommendation_text(builder.recommendation()).split())
+    assert f"{time}, {cost}" in words
 
 
 def test_training_that_did_not_arrive_is_not_called_verified(builder: ModuleType) -> None:
@@ -165,7 +175,17 @@ def test_present_settings_absent_equal_or_unreachable_have_their_words(builder: 
     answer = builder.recommendation()
     assert comparison(replace(answer, baseline=None)).headline == "no baseline"
     same = replace(answer.baseline, configuration=answer.choice.configuration)
-    assert comparison(replace(answer, baseline=same)).headline == "keep them"
+    same_settings = comparison(replace(answer, baseline=same))
+    assert same_settings.headline == "keep them"
+    assert "runner-up" not in same_settings.detail
+    sooner = replace(answer.runner_up, seconds=answer.choice.seconds.times(0.5), measured_seconds=None)
+    same_settings = comparison(replace(answer, baseline=same, runner_up=sooner))
+    assert (
+        "The runner-up is predicted to be sooner, but no run of it reached the target."
+        in same_settings.detail
+    )
+    trained = replace(sooner, measured_seconds=1.0)
+    assert "runner-up" not in comparison(replace(answer, baseline=same, runner_up=trained)).detail
     endless = Estimate(lower=50.0, median=math.inf, upper=math.inf)
     lost = replace(answer.baseline, seconds=endless, probability_of_reaching=0.12)
     found = comparison(replace(answer, baseline=lost))
