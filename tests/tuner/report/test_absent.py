@@ -43,3 +43,11 @@ def test_no_price_is_shown_where_none_was_set(builder: ModuleType) -> None:
     for text in (report_html(content), report_markdown(content), recommendation_text(unpriced)):
         assert "$" not in text
         assert "dollars" not in text
+
+
+def test_a_legend_names_present_settings_only_where_they_are_drawn(builder: ModuleType) -> None:
+    content = builder.content()
+    answer = builder.recommendation()
+    assert "</span>present settings</li>" in report_html(content)
+    same = replace(answer, baseline=replace(answer.baseline, configuration=answer.choice.configuration))
+    assert "</span>present settings</li>" not in report_html(builder.content(answer=same))
