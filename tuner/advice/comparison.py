@@ -80,7 +80,7 @@ class Comparison:
     Args:
         sides: The two trainings, A and B.
         probabilities: Probability that A is sooner, and that B is sooner. Their sum is less than 1 if it is
-            possible that neither reaches the target.
+            possible that neither reaches the target, or that both take equally long.
         seconds_ratio: Time to target, with start-up; None if the two never reach the target both.
         training_ratio: Time to target, without start-up; None likewise.
         samples_ratio: Number of samples to target; None likewise.
@@ -154,7 +154,7 @@ def compare(first: Case, second: Case) -> Comparison:
         dollars_ratio=dollars,
         answer=answer,
         decides=_decides(sides, winner, sooner[winner], (a, b)[1 - winner].never, logs),
-        remarks=tuple(_remarks(sides)),
+        remarks=(*_undecided(1.0 - float(sooner[0].mean() + sooner[1].mean())), *_remarks(sides)),
     )
 
 
@@ -277,6 +277,16 @@ def _decides(
         ratio = format_ratio(math.exp(-found[against]))
         words += f". In {against[4:]}, {worse.label} is better by {ratio}"
     return f"{words}."
+
+
+def _undecided(chance: float) -> tuple[str, ...]:
+    """Returns a sentence on the probability that none of the two is sooner; nothing if that is unlikely."""
+    if chance < LEVELS[0]:
+        return ()
+    return (
+        f"With a probability of {format_chance(chance)}, neither is sooner: neither reaches the target, or "
+        "both take equally long.",
+    )
 
 
 def _remarks(sides: tuple[Side, Side]) -> list[str]:

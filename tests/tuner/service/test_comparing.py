@@ -11,7 +11,7 @@ import pytest
 
 from storage import open_storage
 from tests.tuner.service.desk import Desk
-from tuner.advice.comparison import Comparison, _decides, _price_answer
+from tuner.advice.comparison import Comparison, _decides, _price_answer, _undecided
 from tuner.domain.errors import JobError
 from tuner.domain.format import format_seconds
 from tuner.service.comparing import AskedConfiguration, compare_configurations, compare_studies
@@ -148,3 +148,9 @@ def test_rows_have_both_sides_and_their_ratio(tuned: Desk) -> None:
     assert data["a"]["configuration"]["learning_rate"] == 0.1
     assert data["b_over_a"]["seconds"]["median"] > 1
     assert data["decides"] == found.decides
+
+
+def test_the_chance_that_neither_is_sooner_is_stated_unless_it_is_small() -> None:
+    assert _undecided(0.02) == ()
+    (words,) = _undecided(0.13)
+    assert words.startswith("With a probability of 13%, neither is sooner: ")
