@@ -13,6 +13,7 @@ from tuner.advice.no_answer import has_score, last_fault
 from tuner.advice.prediction import Prediction, predict
 from tuner.advice.recommend import Ending
 from tuner.domain.errors import InfeasibleError, JobError, ProbeError, did_you_mean
+from tuner.domain.format import axis_title
 from tuner.domain.ledger import Ledger, ProbeRecord, StudyRecord
 from tuner.domain.recommendation import train_command
 from tuner.job import BaselineSection, configuration_with_knobs
@@ -113,6 +114,9 @@ def predict_configuration(
     forecasts = StudyForecasts(opened, store.ledger, require_study(store.ledger, opened))
     configuration = chosen(forecasts, values, forecasts.recommended())
     prediction = predict(forecasts.ending([configuration]), configuration)
+    prediction = replace(
+        prediction, evidence=(*prediction.evidence, *_source(forecasts, values, configuration))
+    )
     asked = values.get("strategy", configuration.strategy)
     if asked != configuration.strategy:
         words = f"On one rank, {asked} trains as {configuration.strategy} does, because nothing is exchanged."
@@ -224,6 +228,17 @@ def _unscored(forecasts: StudyForecasts) -> InfeasibleError | ProbeError:
     check = "see which lines of the script are read: paceline check" if state.job.runs_command else ""
     more = f", or {check} {path}" if check else ""
     return InfeasibleError(f"{words}Run the search until it has a score: paceline run {path}{more}")
+
+
+def _source(
+    forecasts: StudyForecasts, values: Mapping[str, AxisValue], configuration: Configuration
+) -> list[str]:
+    """Says where the values come from that the user left out; nothing if they left out all or none."""
+    left_out = [axis_title(a) for a in configuration if a not in values and a not in KNOBS]
+    if not values or not left_out:
+        return []
+    whose = "the recommendation" if forecasts.has_ended else "the best configuration so far"
+    return [f"Not given, so as in {whose}: {', '.join(left_out)}."]
 
 
 def _next_command(forecasts: StudyForecasts, prediction: Prediction) -> str:

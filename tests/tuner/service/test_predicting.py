@@ -88,6 +88,8 @@ def test_values_beyond_what_was_measured_are_named_and_widen_the_interval(tuned:
     assert "batch size 65,536 is" in words
     assert "nodes = 64 is outside the search space" in " ".join(far.remarks)
     assert near.remarks == ()
+    assert not any(line.startswith("Not given") for line in near.evidence)
+    assert "Not given, so as in the recommendation: learning rate, strategy." in far.evidence
     assert far.remarks[0].startswith("The interval is wide (")
     assert "All its values are within what was measured." in near.evidence
     ratio = far.forecast.seconds.upper / far.forecast.seconds.lower
