@@ -136,6 +136,7 @@ def comparison_rows(comparison: Comparison) -> list[Row]:
     if a.startup_seconds or b.startup_seconds:
         add("start-up", lambda side: format_seconds(side.startup_seconds))
         add("time with start-up", _total_of, comparison.seconds_ratio)
+        add("price with start-up", _price_with_startup)
     chances = {side.label: chance for side, chance in zip((a, b), comparison.probabilities, strict=True)}
     add("probability of being sooner", lambda side: format_chance(chances[side.label]))
     return rows
@@ -151,6 +152,14 @@ def _seconds_of(side: Side) -> str:
 
 def _total_of(side: Side) -> str:
     return format_seconds(side.forecast.seconds.median + side.startup_seconds)
+
+
+def _price_with_startup(side: Side) -> str | None:
+    dollars = side.forecast.dollars
+    if dollars is None:
+        return None
+    startup = side.startup_seconds * side.forecast.dollars_per_second
+    return format_dollars(dollars.median + (startup if math.isfinite(startup) else 0.0))
 
 
 def _dollars_of(side: Side) -> str | None:

@@ -13,7 +13,7 @@ from storage import open_storage
 from tests.tuner.service.desk import Desk
 from tuner.advice.comparison import Comparison, _decides, _price_answer, _undecided
 from tuner.domain.errors import JobError
-from tuner.domain.format import format_seconds
+from tuner.domain.format import format_dollars, format_seconds
 from tuner.service.comparing import AskedConfiguration, compare_configurations, compare_studies
 from tuner.service.prediction_views import comparison_data, comparison_rows
 
@@ -137,6 +137,12 @@ def test_equal_start_ups_decide_nothing_and_are_part_of_the_time(tuned: Desk) ->
     total = found.sides[0].forecast.seconds.median + 8.0
     assert rows["time with start-up"]["A"] == format_seconds(total)
     assert rows["predicted time to target"]["B / A"] == rows["samples to target"]["B / A"]
+    assert "price with start-up" not in rows
+    # At $2 a second, 8 s of start-up cost $16.
+    priced = replace(a, forecast=replace(a.forecast, dollars=a.forecast.seconds.times(2.0)))
+    rows = {row["name"]: row for row in comparison_rows(replace(found, sides=(priced, b)))}
+    shown = {"name": "price with start-up", "A": format_dollars(2.0 * total), "B": None, "B / A": None}
+    assert rows["price with start-up"] == shown
 
 
 def test_rows_have_both_sides_and_their_ratio(tuned: Desk) -> None:
