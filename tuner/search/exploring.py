@@ -85,7 +85,7 @@ def most_informative(beliefs: Beliefs, limit_seconds: float) -> list[Configurati
     The variance is that of the logarithm of the time to target, averaged over all candidates. A training of
     candidate i reduces that of candidate j by C_ij^2 / (C_ii + noise), where C is the covariance of the
     posterior samples (Cohn, "Neural network exploration using optimal experiment design", 1996). The
-    reduction is multiplied by the probability that the training reaches the target before the limit.
+    reduction is multiplied by the expected share of the training that the limit allows.
 
     Args:
         beliefs: Forecasts of all candidates.
@@ -100,5 +100,5 @@ def most_informative(beliefs: Beliefs, limit_seconds: float) -> list[Configurati
     logs -= logs.mean(axis=0)
     covariance = logs.T @ logs / len(logs)
     reduction = np.mean(covariance**2, axis=0) / (np.diag(covariance) + _NOISE_SD**2)
-    gains = reduction * np.mean(total < limit_seconds, axis=0)
+    gains = reduction * np.mean(np.minimum(1.0, limit_seconds / total), axis=0)
     return [beliefs.configurations[i] for i in np.argsort(-gains, kind="stable")]
