@@ -73,15 +73,24 @@ def stable(recommendation: Mapping[str, Any]) -> dict[str, Any]:
     return {key: value for key, value in plain.items() if key not in _VOLATILE}
 
 
-def differences(found: Mapping[str, Any], expected: Mapping[str, Any]) -> dict[str, list[Any]]:
+def differences(
+    found: Mapping[str, Any], expected: Mapping[str, Any], *, tolerance: float = 1e-6
+) -> dict[str, list[Any]]:
     """Returns the values of two recommendations that differ: the found one and the expected one.
 
-    The keys are paths, such as ``analysis.what_if.0.note``.
+    Args:
+        found: The found recommendation.
+        expected: The expected recommendation.
+        tolerance: Floats whose relative difference is at most this value are equal. A sum depends on where
+            slices were cut.
+
+    Returns:
+        Maps paths, such as `analysis.what_if.0.note`, to both values.
     """
     return {
         path: pair
         for key in expected
-        for path, pair in _unequal(key, _uncounted(found, key), _uncounted(expected, key))
+        for path, pair in _unequal(key, _uncounted(found, key), _uncounted(expected, key), tolerance)
     }
 
 
@@ -95,17 +104,16 @@ def _uncounted(recommendation: Mapping[str, Any], key: str) -> Any:
     return [re.sub(r"in \d+ slices", "in slices", sentence) for sentence in recommendation.get(key, [])]
 
 
-def _unequal(path: str, found: Any, expected: Any) -> Iterator[tuple[str, list[Any]]]:
-    """Yields what differs; floats to rounding, since a sum depends on where slices were cut."""
+def _unequal(path: str, found: Any, expected: Any, tolerance: float) -> Iterator[tuple[str, list[Any]]]:
     if isinstance(expected, Mapping) and isinstance(found, Mapping) and found.keys() == expected.keys():
         for key in expected.keys() - _NUMBERS:
-            yield from _unequal(f"{path}.{key}", found[key], expected[key])
+            yield from _unequal(f"{path}.{key}", found[key], expected[key], tolerance)
     elif isinstance(expected, list) and isinstance(found, list) and len(found) == len(expected):
         for place, pair in enumerate(zip(found, expected, strict=True)):
-            yield from _unequal(f"{path}.{place}", *pair)
+            yield from _unequal(f"{path}.{place}", *pair, tolerance)
     elif isinstance(expected, float) and isinstance(found, float):
         both_nan = math.isnan(found) and math.isnan(expected)
-        if not (both_nan or math.isclose(found, expected, rel_tol=1e-6, abs_tol=1e-9)):
+        if not (both_nan or math.isclose(found, expected, rel_tol=tolerance, abs_tol=1e-9)):
             yield path, [found, expected]
     elif found != expected:
         yield path, [found, expected]
