@@ -64,9 +64,9 @@ def plan_lines(
     if parallel > 1:
         lines.append(_parallel_words(opened, parallel))
     if cluster.has_prices:
-        lines.append(f"price: {_hourly_words(opened, candidates)}")
+        lines.append(f"price: {_hourly_words(opened, candidates)}{_emulated_words(opened, candidates)}")
     worst = worst_dollars(opened, candidates, parallel)
-    if worst is not None:
+    if worst is not None and not all(cluster.emulates(c) for c in candidates):
         lines.append(
             f"at most: {format_dollars(worst)}, for {_most_expensive_words(opened, parallel)} all the time"
         )
@@ -83,6 +83,14 @@ def _hourly_words(opened: OpenedJob, candidates: Sequence[Configuration]) -> str
     prices = {round(3600.0 * opened.cluster.dollars_per_second(c), 9) for c in candidates}
     low, high = format_dollars(min(prices)), format_dollars(max(prices))
     return f"{low} an hour" if low == high else f"{low} to {high} an hour, depending on the configuration"
+
+
+def _emulated_words(opened: OpenedJob, candidates: Sequence[Configuration]) -> str:
+    """Returns what emulated probes cost, as the end of a sentence; empty if none is emulated."""
+    emulated = [opened.cluster.emulates(c) for c in candidates]
+    if all(emulated):
+        return "; the search itself costs nothing, because every probe is emulated on this machine"
+    return "; emulated probes cost nothing" if any(emulated) else ""
 
 
 def crowding_words(opened: OpenedJob, parallel: int) -> str | None:
@@ -120,11 +128,15 @@ def _most_expensive_words(opened: OpenedJob, parallel: int) -> str:
 def worst_dollars(opened: OpenedJob, candidates: Sequence[Configuration], parallel: int = 1) -> float | None:
     """Returns the highest possible cost in dollars.
 
-    The result is None if the cluster has no prices, or if the budget limits neither time nor cost.
+    Emulated probes occupy no nodes and cost nothing. The result is None if the cluster has no prices, or if
+    the budget limits neither time nor cost.
     """
     cluster, budget = opened.cluster, opened.job.budget
     if not cluster.has_prices:
         return None
+    candidates = [c for c in candidates if not cluster.emulates(c)]
+    if not candidates:
+        return 0.0
     limits = [] if budget.dollars is None else [budget.dollars]
     if budget.node_hours is not None:
         a_node_hour = max(

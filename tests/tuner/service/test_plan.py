@@ -58,6 +58,26 @@ def test_the_plan_states_the_prices_per_hour_and_what_is_already_paid() -> None:
     assert "resuming a study that has spent 1m 30s and $0.30" in lines
 
 
+MACHINE = {"fixed_seconds": "1ms", "seconds_per_sample": "1ms", "latency": "100us", "bandwidth": "1GB/s"}
+
+
+def test_a_search_that_is_emulated_costs_nothing() -> None:
+    priced = {"nodes": [1, 2], "dollars_per_node_hour": 6.0, "machine": MACHINE}
+    lines = lines_of(cluster=priced, probe={"kind": "emulated"}, budget={"time": "30m"})
+    (price,) = [line for line in lines if line.startswith("price: ")]
+    assert price.endswith(
+        "; the search itself costs nothing, because every probe is emulated on this machine"
+    )
+    assert not any(line.startswith("at most") for line in lines)
+
+
+def test_the_worst_cost_leaves_out_probes_that_are_emulated() -> None:
+    priced = {"nodes": [1, 2], "dollars_per_node_hour": 6.0, "machine": MACHINE, "nodes_at_hand": 1}
+    lines = lines_of(cluster=priced, probe={"kind": "auto"}, budget={"time": "30m"})
+    assert any(line.startswith("at most: $3.00") for line in lines)
+    assert any(line.endswith("; emulated probes cost nothing") for line in lines)
+
+
 def test_one_node_is_not_nodes() -> None:
     job = small_job(cluster={"nodes": [1]}, baseline=None)
     opened = OpenedJob(job=job, path=Path("job.toml"), fingerprint="f")
