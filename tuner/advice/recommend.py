@@ -183,7 +183,8 @@ def tuning_cost(state: SearchState) -> TuningCost:
     """Sums up what the search cost.
 
     The seconds are split by the purpose of the slices (parts of trainings), and by what they were spent on:
-    training, evaluation, start-up, repeated training and other time.
+    training, evaluation, start-up, repeated training and other time. The training seconds of an emulated
+    probe are the seconds that its emulation took.
 
     Args:
         state: State of the search.
@@ -192,14 +193,17 @@ def tuning_cost(state: SearchState) -> TuningCost:
     by_part = dict.fromkeys(("training", "scoring", "startup", "repeated", "other"), 0.0)
     for probe in state.probes:
         for measurement, trained in paid_slices(probe):
+            overhead = measurement.scoring_seconds + measurement.startup_seconds
+            overhead += measurement.repeated_seconds
+            if state.cluster.emulates(probe.configuration):
+                # The training clock is virtual, but the charge is the time of this machine.
+                trained = max(measurement.charged_seconds - overhead, 0.0)
             by_purpose[measurement.purpose.value] += measurement.charged_seconds
             by_part["training"] += trained
             by_part["scoring"] += measurement.scoring_seconds
             by_part["startup"] += measurement.startup_seconds
             by_part["repeated"] += measurement.repeated_seconds
-            known_parts = trained + measurement.scoring_seconds + measurement.startup_seconds
-            known_parts += measurement.repeated_seconds
-            by_part["other"] += max(measurement.charged_seconds - known_parts, 0.0)
+            by_part["other"] += max(measurement.charged_seconds - trained - overhead, 0.0)
     if not by_part["repeated"]:
         del by_part["repeated"]
     return TuningCost(
