@@ -178,7 +178,8 @@ def _side(alternative: Alternative, by_price: bool, trained_seconds: float | Non
 def _span_words(side: _Side, quantity: _Quantity) -> str:
     """Describes the value of a configuration, and whether it was measured or predicted."""
     if side.is_measured:
-        return f"{quantity.shown(side.value)} (measured)"
+        word = "emulated" if side.alternative.emulated else "measured"
+        return f"{quantity.shown(side.value)} ({word})"
     word = "predicted" if side.alternative.is_observed else "not measured"
     return f"{quantity.interval(side.estimate)} ({word})"
 

@@ -82,11 +82,9 @@ def trust_in(recommendation: Recommendation) -> Finding:
     if verified is not None:
         return Finding(headline="verified", detail="It was trained to the target.")
     if recommendation.provisional:
-        remedy = "train it with --verify"
+        remedy = "train it with paceline run --verify"
         if recommendation.ended_by_budget:
-            remedy = (
-                "train it with --verify, or continue the search, with a larger [budget] if it is used up,"
-            )
+            remedy += ", or continue the search, with a larger [budget] if it is used up,"
         return Finding(
             headline="provisional",
             detail=f"There is little evidence for this recommendation: {remedy} before relying on it."

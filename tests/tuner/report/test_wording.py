@@ -86,6 +86,12 @@ def test_present_settings_that_were_not_trained_to_the_target_are_an_interval(bu
     assert "x sooner" not in found.headline + found.detail
 
 
+def test_emulated_times_are_not_called_measured(builder: ModuleType) -> None:
+    answer = builder.recommendation()
+    found = comparison(replace(answer, choice=replace(answer.choice, emulated=True)))
+    assert found.detail.startswith("9.31 s (emulated), against 1m 05s to 2m 07s (predicted)")
+
+
 def test_present_settings_never_measured_say_so(builder: ModuleType) -> None:
     answer = builder.recommendation()
     guess = replace(answer, baseline=replace(answer.baseline, samples_observed=0))
