@@ -63,7 +63,7 @@ def compare_configurations(
     better = found.sides[int(found.probabilities[1] > found.probabilities[0])].forecast.configuration
     state = forecasts.state
     if state.job.recording() is not None or state.cluster.emulates(better):
-        return found, f"paceline run {opened.path}"
+        return found, f"paceline {'report' if forecasts.has_ended else 'run'} {opened.path}"
     return found, train_command(opened.path, better)
 
 

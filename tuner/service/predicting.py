@@ -112,12 +112,13 @@ def predict_configuration(
         ProbeError: No score was read, because probes failed.
     """
     forecasts = StudyForecasts(opened, store.ledger, require_study(store.ledger, opened))
-    configuration = chosen(forecasts, values, forecasts.recommended())
+    base = forecasts.recommended()
+    configuration = chosen(forecasts, values, base)
     prediction = predict(forecasts.ending([configuration]), configuration)
     prediction = replace(
-        prediction, evidence=(*prediction.evidence, *_source(forecasts, values, configuration))
+        prediction, evidence=(*prediction.evidence, *_source(forecasts, values, base, configuration))
     )
-    asked = values.get("strategy", configuration.strategy)
+    asked = values.get("strategy", base.strategy)
     if asked != configuration.strategy:
         words = f"On one rank, {asked} trains as {configuration.strategy} does, because nothing is exchanged."
         prediction = replace(prediction, remarks=(words, *prediction.remarks))
@@ -231,10 +232,14 @@ def _unscored(forecasts: StudyForecasts) -> InfeasibleError | ProbeError:
 
 
 def _source(
-    forecasts: StudyForecasts, values: Mapping[str, AxisValue], configuration: Configuration
+    forecasts: StudyForecasts,
+    values: Mapping[str, AxisValue],
+    base: Configuration,
+    configuration: Configuration,
 ) -> list[str]:
     """Says where the values come from that the user left out; nothing if they left out all or none."""
-    left_out = [axis_title(a) for a in configuration if a not in values and a not in KNOBS]
+    same = [axis for axis in configuration if axis in base and configuration[axis] == base[axis]]
+    left_out = [axis_title(axis) for axis in same if axis not in values and axis not in KNOBS]
     if not values or not left_out:
         return []
     whose = "the recommendation" if forecasts.has_ended else "the best configuration so far"

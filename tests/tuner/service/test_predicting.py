@@ -9,13 +9,14 @@ from pathlib import Path
 
 import pytest
 
+from search_spaces import Configuration
 from storage import Storage, open_storage
 from tests.tuner.search.synthetic import Law
 from tests.tuner.service.desk import Desk, FailingProber, small_job
 from tuner.advice.prediction import Prediction
 from tuner.domain.errors import InfeasibleError, JobError, ProbeError
 from tuner.service import opening
-from tuner.service.predicting import predict_configuration
+from tuner.service.predicting import StudyForecasts, predict_configuration
 from tuner.service.prediction_views import prediction_data, prediction_rows
 
 
@@ -110,6 +111,17 @@ def test_on_one_rank_strategies_that_only_exchange_are_the_same_training(tuned: 
         same.remarks[0] == "On one rank, local_sgd trains as all_reduce does, because nothing is exchanged."
     )
     assert asked(tuned, strategy="diloco", nodes=1).forecast.configuration.strategy == "diloco"
+
+
+def test_one_node_says_that_it_drops_the_strategy_of_the_recommendation(
+    tuned: Desk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    gossip = Configuration(nodes=2, batch_size=64, learning_rate=0.03, strategy="gossip_pull", tau=1)
+    monkeypatch.setattr(StudyForecasts, "recommended", lambda _forecasts: gossip)
+    found = asked(tuned, nodes=1)
+    assert found.forecast.configuration.strategy == "all_reduce"
+    assert found.remarks[0].startswith("On one rank, gossip_pull trains as all_reduce does")
+    assert "Not given, so as in the recommendation: batch size, learning rate." in found.evidence
 
 
 @pytest.mark.parametrize(
