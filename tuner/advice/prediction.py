@@ -141,7 +141,8 @@ def predict(ending: Ending, configuration: Configuration) -> Prediction:
 def _limits(state: SearchState, configuration: Configuration) -> Iterator[tuple[str, float]]:
     """Yields the limits of the job in words, each with the training seconds of the configuration it allows.
 
-    The budget of the search counts as if it were spent on a single training of the configuration.
+    The budget of the search counts as if it were spent on a single training of the configuration. It says
+    nothing about an emulated configuration, whose training seconds are not those of this machine.
     """
     goal, budget = state.job.goal, state.job.budget
     price, nodes = state.cluster.dollars_per_second(configuration), state.cluster.nodes_held(configuration)
@@ -149,6 +150,8 @@ def _limits(state: SearchState, configuration: Configuration) -> Iterator[tuple[
         yield f"the deadline of {format_seconds(goal.deadline)}", goal.deadline
     if goal.max_dollars is not None and price > 0:
         yield f"the goal's {format_dollars(goal.max_dollars)}", goal.max_dollars / price
+    if state.cluster.emulates(configuration):
+        return
     if budget.time is not None:
         yield f"the budget of {format_seconds(budget.time)}", budget.time
     if budget.dollars is not None and price > 0:

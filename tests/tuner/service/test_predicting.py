@@ -82,6 +82,18 @@ def test_a_chance_is_given_for_every_limit_of_the_job(tuned: Desk) -> None:
     }
 
 
+def test_the_budget_does_not_limit_a_training_on_emulated_nodes(tuned: Desk) -> None:
+    machine = {"fixed_seconds": "1ms", "seconds_per_sample": "1ms", "latency": "100us", "bandwidth": "1GB/s"}
+    job = small_job(
+        cluster={"nodes": [1, 2], "dollars_per_node_hour": 3.6, "machine": machine},
+        probe={"kind": "emulated"},
+        budget={"time": "20m", "dollars": 5.0, "node_hours": 1.0},
+        goal={"deadline": "1s"},
+    )
+    prediction, _ = predict_configuration(replace(tuned.opened, job=job), tuned.store, {})
+    assert list(prediction.chances) == ["the deadline of 1 s"]
+
+
 def test_values_beyond_what_was_measured_are_named_and_widen_the_interval(tuned: Desk) -> None:
     near, far = asked(tuned), asked(tuned, nodes=64, batch_size=65_536)
     words = " ".join(far.evidence)
