@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import zlib
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
@@ -20,6 +20,7 @@ from tuner.analytic.samples_model import SEED_SD
 from tuner.domain.format import axis_title, format_axis, format_dollars, format_ratio, format_seconds
 from tuner.domain.measurement import Purpose
 from tuner.domain.recommendation import Alternative
+from tuner.search.beliefs import Beliefs
 from tuner.search.prediction_log import LEVELS
 from tuner.search.runs import run_key
 from tuner.search.state import SearchState, run_of
@@ -27,6 +28,8 @@ from tuner.search.stopping import SECONDS_PER_HOUR
 
 #: A value counts as beyond the measured values if it differs from the nearest one by more than this factor.
 _BEYOND = 1.01
+#: Smallest number of trainings to the target from which the scatter of training times is estimated.
+_FEWEST_RATIOS = 5
 #: An interval is called wide if its upper end is at least this many times its lower end.
 _WIDE = 10.0
 
@@ -101,10 +104,37 @@ def training_draws(ending: Ending, configuration: Configuration) -> Draws:
     return Draws(log_samples=log_samples, log_speed=log_speed, never=forecast.never[:, index])
 
 
+def _with_scatter(ending: Ending, configuration: Configuration) -> Beliefs:
+    """Adds to the forecast of an untrained configuration how much the times of single trainings scatter.
+
+    The model predicts the usual time of a step. A single training may take longer, for example if other
+    programs use its cores meanwhile. Each measured training to the target shows by how much: its time,
+    divided by its samples and the predicted seconds per sample. Each posterior sample is multiplied by one of
+    these ratios. Nothing is changed if there are fewer than `_FEWEST_RATIOS`.
+    """
+    state, beliefs = ending.state, ending.beliefs
+    forecast, index = beliefs.forecast, beliefs.configurations.index(configuration)
+    speeds = dict(zip(forecast.configurations, np.log(forecast.seconds_per_sample), strict=True))
+    ratios = [
+        math.log(run.seconds_to_target / run.samples_to_target) - speeds[run.configuration]
+        for run in state.runs.values()
+        if run.seconds_to_target and run.samples_to_target and run.configuration in speeds
+    ]
+    if len(ratios) < _FEWEST_RATIOS:
+        return beliefs
+    order = _generator(state, configuration.key).permutation(NUM_DRAWS) % len(ratios)
+    log_seconds = forecast.log_seconds.copy()
+    log_seconds[:, index] += np.array(ratios)[order]
+    return replace(beliefs, forecast=replace(forecast, log_seconds=log_seconds))
+
+
 def _normals(state: SearchState, text: str) -> Array:
     """Returns standard normal numbers that depend only on the job's seed and a text, `(NUM_DRAWS,)`."""
-    rng = np.random.default_rng([state.job.seed, zlib.crc32(text.encode())])
-    return rng.standard_normal(NUM_DRAWS)
+    return _generator(state, text).standard_normal(NUM_DRAWS)
+
+
+def _generator(state: SearchState, text: str) -> np.random.Generator:
+    return np.random.default_rng([state.job.seed, zlib.crc32(text.encode())])
 
 
 def bounded(chance: float) -> float:
@@ -124,6 +154,9 @@ def predict(ending: Ending, configuration: Configuration) -> Prediction:
     seconds = beliefs.forecast.total[:, beliefs.configurations.index(configuration)]
     if run is not None and run.arrived:
         seconds = np.exp(training_draws(ending, configuration).log_seconds)
+    elif run is None:
+        beliefs = _with_scatter(ending, configuration)
+        seconds = beliefs.forecast.total[:, beliefs.configurations.index(configuration)]
     forecast = alternative(state, beliefs, configuration)
     return Prediction(
         study_name=ending.study_name,
