@@ -108,24 +108,42 @@ def _with_scatter(ending: Ending, configuration: Configuration) -> Beliefs:
     """Adds to the forecast of an untrained configuration how much the times of single trainings scatter.
 
     The model predicts the usual time of a step. A single training may take longer, for example if other
-    programs use its cores meanwhile. Each measured training to the target shows by how much: its time,
-    divided by its samples and the predicted seconds per sample. Each posterior sample is multiplied by one of
-    these ratios. Nothing is changed if there are fewer than `_FEWEST_RATIOS`.
+    programs use its cores meanwhile. Each posterior sample is multiplied by the ratio of a measured training
+    (`time_ratios`), one of the third whose usual times are most similar. Nothing is changed if there are
+    fewer than `_FEWEST_RATIOS`.
     """
     state, beliefs = ending.state, ending.beliefs
-    forecast, index = beliefs.forecast, beliefs.configurations.index(configuration)
-    speeds = dict(zip(forecast.configurations, np.log(forecast.seconds_per_sample), strict=True))
-    ratios = [
-        math.log(run.seconds_to_target / run.samples_to_target) - speeds[run.configuration]
-        for run in state.runs.values()
-        if run.seconds_to_target and run.samples_to_target and run.configuration in speeds
-    ]
-    if len(ratios) < _FEWEST_RATIOS:
+    measured = time_ratios(state, beliefs)
+    if len(measured) < _FEWEST_RATIOS:
         return beliefs
+    forecast, index = beliefs.forecast, beliefs.configurations.index(configuration)
+    # Interruptions by the system change short trainings much more than long ones.
+    median = float(np.median(forecast.log_seconds[:, index]))
+    nearest = sorted(measured, key=lambda pair: abs(math.log(pair[0]) - median))
+    ratios = [ratio for _, ratio in nearest[: max(_FEWEST_RATIOS, len(measured) // 3)]]
     order = _generator(state, configuration.key).permutation(NUM_DRAWS) % len(ratios)
     log_seconds = forecast.log_seconds.copy()
-    log_seconds[:, index] += np.array(ratios)[order]
+    log_seconds[:, index] += np.log(ratios)[order]
     return replace(beliefs, forecast=replace(forecast, log_seconds=log_seconds))
+
+
+def time_ratios(state: SearchState, beliefs: Beliefs) -> list[tuple[float, float]]:
+    """Compares the measured time to target of each run with its samples and the predicted speed.
+
+    Args:
+        state: State of the search.
+        beliefs: Forecasts of all candidates.
+
+    Returns:
+        For each run that has reached the target, the seconds that its samples take at the predicted speed,
+        and the ratio of the measured seconds to them.
+    """
+    per_sample = beliefs.forecast.seconds_per_sample.tolist()
+    speeds = dict(zip(beliefs.configurations, per_sample, strict=True))
+    arrived = [run for run in state.runs.values() if run.arrived and run.configuration in speeds]
+    usual = [(run.samples_to_target or math.nan) * speeds[run.configuration] for run in arrived]
+    measured = [run.seconds_to_target or math.nan for run in arrived]
+    return [(seconds, own / seconds) for seconds, own in zip(usual, measured, strict=True)]
 
 
 def _normals(state: SearchState, text: str) -> Array:

@@ -13,6 +13,7 @@ from search_spaces import Configuration
 from storage import Storage, open_storage
 from tests.tuner.search.synthetic import Law
 from tests.tuner.service.desk import Desk, FailingProber, small_job
+from tuner.advice import prediction
 from tuner.advice.prediction import Prediction
 from tuner.domain.errors import InfeasibleError, JobError, ProbeError
 from tuner.service import opening
@@ -92,6 +93,31 @@ def test_the_budget_does_not_limit_a_training_on_emulated_nodes(tuned: Desk) -> 
     )
     prediction, _ = predict_configuration(replace(tuned.opened, job=job), tuned.store, {})
     assert list(prediction.chances) == ["the deadline of 1 s"]
+
+
+def test_the_scatter_of_measured_times_widens_the_interval_of_an_untrained_configuration(
+    tuned: Desk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    values = {"batch_size": 128, "learning_rate": 0.15, "nodes": 2}
+    before = asked(tuned, **values).forecast.seconds
+    # Half of the measured trainings took four times as long as predicted.
+    monkeypatch.setattr(prediction, "time_ratios", lambda *_: [(90.0, 1.0), (90.0, 4.0)] * 3)
+    after = asked(tuned, **values).forecast.seconds
+    assert after.upper > 2.5 * before.upper
+    assert after.lower == pytest.approx(before.lower, rel=0.3)
+    monkeypatch.setattr(prediction, "time_ratios", lambda *_: [(90.0, 4.0)] * 4)
+    assert asked(tuned, **values).forecast.seconds == before
+
+
+def test_runs_of_a_law_take_as_long_as_predicted(tuned: Desk) -> None:
+    ending = StudyForecasts(tuned.opened, tuned.store.ledger, tuned.store.ledger.studies()[-1]).ending(())
+    ratios = prediction.time_ratios(ending.state, ending.beliefs)
+    arrived = [run for run in ending.state.runs.values() if run.arrived]
+    assert len(ratios) == len(arrived) > 0
+    assert [seconds * ratio for seconds, ratio in ratios] == pytest.approx(
+        [run.seconds_to_target for run in arrived]
+    )
+    assert [ratio for _, ratio in ratios] == pytest.approx([1.0] * len(ratios), rel=0.15)
 
 
 def test_values_beyond_what_was_measured_are_named_and_widen_the_interval(tuned: Desk) -> None:
