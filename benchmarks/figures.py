@@ -89,6 +89,14 @@ def _noise_growth(rows: Any) -> list[str]:
     ]
 
 
+def _predictions(result: Any) -> Iterable[str]:
+    plain, explored = result["all"]["real"], result["all"]["real, explored"]
+    for found in (plain, explored):
+        yield f"{found['inside']} of {found['predictions']}"
+    yield f"{plain['median_width']:.0f} times the lower end"
+    yield f"intervals of {explored['median_width']:.1f} times"
+
+
 def _parallel(text: str) -> Iterable[str]:
     for line in text.splitlines():
         words = line.split()
@@ -176,6 +184,7 @@ FIGURES = {
     "parallel": Figures(
         command="benchmarks.replay_parallel", result="replay_parallel_seconds.txt", texts=_parallel
     ),
+    "predictions": Figures(command="benchmarks.predictions", result="predictions.json", texts=_predictions),
     "convergence": Figures(
         command="benchmarks.convergence", result="convergence_fashion_mnist.json", texts=_convergence
     ),

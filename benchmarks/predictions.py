@@ -195,7 +195,8 @@ def main(
     for kind, explored in itertools.product(Clock, (False, True)):
         chosen = [one for key, one in results.items() if key[1:] == (kind.value, explored)]
         label = f"{kind.value}{', explored' if explored else ''}"
-        data["all"][label] = summary([row for one in chosen for row in one["rows"]])
+        if chosen:
+            data["all"][label] = summary([row for one in chosen for row in one["rows"]])
     print(data["all"])
     if output is not None:
         output.write_text(json.dumps(data, indent=1) + "\n")
