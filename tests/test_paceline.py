@@ -100,6 +100,7 @@ def test_the_notebook_of_the_page_runs(job: Path, capsys: pytest.CaptureFixture[
     assert result.files["report.html"] == job.parent / "out" / "report.html"
 
 
+@pytest.mark.slow
 def test_a_job_called_again_resumes_its_study(job: Path) -> None:
     first = paceline.run_job(job)
     again = paceline.run_job(job, storage=f"sqlite:///{job.parent / 'paceline.db'}")

@@ -158,6 +158,7 @@ def test_check_says_what_it_read_and_what_the_job_costs(place: Place) -> None:
     assert check_rows(place, "--resume")["resume"].startswith("no")
 
 
+@pytest.mark.slow
 def test_a_killed_tuner_leaves_nothing_running_and_goes_on_where_it_was(place: Place) -> None:
     arguments = ("train", "job.toml", "--nodes", "1", "--batch-size", "40", "--learning-rate", "0.005")
     process = place.start(*arguments)

@@ -147,7 +147,7 @@ STYLES = (
     ),
 )
 #: These need no package and start at once.
-FAST = ("argparse", "variables")
+FAST = ("argparse",)
 
 
 def paceline(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:

@@ -292,7 +292,8 @@ def test_the_launch_command_names_the_answer_s_axes(reported: tuple[Desk, RunRes
     assert flags == {f"--{axis.replace('_', '-')}": str(value) for axis, value in chosen.items()}
 
 
-@pytest.mark.parametrize("budget", [pytest.param("5m", marks=pytest.mark.slow), "30s"])
+@pytest.mark.slow
+@pytest.mark.parametrize("budget", ["5m", "30s"])
 def test_a_run_and_its_report_believe_the_same(desk: Desk, budget: str) -> None:
     """Candidates, draws and priors of a report are those of the search, so every number is the same."""
     desk.job = small_job(budget={"time": budget}, goal={"trainings": 50})

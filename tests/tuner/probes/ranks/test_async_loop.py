@@ -64,7 +64,7 @@ def checkpoint(folder: Path) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize(
-    "name", mostly_slow(sorted(STRATEGIES), fast=["all_reduce", "elastic_averaging", "gossip_push"])
+    "name", mostly_slow(sorted(STRATEGIES), fast=["elastic_averaging"])
 )
 def test_pauses_and_goes_on_with_one_curve_and_clock(
     launcher: LocalLauncher, tmp_path: Path, name: str
@@ -108,7 +108,13 @@ def test_a_slice_ends_after_its_scores(
         known = measured.samples
 
 
-@pytest.mark.parametrize("until", [Until(scores=1), Until(training_seconds=0.5)], ids=["scores", "seconds"])
+@pytest.mark.parametrize(
+    "until",
+    [
+        pytest.param(Until(scores=1), id="scores"),
+        pytest.param(Until(training_seconds=0.5), id="seconds", marks=pytest.mark.slow),
+    ],
+)
 def test_no_rank_trains_beyond_the_checkpoint_with_which_a_slice_ends(
     launcher: LocalLauncher, tmp_path: Path, until: Until
 ) -> None:
