@@ -11,7 +11,7 @@ from urllib.parse import quote_plus
 from sqlalchemy import URL
 from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 
-from tuner.domain.errors import DatabaseLostError, StorageError, TunerError
+from tuner.domain.errors import DatabaseLostError, DatabaseUnavailableError, StorageError, TunerError
 
 _HIDDEN = "***"
 
@@ -101,7 +101,11 @@ def storage_error(error: BaseException, url: URL) -> StorageError:
         original = _original(error)
         happened, remedy = _diagnosis(original)
         reason = " ".join(str(original).split())
-    kind = DatabaseLostError if (happened, remedy) == _DAMAGED else StorageError
+    kind: type[StorageError] = StorageError
+    if (happened, remedy) == _DAMAGED:
+        kind = DatabaseLostError
+    elif (happened, remedy) in (_LOCKED, _UNREACHABLE):
+        kind = DatabaseUnavailableError
     return kind(f"the study database {shown(url)} {happened}: {reason}. To do: {remedy}")
 
 

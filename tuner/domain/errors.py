@@ -47,6 +47,10 @@ class DatabaseLostError(StorageError):
     """The study database was deleted, replaced, truncated or damaged while it was in use."""
 
 
+class DatabaseUnavailableError(StorageError):
+    """The study database could not be reached or was locked for longer than operations are repeated."""
+
+
 class LeaseLostError(StorageError):
     """This process has lost the right to work on a probe, so its results are not stored.
 

@@ -15,7 +15,7 @@ from pathlib import Path
 from types import FrameType
 from typing import Any, Protocol
 
-from tuner.domain.errors import LeaseLostError, StorageError, TunerError
+from tuner.domain.errors import DatabaseUnavailableError, LeaseLostError, StorageError, TunerError
 from tuner.domain.job_progress import JobProgress
 from tuner.domain.job_queue import (
     FileKind,
@@ -203,7 +203,8 @@ def run_leased(store: RunStore, order: Order) -> int:
         `ENDED` or `LOST`.
 
     Raises:
-        StorageError: The database cannot be written, so the end of the job could not be stored.
+        StorageError: The database cannot be written, so the end of the job could not be stored, or another
+            process works on one of its probes.
     """
     queue, lease = store.queue, order.lease
     watch = ProgressWatch(attempt=lease.attempt)
@@ -211,6 +212,7 @@ def run_leased(store: RunStore, order: Order) -> int:
     job = queue.job(lease.job_id)
     study_ids: list[int] = [] if job.study_id is None else [job.study_id]
     opened: OpenedJob | None = None
+    interruption: StorageError | None = None
     try:
         holder.start()
         with store.fenced(lease):
@@ -221,6 +223,9 @@ def run_leased(store: RunStore, order: Order) -> int:
         ending = _Ending(state=JobState.SUCCEEDED, exit_code=0, reason="")
     except KeyboardInterrupt:
         ending = _interrupted(holder, job, queue)
+    except (LeaseLostError, DatabaseUnavailableError) as error:
+        # The job has no fault, so another attempt continues it if the lease of the job is still ours.
+        interruption = error
     except TunerError as error:
         ending = _Ending(state=JobState.FAILED, exit_code=error.exit_code, reason=str(error))
     except OSError as error:
@@ -236,6 +241,8 @@ def run_leased(store: RunStore, order: Order) -> int:
     holder.renew()
     if holder.is_lost:
         return LOST
+    if interruption is not None:
+        raise interruption
     try:
         _store_ending(store, order, ending, _used(store, opened, study_ids))
     except LeaseLostError:

@@ -14,6 +14,7 @@ import pytest
 from storage import open_storage
 from storage.database import Storage
 from tests.recorded_grid import write_job
+from tuner.domain.errors import DatabaseUnavailableError, LeaseLostError, StorageError
 from tuner.domain.job_queue import FileKind, JobState, NewJob
 from tuner.service.leased_run import ENDED, LOST, Order, run_leased
 
@@ -107,6 +108,21 @@ def test_an_internal_error_has_its_traceback_only_in_the_log(
     assert "ZeroDivisionError" in job.reason
     assert "secret" not in job.reason
     assert "a secret path" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("kind", [DatabaseUnavailableError, LeaseLostError])
+def test_a_job_that_could_not_store_its_progress_does_not_fail(
+    store: Storage, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: type[StorageError]
+) -> None:
+    def searching(*_: object, **__: object) -> None:
+        raise kind("not now")
+
+    monkeypatch.setattr("tuner.service.leased_run.run_job", searching)
+    job_id = submit(store, tmp_path / "from")
+    with pytest.raises(kind, match="not now"):
+        run_leased(store, claimed(store, tmp_path))
+    # The worker lets the lease of a process that ended so expire, and another attempt continues the job.
+    assert store.queue.job(job_id).state is JobState.RUNNING
 
 
 @pytest.mark.parametrize(

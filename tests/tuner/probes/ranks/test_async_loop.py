@@ -63,9 +63,7 @@ def checkpoint(folder: Path) -> dict[str, Any]:
     return content
 
 
-@pytest.mark.parametrize(
-    "name", mostly_slow(sorted(STRATEGIES), fast=["elastic_averaging"])
-)
+@pytest.mark.parametrize("name", mostly_slow(sorted(STRATEGIES), fast=["elastic_averaging"]))
 def test_pauses_and_goes_on_with_one_curve_and_clock(
     launcher: LocalLauncher, tmp_path: Path, name: str
 ) -> None:
