@@ -26,7 +26,7 @@ demo: .venv/.installed
 serve: .venv/.installed-serve
 	@PACELINE=.venv/bin/paceline sh examples/service.sh
 
-# At most four minutes; needs no server and no system package.
+# About five minutes on two cores; needs no server and no system package.
 test: .venv/.installed-test
 	@$(PYTEST) --fast $(TEST_FLAGS)
 
