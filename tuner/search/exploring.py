@@ -49,8 +49,7 @@ class ExploringPolicy:
         used = limit_reached(state)
         if used is not None and used.kind is StopKind.BUDGET:
             return self._end(state, decision)
-        is_answered = decision.action.kind in (StopKind.ARRIVED, StopKind.NO_GAIN)
-        if not is_answered or decision.beliefs is None or not may_start(state):
+        if not _is_answered(decision) or decision.beliefs is None or not may_start(state):
             return decision
         return replace(decision, action=_explore(state, decision.beliefs) or decision.action)
 
@@ -58,9 +57,13 @@ class ExploringPolicy:
         """Returns the end of the search: the answer, if there was one before the budget was used up."""
         unlimited = state.job.model_copy(update={"budget": BudgetSection()})
         answer = self._policy.decide(replace(state, job=unlimited))
-        if isinstance(answer.action, Stop) and answer.action.kind in (StopKind.ARRIVED, StopKind.NO_GAIN):
-            return answer
-        return decision
+        return answer if _is_answered(answer) else decision
+
+
+def _is_answered(decision: Decision) -> bool:
+    """Whether the search ends because it has its answer."""
+    action = decision.action
+    return isinstance(action, Stop) and action.kind in (StopKind.ARRIVED, StopKind.NO_GAIN)
 
 
 def _explore(state: SearchState, beliefs: Beliefs) -> Action | None:
