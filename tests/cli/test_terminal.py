@@ -135,13 +135,16 @@ def test_no_starts_nothing(priced: Path) -> None:
 
 
 def test_a_stopped_command_continues_below_what_the_shell_wrote(priced: Path) -> None:
-    with terminal([*RUN, "--yes"], priced, columns=80, rows=40) as shown:
+    with terminal([*RUN, "--yes"], priced, columns=80, rows=150) as shown:
         shown.wait_for(lambda: "predicted:" in shown.text, "the live view")
-        os.kill(shown.pid, signal.SIGSTOP)
-        shown.read(0.5)
-        assert shown.is_usable
-        shown._stream.feed(b"[1]+  Stopped\r\n$ fg\r\n")
-        os.kill(shown.pid, signal.SIGCONT)
+        for number in range(5):
+            os.kill(shown.pid, signal.SIGSTOP)
+            shown.read(0.5 + 0.07 * number)
+            assert shown.is_usable
+            shown._stream.feed(f"[{number}]+  Stopped\r\n$ fg\r\n".encode())
+            os.kill(shown.pid, signal.SIGCONT)
+            shown.read(0.4)
         shown.read(1.0)
-        assert "[1]+ Stopped $ fg" in shown.text
+        for number in range(5):
+            assert f"[{number}]+ Stopped $ fg" in shown.text
         assert shown.wait_for_end() == 0

@@ -11,7 +11,6 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from types import FrameType
 from typing import TextIO
 
 from rich.console import Console as Terminal
@@ -23,6 +22,8 @@ from tuner.service.live_view import LiveView
 
 #: Seconds between two drawings of the view.
 _DRAW_SECONDS = 0.25
+#: Seconds in which the interpreter notices a signal.
+_SIGNAL_SECONDS = 0.05
 #: Widest line of the view, in characters.
 _MOST_COLUMNS = 120
 #: Number of lines of events that are printed again after the terminal was resized.
@@ -42,11 +43,19 @@ class Screen:
     Args:
         stream: Stream of the terminal.
         size: Function that returns the columns and rows of the terminal.
+        was_used: Function that says whether another program may have used the terminal since its last call.
+            It is called immediately before the lines are written.
     """
 
-    def __init__(self, stream: TextIO, size: Callable[[], tuple[int, int]]) -> None:
+    def __init__(
+        self,
+        stream: TextIO,
+        size: Callable[[], tuple[int, int]],
+        was_used: Callable[[], bool] = lambda: False,
+    ) -> None:
         self._stream = stream
         self._size = size
+        self._was_used = was_used
         self._terminal = Terminal(file=stream, highlight=False, soft_wrap=False)
         self._drawn: list[str] = []
         self._drawn_size: tuple[int, int] | None = None
@@ -72,6 +81,8 @@ class Screen:
         self._history.extend(above)
         drawn = [self._rendered(line, columns - 1)[0] for line in lines[: max(rows - 1, 1)]]
         printed = [part for line in above for part in self._rendered(line, columns - 1, wrap=True)]
+        if self._was_used():
+            self.forget()
         out = f"\r\x1b[{len(self._drawn)}A" if self._drawn else "\r"
         if self._drawn and size != self._drawn_size:
             # The terminal may have wrapped or cut the old lines, so their places are not known.
@@ -138,14 +149,14 @@ class LiveConsole:
     ) -> None:
         self._view = view
         stream = stream or sys.stderr
-        self._screen = Screen(stream, size or (lambda: _size_of(stream)))
+        self._stops = _Stops()
+        self._screen = Screen(stream, size or (lambda: _size_of(stream)), self._stops.happened)
         self._is_foreground = is_foreground or (lambda: _is_foreground(stream))
         self._clock = clock
         self._started = clock()
         self._lines: deque[Text] = deque()
         self._wake = threading.Event()
         self._is_closed = False
-        self._was_stopped = False
         self._thread: threading.Thread | None = None
         self._cleanup = contextlib.ExitStack()
 
@@ -166,11 +177,9 @@ class LiveConsole:
 
     def draw(self, *, with_view: bool = True) -> None:
         """Prints the added lines, and draws the view unless `with_view` is False."""
-        if self._was_stopped or not self._is_foreground():
+        if not self._is_foreground():
             self._screen.forget()
-            if not self._is_foreground():
-                return
-            self._was_stopped = False
+            return
         above = [self._lines.popleft() for _ in range(len(self._lines))]
         lines = self._view.lines(self._clock() - self._started, self._screen.width) if with_view else []
         self._screen.draw(above, lines)
@@ -186,7 +195,7 @@ class LiveConsole:
         self.draw(with_view=False)
 
     def _start(self) -> None:
-        self._cleanup.enter_context(_continued(self._on_continue))
+        self._cleanup.enter_context(self._stops.noticed())
         self._cleanup.enter_context(contextlib.redirect_stderr(LinesAbove(self, sys.stderr)))
         if sys.stdout.isatty():
             self._cleanup.enter_context(contextlib.redirect_stdout(LinesAbove(self, sys.stdout)))
@@ -202,9 +211,6 @@ class LiveConsole:
                 self._is_closed = True
             self._wake.wait(_DRAW_SECONDS)
             self._wake.clear()
-
-    def _on_continue(self) -> None:
-        self._was_stopped = True
 
 
 class LinesAbove(io.TextIOBase):
@@ -255,18 +261,47 @@ def _is_foreground(stream: TextIO) -> bool:
         return True
 
 
-@contextlib.contextmanager
-def _continued(call: Callable[[], None]) -> Iterator[None]:
-    """Context manager in which a function is called when this process continues after Ctrl-Z."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
+class _Stops:
+    """Tells a thread whether this process was stopped, as by Ctrl-Z, and then continued.
 
-    def on_continue(_number: int, _frame: FrameType | None) -> None:
-        call()
+    The handler of a signal in Python runs only when the main thread is free, which may be after the next
+    drawing. So this class reads the pipe into which the interpreter writes the number of a signal at once.
+    """
 
-    before = signal.signal(signal.SIGCONT, on_continue)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGCONT, before)
+    def __init__(self) -> None:
+        self._read: int | None = None
+        self._asked = time.monotonic()
+
+    @contextlib.contextmanager
+    def noticed(self) -> Iterator[None]:
+        """Context manager in which stops are noticed. Outside the main thread it does nothing."""
+        if threading.current_thread() is not threading.main_thread():
+            yield
+            return
+        read, write = os.pipe()
+        os.set_blocking(read, False)
+        os.set_blocking(write, False)
+        pipe_before = signal.set_wakeup_fd(write, warn_on_full_buffer=False)
+        handler_before = signal.signal(signal.SIGCONT, lambda _number, _frame: None)
+        self._read = read
+        try:
+            yield
+        finally:
+            self._read = None
+            signal.signal(signal.SIGCONT, handler_before)
+            signal.set_wakeup_fd(pipe_before)
+            os.close(read)
+            os.close(write)
+
+    def happened(self) -> bool:
+        """Returns whether the process continued after a stop since the last call."""
+        if self._read is None:
+            return False
+        waited, self._asked = time.monotonic() - self._asked, time.monotonic()
+        if waited > 2 * _DRAW_SECONDS:
+            # Perhaps the process continues just now, and this thread runs before the one with the signal.
+            time.sleep(_SIGNAL_SECONDS)
+        try:
+            return signal.SIGCONT in os.read(self._read, 65536)
+        except BlockingIOError:
+            return False

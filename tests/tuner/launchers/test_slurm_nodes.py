@@ -169,8 +169,8 @@ def test_slurm_s_time_limit_is_a_time_out_with_time_to_save(
 ) -> None:
     handle = submit(launcher, work, SAVES, num_nodes=2)
     processes_of(work, 2)
-    # SLURM's limits are whole minutes; this one is used up at once.
-    slurm.run("scontrol", "update", f"JobId={number_of(slurm, handle)}", "EndTime=now")
+    # SLURM's limits are whole minutes; this one is used up in seconds. It refuses a time that has passed.
+    slurm.run("scontrol", "update", f"JobId={number_of(slurm, handle)}", "EndTime=now+5")
     status = Watch(launcher, handle).end()
     assert status.state is JobState.TIMED_OUT, status
     assert sorted(path.name for path in work.glob("saved-*")) == ["saved-0", "saved-1"]

@@ -1,7 +1,9 @@
 from __future__ import annotations
 
 import io
+import os
 import re
+import signal
 from pathlib import Path
 
 import pytest
@@ -14,7 +16,7 @@ from tuner.domain.job_progress import Interval
 from tuner.search.events import SearchEvent
 from tuner.search.model_policy import ModelPolicy
 from tuner.service.job_progress import ProgressWatch
-from tuner.service.live_console import LinesAbove, LiveConsole, Screen
+from tuner.service.live_console import LinesAbove, LiveConsole, Screen, _Stops
 from tuner.service.live_view import LiveView, _interval_words, decision_words
 
 OTHER = Configuration(nodes=4, batch_size=64, learning_rate=0.05, strategy="all_reduce")
@@ -138,3 +140,25 @@ def test_lines_of_other_code_appear_above_the_view(tmp_path: Path) -> None:
     print("a note", "of a library", file=above)
     live.close()
     assert "a note of a library" in written.getvalue()
+
+
+def test_a_stop_of_the_process_is_noticed_once() -> None:
+    stops = _Stops()
+    assert not stops.happened()
+    with stops.noticed():
+        assert not stops.happened()
+        os.kill(os.getpid(), signal.SIGCONT)
+        assert stops.happened()
+        assert not stops.happened()
+    os.kill(os.getpid(), signal.SIGCONT)
+    assert not stops.happened()
+
+
+def test_after_another_program_used_the_terminal_the_view_is_drawn_below() -> None:
+    written, was_used = io.StringIO(), [False]
+    screen = Screen(written, lambda: (80, 10), lambda: was_used[0])
+    screen.draw([], [Text("one")])
+    was_used[0] = True
+    written.seek(written.truncate(0))
+    screen.draw([], [Text("one")])
+    assert written.getvalue() == "\rone\x1b[K\n\x1b[J"
