@@ -62,7 +62,9 @@ _WORDS = {
     r"too many clients|remaining connection slots": _SQLSTATES["53300"],
     r"invalid (integer value|port|connection option|URI)": ("cannot be opened", "correct its URL"),
     r"refused|timeout|timed out|resolve|translate host name|No such file|unreachable|closed": _UNREACHABLE,
-    r"starting up|shutting down|recovery mode|connection is (lost|bad)|by peer|pipe|EOF": _UNREACHABLE,
+    r"the database system is|connection is (lost|bad)|by peer|pipe|EOF": _UNREACHABLE,
+    # Any other refusal, such as one in another language: the server may accept the next attempt.
+    r"connection failed|connection to server": _UNREACHABLE,
 }
 
 _OTHER = (

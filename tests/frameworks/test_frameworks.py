@@ -172,7 +172,7 @@ def wait_until(condition: Callable[[], bool], words: Callable[[], str]) -> None:
     deadline = time.monotonic() + TIMEOUT_SECONDS
     while not condition():
         assert time.monotonic() < deadline, words()
-        time.sleep(0.1)
+        time.sleep(0.3)  # the conditions read a database, on the cores that train
 
 
 @pytest.fixture

@@ -11,12 +11,13 @@ from pathlib import Path
 
 import pytest
 from sqlalchemy import create_engine, text
+from sqlalchemy.exc import OperationalError
 
 from search_spaces import Configuration
 from storage import Storage, open_storage
 from storage.engine import engine_for, parsed
-from storage.failures import storage_error
-from tuner.domain.errors import StorageError
+from storage.failures import is_temporary, storage_error
+from tuner.domain.errors import DatabaseUnavailableError, StorageError
 from tuner.domain.ledger import PredictionRecord
 from tuner.domain.measurement import CurvePoint, Measurement, Outcome, Purpose
 
@@ -255,6 +256,31 @@ class TestRefusals:
         error = RuntimeError("duplicate key; DETAIL: Key (name)=(closed pipeline) already exists")
         error.sqlstate = "23505"  # type: ignore[attr-defined]
         assert "refused a statement" in str(storage_error(error, url))
+
+    @pytest.mark.parametrize(
+        "reason",
+        [
+            "FATAL:  the database system is starting up",
+            "FATAL:  the database system is not yet accepting connections\n"
+            "DETAIL:  Consistent recovery state has not been yet reached.",
+            "FATAL:  the database system is in recovery mode",
+            "FATAL:  das Datenbanksystem startet",
+        ],
+    )
+    def test_a_server_that_restarts_is_unreachable_for_a_while(self, reason: str) -> None:
+        text = f'connection failed: connection to server at "127.0.0.1", port 5432 failed: {reason}'
+        error = OperationalError("SELECT 1", {}, RuntimeError(text))
+        assert is_temporary(error)
+        found = storage_error(error, parsed("postgresql+psycopg://u@h/x"))
+        assert isinstance(found, DatabaseUnavailableError)
+        assert "cannot be reached" in str(found)
+
+    @pytest.mark.parametrize(
+        "reason", ['password authentication failed for user "u"', 'database "x" does not exist']
+    )
+    def test_a_refusal_that_lasts_is_not_tried_again(self, reason: str) -> None:
+        text = f'connection failed: connection to server at "127.0.0.1", port 5432 failed: FATAL:  {reason}'
+        assert not is_temporary(OperationalError("SELECT 1", {}, RuntimeError(text)))
 
     def test_what_optuna_lets_through_becomes_a_storage_error_under_guard(self, sqlite_url: str) -> None:
         import optuna
