@@ -17,18 +17,7 @@ from tuner.domain.job_queue import JobState, NewJob
 
 @pytest.mark.slow
 @pytest.mark.timeout(1000)
-@pytest.mark.parametrize(
-    "database",
-    [
-        "sqlite",
-        pytest.param(
-            "postgresql",
-            marks=pytest.mark.xfail(
-                strict=False, reason="beside other tests, a job failed at times for a cause that is not known"
-            ),
-        ),
-    ],
-)
+@pytest.mark.parametrize("database", ["sqlite", "postgresql"])
 def test_every_job_ends_once_and_answers_as_if_undisturbed(database: str) -> None:
     if database == "postgresql" and postgres_folder() is None:
         pytest.skip("needs PostgreSQL: apt-get install postgresql, or set PG_BIN")
