@@ -19,7 +19,15 @@ BUSY_TIMEOUT_SECONDS = 20
 #: Maximum seconds for which a PostgreSQL statement waits for a lock. After that, a warning is logged, and the
 #: statement is repeated (see `storage.retries`).
 _LOCK_TIMEOUT_SECONDS = 30
-_CONNECT_TIMEOUT_SECONDS = 10
+#: Arguments of connections to PostgreSQL, unless the URL has them. If the host of the server is gone, it is
+#: noticed after half a minute; the system's own limits are a quarter of an hour and more.
+_POSTGRES_ARGUMENTS = {
+    "connect_timeout": 10,
+    "keepalives_idle": 15,
+    "keepalives_interval": 5,
+    "keepalives_count": 3,
+    "tcp_user_timeout": 30_000,
+}
 _EXAMPLES = "sqlite:///study.db, or postgresql://user:password@host/database"
 
 
@@ -95,9 +103,7 @@ def engine_options(url: URL) -> dict[str, Any]:
     """Returns keyword arguments of SQLAlchemy's `create_engine` for a URL; Optuna's engine uses them too."""
     if database_file(url) is not None:
         return {"connect_args": {"timeout": BUSY_TIMEOUT_SECONDS}}
-    arguments: dict[str, Any] = {}
-    if "connect_timeout" not in url.query:
-        arguments["connect_timeout"] = _CONNECT_TIMEOUT_SECONDS
+    arguments = {name: value for name, value in _POSTGRES_ARGUMENTS.items() if name not in url.query}
     return {"pool_pre_ping": True, "connect_args": arguments}
 
 

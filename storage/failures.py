@@ -24,6 +24,13 @@ _LOCKED = (
 _UNREACHABLE = ("cannot be reached", "start the server, and check the network and the URL's host and port")
 _DAMAGED = ("is damaged", "restore a copy, or try to repair it with `sqlite3 FILE .recover`")
 _RIGHTS = ("refuses the operation", "grant this user all rights on the database and its schema")
+_CROWDED = (
+    "accepts no more connections",
+    "raise max_connections of the server, or run fewer workers",
+)
+_NO_MEMORY = ("has no memory left", "free memory on its server; the data stored so far are complete")
+_CANCELLED = ("ended a statement that took too long", "raise statement_timeout of the server")
+_READ_ONLY = ("is read-only", "give the URL of the primary server, not of a standby")
 _LOGIN = ("refuses the login", "check user and password of the URL")
 
 #: Maps the beginning of a SQLite error name to the problem and the remedy, in words.
@@ -46,11 +53,14 @@ _SQLSTATES = {
     "28": _LOGIN,
     "3D000": ("does not exist", "create it with `createdb NAME`"),
     "42501": _RIGHTS,
-    "25006": ("is read-only", "give the URL of the primary server, not of a standby"),
+    "25006": _READ_ONLY,
     "53100": _FULL,
-    "53300": ("accepts no more connections", "raise max_connections of the server, or run fewer workers"),
+    "53200": _NO_MEMORY,
+    "53300": _CROWDED,
     "55P03": _LOCKED,
+    "40001": _LOCKED,
     "40P01": _LOCKED,
+    "57014": _CANCELLED,
     "08": _UNREACHABLE,
     "57P": _UNREACHABLE,
 }
@@ -59,7 +69,7 @@ _SQLSTATES = {
 _WORDS = {
     r"password authentication failed|no password supplied|no pg_hba.conf|role .* does not exist": _LOGIN,
     r"database .* does not exist": _SQLSTATES["3D000"],
-    r"too many clients|remaining connection slots": _SQLSTATES["53300"],
+    r"too many clients|remaining connection slots": _CROWDED,
     r"invalid (integer value|port|connection option|URI)": ("cannot be opened", "correct its URL"),
     r"refused|timeout|timed out|resolve|translate host name|No such file|unreachable|closed": _UNREACHABLE,
     r"the database system is|connection is (lost|bad)|by peer|pipe|EOF": _UNREACHABLE,
@@ -71,6 +81,11 @@ _OTHER = (
     "refused a statement",
     "if another program changed its tables, restore a copy, or give another database",
 )
+
+#: An operation that failed for one of these reasons is repeated for some time.
+_TEMPORARY = (_LOCKED, _UNREACHABLE, _CROWDED)
+#: These faults are not those of a job: a later attempt may succeed.
+_PASSING = (*_TEMPORARY, _FULL, _NO_MEMORY, _CANCELLED, _READ_ONLY)
 
 _ERRNOS = {
     errno.EACCES: _PERMISSION,
@@ -106,15 +121,15 @@ def storage_error(error: BaseException, url: URL) -> StorageError:
     kind: type[StorageError] = StorageError
     if (happened, remedy) == _DAMAGED:
         kind = DatabaseLostError
-    elif (happened, remedy) in (_LOCKED, _UNREACHABLE):
+    elif (happened, remedy) in _PASSING:
         kind = DatabaseUnavailableError
     return kind(f"the study database {shown(url)} {happened}: {reason}. To do: {remedy}")
 
 
 def is_temporary(error: BaseException) -> bool:
-    """Whether a database refused an operation because it is locked or cannot be reached at present."""
+    """Whether a database refused an operation because it is locked, busy or cannot be reached at present."""
     original = _original(error)
-    return original is not error and _diagnosis(original) in (_LOCKED, _UNREACHABLE)
+    return original is not error and _diagnosis(original) in _TEMPORARY
 
 
 def _original(error: BaseException) -> BaseException:

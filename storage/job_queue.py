@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import time
+import uuid
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, ParamSpec, TypeVar
+from dataclasses import replace
+from typing import Any
 
 from sqlalchemy import Connection, Engine, and_, func, insert, select, update
 
 from storage.job_rows import (
     NO_LEASE,
+    check_quota,
     ending_of_expired,
     fence,
     job_columns,
     job_record,
+    job_with_key,
     label_text,
     labels_of,
     next_job,
@@ -22,6 +26,7 @@ from storage.job_rows import (
     used_columns,
 )
 from storage.retries import Retries, retried
+from storage.rows import clean_text
 from storage.service_tables import files, job_events, job_files, jobs, tokens, workers
 from storage.stored_files import (
     check_stored_bytes,
@@ -30,7 +35,6 @@ from storage.stored_files import (
     store_file,
     store_upload,
 )
-from storage.tokens import usage_of
 from storage.transactions import reading, writing
 from tuner.domain.job_queue import (
     CleanedFiles,
@@ -43,14 +47,10 @@ from tuner.domain.job_queue import (
     NewJob,
     NotFoundError,
     Quota,
-    QuotaError,
     Request,
     Usage,
     WorkerRecord,
 )
-
-_Arguments = ParamSpec("_Arguments")
-_Result = TypeVar("_Result")
 
 
 class SqlJobQueue:
@@ -72,19 +72,24 @@ class SqlJobQueue:
         self._clock = clock
         self._retries = retries or Retries(engine.url)
 
-    @retried
     def submit(self, job: NewJob, *, quota: Quota | None = None) -> tuple[JobRecord, bool]:
+        if job.idempotency_key is None:
+            # The job may be stored although the confirmation is lost.
+            job = replace(job, idempotency_key=uuid.uuid4().hex)
+        return self._retries.repeat(lambda _again: self._submitted(job, quota))
+
+    def _submitted(self, job: NewJob, quota: Quota | None) -> tuple[JobRecord, bool]:
         now = self._clock()
         with writing(self._engine) as connection:
             if job.token_id is not None:
                 # Serialize the submissions of a token, for its quota and its keys.
                 token = select(tokens.c.token_id).where(tokens.c.token_id == job.token_id)
                 connection.execute(token.with_for_update())
-            found = _with_key(connection, job)
+            found = job_with_key(connection, job)
             if found is not None:
                 return found, False
             if job.token_id is not None and quota is not None:
-                _check_quota(connection, job, quota)
+                check_quota(connection, job, quota)
             row = connection.execute(insert(jobs).values(**job_columns(job, now)).returning(jobs)).one()
             for path, digest in job.files.items():
                 stored = select(files.c.digest).where(files.c.digest == digest)
@@ -134,7 +139,6 @@ class SqlJobQueue:
             counted = connection.execute(select(jobs.c.state, func.count()).group_by(jobs.c.state))
             return {JobState(row.state): row[1] for row in counted}
 
-    @retried
     def approve(self, job_id: int, *, by: str) -> JobRecord:
         def change(job: JobRecord) -> dict[str, Any]:
             if job.state is not JobState.AWAITING_APPROVAL:
@@ -143,25 +147,25 @@ class SqlJobQueue:
 
         return self._changed(job_id, change, f"approved by {by}: queued")
 
-    @retried
     def cancel(self, job_id: int, reason: str) -> JobRecord:
         def change(job: JobRecord) -> dict[str, Any]:
             if job.state.has_ended:
                 raise ConflictError(f"job {job_id} has ended: it is {state_words(job.state)}")
-            if job.state is JobState.RUNNING:
+            if self._has_worker(job):
                 return {"request": str(Request.CANCEL), "reason": reason}
-            return {"state": str(JobState.CANCELLED), "reason": reason, "finished_at": self._clock()}
+            ended = {"state": str(JobState.CANCELLED), "finished_at": self._clock()}
+            return {**ended, "reason": reason, "request": "", **NO_LEASE}
 
         def words(job: JobRecord) -> str:
-            return f"{'asked to end' if job.state is JobState.RUNNING else 'cancelled'}: {reason}"
+            return f"{'asked to end' if self._has_worker(job) else 'cancelled'}: {reason}"
 
         return self._changed(job_id, change, words)
 
-    @retried
     def pause(self, job_id: int) -> JobRecord:
         def change(job: JobRecord) -> dict[str, Any]:
-            if job.state is JobState.QUEUED:
-                return {"state": str(JobState.PAUSED)}
+            is_open = job.state is JobState.QUEUED or job.state is JobState.RUNNING
+            if is_open and not self._has_worker(job) and job.request is not Request.CANCEL:
+                return {"state": str(JobState.PAUSED), "request": "", **NO_LEASE}
             if job.state is JobState.RUNNING and job.request is not Request.CANCEL:
                 return {"request": str(Request.PAUSE)}
             raise ConflictError(
@@ -170,7 +174,6 @@ class SqlJobQueue:
 
         return self._changed(job_id, change, "asked to pause")
 
-    @retried
     def resume(self, job_id: int) -> JobRecord:
         def change(job: JobRecord) -> dict[str, Any]:
             if job.state is JobState.PAUSED:
@@ -181,7 +184,10 @@ class SqlJobQueue:
 
         return self._changed(job_id, change, "resumed")
 
-    @retried
+    def _has_worker(self, job: JobRecord) -> bool:
+        """Whether a job runs under a lease that has not expired. Otherwise nobody may carry out a request."""
+        return job.state is JobState.RUNNING and (job.lease_expires_at or 0.0) > self._clock()
+
     def set_priority(self, job_id: int, priority: int) -> JobRecord:
         def change(job: JobRecord) -> dict[str, Any]:
             if job.state.has_ended:
@@ -190,44 +196,75 @@ class SqlJobQueue:
 
         return self._changed(job_id, change, f"priority {priority}")
 
-    @retried
     def claim(
-        self, worker: str, *, labels: Sequence[str], lease_seconds: float, most_failures: int
+        self,
+        worker: str,
+        *,
+        labels: Sequence[str],
+        lease_seconds: float,
+        most_failures: int,
+        expired: bool = True,
     ) -> JobLease | None:
-        while True:
-            now = self._clock()
-            with writing(self._engine) as connection:
-                row = next_job(connection, labels, now)
-                if row is None:
-                    return None
-                job = job_record(row)
-                expired = job.state is JobState.RUNNING
-                failures = job.failures + expired
-                if expired:
-                    self._note(
-                        connection, job.job_id, f"worker {job.worker} went silent in attempt {job.attempt}"
+        tried: JobLease | None = None
+
+        def claimed(again: bool) -> JobLease | None:
+            nonlocal tried
+            while True:
+                now = self._clock()
+                with writing(self._engine) as connection:
+                    if again and tried is not None and self._is_held(connection, tried):
+                        return tried
+                    # After an outage, healthy workers could not renew their leases.
+                    row = next_job(connection, labels, now, expired=expired and not again)
+                    if row is None:
+                        return None
+                    job = job_record(row)
+                    failures = self._expire(connection, job, most_failures, now)
+                    if failures is None:
+                        continue
+                    tried = JobLease(
+                        job_id=job.job_id,
+                        attempt=job.attempt + 1,
+                        worker=worker,
+                        expires_at=now + lease_seconds,
                     )
-                if expired and (ending := ending_of_expired(job, failures, most_failures, now)) is not None:
-                    values = {**ending, "failures": failures, "request": "", **NO_LEASE}
+                    values = {
+                        "state": str(JobState.RUNNING),
+                        "attempt": tried.attempt,
+                        "failures": failures,
+                        "worker": worker,
+                        "lease_expires_at": tried.expires_at,
+                        "started_at": job.started_at or now,
+                        # What happened before is in the events.
+                        "reason": "",
+                    }
                     connection.execute(update(jobs).where(jobs.c.job_id == job.job_id).values(**values))
-                    self._note(connection, job.job_id, f"{ending['state']}: {ending['reason']}")
-                    continue
-                lease = JobLease(
-                    job_id=job.job_id, attempt=job.attempt + 1, worker=worker, expires_at=now + lease_seconds
-                )
-                values = {
-                    "state": str(JobState.RUNNING),
-                    "attempt": lease.attempt,
-                    "failures": failures,
-                    "worker": worker,
-                    "lease_expires_at": lease.expires_at,
-                    "started_at": job.started_at or now,
-                    # What happened before is in the events.
-                    "reason": "",
-                }
-                connection.execute(update(jobs).where(jobs.c.job_id == job.job_id).values(**values))
-                self._note(connection, job.job_id, f"attempt {lease.attempt} started on {worker}")
-                return lease
+                    self._note(connection, job.job_id, f"attempt {tried.attempt} started on {worker}")
+                    return tried
+
+        return self._retries.repeat(claimed)
+
+    def _is_held(self, connection: Connection, lease: JobLease) -> bool:
+        """Whether a job runs under a lease, in its newest attempt."""
+        job = self._read(connection, lease.job_id)
+        return job.state is JobState.RUNNING and (job.attempt, job.worker) == (lease.attempt, lease.worker)
+
+    def _expire(self, connection: Connection, job: JobRecord, most_failures: int, now: float) -> int | None:
+        """Counts the failure of a job whose lease has expired, and returns the number of its failures.
+
+        Returns None if the job ends with this failure.
+        """
+        if job.state is not JobState.RUNNING:
+            return job.failures
+        failures = job.failures + 1
+        self._note(connection, job.job_id, f"worker {job.worker} went silent in attempt {job.attempt}")
+        ending = ending_of_expired(job, failures, most_failures, now)
+        if ending is None:
+            return failures
+        values = {**ending, "failures": failures, "request": "", **NO_LEASE}
+        connection.execute(update(jobs).where(jobs.c.job_id == job.job_id).values(**values))
+        self._note(connection, job.job_id, f"{ending['state']}: {ending['reason']}")
+        return None
 
     @retried
     def renew(
@@ -256,7 +293,13 @@ class SqlJobQueue:
 
     @retried
     def hand_back(self, lease: JobLease, state: JobState, reason: str, usage: Usage | None = None) -> None:
-        values = {"state": str(state), "reason": reason, "request": "", **used_columns(usage), **NO_LEASE}
+        values = {
+            "state": str(state),
+            "reason": clean_text(reason),
+            "request": "",
+            **used_columns(usage),
+            **NO_LEASE,
+        }
         with writing(self._engine) as connection:
             update_under(connection, lease, values)
             self._note(connection, lease.job_id, f"{state_words(state)}: {reason}")
@@ -268,7 +311,7 @@ class SqlJobQueue:
         values = {
             "state": str(state),
             "exit_code": exit_code,
-            "reason": reason,
+            "reason": clean_text(reason),
             "request": "",
             "finished_at": self._clock(),
             **used_columns(usage),
@@ -403,15 +446,24 @@ class SqlJobQueue:
         words: str | Callable[[JobRecord], str],
     ) -> JobRecord:
         """Changes a job as a function of its present record, adds an event, and returns the new record."""
-        with writing(self._engine) as connection:
-            job = self._read(connection, job_id, lock=True)
-            values = change(job)
-            connection.execute(update(jobs).where(jobs.c.job_id == job_id).values(**values))
-            self._note(connection, job_id, words if isinstance(words, str) else words(job))
-            return self._read(connection, job_id)
+        tried: tuple[int, str] | None = None
 
-    def _note(self, connection: Connection, job_id: int, text: str) -> None:
-        self._add_event(connection, job_id, "state", text, None)
+        def changed(again: bool) -> JobRecord:
+            nonlocal tried
+            with writing(self._engine) as connection:
+                job = self._read(connection, job_id, lock=True)
+                if again and tried is not None and _has_event(connection, job_id, *tried):
+                    return job
+                values = change(job)
+                connection.execute(update(jobs).where(jobs.c.job_id == job_id).values(**values))
+                text = words if isinstance(words, str) else words(job)
+                tried = self._note(connection, job_id, text).number, clean_text(text)
+                return self._read(connection, job_id)
+
+        return self._retries.repeat(changed)
+
+    def _note(self, connection: Connection, job_id: int, text: str) -> JobEvent:
+        return self._add_event(connection, job_id, "state", text, None)
 
     def _add_event(
         self, connection: Connection, job_id: int, kind: str, text: str, data: Mapping[str, Any] | None
@@ -421,10 +473,18 @@ class SqlJobQueue:
         number = connection.execute(counted.returning(jobs.c.num_events)).scalar()
         if number is None:
             raise NotFoundError(f"there is no job {job_id}")
-        event = JobEvent(number=number, kind=kind, text=text, created_at=self._clock(), data=dict(data or {}))
+        event = JobEvent(
+            number=number, kind=kind, text=clean_text(text), created_at=self._clock(), data=dict(data or {})
+        )
         values = {name: getattr(event, name) for name in _EVENT_COLUMNS}
         connection.execute(insert(job_events).values(job_id=job_id, **values))
         return event
+
+
+def _has_event(connection: Connection, job_id: int, number: int, text: str) -> bool:
+    """Whether a job has an event with a number and a text."""
+    wanted = select(job_events.c.text).where(job_events.c.job_id == job_id, job_events.c.number == number)
+    return connection.execute(wanted).scalar() == text
 
 
 _EVENT_COLUMNS = ("number", "kind", "text", "created_at", "data")
@@ -436,45 +496,3 @@ def _fenced(connection: Connection, job: int | JobLease) -> int:
         return job
     fence(connection, job)
     return job.job_id
-
-
-def _with_key(connection: Connection, job: NewJob) -> JobRecord | None:
-    """Returns the job that the same token submitted with the same idempotency key; None if there is none."""
-    if job.idempotency_key is None:
-        return None
-    of_token = jobs.c.token_id.is_(None) if job.token_id is None else jobs.c.token_id == job.token_id
-    wanted = select(jobs).where(of_token, jobs.c.idempotency_key == job.idempotency_key)
-    row = connection.execute(wanted).first()
-    if row is None:
-        return None
-    if row.request_digest != job.request_digest:
-        raise ConflictError(
-            f"the idempotency key {job.idempotency_key!r} was used for another request, which became job "
-            f"{row.job_id}; choose another key for a new job"
-        )
-    return job_record(row)
-
-
-def _check_quota(connection: Connection, job: NewJob, quota: Quota) -> None:
-    assert job.token_id is not None
-    num_jobs, usage = usage_of(connection, job.token_id)
-    if quota.jobs is not None and num_jobs >= quota.jobs:
-        raise QuotaError(
-            f"this token may have {quota.jobs} jobs that have not ended, and has {num_jobs}; wait for one of "
-            "them, or cancel one"
-        )
-    for name, unit in (("node_hours", "node hours"), ("dollars", "dollars")):
-        allowed, used = getattr(quota, name), getattr(usage, name)
-        if allowed is None:
-            continue
-        most = job.limit.get(name)
-        if most is None:
-            raise QuotaError(
-                f"this token has a quota of {allowed:g} {unit}, so the job needs a limit: set "
-                f"budget.{name} or budget.time in the job file"
-            )
-        if used + most > allowed:
-            raise QuotaError(
-                f"this token has a quota of {allowed:g} {unit}, of which {used:g} are used or reserved; the "
-                f"job may use {most:g}. Lower its budget, or ask for a larger quota"
-            )

@@ -1,4 +1,4 @@
-"""SQL statements and conversions for the rows of submitted jobs."""
+"""SQL statements, conversions and checks for the rows of submitted jobs."""
 
 from __future__ import annotations
 
@@ -9,8 +9,19 @@ from typing import Any
 from sqlalchemy import ColumnElement, Connection, Row, and_, select, update
 
 from storage.service_tables import jobs
+from storage.tokens import usage_of
 from tuner.domain.errors import LeaseLostError
-from tuner.domain.job_queue import JobLease, JobRecord, JobState, NewJob, Request, Usage
+from tuner.domain.job_queue import (
+    ConflictError,
+    JobLease,
+    JobRecord,
+    JobState,
+    NewJob,
+    Quota,
+    QuotaError,
+    Request,
+    Usage,
+)
 
 NO_LEASE = {"worker": "", "lease_expires_at": None}
 _MOST_LABELS = 8
@@ -100,14 +111,21 @@ def job_record(row: Row[Any]) -> JobRecord:
     return JobRecord(**columns, limit=limit, usage=usage)
 
 
-def next_job(connection: Connection, labels: Sequence[str], now: float) -> Row[Any] | None:
-    """Selects and locks the next job for a worker with the given labels."""
+def next_job(connection: Connection, labels: Sequence[str], now: float, *, expired: bool) -> Row[Any] | None:
+    """Selects and locks the next job for a worker with the given labels.
+
+    Args:
+        connection: Connection in a write transaction.
+        labels: Labels of the worker.
+        now: The time, in seconds since the Unix epoch.
+        expired: Whether jobs may be taken over whose leases have expired.
+    """
     of_labels = jobs.c.labels.in_(_label_texts(labels))
     waiting = jobs.c.state == str(JobState.QUEUED)
-    expired = and_(jobs.c.state == str(JobState.RUNNING), jobs.c.lease_expires_at <= now)
+    silent = and_(jobs.c.state == str(JobState.RUNNING), jobs.c.lease_expires_at <= now)
     found = []
     # One query for each state, so that each can use the index.
-    for condition in (expired, waiting):
+    for condition in (silent, waiting) if expired else (waiting,):
         wanted = select(jobs).where(condition, of_labels)
         wanted = wanted.order_by(jobs.c.priority.desc(), jobs.c.job_id).limit(1)
         row = connection.execute(wanted.with_for_update(skip_locked=True)).first()
@@ -150,3 +168,50 @@ def labels_of(text: str) -> tuple[str, ...]:
 def state_words(state: JobState) -> str:
     """Returns the name of a state for messages, such as `awaiting approval`."""
     return str(state).replace("_", " ")
+
+
+def job_with_key(connection: Connection, job: NewJob) -> JobRecord | None:
+    """Returns the job that the same token submitted with the same idempotency key; None if there is none."""
+    if job.idempotency_key is None:
+        return None
+    of_token = jobs.c.token_id.is_(None) if job.token_id is None else jobs.c.token_id == job.token_id
+    wanted = select(jobs).where(of_token, jobs.c.idempotency_key == job.idempotency_key)
+    row = connection.execute(wanted).first()
+    if row is None:
+        return None
+    if row.request_digest != job.request_digest:
+        raise ConflictError(
+            f"the idempotency key {job.idempotency_key!r} was used for another request, which became job "
+            f"{row.job_id}; choose another key for a new job"
+        )
+    return job_record(row)
+
+
+def check_quota(connection: Connection, job: NewJob, quota: Quota) -> None:
+    """Checks that the quota of a token allows a new job.
+
+    Raises:
+        QuotaError: It does not; the message says what to do.
+    """
+    assert job.token_id is not None
+    num_jobs, usage = usage_of(connection, job.token_id)
+    if quota.jobs is not None and num_jobs >= quota.jobs:
+        raise QuotaError(
+            f"this token may have {quota.jobs} jobs that have not ended, and has {num_jobs}; wait for one of "
+            "them, or cancel one"
+        )
+    for name, unit in (("node_hours", "node hours"), ("dollars", "dollars")):
+        allowed, used = getattr(quota, name), getattr(usage, name)
+        if allowed is None:
+            continue
+        most = job.limit.get(name)
+        if most is None:
+            raise QuotaError(
+                f"this token has a quota of {allowed:g} {unit}, so the job needs a limit: set "
+                f"budget.{name} or budget.time in the job file"
+            )
+        if used + most > allowed:
+            raise QuotaError(
+                f"this token has a quota of {allowed:g} {unit}, of which {used:g} are used or reserved; the "
+                f"job may use {most:g}. Lower its budget, or ask for a larger quota"
+            )

@@ -34,8 +34,11 @@ class SqlRemoteSlices:
     ):
         self._engine = engine
         self._clock = clock
-        again = (retries or Retries(engine.url)).wrapped
-        for name in ("follow", "withdraw", "withdraw_all", "slice", "take", "report", "finish"):
+        self._retries = retries or Retries(engine.url)
+        #: After an outage, in which trainers could not report, no lease ends before this time.
+        self._cautious_until = 0.0
+        again = self._retries.wrapped
+        for name in ("withdraw", "withdraw_all", "slice", "take", "report", "finish"):
             setattr(self, name, again(getattr(self, name)))
 
     def offer(
@@ -54,17 +57,38 @@ class SqlRemoteSlices:
             "lease_seconds": lease_seconds,
             "created_at": self._clock(),
         }
-        with writing(self._engine) as connection:
-            fence(connection, lease)
-            added = insert(remote_slices).values(**values).returning(remote_slices.c.slice_id)
-            return int(connection.execute(added).scalar_one())
+
+        def offered(again: bool) -> int:
+            with writing(self._engine) as connection:
+                fence(connection, lease)
+                if again:
+                    same = [
+                        remote_slices.c[name] == values[name] for name in ("job_id", "probe", "created_at")
+                    ]
+                    found = connection.execute(select(remote_slices.c.slice_id).where(*same)).scalar()
+                    if found is not None:
+                        return int(found)
+                added = insert(remote_slices).values(**values).returning(remote_slices.c.slice_id)
+                return int(connection.execute(added).scalar_one())
+
+        return self._retries.repeat(offered)
 
     def follow(
         self, slice_id: int, *, after: int, num_read: int, stop: bool
     ) -> tuple[RemoteSlice, list[RemoteLine]]:
+        return self._retries.repeat(
+            lambda again: self._followed(slice_id, after=after, num_read=num_read, stop=stop, again=again)
+        )
+
+    def _followed(
+        self, slice_id: int, *, after: int, num_read: int, stop: bool, again: bool
+    ) -> tuple[RemoteSlice, list[RemoteLine]]:
         found, lines = self._read_lines(slice_id, after)
         now = self._clock()
-        expired = found.lease_expires_at is not None and found.lease_expires_at <= now
+        if again:
+            self._cautious_until = now + found.lease_seconds
+        is_late = found.lease_expires_at is not None and found.lease_expires_at <= now
+        expired = is_late and now >= self._cautious_until
         changes: dict[str, Any] = {}
         if found.num_read != num_read:
             changes["num_read"] = num_read
@@ -75,7 +99,7 @@ class SqlRemoteSlices:
         with writing(self._engine) as connection:
             found = _locked(connection, slice_id)
             is_late = found.lease_expires_at is not None and found.lease_expires_at <= now
-            if found.state is SliceState.LEASED and is_late:
+            if found.state is SliceState.LEASED and is_late and expired:
                 words = f"the trainer {found.trainer} reported nothing for {found.lease_seconds:g} s"
                 changes |= _ended(found, SliceEnd.LOST, words)
             if changes:

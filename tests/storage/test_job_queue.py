@@ -135,6 +135,34 @@ def test_cancel_pause_and_resume_reach_the_worker(store: Storage, clock: Clock) 
         store.queue.pause(99)
 
 
+def test_a_job_whose_worker_is_silent_needs_no_worker_to_be_cancelled_or_paused(
+    store: Storage, clock: Clock
+) -> None:
+    cancelled, paused = submit(store), submit(store)
+    leases = [claim(store, name) for name in ("a", "b")]
+    clock.now += 61
+    store.queue.cancel(cancelled, "not needed any more")
+    store.queue.pause(paused)
+    assert [store.queue.job(job).state for job in (cancelled, paused)] == [
+        JobState.CANCELLED,
+        JobState.PAUSED,
+    ]
+    for lease in leases:
+        with pytest.raises(LeaseLostError):
+            store.queue.renew(lease, lease_seconds=60)
+    store.queue.resume(paused)
+    assert claim(store).attempt == 2
+
+
+def test_texts_with_nul_are_stored(store: Storage) -> None:
+    submit(store)
+    lease = claim(store)
+    store.queue.add_event(lease, "warning", "a\0b")
+    store.queue.finish(lease, JobState.FAILED, exit_code=1, reason="c\0d")
+    assert store.queue.job(lease.job_id).reason == "c\ufffdd"
+    assert "a\ufffdb" in [event.text for event in store.queue.events(lease.job_id)]
+
+
 def test_a_job_that_awaits_approval_runs_only_after_it(store: Storage) -> None:
     job = submit(store, state=JobState.AWAITING_APPROVAL)
     assert claim(store) is None

@@ -14,6 +14,7 @@ from sqlalchemy import Engine
 
 from search_spaces import Configuration
 from storage import Storage, open_storage
+from tuner.domain.job_queue import JobLease, JobState, NewJob
 from tuner.domain.ledger import PredictionRecord, RecommendationRecord
 from tuner.domain.measurement import Purpose
 
@@ -134,3 +135,56 @@ def test_a_trial_that_has_ended_cannot_be_ended_again(sqlite_url: str) -> None:
         study.tell(trial, 2.0)
         with pytest.raises(optuna.exceptions.UpdateFinishedTrialError, match="can not be updated"):
             storage.optuna_storage().set_trial_state_values(trial._trial_id, TrialState.COMPLETE, [1.0])
+
+
+def a_job(storage: Storage) -> int:
+    return storage.queue.submit(NewJob(name="digits", job_file=""))[0].job_id
+
+
+def a_lease(storage: Storage) -> JobLease:
+    lease = storage.queue.claim("w", labels=(), lease_seconds=60.0, most_failures=3)
+    assert lease is not None
+    return lease
+
+
+def test_a_job_is_submitted_once(database_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    with open_storage(database_url) as storage:
+        with first_confirmation_lost(storage._engine, monkeypatch):
+            job_id = a_job(storage)
+        assert [job.job_id for job in storage.queue.jobs()] == [job_id]
+        # Without a key, a second call is another job.
+        assert a_job(storage) != job_id
+
+
+def test_a_change_of_a_job_succeeds_once(database_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    with open_storage(database_url) as storage:
+        job_id = a_job(storage)
+        with first_confirmation_lost(storage._engine, monkeypatch):
+            assert storage.queue.pause(job_id).state is JobState.PAUSED
+        with first_confirmation_lost(storage._engine, monkeypatch):
+            assert storage.queue.resume(job_id).state is JobState.QUEUED
+        with first_confirmation_lost(storage._engine, monkeypatch):
+            assert storage.queue.cancel(job_id, "not needed").state is JobState.CANCELLED
+        texts = [event.text for event in storage.queue.events(job_id)]
+        assert texts[1:] == ["asked to pause", "resumed", "cancelled: not needed"]
+
+
+def test_a_job_is_claimed_once(database_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    with open_storage(database_url) as storage:
+        first, second = a_job(storage), a_job(storage)
+        with first_confirmation_lost(storage._engine, monkeypatch):
+            lease = a_lease(storage)
+        assert (lease.job_id, lease.attempt, storage.queue.job(first).attempt) == (first, 1, 1)
+        assert storage.queue.job(second).state is JobState.QUEUED
+
+
+def test_a_slice_is_offered_once(database_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    with open_storage(database_url) as storage:
+        job_id = a_job(storage)
+        lease = a_lease(storage)
+        with first_confirmation_lost(storage._engine, monkeypatch):
+            number = storage.remote_slices.offer(lease, "probe-1", {}, lease_seconds=30)
+        found = storage.remote_slices.take(job_id, "a")
+        assert found is not None
+        assert found.slice_id == number
+        assert storage.remote_slices.take(job_id, "b") is None

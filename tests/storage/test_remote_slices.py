@@ -3,6 +3,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import pytest
+from sqlalchemy.exc import OperationalError
 
 from storage import open_storage
 from storage.database import Storage
@@ -111,3 +112,26 @@ def test_only_the_newest_attempt_of_a_job_offers_slices(
 def test_an_unknown_slice_is_not_found(store: Storage) -> None:
     with pytest.raises(NotFoundError, match="there is no slice 7"):
         store.remote_slices.report(7, 1, [])
+
+
+def test_after_an_outage_a_trainer_has_time_to_report_again(
+    store: Storage, lease: JobLease, clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    slices, number = store.remote_slices, offer(store, lease)
+    slices.take(lease.job_id, "a")
+    clock.now += 31
+    read, failures = slices._read_lines, [OperationalError("SELECT", {}, RuntimeError("connection failed"))]
+
+    def out_of_reach(*arguments: int) -> object:
+        if failures:
+            raise failures.pop()
+        return read(*arguments)
+
+    monkeypatch.setattr(slices, "_read_lines", out_of_reach)
+    slices.follow(number, after=0, num_read=1, stop=False)
+    clock.now += 29
+    found, _ = slices.follow(number, after=0, num_read=1, stop=False)
+    assert found.state is SliceState.LEASED
+    clock.now += 2
+    found, _ = slices.follow(number, after=0, num_read=1, stop=False)
+    assert found.end is SliceEnd.LOST

@@ -48,7 +48,7 @@ class DatabaseLostError(StorageError):
 
 
 class DatabaseUnavailableError(StorageError):
-    """The study database could not be reached or was locked for longer than operations are repeated."""
+    """The study database failed for a reason that may pass, such as an outage, a lock or a full disk."""
 
 
 class LeaseLostError(StorageError):

@@ -84,7 +84,13 @@ class JobQueue(Protocol):
         """Changes the priority of a job. Raises `ConflictError` if it has ended."""
 
     def claim(
-        self, worker: str, *, labels: Sequence[str], lease_seconds: float, most_failures: int
+        self,
+        worker: str,
+        *,
+        labels: Sequence[str],
+        lease_seconds: float,
+        most_failures: int,
+        expired: bool = True,
     ) -> JobLease | None:
         """Gives a worker the next job that it may run.
 
@@ -97,6 +103,9 @@ class JobQueue(Protocol):
             labels: Labels of the worker, at most 8.
             lease_seconds: Seconds until the lease expires.
             most_failures: A job whose worker went silent this number of times is failed.
+            expired: Whether jobs may be taken over whose leases have expired. After an outage of the
+                database, leases have expired although their workers are healthy. A call that had to be
+                repeated therefore takes over none.
         """
 
     def renew(

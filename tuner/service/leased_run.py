@@ -52,6 +52,8 @@ ENDED, LOST = 0, 75
 _REPORT_SECONDS = 3.0
 #: After a loss of the lease or a search that hangs, the process may take so many seconds to stop its slices.
 _STOP_SECONDS = 60.0
+#: Seconds before a job is handed back after a fault of the database, or if another process holds a probe.
+_PAUSE_SECONDS = 5.0
 _REPORT_SUFFIXES = frozenset({".html", ".md", ".json", ".csv"})
 _MOST_REPORT_BYTES = 64 * 2**20
 
@@ -203,8 +205,7 @@ def run_leased(store: RunStore, order: Order) -> int:
         `ENDED` or `LOST`.
 
     Raises:
-        StorageError: The database cannot be written, so the end of the job could not be stored, or another
-            process works on one of its probes.
+        StorageError: The database cannot be written, so the end of the job could not be stored.
     """
     queue, lease = store.queue, order.lease
     watch = ProgressWatch(attempt=lease.attempt)
@@ -224,7 +225,7 @@ def run_leased(store: RunStore, order: Order) -> int:
     except KeyboardInterrupt:
         ending = _interrupted(holder, job, queue)
     except (LeaseLostError, DatabaseUnavailableError) as error:
-        # The job has no fault, so another attempt continues it if the lease of the job is still ours.
+        # Another attempt continues the job if its lease is still ours, and this one does not count as failed.
         interruption = error
     except TunerError as error:
         ending = _Ending(state=JobState.FAILED, exit_code=error.exit_code, reason=str(error))
@@ -242,7 +243,9 @@ def run_leased(store: RunStore, order: Order) -> int:
     if holder.is_lost:
         return LOST
     if interruption is not None:
-        raise interruption
+        time.sleep(_PAUSE_SECONDS)
+        reason = f"{interruption}. The job has no fault: the next attempt continues it"
+        ending = _Ending(state=JobState.QUEUED, exit_code=None, reason=reason)
     try:
         _store_ending(store, order, ending, _used(store, opened, study_ids))
     except LeaseLostError:

@@ -11,7 +11,7 @@ import sys
 import time
 import uuid
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from functools import partial
 from importlib.metadata import version
@@ -20,7 +20,7 @@ from types import FrameType
 from typing import IO, Protocol
 
 from tuner.domain.errors import LeaseLostError, StorageError
-from tuner.domain.job_queue import JobLease, WorkerRecord
+from tuner.domain.job_queue import JobLease, JobState, WorkerRecord
 from tuner.domain.output_file import PRIVATE
 from tuner.domain.service_store import ServiceStore
 from tuner.service.leased_run import ENDED, LOST, Order, store_log
@@ -34,6 +34,9 @@ _CLAIM_SECONDS = 1.0
 _REPORT_SECONDS = 5.0
 #: After an error of the database, the worker waits for so many seconds.
 _OUTAGE_SECONDS = 5.0
+#: If a process cannot be started, the worker waits for the first time, then for twice as long, and so on.
+_BROKEN_SECONDS = (5.0, 300.0)
+_STOPPED = "handed back by its worker, which was stopped; the next worker continues it"
 _COMMAND = (sys.executable, "-P", "-m", "cli", "leased-run")
 
 
@@ -129,6 +132,9 @@ class Worker:
         self._num_signals = 0
         self._draining = False
         self._claim_at = self._report_at = 0.0
+        #: Until then, leases may have expired only because the database could not be reached.
+        self._cautious_until = 0.0
+        self._broken_seconds = _BROKEN_SECONDS[0]
 
     def run(self) -> None:
         """Takes and watches jobs until the worker is drained or stopped, and the last job has ended."""
@@ -180,9 +186,12 @@ class Worker:
             labels=settings.labels,
             lease_seconds=settings.lease_seconds,
             most_failures=settings.attempts,
+            expired=self.clock() >= self._cautious_until,
         )
         if lease is None:
             return False
+        if self._num_signals:
+            return self._hand_back(lease, _STOPPED)
         self._num_taken += 1
         for job in self._jobs:
             # Its process went silent, but may still train.
@@ -200,9 +209,25 @@ class Worker:
             parent=os.getpid(),
         )
         say(f"job {lease.job_id}: attempt {lease.attempt} starts; log: {log}")
-        process = self.start(order)
+        try:
+            process = self.start(order)
+        except OSError as error:
+            say(f"warning: job {lease.job_id}: its process cannot be started: {error}")
+            self._hand_back(lease, f"worker {self.name} could not start its process: {error.strerror}")
+            self._claim_at = self.clock() + self._broken_seconds
+            self._broken_seconds = min(2 * self._broken_seconds, _BROKEN_SECONDS[1])
+            return False
+        self._broken_seconds = _BROKEN_SECONDS[0]
         self._jobs.append(_Job(lease=lease, process=process, log=log, started_at=self.clock()))
+        if self._num_signals:
+            process.send_signal(signal.SIGTERM)
         return True
+
+    def _hand_back(self, lease: JobLease, reason: str) -> bool:
+        """Puts a job that was not run back into the queue. Returns false."""
+        with suppress(LeaseLostError):
+            self.store.queue.hand_back(lease, JobState.QUEUED, reason)
+        return False
 
     def _renew_starting(self, job: _Job) -> bool:
         """Renews the lease of a job until its process does it: on a busy host, a start takes long."""
@@ -226,6 +251,9 @@ class Worker:
         words = {ENDED: "has ended or was handed back", LOST: "was taken by another worker"}
         if code in words:
             say(f"job {job.lease.job_id}: attempt {job.lease.attempt} {words[code]}")
+        elif code == -signal.SIGTERM and self._num_signals:
+            # It was stopped before it could hand the job back itself, and has done nothing.
+            self._guarded(lambda: self._hand_back(job.lease, _STOPPED))
         else:
             self._guarded(lambda: self._give_up(job, code))
         self._claim_at = 0.0
@@ -274,12 +302,17 @@ class Worker:
 
     def _guarded(self, operation: Callable[[], bool]) -> bool:
         """Calls an operation on the database; after an error, the worker waits and carries on."""
+        started = self.clock()
         try:
-            return operation()
+            result = operation()
         except StorageError as error:
             say(f"warning: {error}; the worker tries again in {_OUTAGE_SECONDS:g} s")
             self._claim_at = self._report_at = self.clock() + _OUTAGE_SECONDS
+            self._cautious_until = self.clock() + self.settings.lease_seconds
             return False
+        if self.clock() - started > self.settings.lease_seconds / 4:
+            self._cautious_until = self.clock() + self.settings.lease_seconds
+        return result
 
     @contextmanager
     def _signals(self) -> Iterator[None]:

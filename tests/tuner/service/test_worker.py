@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import errno
 import signal
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from storage import open_storage
 from storage.database import Storage
-from tuner.domain.errors import StorageError
+from tuner.domain.errors import DatabaseUnavailableError, StorageError
 from tuner.domain.job_queue import JobState, NewJob
 from tuner.service.leased_run import LOST, Order
 from tuner.service.worker import Worker, WorkerSettings
@@ -217,3 +219,77 @@ def test_the_lease_of_a_process_that_starts_slowly_is_renewed(desk: Desk) -> Non
         desk.later(other, 50.0)
     desk.later(third, 50.0)
     assert len(desk.processes) == 3
+
+
+def test_after_an_outage_no_healthy_job_is_taken_over(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
+    (job_id,) = desk.submit()
+    worker, other = desk.worker(), desk.worker()
+    desk.later(worker)
+    lease = desk.processes[0].order.lease
+
+    def out_of_reach(*_: object, **__: object) -> None:
+        # The lease expires meanwhile, since nobody can renew it.
+        desk.clock.now += 90.0
+        raise DatabaseUnavailableError("the database cannot be reached")
+
+    with monkeypatch.context() as broken:
+        broken.setattr(desk.store.queue, "claim", out_of_reach)
+        desk.later(other)
+    desk.later(other, 6.0)
+    assert len(desk.processes) == 1
+    desk.store.queue.renew(lease, lease_seconds=60.0)
+    desk.later(other, 50.0)
+    assert (len(desk.processes), desk.store.queue.job(job_id).failures) == (1, 0)
+    # A worker that stays silent for a whole lease after the outage loses its job.
+    desk.later(other, 11.0)
+    assert len(desk.processes) == 2
+
+
+def test_a_job_that_was_claimed_while_the_worker_was_stopped_is_handed_back(
+    desk: Desk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (job_id,) = desk.submit()
+    worker = desk.worker()
+    claim = desk.store.queue.claim
+
+    def stopped_meanwhile(*arguments: Any, **options: Any) -> object:
+        worker.stop()
+        return claim(*arguments, **options)
+
+    monkeypatch.setattr(desk.store.queue, "claim", stopped_meanwhile)
+    assert not desk.later(worker)
+    job = desk.store.queue.job(job_id)
+    assert (job.state, job.failures, desk.processes) == (JobState.QUEUED, 0, [])
+
+
+def test_a_process_that_is_stopped_while_it_starts_does_not_count_as_failed(desk: Desk) -> None:
+    (job_id,) = desk.submit()
+    worker = desk.worker()
+    desk.later(worker)
+    worker.stop()
+    desk.processes[0].code = -signal.SIGTERM
+    assert not desk.later(worker)
+    job = desk.store.queue.job(job_id)
+    assert (job.state, job.failures) == (JobState.QUEUED, 0)
+
+
+def test_a_process_that_cannot_be_started_ends_no_other_job(desk: Desk) -> None:
+    desk.submit()
+    worker = desk.worker(slots=2)
+    desk.later(worker)
+    (second,) = desk.submit()
+    start = worker.start
+
+    def refused(_order: Order) -> FakeProcess:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    worker.start = refused
+    assert desk.later(worker, 5.0)
+    job = desk.store.queue.job(second)
+    assert (job.state, job.failures) == (JobState.QUEUED, 0)
+    assert "could not start its process: No space left on device" in job.reason
+    worker.start = start
+    desk.later(worker)
+    assert len(desk.processes) == 1
+    desk.later(worker, 5.0)
+    assert [process.order.lease.job_id for process in desk.processes] == [1, second]
