@@ -260,9 +260,8 @@ class Slice:
         self._end({"end": "failed", "reason": reason.replace("\0", "")[-20_000:]})
 
     def _add(self, line: dict[str, Any]) -> None:
-        now = time.monotonic() - self._waited
-        with self._lock:
-            self._lines.append({**line, "time": now, "process": self._process})
+        # Without the lock, which the other thread holds while it waits for the server.
+        self._lines.append({**line, "time": time.monotonic() - self._waited, "process": self._process})
 
     def _send(self, checkpoint: str | None = None) -> None:
         with self._lock:

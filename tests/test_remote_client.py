@@ -134,6 +134,18 @@ def test_waiting_for_the_server_is_no_training(made: Made, monkeypatch: pytest.M
     assert times == [101.0, 102.0, 103.0]
 
 
+def test_a_line_does_not_wait_for_the_thread_that_keeps_the_lease(made: Made) -> None:
+    work = paceline_remote.Slice(paceline_client.connect(made.url, "secret"), SLICE, "me")
+    with work._lock:
+        # As if that thread waited for the server.
+        reported = threading.Thread(target=work.report, kwargs={"samples": 1}, daemon=True)
+        reported.start()
+        reported.join(10.0)
+        assert not reported.is_alive()
+    work.finish()
+    assert [line["samples"] for body in made.bodies("/reports") for line in body["lines"]] == [1]
+
+
 def test_a_lost_slice_ends_without_further_requests(made: Made) -> None:
     made.answers["/api/v1/slices/5/reports"] = [(200, {"answer": "lost"})]
     for work in study_of(made).slices("me"):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import logging
 import math
@@ -16,6 +17,7 @@ from urllib.parse import quote
 
 import jinja2
 from fastapi import APIRouter, Request, Response
+from fastapi.concurrency import run_in_threadpool
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import HTMLResponse, RedirectResponse
 from fastapi.routing import APIRoute
@@ -37,11 +39,12 @@ from tuner.domain.format import (
     sentence,
 )
 from tuner.domain.job_queue import JobState
-from tuner.server.page_forms import read_form
+from tuner.server.context import ServerContext
+from tuner.server.limits import FORM
+from tuner.server.page_forms import Form, read_form
 from tuner.server.page_progress import configuration_words
-from tuner.server.page_sessions import LoginNeededError, Visitor, check_csrf, check_origin, session_of
+from tuner.server.page_sessions import LoginNeededError, Visitor, check_csrf, check_origin, visitor_of
 from tuner.server.problems import FAULT, RefusedError, described
-from tuner.server.settings import LimitsSection
 
 _logger = logging.getLogger(__name__)
 
@@ -191,7 +194,7 @@ class PageRoute(APIRoute):
             try:
                 if request.method == "POST":
                     check_origin(request)
-                    request.state.form = await read_form(request, _most_bytes(request))
+                    request.state.form = await _form(request)
                     check_csrf(request, request.state.form.text("csrf"))
                 response = await handler(request)
             except LoginNeededError:
@@ -215,19 +218,27 @@ class PageRoute(APIRoute):
         return answered
 
 
-def _most_bytes(request: Request) -> int:
-    """Returns the size that the form of a request may have.
+async def _form(request: Request) -> Form:
+    """Reads the form of a request.
 
     Raises:
-        LoginNeededError: The request has no session, so that its form is not read.
+        LoginNeededError: The visitor has no valid session, so that the form is not read.
+        RefusedError: The form is too large, or the visitor sends too many of them.
     """
     if request.url.path == "/login":
-        return _LOGIN_BYTES
-    if session_of(request) is None:
-        raise LoginNeededError
-    limits: LimitsSection = request.app.state.context.settings.limits
-    uploads = limits.workspace_bytes if request.url.path == "/submit" else 0
-    return limits.request_bytes + uploads
+        return await read_form(request, _LOGIN_BYTES)
+    context: ServerContext = request.app.state.context
+    visitor = await run_in_threadpool(visitor_of, request, context)
+    limits = context.settings.limits
+    if request.url.path != FORM or not visitor.may_submit:
+        return await read_form(request, limits.request_bytes)
+    with context.uploads.counted(visitor.token.token_id, limits.uploads):
+        try:
+            async with asyncio.timeout(limits.upload_seconds):
+                return await read_form(request, limits.request_bytes + limits.workspace_bytes)
+        except TimeoutError as error:
+            words = f"the form did not arrive within {limits.upload_seconds:g} s; try again, with fewer files"
+            raise RefusedError(408, "Too slow", words, {"Connection": "close"}) from error
 
 
 def page_router() -> APIRouter:

@@ -124,7 +124,16 @@ def address_of(request: Request) -> str:
     return "" if request.client is None else request.client.host
 
 
-def _visitor(request: Request, context: Context) -> Visitor:
+def visitor_of(request: Request, context: Context) -> Visitor:
+    """Dependency: the visitor of a page, whose request is counted once.
+
+    Raises:
+        LoginNeededError: The request has no session, or its token is not valid any more.
+        RefusedError: The token has sent too many requests.
+    """
+    known: Visitor | None = getattr(request.state, "visitor", None)
+    if known is not None:
+        return known
     session = session_of(request)
     token = None if session is None else context.store.tokens.find(session.text)
     if session is None or token is None:
@@ -136,7 +145,7 @@ def _visitor(request: Request, context: Context) -> Visitor:
 
 
 def _need(role: Role) -> Callable[[Visitor], Visitor]:
-    def checked(visitor: Annotated[Visitor, Depends(_visitor)]) -> Visitor:
+    def checked(visitor: Annotated[Visitor, Depends(visitor_of)]) -> Visitor:
         if not visitor.token.role.includes(role):
             raise RefusedError(
                 403, "Not allowed", f"this needs a token with the role {role}; yours is {visitor.token.role}"

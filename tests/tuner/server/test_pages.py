@@ -170,6 +170,21 @@ def test_large_forms_are_read_only_after_a_login(app: FastAPI) -> None:
     assert stranger.post("/login", content=b"token=" + b"x" * 20_000, headers=header).status_code == 413
 
 
+def test_large_forms_are_read_only_from_who_may_submit(
+    app: FastAPI, visit: Visit, store: Storage, settings: ServerSettings
+) -> None:
+    large = b"name=" + b"x" * (settings.limits.request_bytes + 1)
+    header = {"Content-Type": "application/x-www-form-urlencoded"}
+    reader, submitter = visit(Role.READ), visit(Role.SUBMIT)
+    assert reader.post("/submit", content=large, headers=header).status_code == 413
+    # It is read, and has no CSRF token.
+    assert submitter.post("/submit", content=large, headers=header).status_code == 403
+    for token in store.tokens.tokens():
+        store.tokens.revoke(token.token_id)
+    refused = submitter.post("/submit", content=large, headers=header, follow_redirects=False)
+    assert (refused.status_code, refused.headers["location"]) == (303, "/login")
+
+
 @pytest.mark.parametrize(("published", "is_shown"), [("", False), ("publish_environment = true", True)])
 def test_private_values_are_shown_to_no_other_token(
     visit: Visit, store: Storage, published: str, is_shown: bool
