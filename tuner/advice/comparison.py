@@ -85,7 +85,10 @@ class Comparison:
         training_ratio: Time to target, without start-up; None likewise.
         samples_ratio: Number of samples to target; None likewise.
         speed_ratio: Seconds per sample; None likewise.
-        dollars_ratio: Price to target, without start-up; None likewise, or without a price of both.
+        dollars_ratio: Price to target, with start-up; None likewise, or without a price of both.
+        training_dollars_ratio: Price to target, without start-up; None likewise.
+        better: Index of the training that is more likely to be better: cheaper if this is the goal of both,
+            else sooner.
         answer: A sentence that says which is sooner, by what factor and how sure that is; before it, one that
             says which is cheaper, if this is the goal of both.
         decides: A sentence that says what decides.
@@ -99,6 +102,8 @@ class Comparison:
     samples_ratio: Estimate | None
     speed_ratio: Estimate | None
     dollars_ratio: Estimate | None
+    training_dollars_ratio: Estimate | None
+    better: int
     answer: str
     decides: str
     remarks: tuple[str, ...]
@@ -135,15 +140,20 @@ def compare(first: Case, second: Case) -> Comparison:
     }
     prices = [_price(case) for case in (first, second)]
     ratios = {name: _ratio(values) for name, values in logs.items()}
-    dollars, log_dollars = None, np.empty(0)
+    # Without prices, the costs are the times.
+    costs = [seconds * (price or 1.0) for seconds, price in zip(totals, prices, strict=True)]
+    dollars = training_dollars = None
     if all(prices):
-        log_dollars = logs["training"] + math.log(prices[1] / prices[0])
-        dollars = _ratio(log_dollars)
+        dollars = _ratio(np.log(costs[1][both]) - np.log(costs[0][both]))
+        training_dollars = _ratio(logs["training"] + math.log(prices[1] / prices[0]))
     chances = bounded(float(sooner[0].mean())), bounded(float(sooner[1].mean()))
     winner = int(chances[1] > chances[0])
     answer = _answer(sides, chances, ratios["seconds"])
-    if len(log_dollars) and all(case.ending.state.job.goal.minimize == "dollars" for case in (first, second)):
-        answer = f"{_price_answer((first.label, second.label), log_dollars)} {answer}"
+    better = winner
+    if dollars and all(case.ending.state.job.goal.minimize == "dollars" for case in (first, second)):
+        cheaper = bounded(float((costs[0] < costs[1]).mean())), bounded(float((costs[1] < costs[0]).mean()))
+        better = int(cheaper[1] > cheaper[0])
+        answer = f"{_price_answer(sides, better, cheaper[better], dollars)} {answer}"
     return Comparison(
         sides=sides,
         probabilities=chances,
@@ -152,6 +162,8 @@ def compare(first: Case, second: Case) -> Comparison:
         samples_ratio=ratios["samples"],
         speed_ratio=ratios["speed"],
         dollars_ratio=dollars,
+        training_dollars_ratio=training_dollars,
+        better=better,
         answer=answer,
         decides=_decides(sides, winner, sooner[winner], (a, b)[1 - winner].never, logs),
         remarks=(*_undecided(1.0 - float(sooner[0].mean() + sooner[1].mean())), *_remarks(sides)),
@@ -199,7 +211,10 @@ def _answer(sides: tuple[Side, Side], chances: tuple[float, float], ratio: Estim
     sooner, later = sides[winner].label, sides[1 - winner].label
     chance = format_chance(chances[winner])
     if ratio is None:
-        return f"{sooner} is sooner (probability {chance}). It is unlikely that both reach the target."
+        words = f"{sooner} is sooner (probability {chance})."
+        if chances[winner] < _DECIDED:
+            words = f"Not decided: the probability that {sooner} is sooner is {chance}."
+        return f"{words} It is unlikely that both reach the target."
     if winner:
         ratio = Estimate(lower=1 / ratio.upper, median=1 / ratio.median, upper=1 / ratio.lower)
     startup = ", start-up included" if any(side.startup_seconds for side in sides) else ""
@@ -212,23 +227,23 @@ def _answer(sides: tuple[Side, Side], chances: tuple[float, float], ratio: Estim
     return f"{sooner} is sooner (probability {chance}): {later} takes {times}{basis}."
 
 
-def _price_answer(labels: tuple[str, str], log_ratios: Array) -> str:
+def _price_answer(sides: tuple[Side, Side], winner: int, probability: float, ratio: Estimate) -> str:
     """Writes the sentence that says which training is cheaper.
 
     Args:
-        labels: Names of the trainings A and B.
-        log_ratios: Logarithms of the ratio of the price of B to that of A, for the posterior samples in which
-            both reach the target; at least one.
+        sides: The trainings A and B.
+        winner: Index of the training that is probably cheaper.
+        probability: Probability that it is cheaper. A training that does not reach the target is not cheaper.
+        ratio: Price of B over that of A, with start-up, if both reach the target.
     """
-    winner = int(float(np.median(log_ratios)) < 0.0)
-    logs = -log_ratios if winner else log_ratios
-    chance, ratio = bounded(float((logs > 0.0).mean())), _ratio(logs)
-    assert ratio is not None
-    cheaper, other = labels[winner], labels[1 - winner]
-    words = f"{cheaper} is cheaper (probability {format_chance(chance)})"
-    if chance < _DECIDED:
-        words = f"Not decided: the probability that {cheaper} is cheaper is {format_chance(chance)}"
-    times = f"{format_ratio(ratio.median)} the price of {cheaper} (90% interval {_interval(ratio)})"
+    if winner:
+        ratio = Estimate(lower=1 / ratio.upper, median=1 / ratio.median, upper=1 / ratio.lower)
+    cheaper, other = sides[winner].label, sides[1 - winner].label
+    words = f"{cheaper} is cheaper (probability {format_chance(probability)})"
+    if probability < _DECIDED:
+        words = f"Not decided: the probability that {cheaper} is cheaper is {format_chance(probability)}"
+    startup = ", start-up included" if any(side.startup_seconds for side in sides) else ""
+    times = f"{format_ratio(ratio.median)} the price of {cheaper}{startup} (90% interval {_interval(ratio)})"
     return f"{words}: {other} costs {times}."
 
 

@@ -192,9 +192,14 @@ def predict(ending: Ending, configuration: Configuration) -> Prediction:
 def _limits(state: SearchState, configuration: Configuration) -> Iterator[tuple[str, float]]:
     """Yields the limits of the job in words, each with the training seconds of the configuration it allows.
 
-    The budget of the search counts as if it were spent on a single training of the configuration. It says
-    nothing about an emulated configuration, whose training seconds are not those of this machine.
+    Those of the goal count training alone. The budget of the search counts as if it were spent on a single
+    training of the configuration, with its start-up and its evaluations. It says nothing about an emulated
+    configuration, whose training seconds are not those of this machine.
     """
+
+    def trained(seconds: float) -> float:
+        return max(seconds - state.startup_seconds, 0.0) / state.overhead
+
     goal, budget = state.job.goal, state.job.budget
     price, nodes = state.cluster.dollars_per_second(configuration), state.cluster.nodes_held(configuration)
     if goal.deadline is not None:
@@ -204,11 +209,12 @@ def _limits(state: SearchState, configuration: Configuration) -> Iterator[tuple[
     if state.cluster.emulates(configuration):
         return
     if budget.time is not None:
-        yield f"the budget of {format_seconds(budget.time)}", budget.time
+        yield f"the budget of {format_seconds(budget.time)}", trained(budget.time)
     if budget.dollars is not None and price > 0:
-        yield f"the budget of {format_dollars(budget.dollars)}", budget.dollars / price
+        yield f"the budget of {format_dollars(budget.dollars)}", trained(budget.dollars / price)
     if budget.node_hours is not None and nodes > 0:
-        yield f"the budget of {budget.node_hours:g} node hours", SECONDS_PER_HOUR * budget.node_hours / nodes
+        seconds = SECONDS_PER_HOUR * budget.node_hours / nodes
+        yield f"the budget of {budget.node_hours:g} node hours", trained(seconds)
 
 
 def _evidence(ending: Ending, configuration: Configuration) -> Iterator[str]:

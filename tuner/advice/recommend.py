@@ -132,6 +132,7 @@ def recommend(ending: Ending) -> Recommendation | None:
         strategies=strategies,
         sensitivity=sensitivity(state, ending.beliefs, choice),
         ended_by_budget=stop.kind in (StopKind.BUDGET, StopKind.INTERRUPTED),
+        stop_kind=str(stop.kind),
         axes_without_effect=tuple(sorted(axes_without_effect(state))),
         startup_seconds=state.startup_seconds if state.job.runs_command else None,
         imported=ending.imported,

@@ -231,6 +231,8 @@ class Recommendation:
             recommendation; empty if the job emulates no nodes.
         ended_by_budget: Whether the search ended because the budget of time, dollars, node hours or probes
             was used up, or because the user interrupted it.
+        stop_kind: Kind of the reason for which the search ended, such as `no_gain` or `faults`
+            (`tuner.search.policy.StopKind`); empty in files of older versions.
         axes_without_effect: Names of the axes of the search space whose value did not change the scores,
             probably because the script does not use it.
         startup_seconds: Seconds from the start of the user's script to its first training step, which every
@@ -269,6 +271,7 @@ class Recommendation:
     strategies: tuple[StrategyOutlook, ...] = ()
     sensitivity: tuple[str, ...] = ()
     ended_by_budget: bool = False
+    stop_kind: str = ""
     axes_without_effect: tuple[str, ...] = ()
     startup_seconds: float | None = None
     confirmation: Confirmation | None = None

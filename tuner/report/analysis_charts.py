@@ -64,7 +64,7 @@ _VALUE_TICKS = tuple(
 
 
 def trade_off_chart(analysis: Analysis, landscape: Sequence[Alternative]) -> Markup:
-    """Draws time against cost with the Pareto front; empty if the front has only one configuration.
+    """Draws time against cost with the Pareto front; empty if it has only one configuration, or one for free.
 
     The cost is in dollars, or in node hours if nodes have no price.
 
@@ -77,6 +77,8 @@ def trade_off_chart(analysis: Analysis, landscape: Sequence[Alternative]) -> Mar
         return Markup("")
     priced = all(item.dollars is not None for item in front)
     costs = [item.dollars.median if item.dollars else item.node_hours.median for item in front]
+    if min(costs) <= 0:
+        return Markup("")
     others = []
     for a in landscape:
         cost = a.dollars.median if priced and a.dollars else a.seconds.median * a.configuration.nodes / 3600

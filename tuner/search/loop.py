@@ -38,7 +38,7 @@ from tuner.search.stopping import arrival, budget_used
 _MOST_SUGGESTIONS = 50
 #: When the budget is used up, running slices may still save a checkpoint. They may take as long as their
 #: grace period plus this share of the elapsed time.
-_OVERRUN_SHARE = 0.05
+OVERRUN_SHARE = 0.05
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -379,7 +379,7 @@ class Search:
         """
         ended: list[Measurement] = []
         if stop.kind is StopKind.BUDGET:
-            for active, measurement in self._slices.end_all(_OVERRUN_SHARE * state.elapsed_seconds):
+            for active, measurement in self._slices.end_all(OVERRUN_SHARE * state.elapsed_seconds):
                 self._write_down(active, measurement)
                 ended.append(measurement)
         ended += self._stop_all(state)

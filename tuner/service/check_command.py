@@ -9,7 +9,7 @@ from typing import Any
 
 from search_spaces import Configuration
 from tuner.domain.errors import ProbeError
-from tuner.domain.format import format_count, format_seconds
+from tuner.domain.format import format_count, format_dollars, format_seconds
 from tuner.domain.measurement import CurvePoint, Measurement, Outcome, Purpose
 from tuner.job.command_section import MetricsSection
 from tuner.probes import ProbeHandle, Prober, Until
@@ -18,7 +18,7 @@ from tuner.probes.commands.prober import CommandProber
 from tuner.probes.score_schedule import ScoreSchedule, score_schedule
 from tuner.service.launchers import job_prober, passing_folder
 from tuner.service.opening import OpenedJob, checked_epoch_samples
-from tuner.service.plan import worst_dollars
+from tuner.service.plan import saving_seconds, worst_dollars
 
 #: A check waits for a score at most this number of seconds after the first output of the script, by default.
 MOST_SECONDS = 60.0
@@ -319,23 +319,20 @@ def _cost_rows(opened: OpenedJob, check: CommandCheck) -> list[tuple[str, Any]]:
             rows.append(
                 ("budget", f"{few} is too short: three runs need more time to reach their first scores")
             )
-    return rows + cost_rows(opened, grace=opened.job.command.grace)
+    return rows + cost_rows(opened)
 
 
-def cost_rows(opened: OpenedJob, grace: float = 0.0) -> list[tuple[str, Any]]:
-    """Returns rows with the highest cost of `paceline run` for the job.
-
-    Args:
-        opened: The job.
-        grace: Seconds that the command may take to save its checkpoint when the budget is used up. They are
-            part of the cost.
-    """
+def cost_rows(opened: OpenedJob) -> list[tuple[str, Any]]:
+    """Returns rows with the highest cost of `paceline run` for a job, with the time for saving at the end."""
     seconds = opened.job.budget.time
     rows: list[tuple[str, Any]] = [
-        ("seconds at worst", "no limit in [budget]" if seconds is None else round(seconds + grace, 1))
+        (
+            "seconds at worst",
+            "no limit in [budget]" if seconds is None else round(seconds + saving_seconds(opened), 1),
+        )
     ]
     worst = worst_dollars(opened, opened.job.search_space().candidates())
-    return rows if worst is None else [*rows, ("dollars at worst", round(worst, 2))]
+    return rows if worst is None else [*rows, ("dollars at worst", format_dollars(worst))]
 
 
 def tiny_configuration(opened: OpenedJob) -> Configuration:

@@ -60,10 +60,11 @@ def compare_configurations(
     found = compare(
         Case(label="A", ending=ending, configuration=a), Case(label="B", ending=ending, configuration=b)
     )
-    better = found.sides[int(found.probabilities[1] > found.probabilities[0])].forecast.configuration
+    better = found.sides[found.better].forecast.configuration
     state = forecasts.state
     if state.job.recording() is not None or state.cluster.emulates(better):
-        return found, f"paceline {'report' if forecasts.has_ended else 'run'} {opened.path}"
+        path = shlex.quote(str(opened.path))
+        return found, f"paceline {'report' if forecasts.has_ended else 'run'} {path}"
     return found, train_command(opened.path, better)
 
 

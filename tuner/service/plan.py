@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from search_spaces import Configuration
 from tuner.domain.format import format_dollars, format_seconds
 from tuner.job import job_warnings
+from tuner.search.loop import OVERRUN_SHARE
 from tuner.service.opening import OpenedJob
 
 
@@ -67,9 +68,11 @@ def plan_lines(
         lines.append(f"price: {_hourly_words(opened, candidates)}{_emulated_words(opened, candidates)}")
     worst = worst_dollars(opened, candidates, parallel)
     if worst is not None and not all(cluster.emulates(c) for c in candidates):
-        lines.append(
-            f"at most: {format_dollars(worst)}, for {_most_expensive_words(opened, parallel)} all the time"
-        )
+        saving = saving_seconds(opened)
+        line = f"at most: {format_dollars(worst)}, for {_most_expensive_words(opened, parallel)} all the time"
+        if saving:
+            line += f", and up to {format_seconds(saving)} to save checkpoints at the end"
+        lines.append(line)
     if spent_seconds > 0:
         paid = f" and {format_dollars(spent_dollars)}" if spent_dollars > 0 else ""
         lines.append(f"resuming a study that has spent {format_seconds(spent_seconds)}{paid}")
@@ -125,8 +128,16 @@ def _most_expensive_words(opened: OpenedJob, parallel: int) -> str:
     return "the most expensive configuration" if opened.cluster.machines else "the largest number of nodes"
 
 
+def saving_seconds(opened: OpenedJob) -> float:
+    """Returns the seconds for which slices may still run, to save checkpoints, when the budget is used up."""
+    job = opened.job
+    if job.recording() is not None:
+        return 0.0
+    return (job.command.grace if job.runs_command else 0.0) + OVERRUN_SHARE * (job.budget.time or 0.0)
+
+
 def worst_dollars(opened: OpenedJob, candidates: Sequence[Configuration], parallel: int = 1) -> float | None:
-    """Returns the highest possible cost in dollars.
+    """Returns the highest possible cost in dollars, without the time for saving at the end.
 
     Emulated probes occupy no nodes and cost nothing. The result is None if the cluster has no prices, or if
     the budget limits neither time nor cost.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
@@ -168,7 +169,8 @@ def _with_values(values: Mapping[str, AxisValue], base: Configuration, path: str
     if values.get("strategy", base.strategy) != base.strategy:
         stated = {axis: value for axis, value in stated.items() if axis in values or axis not in knobs}
     try:
-        BaselineSection.model_validate(stated)
+        checked = BaselineSection.model_validate(stated).model_dump()
+        stated = {axis: checked.get(axis, value) for axis, value in stated.items()}
         own = {axis: stated.pop(axis) for axis in [*stated] if axis in KNOBS}
         return configuration_with_knobs(Configuration(stated), **own)
     except ValidationError as error:
@@ -248,12 +250,12 @@ def _source(
 
 def _next_command(forecasts: StudyForecasts, prediction: Prediction) -> str:
     """Returns the command that is most useful after a prediction."""
-    path, configuration = forecasts.opened.path, prediction.forecast.configuration
+    path, configuration = shlex.quote(str(forecasts.opened.path)), prediction.forecast.configuration
     if not forecasts.has_ended:
         return f"paceline run {path}"
     if configuration != forecasts.recommended():
         changed = ",".join(f"{axis}={value}" for axis, value in configuration.items())
         return f"paceline compare {path} --a {RECOMMENDED} --b {changed}"
     if forecasts.state.job.recording() is None and not forecasts.state.cluster.emulates(configuration):
-        return train_command(path, configuration)
+        return train_command(forecasts.opened.path, configuration)
     return f"paceline report {path}"

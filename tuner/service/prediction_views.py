@@ -120,7 +120,7 @@ def comparison_rows(comparison: Comparison) -> list[Row]:
     add("measured time to target", lambda side: measured_words(side.forecast))
     add("measured training", lambda side: known_words(side.forecast))
     add("predicted time to target", _seconds_of, comparison.training_ratio)
-    add("predicted price", _dollars_of, comparison.dollars_ratio)
+    add("predicted price", _dollars_of, comparison.training_dollars_ratio)
     add("chance of reaching the target", lambda side: format_chance(side.forecast.probability_of_reaching))
     add(
         "samples to target",
@@ -136,7 +136,7 @@ def comparison_rows(comparison: Comparison) -> list[Row]:
     if a.startup_seconds or b.startup_seconds:
         add("start-up", lambda side: format_seconds(side.startup_seconds))
         add("time with start-up", _total_of, comparison.seconds_ratio)
-        add("price with start-up", _price_with_startup)
+        add("price with start-up", _price_with_startup, comparison.dollars_ratio)
     chances = {side.label: chance for side, chance in zip((a, b), comparison.probabilities, strict=True)}
     add("probability of being sooner", lambda side: format_chance(chances[side.label]))
     return rows
@@ -199,6 +199,7 @@ def comparison_data(comparison: Comparison, following: str) -> dict[str, Any]:
         "seconds": comparison.seconds_ratio,
         "training_seconds": comparison.training_ratio,
         "dollars": comparison.dollars_ratio,
+        "training_dollars": comparison.training_dollars_ratio,
         "samples": comparison.samples_ratio,
         "sample_seconds": comparison.speed_ratio,
     }

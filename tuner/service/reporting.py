@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -226,9 +226,15 @@ def stored_result(opened: OpenedJob, ledger: Ledger, study: StudyRecord, epoch_s
     state = read_state(opened.job, opened.cluster, ledger.probes(study.study_id), epoch_samples)
     given = ledger.recommendations(study.study_id)
     arrived = any(run.arrived for run in state.runs.values()) and state.further_trainings == 0
-    words = given[-1].recommendation["stop_reason"] if given else _NOT_STORED
-    by_budget = not given or bool(given[-1].recommendation.get("ended_by_budget"))
-    ended = StopKind.BUDGET if by_budget else StopKind.NO_GAIN
+    last: Mapping[str, Any] = (
+        given[-1].recommendation if given else {"stop_reason": _NOT_STORED, "ended_by_budget": True}
+    )
+    words = last["stop_reason"]
+    if last.get("stop_kind"):
+        ended = StopKind(last["stop_kind"])
+    else:
+        # Stored by an older version.
+        ended = StopKind.BUDGET if last.get("ended_by_budget") else StopKind.NO_GAIN
     stop = Stop(kind=StopKind.ARRIVED if arrived else ended, reason=words)
     if words == INTERRUPTED_STOP.reason and not arrived:
         stop = INTERRUPTED_STOP

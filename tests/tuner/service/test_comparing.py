@@ -13,6 +13,7 @@ from storage import open_storage
 from tests.tuner.service.desk import Desk
 from tuner.advice.comparison import Comparison, _decides, _price_answer, _undecided
 from tuner.domain.errors import JobError
+from tuner.domain.estimate import Estimate
 from tuner.domain.format import format_dollars, format_seconds
 from tuner.service.comparing import AskedConfiguration, compare_configurations, compare_studies
 from tuner.service.prediction_views import comparison_data, comparison_rows
@@ -108,18 +109,17 @@ def test_studies_are_compared_by_name_or_number(tuned: Desk) -> None:
 
 
 def test_the_cheaper_one_is_named_from_joint_prices(tuned: Desk) -> None:
-    logs = np.log(np.linspace(0.5, 0.9, 101))
-    words = _price_answer(("A", "B"), logs)
-    assert (
-        words
-        == "B is cheaper (probability above 95%): A costs 1.4x the price of B (90% interval 1.1x to 1.9x)."
-    )
-    assert _price_answer(("B", "A"), -logs) == words
-    unsure = _price_answer(("A", "B"), np.log(np.linspace(0.5, 1.3, 101)))
-    assert unsure.startswith("Not decided: the probability that B is cheaper is 62%")
     # This job has no prices, so its answer starts with the time.
     found = compared(tuned, asked(learning_rate=0.1), asked(learning_rate=0.004))
     assert found.answer.startswith("A is sooner")
+    assert (found.dollars_ratio, found.better) == (None, 0)
+    ratio = Estimate(lower=0.5, median=0.7, upper=0.9)
+    words = "B is cheaper (probability above 95%): A costs 1.4x the price of B (90% interval 1.1x to 2x)."
+    assert _price_answer(found.sides, 1, 0.95, ratio) == words
+    unsure = _price_answer(found.sides, 0, 0.62, ratio)
+    assert unsure.startswith("Not decided: the probability that A is cheaper is 62%: B costs 0.7x")
+    starting = replace(found.sides[0], startup_seconds=3.0), found.sides[1]
+    assert "the price of B, start-up included (90%" in _price_answer(starting, 1, 0.95, ratio)
 
 
 def test_equal_start_ups_decide_nothing_and_are_part_of_the_time(tuned: Desk) -> None:

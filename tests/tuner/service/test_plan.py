@@ -94,7 +94,10 @@ def test_several_at_once_are_planned_with_their_nodes_and_their_worst_cost() -> 
     opened = opened_of(cluster=priced, budget={"time": "30m"})
     lines = plan_lines(opened, storage="s", output="o", spent_seconds=0.0, parallel=4)
     assert "concurrent: up to 4 probes on 3 nodes in total" in lines
-    assert "at most: $9.00, for all nodes at their highest price all the time" in lines
+    assert (
+        "at most: $9.00, for all nodes at their highest price all the time, and up to 1m 30s to save "
+        "checkpoints at the end"
+    ) in lines
 
 
 def test_several_at_once_that_share_cores_are_warned_of(monkeypatch: pytest.MonkeyPatch) -> None:
