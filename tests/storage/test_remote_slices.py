@@ -122,12 +122,12 @@ def test_after_an_outage_a_trainer_has_time_to_report_again(
     clock.now += 31
     read, failures = slices._read_lines, [OperationalError("SELECT", {}, RuntimeError("connection failed"))]
 
-    def out_of_reach(*arguments: int) -> object:
+    def without_answer(*arguments: int) -> object:
         if failures:
             raise failures.pop()
         return read(*arguments)
 
-    monkeypatch.setattr(slices, "_read_lines", out_of_reach)
+    monkeypatch.setattr(slices, "_read_lines", without_answer)
     slices.follow(number, after=0, num_read=1, stop=False)
     clock.now += 29
     found, _ = slices.follow(number, after=0, num_read=1, stop=False)

@@ -227,13 +227,13 @@ def test_after_an_outage_no_healthy_job_is_taken_over(desk: Desk, monkeypatch: p
     desk.later(worker)
     lease = desk.processes[0].order.lease
 
-    def out_of_reach(*_: object, **__: object) -> None:
+    def without_answer(*_: object, **__: object) -> None:
         # The lease expires meanwhile, since nobody can renew it.
         desk.clock.now += 90.0
         raise DatabaseUnavailableError("the database cannot be reached")
 
     with monkeypatch.context() as broken:
-        broken.setattr(desk.store.queue, "claim", out_of_reach)
+        broken.setattr(desk.store.queue, "claim", without_answer)
         desk.later(other)
     desk.later(other, 6.0)
     assert len(desk.processes) == 1
