@@ -62,6 +62,11 @@ def seconds_estimate(forecast: Forecast, index: int) -> Estimate:
     return Estimate(lower=lower, median=median, upper=upper)
 
 
+def repeat_sd(beliefs: Beliefs) -> float:
+    """Returns the standard deviation of the logarithm of the time to target between equal trainings."""
+    return math.hypot(SEED_SD, beliefs.predictor.seconds.between_moments_sd)
+
+
 def _repeat(seconds: float, beliefs: Beliefs) -> Estimate:
     """Predicts the time to target of a measured run if it is repeated with another order of the data.
 
@@ -69,7 +74,7 @@ def _repeat(seconds: float, beliefs: Beliefs) -> Estimate:
         seconds: Measured training seconds to target.
         beliefs: The forecasts, which contain the variation of step times over time.
     """
-    spread = NINETY_PERCENT * math.hypot(SEED_SD, beliefs.predictor.seconds.between_moments_sd)
+    spread = NINETY_PERCENT * repeat_sd(beliefs)
     return Estimate(lower=seconds * math.exp(-spread), median=seconds, upper=seconds * math.exp(spread))
 
 

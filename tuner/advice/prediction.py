@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from search_spaces import KNOBS, Configuration, traits_of
-from tuner.advice.alternatives import alternative
+from tuner.advice.alternatives import alternative, repeat_sd
 from tuner.advice.no_answer import has_turned_back, shows_no_gain
 from tuner.advice.recommend import Ending, checked_predictions, goal_words
 from tuner.analytic.laws import Array
@@ -172,6 +172,10 @@ def predict(ending: Ending, configuration: Configuration) -> Prediction:
     seconds = beliefs.forecast.total[:, beliefs.configurations.index(configuration)]
     if run is not None and run.arrived:
         seconds = np.exp(training_draws(ending, configuration).log_seconds)
+        if run.configuration == configuration and run.seconds_to_target is not None:
+            # As the interval of the forecast: around the measured time.
+            normals = _normals(state, configuration.key)
+            seconds = run.seconds_to_target * np.exp(repeat_sd(beliefs) * normals)
     elif run is None:
         beliefs = _with_scatter(ending, configuration)
         seconds = beliefs.forecast.total[:, beliefs.configurations.index(configuration)]

@@ -2,27 +2,36 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from tuner.domain.confirmation import Confirmation, ConfirmedSettings, ConfirmedTraining
 from tuner.domain.format import ABSENT, format_dollars, format_ratio, format_seconds
 from tuner.report.tables import Table
 from tuner.report.wording import Finding
 
 
-def confirmation_finding(confirmation: Confirmation) -> Finding:
+def confirmation_finding(confirmation: Confirmation, *, by_price: bool = False) -> Finding:
     """Describes whether the recommendation reached the target sooner than the present settings.
 
     The text contains the ratio of the times to target with its 90% interval.
+
+    Args:
+        confirmation: The trainings.
+        by_price: Whether the goal is the lowest cost, so that the headline compares prices.
     """
     recommended, present = confirmation.recommended, confirmation.baseline
     counts = f"{_counted('The recommendation', recommended)}; {_counted('the present settings', present)}."
     notes = _notes(confirmation)
     if not recommended.trainings or not present.trainings:
         return Finding(headline="not finished", detail=f"{counts}{notes}")
-    if confirmation.speedup is None:
-        bound = _bound(confirmation)
-        return Finding(headline=bound.headline, detail=f"{bound.detail} {counts}{notes}")
+    by_price = by_price and confirmation.price_ratio is not None
+    words = ("cheaper", "more expensive") if by_price else ("sooner", "later")
+    compared = _priced(confirmation) if by_price else confirmation
+    if confirmation.speedup is None or compared.speedup is None:
+        detail, headline = _bound(confirmation, words).detail, _bound(compared, words).headline
+        return Finding(headline=headline, detail=f"{detail} {counts}{notes}")
     return Finding(
-        headline=_headline(confirmation, confirmation.speedup),
+        headline=_headline(compared, compared.speedup, words),
         detail=f"{_interval(confirmation, confirmation.speedup)} {counts}{_price(confirmation)}{notes}",
     )
 
@@ -42,13 +51,32 @@ def confirmation_table(confirmation: Confirmation) -> Table:
     )
 
 
-def _headline(confirmation: Confirmation, speedup: float) -> str:
+def _priced(confirmation: Confirmation) -> Confirmation:
+    """Returns a confirmation whose ratios are those of the prices instead of the times."""
+    price = confirmation.price_ratio or 1.0
+
+    def priced(ratio: float | None) -> float | None:
+        return None if ratio is None else ratio * price
+
+    lower, upper = priced(confirmation.lower), priced(confirmation.upper)
+    return replace(
+        confirmation,
+        speedup=priced(confirmation.speedup),
+        lower=lower,
+        upper=upper,
+        at_least=priced(confirmation.at_least),
+        at_most=priced(confirmation.at_most),
+        is_significant=None if lower is None or upper is None else lower > 1.0 or upper < 1.0,
+    )
+
+
+def _headline(confirmation: Confirmation, speedup: float, better_worse: tuple[str, str]) -> str:
     if confirmation.is_significant is False:
         return "no difference shown"
     lower, upper = confirmation.lower, confirmation.upper
-    words, ends = f"{format_ratio(speedup)} sooner", (lower, upper)
+    words, ends = f"{format_ratio(speedup)} {better_worse[0]}", (lower, upper)
     if speedup < 1:
-        words = f"{format_ratio(1 / speedup)} later"
+        words = f"{format_ratio(1 / speedup)} {better_worse[1]}"
         ends = (1 / upper if upper else None), (1 / lower if lower else None)
     if ends[0] is None or ends[1] is None:
         return f"{words}, one training each"
@@ -67,13 +95,15 @@ def _interval(confirmation: Confirmation, speedup: float) -> str:
     return f"{words}." if confirmation.is_significant else f"{words}, which includes 1."
 
 
-def _bound(confirmation: Confirmation) -> Finding:
+def _bound(confirmation: Confirmation, better_worse: tuple[str, str]) -> Finding:
     """Describes the bound on the ratio of the times to target, for trainings that missed the target."""
     missed = "Some trainings did not reach the target, so there is no ratio"
     if confirmation.at_least is not None:
         bound = format_ratio(confirmation.at_least)
         return Finding(
-            headline=f"at least {bound} sooner" if confirmation.at_least > 1 else "no difference shown",
+            headline=f"at least {bound} {better_worse[0]}"
+            if confirmation.at_least > 1
+            else "no difference shown",
             detail=f"{missed}: the present settings take at least {bound} as long as the recommendation.",
         )
     if confirmation.at_most is not None:

@@ -159,7 +159,12 @@ def _facts(answer: Recommendation) -> list[tuple[str, Finding]]:
         ("against the present settings", comparison(answer)),
     ]
     if answer.confirmation is not None:
-        facts.append(("trained again with new seeds", confirmation_finding(answer.confirmation)))
+        facts.append(
+            (
+                "trained again with new seeds",
+                confirmation_finding(answer.confirmation, by_price=answer.is_cheapest),
+            )
+        )
     if answer.imported is not None:
         facts.append(("imported runs", wording.imported_finding(answer.imported)))
     price = wording.price(answer)

@@ -105,7 +105,8 @@ def comparison(recommendation: Recommendation) -> Finding:
     trained = verified.training_seconds if verified is not None and verified.reached else None
     by_price = recommendation.is_cheapest and choice.dollars is not None and baseline.dollars is not None
     ours, theirs = _side(choice, by_price, trained), _side(baseline, by_price)
-    if not math.isfinite(theirs.value):
+    may_miss = not theirs.is_measured and baseline.probability_of_reaching < 0.5
+    if may_miss or not math.isfinite(theirs.value):
         chance = format_chance(baseline.probability_of_reaching)
         return Finding(
             headline="they may never reach it",

@@ -5,6 +5,7 @@ from __future__ import annotations
 import textwrap
 
 from tuner.domain.format import (
+    format_chance,
     format_configuration,
     format_dollar_interval,
     format_dollars,
@@ -34,6 +35,8 @@ _LABEL_WIDTH = 18
 #: Maximum number of sentences on changes of the cluster that would change the recommendation; the report
 #: shows all.
 _MOST_TURNS = 3
+#: The chance of reaching the target is stated with a predicted time if it is lower.
+_SURE = 0.95
 
 
 def recommendation_text(recommendation: Recommendation) -> str:
@@ -53,7 +56,9 @@ def recommendation_text(recommendation: Recommendation) -> str:
     lines += _fact(measured_word(recommendation), _words(measured(recommendation)))
     lines += _fact("compared with now", _words(comparison(recommendation)))
     if recommendation.confirmation is not None:
-        lines += _fact("with new seeds", _words(confirmation_finding(recommendation.confirmation)))
+        by_price = recommendation.is_cheapest
+        found = confirmation_finding(recommendation.confirmation, by_price=by_price)
+        lines += _fact("with new seeds", _words(found))
     if recommendation.imported is not None:
         lines += _fact("imported runs", _words(imported_finding(recommendation.imported)))
     if recommendation.runner_up is not None:
@@ -61,6 +66,8 @@ def recommendation_text(recommendation: Recommendation) -> str:
         known = second.measured_seconds
         time = f"{format_seconds(second.seconds.median)} ({format_interval(second.seconds)}) predicted"
         time = time if known is None else f"{format_seconds(known)} measured"
+        if known is None and second.probability_of_reaching < _SURE:
+            time += f" if it reaches the target (chance {format_chance(second.probability_of_reaching)})"
         if second.dollars is not None:
             dollars = format_dollars(second.dollars.median)
             time += f", {dollars} ({format_dollar_interval(second.dollars)})"

@@ -71,9 +71,12 @@ def _explore(state: SearchState, beliefs: Beliefs) -> Action | None:
     tried = {probe.configuration for probe in state.probes}
     shortest = float(np.min(beliefs.forecast.quantile(0.5)))
     for configuration in most_informative(beliefs, _LIMIT_FACTOR * shortest):
-        left = _LIMIT_SHARE * seconds_left(state, configuration)
-        limit = min(_LIMIT_FACTOR * shortest, left)
-        if configuration in tried or not state.space.is_runnable(configuration) or not math.isfinite(limit):
+        # What is left pays for the start-up and the evaluations, too.
+        left = _LIMIT_SHARE * seconds_left(state, configuration) - state.startup_seconds
+        limit = min(_LIMIT_FACTOR * shortest, left / state.overhead)
+        if configuration in tried or not state.space.is_runnable(configuration):
+            continue
+        if not math.isfinite(limit) or limit <= 0.0:
             continue
         if not state.fits(configuration):
             return Wait(reason="no nodes are free for a probe that explores")

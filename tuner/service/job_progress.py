@@ -236,6 +236,11 @@ def _forecast(state: SearchState, beliefs: Beliefs, now: float | None) -> _Forec
         for seconds in (low, median if reach >= 0.5 else math.inf, high if reach >= 0.95 else math.inf)
     ]
     if measured is not None:
+        if state.capacity.under_way:
+            # Other probes go on, such as those of --explore, at most until the budget is used up.
+            return _Forecast(
+                incumbent=incumbent, finish=Finish(low=None, median=None, high=_finite(now + left))
+            )
         ends = [0.0, 0.0, 0.0]
     first, middle, last = (_finite(now + seconds) for seconds in ends)
     return _Forecast(incumbent=incumbent, finish=Finish(low=first, median=middle, high=last))

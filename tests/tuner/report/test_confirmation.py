@@ -88,6 +88,19 @@ def test_counts_medians_prices_and_what_is_missing_are_stated() -> None:
     assert "and cost $1.50." in confirmation_finding(odd).detail
 
 
+def test_the_headline_compares_prices_where_the_goal_is_the_cheapest() -> None:
+    # The recommendation needs twice the time, at a quarter of the price per second.
+    later = confirmation([20, 22, 19], [9, 10, 11], price_ratio=4.0)
+    assert confirmation_finding(later).headline.startswith("2x later")
+    finding = confirmation_finding(later, by_price=True)
+    assert finding.headline.startswith("2x cheaper (")
+    assert "0.49x as long" in finding.detail
+    missed = confirmation([10, 10], [20, 80], missed="theirs", price_ratio=0.5)
+    assert confirmation_finding(missed, by_price=True).headline == "at least 2x cheaper"
+    # Without prices, the times are compared.
+    assert confirmation_finding(confirmation([10], [15]), by_price=True).headline.startswith("1.5x sooner")
+
+
 def test_the_table_shows_each_seed_and_what_missed_the_target() -> None:
     table = confirmation_table(confirmation([10, 11], [20, 22, 80], missed="theirs"))
     assert table.rows == (

@@ -197,6 +197,11 @@ def test_present_settings_absent_equal_or_unreachable_have_their_words(builder: 
     found = comparison(replace(answer, baseline=lost))
     assert found.headline == "they may never reach it"
     assert "12%" in found.detail
+    # The interval is that of the few predictions that reach the target.
+    unlikely = replace(
+        answer.baseline, seconds=answer.choice.seconds, measured_seconds=None, probability_of_reaching=0.1
+    )
+    assert comparison(replace(answer, baseline=unlikely)).headline == "they may never reach it"
 
 
 def test_coverage_counts_early_predictions_apart(builder: ModuleType) -> None:

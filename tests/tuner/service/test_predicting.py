@@ -14,7 +14,7 @@ from storage import Storage, open_storage
 from tests.tuner.search.synthetic import Law
 from tests.tuner.service.desk import Desk, FailingProber, small_job
 from tuner.advice import prediction
-from tuner.advice.prediction import Prediction
+from tuner.advice.prediction import Prediction, _limits
 from tuner.domain.errors import InfeasibleError, JobError, ProbeError
 from tuner.service import opening
 from tuner.service.predicting import StudyForecasts, predict_configuration
@@ -81,6 +81,29 @@ def test_a_chance_is_given_for_every_limit_of_the_job(tuned: Desk) -> None:
         "the budget of $5.00": 0.95,
         "the budget of 1 node hours": 0.95,
     }
+
+
+def test_the_chances_of_a_trained_configuration_fit_its_interval(tuned: Desk) -> None:
+    forecast = asked(tuned).forecast
+    assert forecast.measured_seconds is not None
+    seconds, chances = forecast.seconds, []
+    for limit in (0.98 * seconds.lower, seconds.median, 1.02 * seconds.upper):
+        opened = replace(tuned.opened, job=small_job(cluster={"nodes": [1, 2]}, goal={"deadline": limit}))
+        prediction, _ = predict_configuration(opened, tuned.store, {})
+        chances.append(next(iter(prediction.chances.values())))
+    assert chances[0] < 0.08
+    assert 0.4 < chances[1] < 0.6
+    assert chances[2] > 0.92
+
+
+def test_the_chance_within_the_budget_counts_start_up(tuned: Desk) -> None:
+    study = tuned.store.ledger.studies()[-1]
+    state = StudyForecasts(tuned.opened, tuned.store.ledger, study).state
+    job = small_job(budget={"time": 10.0})
+    limited = replace(state, job=job)
+    vars(limited)["startup_seconds"] = 8.0
+    ((_, seconds),) = _limits(limited, state.probes[0].configuration)
+    assert seconds == pytest.approx(2.0 / limited.overhead)
 
 
 def test_the_budget_does_not_limit_a_training_on_emulated_nodes(tuned: Desk) -> None:
