@@ -310,7 +310,8 @@ class Worker:
             self._claim_at = self._report_at = self.clock() + _OUTAGE_SECONDS
             self._cautious_until = self.clock() + self.settings.lease_seconds
             return False
-        if self.clock() - started > self.settings.lease_seconds / 4:
+        if self.clock() - started > self.settings.lease_seconds / 2:
+            # Leases are renewed four times as often, so a shorter outage lets none expire.
             self._cautious_until = self.clock() + self.settings.lease_seconds
         return result
 
