@@ -15,7 +15,7 @@ import numpy as np
 from search_spaces import Configuration
 from tuner.analytic.laws import Array
 from tuner.analytic.step_time_model import SecondsModel
-from tuner.domain.format import format_seconds
+from tuner.domain.format import format_dollars, format_seconds
 from tuner.search.beliefs import Beliefs
 from tuner.search.state import SearchState
 
@@ -75,9 +75,15 @@ def sensitivity(state: SearchState, beliefs: Beliefs, choice: Configuration) -> 
         return ()
     expected = beliefs.expected
     place = beliefs.configurations.index(choice)
+    by_price = state.job.goal.minimize == "dollars"
+    prices = np.array(
+        [state.cluster.dollars_per_second(c) if by_price else 1.0 for c in beliefs.configurations]
+    )
     found, steady = [], []
     for quantity in _QUANTITIES:
-        turns = [_turn(quantity, sign, expected, beliefs, place) for sign in (-1.0, 1.0)]
+        turns = [
+            _turn(quantity, sign, expected, beliefs, place, prices, by_price=by_price) for sign in (-1.0, 1.0)
+        ]
         stated = [turn for turn in turns if turn is not None]
         found += stated
         if not stated:
@@ -91,7 +97,16 @@ def sensitivity(state: SearchState, beliefs: Beliefs, choice: Configuration) -> 
     return tuple(found)
 
 
-def _turn(quantity: _Quantity, sign: float, expected: Array, beliefs: Beliefs, place: int) -> str | None:
+def _turn(
+    quantity: _Quantity,
+    sign: float,
+    expected: Array,
+    beliefs: Beliefs,
+    place: int,
+    prices: Array,
+    *,
+    by_price: bool,
+) -> str | None:
     """Finds the smallest change of one property at which another strategy or number of nodes is better.
 
     Args:
@@ -100,6 +115,8 @@ def _turn(quantity: _Quantity, sign: float, expected: Array, beliefs: Beliefs, p
         expected: Expected cost of every candidate, `(num,)`.
         beliefs: Forecasts of all candidates.
         place: Index of the recommended configuration.
+        prices: What a second of every candidate counts, `(num,)`: its price, or 1 if the goal is the time.
+        by_price: Whether `prices` are dollars.
 
     Returns:
         A sentence on this change; None if no change up to ten times makes another configuration better.
@@ -108,12 +125,13 @@ def _turn(quantity: _Quantity, sign: float, expected: Array, beliefs: Beliefs, p
     # Skip candidates whose expected cost is smaller than that of the recommendation even without a change:
     # they were rejected for reasons that do not depend on the cluster.
     behind = expected >= expected[place]
+    shown = format_dollars if by_price else format_seconds
     for factor in _FACTORS:
         log_ratio = _log_ratio(quantity, sign * math.log(factor), beliefs)
         cost = expected * np.exp(log_ratio)
-        seconds = beliefs.forecast.quantile(0.5) * np.exp(log_ratio)
+        medians = beliefs.forecast.quantile(0.5) * np.exp(log_ratio) * prices
         # Compare the medians too, because a few very large posterior samples may dominate the expected cost.
-        ahead = behind & np.isfinite(cost) & (seconds < seconds[place])
+        ahead = behind & np.isfinite(cost) & (medians < medians[place])
         best = int(np.argmin(np.where(ahead, cost, np.inf)))
         other = beliefs.configurations[best]
         same = (other.strategy, other.nodes) == (choice.strategy, choice.nodes)
@@ -123,7 +141,8 @@ def _turn(quantity: _Quantity, sign: float, expected: Array, beliefs: Beliefs, p
         nodes = "1 node" if other.nodes == 1 else f"{other.nodes} nodes"
         return (
             f"With {quantity.words} {how}, {other.strategy} on {nodes} (batch {other.batch_size:,}) would be "
-            f"faster: {format_seconds(float(seconds[best]))} against {format_seconds(float(seconds[place]))}."
+            f"{'cheaper' if by_price else 'faster'}: {shown(float(medians[best]))} against "
+            f"{shown(float(medians[place]))}."
         )
     return None
 

@@ -95,7 +95,7 @@ def _with_next_step(name: str, command: Callable[..., Any]) -> Callable[..., Any
     def call(**given: Any) -> Any:
         _chosen.clear()
         fields = {
-            "job": given.get("job") or given.get("path") or "job.toml",
+            "job": given.get("job") or given.get("path") or given.get("first") or "job.toml",
             "number": given.get("number", 1),
         }
         try:

@@ -24,16 +24,21 @@ MACHINE = {
 }
 
 
-def reported(folder: Path, *, alike: bool = False, **machine: str) -> tuple[Configuration, tuple[str, ...]]:
+def reported(
+    folder: Path, *, alike: bool = False, cheapest: bool = False, **machine: str
+) -> tuple[Configuration, tuple[str, ...]]:
     """The configuration that is expected to cost least, and what would change that.
 
     Args:
         folder: Of the world.
         alike: Whether all are expected to cost nearly the same, whatever their medians.
+        cheapest: Whether the goal is the lowest cost instead of the shortest time.
         machine: What differs of the machine.
     """
+    price = {"dollars_per_node_hour": 1.0} if cheapest else {}
     job = make_job(
-        cluster={"nodes": [1, 4, 64], "machine": {**MACHINE, **machine}},
+        cluster={"nodes": [1, 4, 64], "machine": {**MACHINE, **machine}, **price},
+        goal={"minimize": "dollars" if cheapest else "seconds"},
         probe={"kind": "emulated"},
         space={"batch_size": [64, 256], "learning_rate": {"low": 0.01, "high": 1.0}},
     )
@@ -65,10 +70,22 @@ def test_nobody_is_said_to_be_ahead_whose_time_is_longer(
 ) -> None:
     """Expectations may lie close together where medians do not: draws that hardly arrive lengthen some."""
     _, sentences = reported(tmp_path, alike=True, latency="1ms")
-    for sentence in sentences:
-        if found := re.search(r"ahead: (.+) against (.+)\.$", sentence):
+    stated = [re.search(r"faster: (.+) against (.+)\.$", sentence) for sentence in sentences]
+    assert any(stated)
+    for found in stated:
+        if found is not None:
             other, own = (parse_duration(words.replace(" ", "")) for words in found.groups())
-            assert other < own, sentence
+            assert other < own, found.string
+
+
+def test_where_the_goal_is_the_cheapest_prices_are_compared(tmp_path: Path) -> None:
+    best, sentences = reported(tmp_path, alike=True, cheapest=True, latency="1ms")
+    turns = [re.search(r"on (\d+) nodes? .* cheaper: \$(.+) against \$(.+)\.$", words) for words in sentences]
+    assert any(turns)
+    for found in turns:
+        if found is not None:
+            assert int(found[1]) != best.nodes
+            assert float(found[2]) < float(found[3])
 
 
 def test_what_changes_nothing_is_said_together(tmp_path: Path) -> None:
