@@ -4,7 +4,8 @@ from pathlib import Path
 import pytest
 
 from search_spaces import ListedSpace
-from tests.recorded_grid import JOB, TARGET, configuration, grid, write_grid, write_job
+from tests.recorded_grid import JOB, MACHINES, TARGET, configuration, grid, write_grid, write_job
+from tuner.domain.cluster import Machine
 from tuner.domain.errors import JobError
 from tuner.job import Job, check_feasible, job_warnings, load_job
 
@@ -57,6 +58,13 @@ def test_dollars_are_made_small_where_the_recording_has_prices(tmp_path):
         job_of(tmp_path, ("trainings = 3", "minimize = 'dollars'"), prices=False)
     with pytest.raises(JobError, match=r"budget\.dollars needs machines with prices"):
         job_of(tmp_path, ('time = "10m"', "dollars = 3"), prices=False)
+
+
+def test_the_cheapest_is_not_sought_among_machines_that_cost_nothing(tmp_path, monkeypatch):
+    monkeypatch.setitem(MACHINES, "small", Machine(cores=1, dollars_per_hour=0.0))
+    with pytest.raises(JobError, match=r"a price above 0 for each machine, but small costs nothing in"):
+        job_of(tmp_path, ("trainings = 3", "minimize = 'dollars'"))
+    assert job_of(tmp_path).goal.minimize == "seconds"
 
 
 def test_the_baseline_is_one_of_the_recorded_configurations(tmp_path):
