@@ -85,6 +85,7 @@ def test_its_report_gives_the_same_answer(folder: Path, url: str) -> None:
     for key in ("analysis", "interval_check"):
         assert again.pop(key) is not None
         assert old.pop(key) is None
+    assert (again.pop("stop_kind"), old.pop("stop_kind")) == ("arrived", "")
     # The models are fitted anew. Another processor rounds differently, so that posterior samples may take
     # other places, which changes quantiles by some percent.
     assert differences({**again, "created_at": 0}, {**old, "created_at": 0}, tolerance=0.2) == {}

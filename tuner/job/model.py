@@ -208,8 +208,8 @@ class Job(Section):
         free = [name for name, m in self.resolved_cluster().machines.items() if m.dollars_per_hour <= 0]
         if free and self.goal.minimize == "dollars" and self.resolved_cluster().has_prices:
             yield (
-                f"goal.minimize = 'dollars' needs a price above 0 for each machine, but {', '.join(free)} costs "
-                f"nothing in {self.probe.recording}: state what it costs, or leave out its runs"
+                "goal.minimize = 'dollars' needs a price above 0 for each machine, but "
+                f"{', '.join(free)} costs nothing in {self.probe.recording}: state what it costs, or leave out its runs"
             )
 
     @property
