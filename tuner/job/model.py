@@ -209,7 +209,8 @@ class Job(Section):
         if free and self.goal.minimize == "dollars" and self.resolved_cluster().has_prices:
             yield (
                 "goal.minimize = 'dollars' needs a price above 0 for each machine, but "
-                f"{', '.join(free)} costs nothing in {self.probe.recording}: state what it costs, or leave out its runs"
+                f"{', '.join(free)} costs nothing in {self.probe.recording}: state what it "
+                "costs, or leave out its runs"
             )
 
     @property
