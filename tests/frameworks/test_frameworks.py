@@ -12,6 +12,7 @@ import os
 import re
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -231,6 +232,13 @@ def export(life: Life, framework: Framework) -> None:
     if framework.target == "env":
         assert "First, in the folder of the script: mkdir -p output" in file.read_text()
         words = ("sh", "-c", "mkdir -p output; set -a; . ./exported; set +a; exec python train.py")
+    elif "usage: sh" in file.read_text():
+        # The answer uses both nodes, which are processes of this host.
+        with socket.socket() as free:
+            free.bind(("127.0.0.1", 0))
+            port = free.getsockname()[1]
+        second = f"sh exported 1 127.0.0.1 {port} >second.log 2>&1 &"
+        words = ("sh", "-c", f"{second} exec sh exported 0 127.0.0.1 {port}")
     process = life.start(*words, output="training")
     try:
 
