@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import gc
 import os
 import signal
 import sys
@@ -214,6 +215,7 @@ def run_leased(store: RunStore, order: Order) -> int:
     study_ids: list[int] = [] if job.study_id is None else [job.study_id]
     opened: OpenedJob | None = None
     interruption: StorageError | None = None
+    ending: _Ending | None = None
     try:
         holder.start()
         with store.fenced(lease):
@@ -223,7 +225,8 @@ def run_leased(store: RunStore, order: Order) -> int:
             run_job(opened, store, options, listen, make_prober=_prober_maker(store, order, listen))
         ending = _Ending(state=JobState.SUCCEEDED, exit_code=0, reason="")
     except KeyboardInterrupt:
-        ending = _interrupted(holder, job, queue)
+        # The end is stored below, when the frames of the interrupted call are gone.
+        ending = None
     except (LeaseLostError, DatabaseUnavailableError) as error:
         # Another attempt continues the job if its lease is still ours, and this one does not count as failed.
         interruption = error
@@ -238,6 +241,10 @@ def run_leased(store: RunStore, order: Order) -> int:
         ending = _Ending(state=JobState.FAILED, exit_code=1, reason=words)
     finally:
         holder.stop()
+    if ending is None and interruption is None:
+        # An interrupted write may hold the lock of the database until its connection is released.
+        gc.collect()
+        ending = _interrupted(holder, job, queue)
     # The last progress has no running slices any more.
     holder.renew()
     if holder.is_lost:
@@ -246,6 +253,7 @@ def run_leased(store: RunStore, order: Order) -> int:
         time.sleep(_PAUSE_SECONDS)
         reason = f"{interruption}. The job has no fault: the next attempt continues it"
         ending = _Ending(state=JobState.QUEUED, exit_code=None, reason=reason)
+    assert ending is not None
     try:
         _store_ending(store, order, ending, _used(store, opened, study_ids))
     except LeaseLostError:
