@@ -216,7 +216,7 @@ def _answer(sides: tuple[Side, Side], chances: tuple[float, float], ratio: Estim
             words = f"Not decided: the probability that {sooner} is sooner is {chance}."
         return f"{words} It is unlikely that both reach the target."
     if winner:
-        ratio = Estimate(lower=1 / ratio.upper, median=1 / ratio.median, upper=1 / ratio.lower)
+        ratio = _inverse(ratio)
     startup = ", start-up included" if any(side.startup_seconds for side in sides) else ""
     times = f"{format_ratio(ratio.median)} the time of {sooner}{startup} (90% interval {_interval(ratio)})"
     basis = "" if all(side.forecast.is_observed for side in sides) else ", as predicted"
@@ -237,7 +237,7 @@ def _price_answer(sides: tuple[Side, Side], winner: int, probability: float, rat
         ratio: Price of B over that of A, with start-up, if both reach the target.
     """
     if winner:
-        ratio = Estimate(lower=1 / ratio.upper, median=1 / ratio.median, upper=1 / ratio.lower)
+        ratio = _inverse(ratio)
     cheaper, other = sides[winner].label, sides[1 - winner].label
     words = f"{cheaper} is cheaper (probability {format_chance(probability)})"
     if probability < _DECIDED:
@@ -245,6 +245,10 @@ def _price_answer(sides: tuple[Side, Side], winner: int, probability: float, rat
     startup = ", start-up included" if any(side.startup_seconds for side in sides) else ""
     times = f"{format_ratio(ratio.median)} the price of {cheaper}{startup} (90% interval {_interval(ratio)})"
     return f"{words}: {other} costs {times}."
+
+
+def _inverse(ratio: Estimate) -> Estimate:
+    return Estimate(lower=1 / ratio.upper, median=1 / ratio.median, upper=1 / ratio.lower)
 
 
 def _interval(ratio: Estimate) -> str:

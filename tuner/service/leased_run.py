@@ -49,6 +49,8 @@ from tuner.service.workspace import materialize
 LOG_BYTES = 200_000
 #: Exit code of the process of a job that has ended, or was handed back; and of one that lost its lease.
 ENDED, LOST = 0, 75
+#: Reason of a job in the queue whose worker was stopped.
+STOPPED = "handed back by its worker, which was stopped; the next worker continues it"
 #: Seconds between two reports of progress.
 _REPORT_SECONDS = 3.0
 #: After a loss of the lease or a search that hangs, the process may take so many seconds to stop its slices.
@@ -226,7 +228,7 @@ def run_leased(store: RunStore, order: Order) -> int:
         ending = _Ending(state=JobState.SUCCEEDED, exit_code=0, reason="")
     except KeyboardInterrupt:
         # The end is stored below, when the frames of the interrupted call are gone.
-        ending = None
+        pass
     except (LeaseLostError, DatabaseUnavailableError) as error:
         # Another attempt continues the job if its lease is still ours, and this one does not count as failed.
         interruption = error
@@ -249,7 +251,10 @@ def run_leased(store: RunStore, order: Order) -> int:
     holder.renew()
     if holder.is_lost:
         return LOST
-    if interruption is not None:
+    if interruption is not None and holder.request is not Request.NONE:
+        # A request to cancel or pause counts more.
+        ending = _interrupted(holder, job, queue)
+    elif interruption is not None:
         time.sleep(_PAUSE_SECONDS)
         reason = f"{interruption}. The job has no fault: the next attempt continues it"
         ending = _Ending(state=JobState.QUEUED, exit_code=None, reason=reason)
@@ -281,8 +286,7 @@ def _interrupted(holder: LeaseHolder, job: JobRecord, queue: JobQueue) -> _Endin
         return _Ending(
             state=JobState.PAUSED, exit_code=None, reason="paused; it continues when it is resumed"
         )
-    words = "handed back by its worker, which was stopped; the next worker continues it"
-    return _Ending(state=JobState.QUEUED, exit_code=None, reason=words)
+    return _Ending(state=JobState.QUEUED, exit_code=None, reason=STOPPED)
 
 
 def _store_ending(store: RunStore, order: Order, ending: _Ending, usage: Usage | None) -> None:

@@ -23,7 +23,7 @@ from tuner.domain.errors import LeaseLostError, StorageError
 from tuner.domain.job_queue import JobLease, JobState, WorkerRecord
 from tuner.domain.output_file import PRIVATE
 from tuner.domain.service_store import ServiceStore
-from tuner.service.leased_run import ENDED, LOST, Order, store_log
+from tuner.service.leased_run import ENDED, LOST, STOPPED, Order, store_log
 from tuner.service.output import say
 from tuner.service.takeover import open_artifacts
 
@@ -36,7 +36,6 @@ _REPORT_SECONDS = 5.0
 _OUTAGE_SECONDS = 5.0
 #: If a process cannot be started, the worker waits for the first time, then for twice as long, and so on.
 _BROKEN_SECONDS = (5.0, 300.0)
-_STOPPED = "handed back by its worker, which was stopped; the next worker continues it"
 _COMMAND = (sys.executable, "-P", "-m", "cli", "leased-run")
 
 
@@ -191,7 +190,7 @@ class Worker:
         if lease is None:
             return False
         if self._num_signals:
-            return self._hand_back(lease, _STOPPED)
+            return self._hand_back(lease, STOPPED)
         self._num_taken += 1
         for job in self._jobs:
             # Its process went silent, but may still train.
@@ -253,7 +252,7 @@ class Worker:
             say(f"job {job.lease.job_id}: attempt {job.lease.attempt} {words[code]}")
         elif code == -signal.SIGTERM and self._num_signals:
             # It was stopped before it could hand the job back itself, and has done nothing.
-            self._guarded(lambda: self._hand_back(job.lease, _STOPPED))
+            self._guarded(lambda: self._hand_back(job.lease, STOPPED))
         else:
             self._guarded(lambda: self._give_up(job, code))
         self._claim_at = 0.0
